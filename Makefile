@@ -1,0 +1,49 @@
+# make train   environment, data, and a real training run with its evaluation
+# make test    the test suite
+# Nothing is needed before them but python3 (3.11 to 3.13), make and git.
+
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+# override to use another interpreter for the environment: make PYTHON=python3.12 train
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+
+.PHONY: train test lint format data bench env clean
+.DEFAULT_GOAL := train
+
+train: env
+	@$(PY) train.py
+
+test: env
+	@$(PY) -m fmvae.data fetch > /dev/null || echo "without the real data, the tests that need it are skipped"
+	$(PY) -m pytest -n 2 --dist worksteal
+
+lint: env
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+format: env
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+data: env
+	@$(PY) -m fmvae.data fetch
+	@$(PY) -m fmvae.data eda
+
+bench: env
+	$(PY) benchmarks/training_loop.py
+
+env: $(VENV)/.installed
+
+# the stamp is written last, so an interrupted install is begun again
+$(VENV)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "fmvae: error: python3: no Python 3.11 to 3.13 was found; install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "fmvae: error: $(PYTHON) -m venv: failed; install your system's venv package (on Debian and Ubuntu: python3-venv)"; rm -rf $(VENV); exit 1; }
+	@echo "installing the environment into $(VENV) (PyTorch is large: minutes, and some 5 GB)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis

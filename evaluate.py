@@ -1,0 +1,24 @@
+"""Recompute the measures and figures of trained runs from their checkpoints. See `python evaluate.py --help`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from fmvae.cli import job, launch
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(composed: DictConfig) -> None:
+    """One run, several, or a folder of them."""
+
+    def evaluate(config: dict, overrides: list[str]) -> None:
+        from fmvae.measurement import (
+            evaluate_runs,
+        )  # brings torch, which tab completion and --help don't need
+
+        evaluate_runs(config)
+
+    job(evaluate, composed)
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,62 @@
+"""The objects that a config stands for, on the device it names."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from fmvae import rng
+from fmvae.config import build
+from fmvae.data import FashionMNISTManager
+from fmvae.errors import ConfigError
+from fmvae.models import VAE
+from fmvae.objectives import BetaSchedule, Likelihood, Objective
+from fmvae.visualization import VAEVisualizer
+
+
+class Parts(NamedTuple):
+    """The objects that a config stands for."""
+
+    data: FashionMNISTManager
+    model: VAE
+    objective: Objective
+    visualizer: VAEVisualizer
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` (a GPU if there is one) or a torch device by name, checked to be there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    way_out = "use device=auto or device=cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError("device", f"{name!r} is no device", way_out) from None
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError("device", f"{name!r} is not here ({count or 'no'} CUDA GPUs found)", way_out)
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError("device", f"{name!r} is not supported", way_out)
+    return device
+
+
+def set_up_torch(config: Mapping[str, Any]) -> torch.device:
+    """Threads, device and the switches that make a device repeat itself."""
+    device = choose_device(config["device"])
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    return device
+
+
+def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
+    """Data, model (initialised from the run's seed) and objective."""
+    data = build(config["data"], "data", FashionMNISTManager, device=device)
+    with rng.seeded_init(config["seed"]):
+        model = build(config["model"], "model", VAE)
+    objective = Objective(
+        build(config["likelihood"], "likelihood", Likelihood), build(config["beta"], "beta", BetaSchedule)
+    )
+    model = model.to(device)
+    visualizer = VAEVisualizer(model, objective.likelihood, class_names=data.class_names, seed=config["seed"])
+    return Parts(data, model, objective, visualizer)

@@ -1,0 +1,284 @@
+"""What a config may say: number shorthand, types and ranges, what names a run, and how it becomes objects."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra.utils
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from fmvae.errors import ConfigError
+
+T = TypeVar("T")
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+# --- number shorthand: beta=0.5,1,4 for beta.value=0.5,1,4 --------------------------------------------------
+
+NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf|nan)"
+NUMBERS = rf"{NUMBER}(?:\s*,\s*{NUMBER})*"
+SHORTHAND = re.compile(
+    rf"(beta|latent_dim)=((?:{NUMBERS})|(?:range|choice|interval)\((?:start=|stop=|step=|[\s,]|{NUMBER})+\))",
+    re.IGNORECASE,
+)
+
+
+def expand_shorthand(arguments: Sequence[str]) -> list[str]:
+    """Command-line arguments with all-number values of ``beta`` and ``latent_dim`` given to their ``value``.
+
+    Hydra takes a number for the name of a group's option and refuses it.
+    """
+    return [SHORTHAND.sub(r"\1.value=\2", a) if SHORTHAND.fullmatch(a) else a for a in arguments]
+
+
+# --- types and ranges ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key takes: a type, a smallest value, and whether null is one of its values."""
+
+    type: type
+    minimum: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+
+    def __str__(self) -> str:
+        names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+        name = f"one of {', '.join(self.choices)}" if self.choices else names[self.type]
+        bound = f" >= {self.minimum:g}" if self.minimum is not None else ""
+        bound = f" > {self.above:g}" if self.above is not None else bound
+        return name + bound + (" or null" if self.optional else "")
+
+    def accept(self, value: Any) -> Any:
+        """``value`` as this rule's type; ValueError if it is of another type or out of range."""
+        if value is None and self.optional:
+            return None
+        if self.type in (int, float):
+            return self._accept_number(value)
+        if not isinstance(value, self.type) or (self.choices and value not in self.choices):
+            raise ValueError
+        return value
+
+    def _accept_number(self, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError
+        number = int(value) if self.type is int else float(value)
+        too_small = self.minimum is not None and number < self.minimum
+        if number != value or too_small or (self.above is not None and number <= self.above):
+            raise ValueError
+        return number
+
+
+COUNT = Rule(int, minimum=1)
+SIZE = Rule(int, minimum=0)
+RULES: dict[str, Rule] = {
+    "seed": SIZE,
+    "device": Rule(str),
+    "threads": Rule(int, minimum=1, optional=True),
+    "restart": Rule(bool),
+    "output_root": Rule(str),
+    "sweep_name": Rule(str, optional=True),
+    "checkpoint": Rule(str, choices=("best", "last")),
+    "beta.value": Rule(float, minimum=0),
+    "beta.fraction": Rule(float, minimum=0),
+    "beta.num_cycles": COUNT,
+    "beta.max_capacity": Rule(float, minimum=0),
+    "latent_dim.value": COUNT,
+    "model.hidden_dim": COUNT,
+    "likelihood.sigma": Rule(float, above=0),
+    "data.root": Rule(str, optional=True),
+    "data.download": Rule(bool),
+    "data.num_classes": COUNT,
+    "data.val_size": COUNT,
+    "data.stratified": Rule(bool),
+    "data.num_train": Rule(int, minimum=1, optional=True),
+    "data.num_test": Rule(int, minimum=1, optional=True),
+    "data.batch_size": COUNT,
+    "trainer.epochs": COUNT,
+    "trainer.validate_every": COUNT,
+    "trainer.patience": Rule(int, minimum=1, optional=True),
+    "trainer.max_grad_norm": Rule(float, above=0, optional=True),
+    "trainer.checkpoint_every": COUNT,
+    "trainer.progress": Rule(bool),
+    "optimizer.lr": Rule(float, above=0),
+    "optimizer.weight_decay": Rule(float, minimum=0),
+    "optimizer.momentum": Rule(float, minimum=0),
+    "figures.every": SIZE,
+    "figures.num_reconstructions": COUNT,
+    "figures.num_samples": COUNT,
+    "figures.manifold_side": Rule(int, minimum=2),
+    "evaluation.fid.num_images": SIZE,
+}
+
+
+def validate(config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` with every value that has a rule brought to its type, so that 1 and 1.0 are the same run.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range; the message names the key.
+    """
+    for key, rule in RULES.items():
+        *parents, leaf = key.split(".")
+        node: Any = config
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or leaf not in node:
+            continue
+        try:
+            node[leaf] = rule.accept(node[leaf])
+        except ValueError:
+            raise ConfigError(key, f"{node[leaf]!r} is not {rule}", f"give {rule}") from None
+    return config
+
+
+def resolve(composed: DictConfig) -> dict[str, Any]:
+    """A composed config as plain, validated values, interpolations filled in."""
+    config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    return validate({str(key): value for key, value in config.items()})
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config stored in a run directory, as data: plain YAML, no tags, no interpolations.
+
+    Raises:
+        ConfigError: it is missing or not a config of ours.
+    """
+    import yaml
+
+    way_out = "run the training command again, it rewrites the file"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(path, "there is no such file", "name a run's directory") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(path, f"not readable as YAML ({type(error).__name__})", way_out) from None
+    groups = ("model", "beta", "latent_dim", "data")
+    if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
+        raise ConfigError(path, "not the config of a run", way_out)
+    return validate(config)
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """A resolved config as YAML, keys in their order."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+
+
+# --- identity -----------------------------------------------------------------------------------------------
+
+NON_SEMANTIC = (
+    "device",
+    "threads",
+    "restart",
+    "output_root",
+    "sweep_name",
+    "figures",
+    "evaluation",
+    "data.root",
+    "data.download",
+    "trainer.checkpoint_every",
+    "trainer.progress",
+)
+
+
+def semantic(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The part of a config that can change a trained bit. Whatever is not listed above counts, new keys too."""
+    return {
+        key: semantic(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in NON_SEMANTIC
+    }
+
+
+# --- objects ------------------------------------------------------------------------------------------------
+
+ALLOWED_TARGETS = ("fmvae.", "torch.nn.", "torch.optim.", "torchvision.")
+ANNOTATIONS = ("_target_", "_name_")  # _name_ is for people and paths; no constructor sees it
+
+
+def build(node: Mapping[str, Any], key: str, kind: type[T], **arguments: Any) -> T:
+    """The only way from a config to an object: instantiate ``node`` as a ``kind``.
+
+    Only classes that live under ``fmvae``, ``torch.nn``, ``torch.optim`` or ``torchvision`` are instantiated, also
+    for nested nodes, so that a config someone sends you is data and runs nothing else.
+
+    Args:
+        node: ``_target_`` and the constructor's arguments.
+        key: where the node stands in the config, for messages.
+        kind: the class that the target must be or inherit from.
+        arguments: further arguments that no config can hold.
+
+    Raises:
+        ConfigError: the target is not allowed or not a ``kind``, or its constructor refuses the arguments.
+    """
+    for path, child in _nodes(node, key):
+        _check_target(path, child, kind if child is node else object)
+    plain = {name: value for name, value in node.items() if name != "_name_"}
+    try:
+        return hydra.utils.instantiate(plain, **arguments, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        raise ConfigError(
+            key, str(cause).splitlines()[0], "see the class's documentation for what it takes"
+        ) from error
+
+
+def _nodes(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping in ``node``, itself included, with its path."""
+    if isinstance(node, Mapping):
+        yield path, node
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for name, child in children:
+        if isinstance(child, str) and "${" in child:
+            raise ConfigError(f"{path}.{name}", f"unresolved text {child!r}", "write the value itself")
+        yield from _nodes(child, f"{path}.{name}")
+
+
+def _check_target(path: str, node: Mapping[str, Any], kind: type) -> None:
+    for name in node:
+        if str(name).startswith("_") and name not in ANNOTATIONS:
+            raise ConfigError(f"{path}.{name}", "not an annotation that is understood here", "remove it")
+    if "_target_" not in node and kind is object:
+        return  # a mapping that is a plain argument
+    target = node.get("_target_")
+    way_out = f"name a class under {', '.join(ALLOWED_TARGETS)}"
+    if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
+        raise ConfigError(f"{path}._target_", f"{target!r} is not allowed", way_out)
+    try:
+        found = hydra.utils.get_object(target)
+    except Exception as error:
+        raise ConfigError(
+            f"{path}._target_", f"there is no {target!r} ({type(error).__name__})", way_out
+        ) from None
+    # where it is defined, not how it is reached: fmvae.config.yaml.Loader would otherwise pass
+    if not isinstance(found, type) or not f"{found.__module__}.".startswith(ALLOWED_TARGETS):
+        raise ConfigError(f"{path}._target_", f"{target!r} is not a class that is defined there", way_out)
+    if not issubclass(found, kind):
+        raise ConfigError(f"{path}._target_", f"{target!r} is not a {kind.__name__}", f"name a {kind.__name__}")
+
+
+# --- composing ----------------------------------------------------------------------------------------------
+
+
+def register_resolvers() -> None:
+    """Make the project's own interpolations known to OmegaConf; harmless when called again."""
+    OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
+    OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
+
+
+def _join(*parts: str | None) -> str:
+    return str(Path(*(str(part) for part in parts if part is not None)))
+
+
+def compose(overrides: Sequence[str] = (), config_name: str = "train") -> dict[str, Any]:
+    """The config that a command line with these overrides gives, for notebooks and tests; shorthand included."""
+    with hydra.initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
+        return resolve(hydra.compose(config_name, overrides=expand_shorthand(overrides)))

@@ -1,0 +1,79 @@
+"""The dataset on its own: fetch it, print its numbers, draw it. ``python -m fmvae.data --help``."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from fmvae.data import FashionMNISTManager
+from fmvae.data.sources import load_dataset
+from fmvae.errors import FmvaeError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status, 1 after an error said in one line."""
+    parser = argparse.ArgumentParser(prog="python -m fmvae.data", description="Fetch, count and draw the dataset.")
+    parser.add_argument(
+        "command",
+        choices=("fetch", "stats", "check", "eda"),
+        help="fetch: find or fetch the files and verify them; stats: numbers per split; "
+        "check: a labelled 5x5 batch; eda: all figures",
+    )
+    parser.add_argument("--root", help="folder of the four IDX files (default: the usual places)")
+    parser.add_argument("--no-download", action="store_true", help="fail rather than fetch")
+    parser.add_argument("--seed", type=int, default=0, help="of the train/validation split (default 0)")
+    parser.add_argument("--output", type=Path, default=Path("outputs/eda"), help="folder for figures and events")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        _run(options)
+    except (FmvaeError, OSError) as error:
+        print(f"fmvae: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    download = not options.no_download
+    if options.command == "fetch":
+        found = load_dataset(options.root, download=download)
+        print(f"Fashion-MNIST is in {found.root}, verified:")
+        for name, sha256 in found.sha256.items():
+            print(f"  {name:<24}  {sha256}")
+        return
+    data = FashionMNISTManager(options.root, download=download, seed=options.seed)
+    if options.command == "stats":
+        _print_stats(data)
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    from fmvae.runs.files import write_bytes
+    from fmvae.runs.recorder import pixels, render
+
+    with SummaryWriter(str(options.output)) as writer:
+
+        def save(name, figure):
+            png = render(figure)
+            write_bytes(options.output / f"{name}.png", png)
+            writer.add_image(f"eda/{name}", pixels(png), 0, dataformats="HWC")
+            print(f"  {options.output / f'{name}.png'}")
+
+        data.sanity_check(save)
+        if options.command == "eda":
+            _print_stats(data)
+            data.perform_eda(save)
+    print(f"  TensorBoard: tensorboard --logdir {options.output}")
+
+
+def _print_stats(data: FashionMNISTManager) -> None:
+    columns = ("images", "per class", "mean", "std", "min", "max")
+    print("".join(f"{name:>16}" if name == "per class" else f"{name:>8}" for name in ("split", *columns)))
+    for name, stats in data.report_data_stats().items():
+        counts = stats["images_per_class"]
+        span = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+        numbers = "".join(f"{stats[f'pixel_{key}']:>8.4f}" for key in ("mean", "std", "min", "max"))
+        print(f"{name:>8}{stats['num_images']:>8}{span:>16}{numbers}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

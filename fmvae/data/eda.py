@@ -1,0 +1,119 @@
+"""A first look at the data: numbers per split, and figures of what they show."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fmvae.data.split import Split
+
+
+def split_stats(split: Split, num_classes: int) -> dict:
+    """Counts, and the pixels' mean, standard deviation, minimum and maximum on the [0, 1] scale."""
+    histogram = _intensity_histogram(split)  # exact for uint8, and no float copy of the images
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    share = histogram.double() / histogram.sum()
+    mean = (share * levels).sum()
+    present = histogram.nonzero().flatten()
+    return {
+        "num_images": len(split),
+        "images_per_class": split.labels.bincount(minlength=num_classes).tolist(),
+        "pixel_mean": mean.item(),
+        "pixel_std": (share * (levels - mean).square()).sum().sqrt().item(),
+        "pixel_min": levels[present[0]].item(),
+        "pixel_max": levels[present[-1]].item(),
+    }
+
+
+def _intensity_histogram(split: Split) -> Tensor:
+    """How many pixels have each of the 256 levels: (256,), on the CPU."""
+    return torch.bincount(split.images.flatten(), minlength=256).cpu()
+
+
+def labelled_batch(images: Tensor, names: Sequence[str]) -> Figure:
+    """A square grid of images (N, 1, H, W) in [0, 1], each under its class name."""
+    side = int(len(images) ** 0.5)
+    figure = Figure(figsize=(1.5 * side, 1.7 * side), layout="constrained")
+    figure.suptitle(f"{side * side} training images, shuffled as a batch is")
+    for axes, image, name in zip(
+        figure.subplots(side, side, squeeze=False).flat, images.cpu(), names, strict=False
+    ):
+        axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
+        axes.set_title(name, fontsize=9)
+        axes.axis("off")
+    return figure
+
+
+def eda_figures(splits: Sequence[Split], class_names: Sequence[str]) -> dict[str, Figure]:
+    """The four figures of ``FashionMNISTManager.perform_eda``, by name."""
+    return {
+        "class_distribution": _class_distribution(splits, class_names),
+        "pixel_intensity": _pixel_intensity(splits),
+        "mean_intensity": _mean_intensity(splits[0], class_names),
+        "class_means": _class_means(splits[0], class_names),
+    }
+
+
+def _class_distribution(splits: Sequence[Split], class_names: Sequence[str]) -> Figure:
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    figure.suptitle("Images per class")
+    positions = np.arange(len(class_names))
+    for axes, split in zip(figure.subplots(1, len(splits)), splits, strict=True):
+        counts = split.labels.bincount(minlength=len(class_names)).cpu().numpy()
+        bars = axes.barh(positions, counts, color="#4477aa")
+        axes.bar_label(bars, fontsize=8, padding=2)
+        axes.set_yticks(positions, class_names)
+        axes.invert_yaxis()
+        axes.margins(x=0.18)
+        axes.set_xlabel("images")
+        axes.set_title(f"{split.name} ({len(split):,} images)")
+    return figure
+
+
+def _pixel_intensity(splits: Sequence[Split]) -> Figure:
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for split in splits:
+        histogram = _intensity_histogram(split).double()
+        axes.step(np.arange(256) / 255, histogram / histogram.sum(), where="mid", label=split.name, alpha=0.8)
+    zero = (splits[0].images == 0).double().mean().item()
+    axes.set(
+        title=f"Pixel intensities ({zero:.0%} of training pixels are exactly 0)",
+        xlabel="intensity (0 black, 1 white)",
+        ylabel="share of pixels (log scale)",
+        yscale="log",
+    )
+    axes.legend()
+    return figure
+
+
+def _mean_intensity(split: Split, class_names: Sequence[str]) -> Figure:
+    means = split.images.flatten(1).double().mean(1).div(255).cpu()
+    labels = split.labels.cpu()
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure.suptitle(f"Mean intensity of each image, {split.name} split")
+    overall, per_class = figure.subplots(1, 2)
+    overall.hist(means.numpy(), bins=60, color="#4477aa")
+    overall.set(xlabel="mean intensity of an image", ylabel="images", title="all classes")
+    positions = range(len(class_names))
+    groups = [means[labels == c].numpy() for c in positions]
+    per_class.boxplot(groups, positions=positions, orientation="horizontal", showfliers=False, widths=0.6)
+    per_class.set_yticks(positions, class_names)
+    per_class.invert_yaxis()
+    per_class.set(xlabel="mean intensity of an image", title="by class (quartiles; whiskers 1.5 IQR)")
+    return figure
+
+
+def _class_means(split: Split, class_names: Sequence[str]) -> Figure:
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    figure.suptitle(f"Mean image of each class, {split.name} split")
+    columns = (len(class_names) + 1) // 2
+    for c, axes in enumerate(figure.subplots(2, columns).flat):
+        axes.axis("off")
+        if c < len(class_names):
+            mean = split.images[split.labels == c].double().mean(0).div(255).cpu()
+            axes.imshow(mean[0], cmap="gray", vmin=0, vmax=1)
+            axes.set_title(class_names[c], fontsize=11)
+    return figure

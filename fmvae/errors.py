@@ -1,0 +1,36 @@
+"""What can go wrong for a user, said in one line: what, why, and the way out."""
+
+
+class FmvaeError(Exception):
+    """A problem the user can act on.
+
+    Args:
+        subject: the config key or the file at fault, as the user would write it.
+        problem: what is wrong with it, naming the value.
+        way_out: what to do about it.
+
+    ``str(error)`` is ``"<subject>: <problem>; <way_out>"``, always one line.
+    """
+
+    def __init__(self, subject: object, problem: str, way_out: str):
+        self.subject, self.problem, self.way_out = str(subject), problem, way_out
+        super().__init__(" ".join(f"{subject}: {problem}; {way_out}".split()))
+
+    def __reduce__(self):  # three arguments, one message: the default pickling of exceptions loses two
+        return type(self), (self.subject, self.problem, self.way_out)
+
+
+class ConfigError(FmvaeError):
+    """A config key is unknown, or its value is of the wrong type or out of range."""
+
+
+class DataError(FmvaeError):
+    """The dataset is missing, damaged, or not the one that was asked for."""
+
+
+class RunError(FmvaeError):
+    """A run directory is held by another process, damaged, or belongs to another config."""
+
+
+class NumericsError(FmvaeError):
+    """A loss or gradient stopped being finite."""

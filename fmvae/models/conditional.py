@@ -1,0 +1,123 @@
+"""The conditional VAE, fully connected or convolutional (Sohn et al. 2015)."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fmvae.models.conv import quarter_size
+from fmvae.models.vae import VAE
+
+Backbone = Literal["mlp", "conv"]
+
+
+def with_label_maps(features: Tensor, one_hot: Tensor) -> Tensor:
+    """Features (B, C, H, W) with one constant map per class appended: (B, C + num_classes, H, W)."""
+    maps = one_hot[:, :, None, None].expand(-1, -1, *features.shape[2:])
+    return torch.cat([features, maps], dim=1)
+
+
+class _MLP(nn.Module):
+    """The label beside the pixels on the way in, and beside z on the way out."""
+
+    def __init__(self, latent_dim: int, num_classes: int, hidden_dim: int, image_shape: tuple[int, ...]):
+        super().__init__()
+        num_pixels = prod(image_shape)
+        self.num_features = hidden_dim
+        self.encoder = nn.Sequential(nn.Linear(num_pixels + num_classes, hidden_dim), nn.ReLU())
+        self.decoder = nn.Sequential(
+            nn.Linear(latent_dim + num_classes, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, num_pixels),
+            nn.Unflatten(1, image_shape),
+        )
+
+    def encode(self, x: Tensor, one_hot: Tensor) -> Tensor:
+        return self.encoder(torch.cat([x.flatten(1), one_hot], dim=1))
+
+    def decode(self, z: Tensor, one_hot: Tensor) -> Tensor:
+        return self.decoder(torch.cat([z, one_hot], dim=1))
+
+
+class _Conv(nn.Module):
+    """The convolutions of ConvVAE, with label maps at every scale (28, 14 and 7), both ways."""
+
+    def __init__(self, latent_dim: int, num_classes: int, image_shape: tuple[int, ...]):
+        super().__init__()
+        channels = image_shape[0]
+        height, width = quarter_size(image_shape)
+        self.num_features = (64 + num_classes) * height * width
+        self.down = nn.ModuleList(
+            [nn.Conv2d(channels + num_classes, 32, 4, 2, 1), nn.Conv2d(32 + num_classes, 64, 4, 2, 1)]
+        )
+        self.expand = nn.Sequential(
+            nn.Linear(latent_dim + num_classes, 64 * height * width),
+            nn.ReLU(),
+            nn.Unflatten(1, (64, height, width)),
+        )
+        self.up = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(64 + num_classes, 32, 4, 2, 1),
+                nn.ConvTranspose2d(32 + num_classes, 32, 4, 2, 1),
+            ]
+        )
+        self.out = nn.Conv2d(32 + num_classes, channels, 3, 1, 1)
+
+    def encode(self, x: Tensor, one_hot: Tensor) -> Tensor:
+        hidden = x
+        for layer in self.down:  # 28 -> 14 -> 7
+            hidden = layer(with_label_maps(hidden, one_hot)).relu()
+        return with_label_maps(hidden, one_hot).flatten(1)
+
+    def decode(self, z: Tensor, one_hot: Tensor) -> Tensor:
+        hidden = self.expand(torch.cat([z, one_hot], dim=1))
+        for layer in self.up:  # 7 -> 14 -> 28
+            hidden = layer(with_label_maps(hidden, one_hot)).relu()
+        return self.out(with_label_maps(hidden, one_hot))
+
+
+class ConditionalVAE(VAE):
+    """A VAE of p(x | label): ``encode`` and ``decode`` take labels (B,), integers in [0, num_classes).
+
+    Args:
+        num_classes: number of classes.
+        backbone: ``mlp`` (one layer of ``hidden_dim`` each way) or ``conv`` (label maps at three scales).
+        hidden_dim: width of the fully connected backbone.
+    """
+
+    conditional = True
+
+    def __init__(
+        self,
+        latent_dim: int,
+        num_classes: int = 10,
+        backbone: Backbone = "mlp",
+        hidden_dim: int = 400,
+        image_shape: Sequence[int] = (1, 28, 28),
+    ):
+        super().__init__(latent_dim, image_shape)
+        if backbone not in get_args(Backbone):
+            raise ValueError(f"backbone must be one of {', '.join(get_args(Backbone))}, got {backbone!r}")
+        self.num_classes = num_classes
+        self.backbone = (
+            _MLP(latent_dim, num_classes, hidden_dim, self.image_shape)
+            if backbone == "mlp"
+            else _Conv(latent_dim, num_classes, self.image_shape)
+        )
+        self.mu = nn.Linear(self.backbone.num_features, latent_dim)
+        self.logvar = nn.Linear(self.backbone.num_features, latent_dim)
+
+    def _one_hot(self, labels: Tensor | None, like: Tensor) -> Tensor:
+        if labels is None:
+            raise ValueError("a conditional VAE needs labels")
+        return F.one_hot(labels, self.num_classes).to(like.dtype)  # raises for labels out of range
+
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        features = self.backbone.encode(x, self._one_hot(labels, x))
+        return self.mu(features), self.logvar(features)
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.backbone.decode(z, self._one_hot(labels, z))

@@ -1,0 +1,70 @@
+"""What every variational autoencoder here shares: the signature, and sampling."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class VAEOutput(NamedTuple):
+    """One pass through a VAE: logits (B, C, H, W); mu, logvar and z (B, latent_dim)."""
+
+    logits: Tensor
+    mu: Tensor
+    logvar: Tensor
+    z: Tensor
+
+
+class VAE(nn.Module, ABC):
+    """A Gaussian-latent VAE over images in [0, 1]. Subclasses add ``encode`` and ``decode``.
+
+    Decoders return logits; a likelihood (``fmvae.objectives``) turns them into a loss or into an image.
+
+    Args:
+        latent_dim: number of latent dimensions, >= 1.
+        image_shape: (C, H, W) of one image.
+    """
+
+    conditional: bool = False  # whether encode and decode need labels
+
+    def __init__(self, latent_dim: int, image_shape: Sequence[int] = (1, 28, 28)):
+        super().__init__()
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim must be >= 1, got {latent_dim}")
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise ValueError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
+        self.latent_dim = latent_dim
+        self.image_shape = tuple(image_shape)
+
+    @abstractmethod
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The approximate posterior of x (B, C, H, W) in [0, 1]: mu and logvar, each (B, latent_dim)."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The logits (B, C, H, W) of z (B, latent_dim)."""
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw from N(mu, exp(logvar)), differentiable in both (Kingma & Welling 2014, sec. 2.4)."""
+        noise = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
+        return mu + noise * (0.5 * logvar).exp()
+
+    def forward(
+        self, x: Tensor, labels: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> VAEOutput:
+        """Encode, sample and decode. Without a generator the noise comes from torch's global one."""
+        mu, logvar = self.encode(x, labels)
+        z = self.reparameterize(mu, logvar, generator)
+        return VAEOutput(self.decode(z, labels), mu, logvar, z)
+
+    def sample(
+        self, num_samples: int, labels: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Logits (num_samples, C, H, W) of latents drawn from the prior N(0, 1)."""
+        weight = next(self.parameters())
+        z = torch.randn(
+            num_samples, self.latent_dim, generator=generator, device=weight.device, dtype=weight.dtype
+        )
+        return self.decode(z, labels)

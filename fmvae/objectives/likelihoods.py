@@ -1,0 +1,89 @@
+"""Observation models p(x | logits): the reconstruction term, and the image a set of logits stands for."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Likelihood(ABC):
+    """A factorised observation model over pixels, parametrised by the decoder's logits."""
+
+    @abstractmethod
+    def nll(self, logits: Tensor, x: Tensor) -> Tensor:
+        """Negative log-likelihood of each image.
+
+        Args:
+            logits: (B, C, H, W), unbounded.
+            x: (B, C, H, W), in [0, 1].
+
+        Returns:
+            (B,), in nats, summed over pixels.
+        """
+
+    @abstractmethod
+    def mean(self, logits: Tensor) -> Tensor:
+        """The expected image under ``logits``: same shape, in [0, 1]. What is displayed and measured."""
+
+
+class Bernoulli(Likelihood):
+    """Each pixel a probability: binary cross-entropy, also of grey values (Kingma & Welling 2014)."""
+
+    def nll(self, logits: Tensor, x: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+    def mean(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+
+class ContinuousBernoulli(Likelihood):
+    """The Bernoulli normalised over [0, 1], a density for grey values (Loaiza-Ganem & Cunningham 2019).
+
+    In terms of the logits l, the normaliser is l coth(l / 2) and the mean (1 + coth(l / 2)) / 2 - 1 / l.
+    ``torch.distributions`` goes through clamped probabilities, and is wrong beyond abs(l) = 15 in float32.
+    """
+
+    def nll(self, logits: Tensor, x: Tensor) -> Tensor:
+        near, small, large = self._by_size(logits)
+        s = small.square()
+        series = math.log(2) + s * (1 / 12 - s * (7 / 1440 - s * (31 / 90720)))
+        log_normaliser = torch.where(near, series, (large / (large / 2).tanh()).log())
+        bce = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+        return (bce - log_normaliser).flatten(1).sum(1)
+
+    def mean(self, logits: Tensor) -> Tensor:
+        near, small, large = self._by_size(logits)
+        s = small.square()
+        series = 0.5 + small * (1 / 12 - s * (1 / 720 - s / 30240))
+        return torch.where(near, series, 0.5 + 0.5 / (large / 2).tanh() - 1 / large)
+
+    @staticmethod
+    def _by_size(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which logits are near the pole of coth(l / 2) and need its series; the near ones; the far ones.
+
+        Each of the last two holds a harmless constant elsewhere, as ``where`` passes on NaN gradients.
+        """
+        near = logits.abs() < 0.1
+        return near, logits.where(near, 0.0), logits.where(~near, 1.0)
+
+
+class Gaussian(Likelihood):
+    """A normal density around sigmoid(logits), with one fixed standard deviation for all pixels.
+
+    Args:
+        sigma: standard deviation in units of pixel intensity, > 0.
+    """
+
+    def __init__(self, sigma: float = 0.1):
+        if not (math.isfinite(sigma) and sigma > 0):
+            raise ValueError(f"sigma must be finite and > 0, got {sigma}")
+        self.sigma = sigma
+
+    def nll(self, logits: Tensor, x: Tensor) -> Tensor:
+        squares = ((x - torch.sigmoid(logits)) / self.sigma).square()
+        return (0.5 * squares + math.log(self.sigma) + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+
+    def mean(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()

@@ -1,0 +1,95 @@
+"""Checkpoints: one safetensors file each, with everything that is not a tensor as JSON in its header.
+
+The header also holds a SHA-256 over all of it, so that a truncated, flipped or edited file is noticed. Loading
+parses bytes and JSON; nothing in a checkpoint can be executed.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import torch
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from fmvae.errors import RunError
+from fmvae.runs.files import canonical_json, write_bytes
+
+FORMAT = "fmvae-checkpoint-1"
+HEADER_LENGTH_BYTES = 8  # safetensors: a little-endian u64, then so many bytes of JSON, then the tensors
+
+
+class Checkpoint(NamedTuple):
+    """Tensors by name (on the CPU), what else there is to know (JSON values), and the content's SHA-256."""
+
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+    sha256: str
+
+
+def _content_sha256(tensors: Mapping[str, Tensor], meta_json: str) -> str:
+    content = hashlib.sha256(meta_json.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        content.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]))
+        content.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
+    """Write a checkpoint whole or not at all; returns its content SHA-256."""
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    meta_json = json.dumps(meta, sort_keys=True, allow_nan=False)
+    sha256 = _content_sha256(on_cpu, meta_json)
+    # one header field only: safetensors writes several in no fixed order, and equal runs have equal files
+    header = json.dumps({"format": FORMAT, "meta": meta_json, "sha256": sha256}, sort_keys=True)
+    write_bytes(path, serialise(on_cpu, metadata={"fmvae": header}))
+    return sha256
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        RunError: there is none, it is not one of ours, or its content does not match its digest.
+    """
+    way_out = "use another checkpoint of the run, or train it again with restart=true"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise RunError(path, "there is no such checkpoint", "train the run first, or name another") from None
+    try:
+        tensors = parse_tensors(content)
+        length = int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
+        fields = json.loads(content[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + length])["__metadata__"]
+        header = json.loads(fields["fmvae"])
+        meta_json, stored, format_ = header["meta"], header["sha256"], header["format"]
+        meta = json.loads(meta_json)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        problem = f"not a readable checkpoint ({len(content)} bytes: {error})"
+        raise RunError(path, problem, way_out) from None
+    if format_ != FORMAT:
+        raise RunError(path, f"written in the format {format_!r}, not {FORMAT!r}", way_out)
+    if stored != _content_sha256(tensors, meta_json):
+        raise RunError(path, "its content does not match its digest", way_out)
+    return Checkpoint(tensors, meta, stored)
+
+
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy a checkpoint's ``model.`` tensors into a model.
+
+    Raises:
+        RunError: the names or shapes are another model's.
+    """
+    prefix = "model."
+    state = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        problem = f"the weights do not fit {type(model).__name__} ({detail})"
+        raise RunError("checkpoint", problem, "use the config that the checkpoint was trained with") from None

@@ -1,0 +1,180 @@
+"""A run's place on disk: named by its config, held by one process at a time, and explaining its own state."""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from fmvae.errors import FmvaeError, RunError
+from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
+from fmvae.runs.files import digest, read_record, sync_directory, write_bytes, write_record
+
+State = Literal["new", "partial", "failed", "complete"]
+Status = Literal["running", "interrupted", "failed", "complete"]
+log = logging.getLogger("fmvae")
+
+
+def config_sha256(semantic: Mapping[str, Any]) -> str:
+    """The identity of a run: SHA-256 of what of its config can change its numbers."""
+    return digest(semantic)
+
+
+def run_name(semantic: Mapping[str, Any]) -> str:
+    """``<model>-b<beta>-z<latent_dim>-s<seed>-<id8>``, of letters, digits, ``.``, ``_`` and ``-`` alone.
+
+    A ``=`` in a path could not be passed back as an override.
+    """
+    values = {
+        "": semantic["model"]["_name_"],
+        "b": f"{semantic['beta']['value']:g}",
+        "z": semantic["latent_dim"]["value"],
+        "s": semantic["seed"],
+    }
+    parts = [prefix + re.sub(r"[^A-Za-z0-9._]", "", str(value)) for prefix, value in values.items()]
+    return "-".join([*parts, config_sha256(semantic)[:8]])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class RunDirectory:
+    """The files of one run. Write into it only inside ``with run.held():``."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.overrides = path / "overrides.yaml"
+        self.status = path / "status.json"
+        self.results = path / "results.json"
+        self.fid = path / "fid.json"
+        self.timing = path / "timing.json"
+        self.metrics = path / "metrics.jsonl"
+        self.log = path / "train.log"
+        self.figures = path / "figures"
+        self.checkpoints = path / "checkpoints"
+        self.last = self.checkpoints / "last.safetensors"
+        self.previous = self.checkpoints / "previous.safetensors"
+        self.best = self.checkpoints / "best.safetensors"
+
+    def __str__(self) -> str:
+        """The path as short as it can be typed from here."""
+        try:
+            return str(self.path.resolve().relative_to(Path.cwd())) or "."
+        except ValueError:
+            return str(self.path)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run for this process, however it ends: the kernel lets go of a ``flock`` with its owner.
+
+        The lock lies beside the run, not in it, so that it still stands when the directory is moved aside.
+
+        Raises:
+            RunError: another process holds it; the message says which.
+        """
+        path = self.path.parent / ".locks" / f"{self.path.name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise RunError(
+                    self, f"this run is held by {holder}", "wait for it to finish, or stop it first"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()} since {_now()}")
+            file.flush()
+            yield
+
+    def state(self, sha256: str | None = None) -> State:
+        """Where the run stands. It is complete only with results of its own config that verify.
+
+        Args:
+            sha256: the config the results must be of; None takes any.
+        """
+        if not self.path.is_dir() or not (self.last.exists() or self.best.exists() or self.status.exists()):
+            return "new"
+        try:
+            results = read_record(self.results)
+        except RunError as error:
+            if self.results.exists():
+                log.warning("%s", error)
+        else:
+            if sha256 in (None, results.get("config_sha256")) and self.read_status().get("state") == "complete":
+                return "complete"
+        return "failed" if self.read_status().get("state") == "failed" else "partial"
+
+    def read_status(self) -> dict[str, Any]:
+        """What the run last said of itself; empty if it said nothing readable."""
+        try:
+            status = json.loads(self.status.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def write_status(self, state: Status, **details: Any) -> None:
+        """Say where the run stands, for people and for sweeps; wall-clock times live here, not in the results."""
+        status = {
+            "state": state,
+            "updated": _now(),
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            **details,
+        }
+        write_bytes(self.status, (json.dumps(status, indent=2) + "\n").encode())
+
+    def move_aside(self) -> Path | None:
+        """Rename the run's directory to ``<name>.old-<n>``; None if there was none. Nothing is deleted."""
+        if not self.path.exists():
+            return None
+        n = 1
+        while (target := self.path.with_name(f"{self.path.name}.old-{n}")).exists():
+            n += 1
+        self.path.rename(target)
+        sync_directory(self.path.parent)
+        return target
+
+    def newest_checkpoint(self, sha256: str) -> Checkpoint | None:
+        """The checkpoint to resume from: the newest that verifies, or None to start anew.
+
+        Damaged ones are passed over with a warning.
+
+        Raises:
+            RunError: a checkpoint is whole, but of another config.
+        """
+        found = []
+        for path in (self.last, self.previous, self.best):
+            if not path.exists():
+                continue
+            try:
+                checkpoint = load_checkpoint(path)
+            except FmvaeError as error:
+                log.warning("%s: %s; falling back", path, error.problem)
+                continue
+            self.check_owner(path, checkpoint, sha256)
+            found.append(checkpoint)
+        return max(found, key=lambda checkpoint: checkpoint.meta["epoch"], default=None)
+
+    def check_owner(self, path: Path, checkpoint: Checkpoint, sha256: str) -> None:
+        """Raise RunError unless the checkpoint was written by the config with this SHA-256."""
+        theirs = checkpoint.meta.get("config_sha256")
+        if theirs != sha256:
+            raise RunError(
+                path,
+                f"a checkpoint of another config ({checkpoint.meta.get('run', 'unnamed')}), not of this run",
+                "put this run's own checkpoint back, or move the directory aside with restart=true",
+            )
+
+    def write_results(self, results: Mapping[str, Any], path: Path | None = None) -> None:
+        """Every final number, with a digest over all of it."""
+        write_record(path or self.results, results)

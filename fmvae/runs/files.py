@@ -1,0 +1,104 @@
+"""Files that are whole or absent: every write goes through a temporary name, fsync and rename."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fmvae.errors import RunError
+
+TEMPORARY = ".tmp"
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and new names in ``directory`` survive a power loss."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``; a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+    temporary = Path(name)
+    try:
+        with open(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide results from the group
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what killed writers left half written. Only the holder of a run may: others could be writing."""
+    for path in directory.rglob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def link(existing: Path, path: Path) -> None:
+    """Give ``existing`` the second name ``path``, replacing what had it, without a moment of absence."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(existing, temporary)
+    except OSError:  # a file system without hard links
+        write_bytes(path, existing.read_bytes())
+        return
+    temporary.replace(path)
+    temporary.unlink(missing_ok=True)  # rename leaves it where both already were the same file
+    sync_directory(path.parent)
+
+
+def canonical_json(value: Any) -> bytes:
+    """One byte string per meaning: sorted keys, no spaces, and 1.0 written as 1."""
+
+    def plain(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {str(key): plain(child) for key, child in node.items()}
+        if isinstance(node, list | tuple):
+            return [plain(child) for child in node]
+        return int(node) if isinstance(node, float) and node.is_integer() else node
+
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON object that carries the digest of its own content, so that damage shows."""
+    content = {**record, "content_sha256": digest(record)}
+    write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what ``write_record`` wrote.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    way_out = "run the same command again to write it anew"
+    try:
+        record = json.loads(path.read_bytes())
+        stored = record.pop("content_sha256")
+        actual = digest(record)
+    except FileNotFoundError:
+        raise RunError(path, "there is no such file", way_out) from None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise RunError(path, f"not a record of ours ({type(error).__name__})", way_out) from None
+    if stored != actual:
+        raise RunError(path, "its content does not match its digest", way_out)
+    return record

@@ -1,0 +1,91 @@
+"""What a run leaves for people to watch: TensorBoard events and metrics.jsonl, one row per epoch."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fmvae.runs.directory import RunDirectory
+from fmvae.runs.files import write_bytes
+from fmvae.runs.observer import Observer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# what HParams compares; the tags are those of the final scalars
+HPARAM_METRICS = ("test/objective", "test/recon", "test/kl", "test/neg_elbo")
+
+
+class Recorder(Observer):
+    """Writes scalars, figures and text of one run.
+
+    Args:
+        run: the run's directory.
+        epoch: the epoch the run resumes after, 0 for a fresh one: later events of a killed process are purged.
+        config_text: the resolved config, shown as text.
+        hparams: flat settings by which TensorBoard's HParams page compares runs.
+    """
+
+    def __init__(self, run: RunDirectory, epoch: int, config_text: str, hparams: Mapping[str, Any]):
+        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams as hparams_summary
+
+        self.run = run
+        run.path.mkdir(parents=True, exist_ok=True)
+        self.writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else None)
+        # HParams written into the run's own file; `add_hparams` would make a second, ghost run
+        experiment, start, self._end = hparams_summary(dict(hparams), dict.fromkeys(HPARAM_METRICS, 0.0))
+        events = self.writer.file_writer
+        assert events is not None
+        events.add_summary(experiment)
+        events.add_summary(start)
+        if not epoch:
+            indented = "\n".join(f"    {line}" for line in config_text.splitlines())  # Markdown: a code block
+            self.writer.add_text("config", indented, 0)
+
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write metrics.jsonl from the rows of all epochs; whole each time, so a kill can't leave half a row."""
+        rows = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
+        write_bytes(self.run.metrics, rows.encode())
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """One scalar per ``split/quantity`` at ``step`` (the epoch)."""
+        for tag, value in values.items():
+            self.writer.add_scalar(tag, value, step)
+
+    def on_epoch_end(self, trainer: Any, row: Mapping[str, Any]) -> None:
+        self.scalars({tag: value for tag, value in row.items() if tag != "epoch"}, row["epoch"])
+        self.write_history(trainer.history)
+        self.writer.flush()
+
+    def figure(self, name: str, figure: Figure, step: int, *, save: bool = True) -> None:
+        """Show a figure in TensorBoard at ``step``, and save the same pixels as ``figures/<name>.png``."""
+        png = render(figure)
+        if save:
+            write_bytes(self.run.figures / f"{name}.png", png)
+        self.writer.add_image(f"figures/{name}", pixels(png), step, dataformats="HWC")
+
+    def close(self, *, complete: bool) -> None:
+        """End the event file; only a complete run is marked as ended in HParams."""
+        events = self.writer.file_writer
+        if complete and events is not None:
+            events.add_summary(self._end)
+        self.writer.close()
+
+
+def render(figure: Figure) -> bytes:
+    """A figure as a PNG file's content."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return file.getvalue()
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """The pixels of a PNG, (H, W, 3) uint8."""
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

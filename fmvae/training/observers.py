@@ -1,0 +1,123 @@
+"""The trainer's own observers: checkpoints, the log's line per epoch, the progress bar."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fmvae.runs.checkpoint import save_checkpoint
+from fmvae.runs.directory import RunDirectory
+from fmvae.runs.files import link, write_bytes
+from fmvae.runs.observer import Observer
+
+if TYPE_CHECKING:
+    from fmvae.training.trainer import VAETrainer
+
+log = logging.getLogger("fmvae")
+
+
+class Checkpointer(Observer):
+    """Saves ``last`` (keeping the one before as ``previous``) and ``best`` by validation objective.
+
+    Args:
+        run: where to.
+        identity: JSON values that go into every checkpoint beside the trainer's own.
+        every: epochs between ``last`` checkpoints; the last epoch is always saved.
+    """
+
+    def __init__(self, run: RunDirectory, identity: Mapping[str, Any], every: int = 1):
+        self.run, self.identity, self.every = run, identity, every
+
+    def on_epoch_end(self, trainer: VAETrainer, row: Mapping[str, float]) -> None:
+        due = row["epoch"] % self.every == 0 or trainer.epoch == trainer.epochs or trainer.stopped_early
+        improved = row is trainer.best
+        if not (due or improved):
+            return
+        tensors, meta = trainer.state()
+        if due and self.run.last.exists():
+            link(self.run.last, self.run.previous)
+        path = self.run.last if due else self.run.best
+        save_checkpoint(path, tensors, {**self.identity, **meta})
+        if due and improved:
+            link(self.run.last, self.run.best)
+        self.run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
+
+
+def describe(row: Mapping[str, float]) -> str:
+    """An epoch in one line, in nats per image."""
+    terms = ("objective", "recon", "kl")
+    parts = [
+        f"{split} " + " ".join(f"{term} {row[f'{split}/{term}']:.2f}" for term in terms)
+        for split in ("train", "val")
+        if f"{split}/objective" in row
+    ]
+    return " | ".join(parts)
+
+
+class EpochLog(Observer):
+    """Logs one line per epoch with the time that is left, and keeps the seconds of each in timing.json.
+
+    Times stay out of results and metrics, so that equal runs have equal files.
+    """
+
+    def __init__(self, run: RunDirectory):
+        self.run = run
+
+    def on_train_start(self, trainer: VAETrainer) -> None:
+        self.first = trainer.epoch
+        self.start = self.before = time.perf_counter()
+        try:
+            seconds = json.loads(self.run.timing.read_bytes())["epoch_seconds"]
+        except (OSError, ValueError, KeyError, TypeError):
+            seconds = []
+        self.seconds = list(seconds)[: trainer.epoch]
+
+    def on_epoch_end(self, trainer: VAETrainer, row: Mapping[str, float]) -> None:
+        now = time.perf_counter()
+        self.seconds.append(round(now - self.before, 3))
+        self.before = now
+        write_bytes(self.run.timing, (json.dumps({"epoch_seconds": self.seconds}) + "\n").encode())
+        left = (trainer.epochs - trainer.epoch) * (now - self.start) / (trainer.epoch - self.first)
+        width = len(str(trainer.epochs))
+        log.info(
+            "epoch %*d/%d | %s | %.1f s, %s left",
+            width,
+            trainer.epoch,
+            trainer.epochs,
+            describe(row),
+            self.seconds[-1],
+            duration(left),
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 07 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class ProgressBar(Observer):
+    """A bar of steps within the epochs, for a terminal."""
+
+    def on_train_start(self, trainer: VAETrainer) -> None:
+        from tqdm import tqdm
+
+        total = trainer.epochs * trainer.num_steps
+        done = trainer.epoch * trainer.num_steps
+        self.bar = tqdm(total=total, initial=done, unit="step", leave=False, file=sys.stderr, dynamic_ncols=True)
+
+    def on_step(self, trainer: VAETrainer, step: int) -> None:
+        self.bar.update()
+
+    def on_epoch_end(self, trainer: VAETrainer, row: Mapping[str, float]) -> None:
+        self.bar.set_description(f"epoch {trainer.epoch}/{trainer.epochs} | {describe(row)}")
+        if trainer.epoch == trainer.epochs or trainer.stopped_early:
+            self.bar.close()

@@ -1,0 +1,80 @@
+"""The floors of docs/architecture.md: imports point down, and Hydra is met at the entrance only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# from the ground up; a module may import its own package and whatever stands before it
+FLOORS = (
+    "errors",
+    "rng",
+    "config",
+    "objectives",
+    "data",
+    "models",
+    "runs",
+    "visualization",
+    "evaluation",
+    "training",
+    "assembly",
+    "measurement",
+    "experiment",
+    "cli",
+)
+HYDRA = {"train.py", "evaluate.py", "fmvae/config.py", "fmvae/cli.py"}
+ENTRY_SCRIPTS = {"fmvae/data/__main__.py"}
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "fmvae").rglob("*.py"))
+
+
+def imports(source: str) -> set[str]:
+    """Every module a source text imports, wherever the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(module: str) -> str | None:
+    """The floor a dotted module stands on; None for foreign ones and the package itself."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "fmvae" and len(parts) > 1 and parts[1] in FLOORS else None
+
+
+def upward(path: str, source: str) -> set[str]:
+    """The floors above its own that a file of the package imports."""
+    own = room(path.removesuffix(".py").replace("/", "."))
+    if own is None:
+        return set()
+    rooms = {found for module in imports(source) if (found := room(module))}
+    return {other for other in rooms if FLOORS.index(other) > FLOORS.index(own)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path not in ENTRY_SCRIPTS])
+def test_imports_point_down(path: str):
+    assert not upward(path, (ROOT / path).read_text())
+
+
+def test_an_import_that_points_up_is_noticed():
+    assert upward("fmvae/models/base.py", "from fmvae.training import VAETrainer") == {"training"}
+    assert upward("fmvae/models/base.py", "def f():\n    import fmvae.runs.files") == {"runs"}
+
+
+@pytest.mark.parametrize("path", ["train.py", "evaluate.py", *FILES])
+def test_hydra_and_omegaconf_are_met_at_the_entrance_only(path: str):
+    uses = any(module.split(".")[0] in ("hydra", "omegaconf") for module in imports((ROOT / path).read_text()))
+    assert uses <= (path in HYDRA)
+
+
+@pytest.mark.parametrize("path", ["train.py", "evaluate.py"])
+def test_entry_scripts_are_short(path: str):
+    assert len((ROOT / path).read_text().splitlines()) <= 60
+
+
+def test_no_file_is_long():
+    assert not [path for path in FILES if len((ROOT / path).read_text().splitlines()) > 300]
