@@ -190,10 +190,10 @@ NON_SEMANTIC = (
 
 
 def semantic(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The part of a config that can change a trained bit. Whatever is not listed above counts, new keys too."""
+    """The part of a config that can change a trained bit, keys sorted; whatever is not listed above counts."""
     return {
         key: semantic(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in config.items()
+        for key, value in sorted(config.items())
         if f"{prefix}{key}" not in NON_SEMANTIC
     }
 

@@ -43,7 +43,7 @@ def _content_sha256(tensors: Mapping[str, Tensor], meta_json: str) -> str:
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
     """Write a checkpoint whole or not at all; returns its content SHA-256."""
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    meta_json = json.dumps(meta, sort_keys=True, allow_nan=False)
+    meta_json = json.dumps(meta, allow_nan=False)  # in the order given: resumed histories keep their columns
     sha256 = _content_sha256(on_cpu, meta_json)
     # one header field only: safetensors writes several in no fixed order, and equal runs have equal files
     header = json.dumps({"format": FORMAT, "meta": meta_json, "sha256": sha256}, sort_keys=True)

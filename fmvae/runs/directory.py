@@ -37,7 +37,7 @@ def run_name(semantic: Mapping[str, Any]) -> str:
         "z": semantic["latent_dim"]["value"],
         "s": semantic["seed"],
     }
-    parts = [prefix + re.sub(r"[^A-Za-z0-9._]", "", str(value)) for prefix, value in values.items()]
+    parts = [prefix + re.sub(r"[^A-Za-z0-9._-]", "", str(value)) for prefix, value in values.items()]
     return "-".join([*parts, config_sha256(semantic)[:8]])
 
 

@@ -36,7 +36,7 @@ class Recorder(Observer):
 
         self.run = run
         run.path.mkdir(parents=True, exist_ok=True)
-        self.writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else None)
+        self.writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else 0)
         # HParams written into the run's own file; `add_hparams` would make a second, ghost run
         experiment, start, self._end = hparams_summary(dict(hparams), dict.fromkeys(HPARAM_METRICS, 0.0))
         events = self.writer.file_writer

@@ -7,9 +7,11 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmvae.runs.checkpoint import save_checkpoint
+from fmvae.errors import RunError
+from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import link, write_bytes
 from fmvae.runs.observer import Observer
@@ -32,9 +34,18 @@ class Checkpointer(Observer):
     def __init__(self, run: RunDirectory, identity: Mapping[str, Any], every: int = 1):
         self.run, self.identity, self.every = run, identity, every
 
+    def on_train_start(self, trainer: VAETrainer) -> None:
+        """Bring both files to the epoch resumed from: a process may have been killed between the two."""
+        if not trainer.history:
+            return
+        due, improved = self._wanted(trainer, trainer.history[-1])
+        tensors, meta = trainer.state()
+        for path, wanted in ((self.run.last, due), (self.run.best, improved)):
+            if wanted and _epoch_of(path) != trainer.epoch:
+                save_checkpoint(path, tensors, {**self.identity, **meta})
+
     def on_epoch_end(self, trainer: VAETrainer, row: Mapping[str, float]) -> None:
-        due = row["epoch"] % self.every == 0 or trainer.epoch == trainer.epochs or trainer.stopped_early
-        improved = row is trainer.best
+        due, improved = self._wanted(trainer, row)
         if not (due or improved):
             return
         tensors, meta = trainer.state()
@@ -45,6 +56,19 @@ class Checkpointer(Observer):
         if due and improved:
             link(self.run.last, self.run.best)
         self.run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
+
+    def _wanted(self, trainer: VAETrainer, row: Mapping[str, float]) -> tuple[bool, bool]:
+        """Whether ``last`` and ``best`` are to hold the epoch of the newest row."""
+        due = row["epoch"] % self.every == 0 or trainer.epoch == trainer.epochs or trainer.stopped_early
+        return due, row is trainer.best
+
+
+def _epoch_of(path: Path) -> int | None:
+    """The epoch of a checkpoint; None if there is none that verifies."""
+    try:
+        return load_checkpoint(path).meta["epoch"]
+    except RunError:
+        return None
 
 
 def describe(row: Mapping[str, float]) -> str:
@@ -71,10 +95,10 @@ class EpochLog(Observer):
         self.first = trainer.epoch
         self.start = self.before = time.perf_counter()
         try:
-            seconds = json.loads(self.run.timing.read_bytes())["epoch_seconds"]
+            seconds = list(json.loads(self.run.timing.read_bytes())["epoch_seconds"])
         except (OSError, ValueError, KeyError, TypeError):
             seconds = []
-        self.seconds = list(seconds)[: trainer.epoch]
+        self.seconds = seconds[: trainer.epoch]
 
     def on_epoch_end(self, trainer: VAETrainer, row: Mapping[str, float]) -> None:
         now = time.perf_counter()

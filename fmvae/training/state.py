@@ -1,5 +1,6 @@
 """A trainer's state as flat tensors and JSON, the two things a checkpoint holds."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -33,3 +34,30 @@ def unflatten_optimizer(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) 
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     return {"state": state, "param_groups": meta["param_groups"]}
+
+
+def to_json(value: Any) -> Any:
+    """A scheduler's state with what JSON cannot say spelled out: infinities, and keys that are not texts.
+
+    ReduceLROnPlateau holds the first, MultiStepLR the second.
+    """
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value):
+            return {key: to_json(child) for key, child in value.items()}
+        return {"__items__": [[to_json(key), to_json(child)] for key, child in value.items()]}
+    if isinstance(value, list | tuple):
+        return [to_json(child) for child in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"__float__": str(value)}
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """The inverse of ``to_json``; tuples come back as lists."""
+    if isinstance(value, Mapping):
+        if "__items__" in value:
+            return {from_json(key): from_json(child) for key, child in value["__items__"]}
+        if "__float__" in value:
+            return float(value["__float__"])
+        return {key: from_json(child) for key, child in value.items()}
+    return [from_json(child) for child in value] if isinstance(value, list) else value

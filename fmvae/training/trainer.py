@@ -17,7 +17,7 @@ from fmvae.models import VAE, VAEOutput
 from fmvae.objectives import Objective
 from fmvae.runs.checkpoint import load_model
 from fmvae.runs.observer import Observer
-from fmvae.training.state import TrainerState, flatten_optimizer, unflatten_optimizer
+from fmvae.training.state import TrainerState, flatten_optimizer, from_json, to_json, unflatten_optimizer
 
 WAY_OUT = "lower optimizer.lr, set trainer.max_grad_norm, or look at the data; the last checkpoint is untouched"
 
@@ -166,7 +166,8 @@ class VAETrainer:
         The posterior draws are the same at every call, so epochs differ by their weights alone.
         """
         noise = rng.stream(self.seed, "evaluation", device=self.data.device)
-        return measure_elbo(self.model, self.objective, split or self.data.test, noise, at_mean=at_mean)
+        split = self.data.test if split is None else split  # an empty split is falsy
+        return measure_elbo(self.model, self.objective, split, noise, at_mean=at_mean)
 
     @property
     def best(self) -> dict[str, float] | None:
@@ -190,7 +191,7 @@ class VAETrainer:
             "epoch": self.epoch,
             "history": self.history,
             "optimizer": optimizer_meta,
-            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "scheduler": to_json(self.scheduler.state_dict()) if self.scheduler else None,
         }
         return TrainerState(tensors | {f"optimizer.{k}": v for k, v in optimizer_tensors.items()}, meta)
 
@@ -201,7 +202,7 @@ class VAETrainer:
         optimizer_tensors = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
         self.optimizer.load_state_dict(unflatten_optimizer(optimizer_tensors, meta["optimizer"]))
         if self.scheduler:
-            self.scheduler.load_state_dict(dict(meta["scheduler"]))
+            self.scheduler.load_state_dict(from_json(meta["scheduler"]))
         self.epoch, self.history = meta["epoch"], list(meta["history"])
 
 

@@ -442,6 +442,15 @@ def test_files_are_synced_before_they_get_their_name_and_the_folder_after(world,
     assert events == ["sync file"] * 4 + ["replace"] * 4 + ["sync folder"]
 
 
+def test_damage_that_appears_while_waiting_for_the_lock_is_an_error_too(world, monkeypatch):
+    world.online = {"mirrors"}
+    monkeypatch.setattr(sources.fcntl, "flock", lambda *args: (world.root / IMAGES).write_bytes(b"damaged"))
+    with pytest.raises(DataError) as caught:
+        load_dataset(world.root)
+    assert caught.value.subject == str(world.root / IMAGES)
+    assert world.fetched == []
+
+
 # Fetchers that race or die
 
 FETCHER = """
@@ -592,11 +601,10 @@ class Mirror(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def mirror(world, monkeypatch):
-    """A mirror's address; the real ``_fetch_from_mirrors`` is in place, its limits short."""
+    """A mirror's address; the real ``_fetch_from_mirrors`` is in place, and impatient."""
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(sources, "_fetch_from_mirrors", world.originals["_fetch_from_mirrors"])
     monkeypatch.setattr(sources, "CONNECT_LIMIT", 0.5)
-    monkeypatch.setattr(sources, "DOWNLOAD_LIMIT", 0.5)
     handler = type("Handler", (Mirror,), {"stock": world.stock})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -609,6 +617,8 @@ FAULTS = ["missing", "login", "endless", "silent", "short", "slow", "refused", "
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_mirrors_are_tried_in_turn(world, mirror, monkeypatch, fault):
+    if fault == "slow":  # never silent for long, so it is the whole download that must have a limit
+        monkeypatch.setattr(sources, "DOWNLOAD_LIMIT", 0.5)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         address = {

@@ -96,10 +96,11 @@ def test_a_pass_is_encode_reparameterize_decode(name):
 
 @all_models
 def test_decoders_return_logits_not_probabilities(name):
-    """They leave [0, 1] on both sides, even untrained."""
-    logits = build(name).sample(50, torch.arange(50) % 10, generator=generator())
+    """Far from the prior they leave [0, 1] on both sides, even untrained."""
+    z, labels = 100 * torch.randn(10, 3, generator=generator()), torch.arange(10)
+    logits = build(name).decode(z, labels)
     assert logits.min() < 0
-    assert (10 * build(name).decode(100 * torch.randn(50, 3), torch.arange(50) % 10)).max() > 1
+    assert logits.max() > 1
 
 
 @all_models
@@ -126,11 +127,11 @@ def test_every_parameter_learns(name):
 
 @all_models
 def test_a_few_steps_on_one_batch_lower_the_loss(name):
-    x, labels = batch(16)
+    x, labels = batch(8)
     model = build(name)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
-    for step in range(8):
+    for step in range(5):
         out = model(x, labels, generator=generator(step))
         loss = vae_loss(out.logits, x, out.mu, out.logvar)[0]
         optimizer.zero_grad()

@@ -108,6 +108,7 @@ def test_reconstructions_wrap_after_ten_and_name_their_classes(base, split):
     np.testing.assert_array_equal(tile_at(shown(figure, 1), 0, 2), x[12, 0])
     assert np.isnan(tile_at(shown(figure, 1), 0, 3)).all()
     assert np.isnan(tile_at(shown(figure, 1), 1, 3)).all()
+    assert figure.axes[0].xaxis.get_ticks_position() == "top"
     # a name stands over the middle of its image
     np.testing.assert_allclose(figure.axes[0].get_xticks(), [13.5 + 29 * column for column in range(10)])
 

@@ -1,0 +1,188 @@
+"""Whole processes, killed without warning: the same command ends with the same bits as an undisturbed run."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.idx import write_idx_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = int(os.environ.get("FMVAE_KILLS", "5"))  # per case
+COMPARED = (
+    "results.json",
+    "fid.json",
+    "metrics.jsonl",
+    "checkpoints/last.safetensors",
+    "checkpoints/best.safetensors",
+)
+
+# 1003 - 103 = 900 training images in batches of 64: the last batch is short
+SETTINGS = [
+    "data.val_size=103",
+    "data.batch_size=64",
+    "data.download=false",
+    "evaluation.fid.num_images=800",
+    "figures.every=4",
+    "device=cpu",
+    "threads=1",
+]
+CASES = {
+    "base": ["trainer.epochs=25"],
+    "batch_norm_warmup_cosine": ["model=beta", "beta=warmup", "scheduler=cosine", "trainer.epochs=10"],
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> list[str]:
+    root = tmp_path_factory.mktemp("idx")
+    hashes = write_idx_dataset(root, 1003, 820)
+    digests = ",".join(f"{name}:'{digest}'" for name, digest in hashes.items())
+    return [f"data.root={root}", f"data.sha256={{{digests}}}"]
+
+
+def start(outputs: Path, dataset: list[str], overrides: list[str], prelude: str = "") -> subprocess.Popen:
+    """train.py in a process of its own; ``prelude`` is run in it first."""
+    program = (
+        f"import runpy, sys\n{prelude}\nsys.argv[0] = 'train.py'\nrunpy.run_path('train.py', run_name='__main__')"
+    )
+    arguments = [*SETTINGS, *dataset, *overrides, f"output_root={outputs}"]
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, status: int = 0) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output
+    return output
+
+
+def only_run(outputs: Path) -> Path:
+    (run,) = [path.parent for path in outputs.glob("*/config.yaml")]
+    return run
+
+
+def differences(run: Path, undisturbed: Path) -> list[str]:
+    return [name for name in COMPARED if (run / name).read_bytes() != (undisturbed / name).read_bytes()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, dataset) -> dict[str, tuple[Path, float]]:
+    """Each case's run, left alone, with the seconds it took."""
+    runs = {}
+    for name, overrides in CASES.items():
+        outputs = tmp_path_factory.mktemp(f"undisturbed_{name}")
+        began = time.monotonic()
+        finish(start(outputs, dataset, overrides))
+        runs[name] = only_run(outputs), time.monotonic() - began
+    return runs
+
+
+def last_epoch(run: Path) -> int:
+    rows = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
+    return len(rows)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_at_random_moments_and_run_again_the_bits_are_the_same(case, tmp_path, dataset, undisturbed):
+    reference, seconds = undisturbed[case]
+    moments = random.Random()  # new ones each time; they are printed when the test fails
+    for kill in range(KILLS):
+        process = start(tmp_path, dataset, CASES[case])
+        wait = moments.uniform(0.3, 0.7) * seconds  # start-up takes some 0.3, and each process has less to do
+        try:
+            process.wait(timeout=wait)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        print(f"kill {kill + 1} after {wait:.2f} s of {seconds:.2f} s, status {process.returncode}")
+    finish(start(tmp_path, dataset, CASES[case]))
+    run = only_run(tmp_path)
+    assert not differences(run, reference)
+    assert not list(run.rglob("*.tmp"))
+
+
+def kill_after_epoch(outputs: Path, dataset: list[str], overrides: list[str], epoch: int) -> Path:
+    """Train until ``epoch`` rows are written, then SIGKILL."""
+    process = start(outputs, dataset, overrides)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        found = list(outputs.glob("*/metrics.jsonl"))
+        if found and len(found[0].read_text().splitlines()) >= epoch:
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    run = only_run(outputs)
+    assert epoch <= last_epoch(run) < 25, "the kill came too late to test a resume"
+    return run
+
+
+def test_negative_control_a_resume_that_shifts_the_shuffle_stream_differs(tmp_path, dataset, undisturbed):
+    shifted = """
+import fmvae.rng
+unshifted = fmvae.rng.stream
+def shifted(seed, role, epoch=0, device="cpu"):
+    return unshifted(seed, role, epoch + (role == "shuffle"), device)
+fmvae.rng.stream = shifted
+"""
+    run = kill_after_epoch(tmp_path, dataset, CASES["base"], 3)
+    output = finish(start(tmp_path, dataset, CASES["base"], shifted))
+    assert "resuming" in output
+    assert "checkpoints/last.safetensors" in differences(run, undisturbed["base"][0])
+
+
+def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path, dataset):
+    first = start(tmp_path, dataset, CASES["base"])
+    while not list(tmp_path.glob("*/metrics.jsonl")):
+        assert first.poll() is None
+        time.sleep(0.05)
+    refusal = finish(start(tmp_path, dataset, CASES["base"]), status=1)
+    assert refusal.startswith("fmvae: error: ")
+    assert f"held by process {first.pid} " in refusal
+    assert len(refusal.splitlines()) == 1
+    finish(first)
+    assert "complete" in finish(start(tmp_path, dataset, CASES["base"]))
+
+
+def test_watching_a_run_changes_no_trained_bit(tmp_path, dataset, undisturbed):
+    """Figures at every epoch, sparse checkpoints and a progress bar: the same files, to the last byte."""
+    watched = ["figures.every=1", "figures.num_samples=9", "trainer.checkpoint_every=7"]
+    at_a_terminal = "sys.stderr.isatty = lambda: True"
+    finish(start(tmp_path, dataset, [*CASES["base"], *watched], at_a_terminal))
+    assert not differences(only_run(tmp_path), undisturbed["base"][0])
+
+
+def test_validating_less_often_changes_no_trained_bit(tmp_path, dataset, undisturbed):
+    from fmvae.runs import load_checkpoint
+
+    finish(start(tmp_path, dataset, [*CASES["base"], "trainer.validate_every=6"]))
+    ours = load_checkpoint(only_run(tmp_path) / "checkpoints/last.safetensors").tensors
+    theirs = load_checkpoint(undisturbed["base"][0] / "checkpoints/last.safetensors").tensors
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_polite_stop_has_its_own_status_and_resumes(number, status, tmp_path, dataset, undisturbed):
+    process = start(tmp_path, dataset, CASES["base"])
+    while not list(tmp_path.glob("*/metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    output = finish(process, status)
+    assert "Traceback" not in output
+    run = only_run(tmp_path)
+    assert '"interrupted"' in (run / "status.json").read_text()
+    finish(start(tmp_path, dataset, CASES["base"]))
+    assert not differences(run, undisturbed["base"][0])
