@@ -40,7 +40,7 @@ def labelled_batch(images: Tensor, names: Sequence[str]) -> Figure:
     for axes, image, name in zip(
         figure.subplots(side, side, squeeze=False).flat, images.cpu(), names, strict=False
     ):
-        axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
+        axes.imshow(image[0].numpy(), cmap="gray", vmin=0, vmax=1)
         axes.set_title(name, fontsize=9)
         axes.axis("off")
     return figure
@@ -114,6 +114,6 @@ def _class_means(split: Split, class_names: Sequence[str]) -> Figure:
         axes.axis("off")
         if c < len(class_names):
             mean = split.images[split.labels == c].double().mean(0).div(255).cpu()
-            axes.imshow(mean[0], cmap="gray", vmin=0, vmax=1)
+            axes.imshow(mean[0].numpy(), cmap="gray", vmin=0, vmax=1)
             axes.set_title(class_names[c], fontsize=11)
     return figure

@@ -107,11 +107,12 @@ class FashionMNISTManager:
                 f"the files hold {found} grey images, not {list(self.image_shape)}",
                 "set data.image_shape to what they hold, or data.root to another folder",
             )
-        if len(labels) and labels.max() >= self.num_classes:
+        largest = int(labels.max(initial=0))
+        if largest >= self.num_classes:
             raise DataError(
                 "data.num_classes",
-                f"the files hold label {labels.max()}, but only {self.num_classes} classes are configured",
-                f"set data.num_classes={labels.max() + 1}",
+                f"the files hold label {largest}, but only {self.num_classes} classes are configured",
+                f"set data.num_classes={largest + 1}",
             )
         return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels).long()
 

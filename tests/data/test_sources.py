@@ -144,7 +144,7 @@ GZ_DAMAGE = {f"cut at {position}": cut(position) for position in (0, 1, 2, 9, 10
 GZ_DAMAGE |= {f"flip at {position}": flip(position) for position in (2, 10, 12, 700, -12, -6, -2)}
 GZ_DAMAGE |= {
     "garbage after the end": lambda content: content + b"garbage",
-    "other images": lambda content: gzip.compress(foreign(content)),
+    "other images": lambda content: gzip.compress(foreign(content), mtime=0),
     "text": lambda content: b"not gzip at all",
 }
 
@@ -577,6 +577,8 @@ class Mirror(http.server.BaseHTTPRequestHandler):
         behaviour, name = self.path.strip("/").split("/")
         if behaviour == "missing":
             return self.send_error(404)
+        if behaviour == "garbled":
+            return self.wfile.write(b"this is not HTTP\r\n\r\n")
         content = gzip.compress((self.stock / Path(name).stem).read_bytes())
         content = {"login": b"<html>Sign in</html>", "endless": bytes(10**7)}.get(behaviour, content)
         self.send_response(200)
@@ -612,7 +614,18 @@ def mirror(world, monkeypatch):
         server.shutdown()
 
 
-FAULTS = ["missing", "login", "endless", "silent", "short", "slow", "refused", "not http", "no such host"]
+FAULTS = [
+    "missing",
+    "login",
+    "endless",
+    "silent",
+    "short",
+    "slow",
+    "garbled",
+    "refused",
+    "no scheme",
+    "no such host",
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -623,7 +636,7 @@ def test_mirrors_are_tried_in_turn(world, mirror, monkeypatch, fault):
         closed.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         address = {
             "refused": f"http://127.0.0.1:{closed.getsockname()[1]}",
-            "not http": "nonsense://mirror",
+            "no scheme": "nonsense://mirror",
             "no such host": "http://mirror.invalid",
         }.get(fault, f"{mirror}/{fault}")
         urls = [address]
@@ -635,6 +648,11 @@ def test_mirrors_are_tried_in_turn(world, mirror, monkeypatch, fault):
         urls.append(f"{mirror}/good")
         assert load_dataset(world.root).root == world.root
         assert world.fetched == ["debian"]  # asked in the first call, not needed in the second
+
+
+def test_a_download_is_cut_at_its_limit(mirror, tmp_path):
+    sources._download(f"{mirror}/endless/{IMAGES}.gz", tmp_path / "got", 1000)
+    assert (tmp_path / "got").stat().st_size == 1000
 
 
 def test_the_mirrors_are_torchvisions():
