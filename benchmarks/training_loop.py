@@ -6,8 +6,8 @@ Three sides, alternating in one run so that a noisy machine disturbs all alike; 
 
 - ours: ``VAETrainer``'s epoch, on images that stay in memory as uint8;
 - floor: the model's own matrix products, forward and backward, and the Adam step, alone;
-- usual: torchvision's dataset with ``ToTensor`` through a ``DataLoader`` (its best ``num_workers``, found first) and
-  a plain loop over the same model with the default Adam.
+- usual: torchvision's dataset with ``ToTensor`` through a ``DataLoader`` (its best ``num_workers``, found first)
+  and a plain loop over the same model with the default Adam.
 
 Writes what it prints, with machine and versions, as JSON into benchmarks/results/.
 """

@@ -8,14 +8,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import config as configs
@@ -33,17 +35,19 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     Exit status: 0; 1 after an error, said in one line; 130 and 143 after Ctrl-C and SIGTERM.
     """
     configs.register_resolvers()
-    arguments = name_sweep(list_paths(configs.expand_shorthand(sys.argv[1:])))
-    sys.argv[1:] = arguments
+    arguments = multirun_first(list_paths(configs.expand_shorthand(sys.argv[1:])))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole, and leave as one line
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        sys.argv[1:] = name_sweep(arguments) if _program() == "train" else arguments
         main()
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
-    except (FmvaeError, HydraException, OmegaConfBaseException, OSError) as error:
-        fail(explain(error, arguments))
+    except Exception as error:
+        if not (explained := explain(error, arguments)):
+            raise
+        fail(explained)
     sys.exit(0)
 
 
@@ -54,18 +58,28 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
     Hydra then goes on with the other jobs, which ``sys.exit`` would end.
     """
     hydra_config = HydraConfig.get()
+    # as written: ${...} in an override refers to the job's config, not to Hydra's
+    overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     try:
-        return function(configs.resolve(composed), list(hydra_config.overrides.task))
-    except (FmvaeError, OmegaConfBaseException, OSError) as error:
-        if hydra_config.mode == RunMode.MULTIRUN:
-            log.error("fmvae: error: %s", explain(error))
+        config = configs.resolve(composed)
+        check_removed(config, overrides)
+        return function(config, overrides)
+    except Exception as error:
+        if not (explained := explain(error)):
             raise
-        fail(explain(error))
+        if hydra_config.mode == RunMode.MULTIRUN:
+            log.error("fmvae: error: %s", explained)
+            raise
+        fail(explained)
 
 
 def fail(error: FmvaeError) -> NoReturn:
     print(f"fmvae: error: {error}", file=sys.stderr)
     sys.exit(1)
+
+
+def _program() -> Literal["train", "evaluate"]:
+    return "evaluate" if sys.argv[0].endswith("evaluate.py") else "train"
 
 
 # --- arguments ----------------------------------------------------------------------------------------------
@@ -76,10 +90,16 @@ def list_paths(arguments: Sequence[str]) -> list[str]:
     return [re.sub(r"^run=([^\[{].*,.*)$", r"run=[\1]", argument) for argument in arguments]
 
 
+def multirun_first(arguments: Sequence[str]) -> list[str]:
+    """``seed=0,1 -m beta=2`` with its -m in front: Hydra reads no overrides on both sides of a flag."""
+    return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+
+
 def name_sweep(arguments: Sequence[str]) -> list[str]:
     """Give a multirun without a name one of its own overrides, so that the same command finds the same folder."""
     multirun = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
-    if not multirun or any(argument.startswith("sweep_name=") for argument in arguments):
+    named = any(_key(argument) in ("sweep_name", "sweep") for argument in arguments)  # sweeps/ have names
+    if named or not multirun:
         return list(arguments)
     semantic = sorted(
         argument
@@ -88,12 +108,21 @@ def name_sweep(arguments: Sequence[str]) -> list[str]:
         and not argument.startswith(("-", "hydra"))
         and not _key(argument).startswith(configs.NON_SEMANTIC)
     )
-    swept = dict.fromkeys(
-        _key(a).removesuffix(".value") for a in semantic if re.search(r"[,(]", a.split("=", 1)[1])
-    )
+    parsed = OverridesParser.create().parse_overrides(semantic)
+    swept = dict.fromkeys(o.key_or_group.removesuffix(".value") for o in parsed if o.is_sweep_override())
     words = [re.sub(r"[^A-Za-z0-9._]", "", key) for key in swept] or ["sweep"]
     name = "-".join([*words, sha256("\n".join(semantic).encode()).hexdigest()[:8]])
     return [*arguments, f"sweep_name={name}"]
+
+
+def check_removed(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Refuse ``~key``, unless it is a constructor's argument that the program itself does not read."""
+    for override in overrides:
+        group, _, name = _key(override).partition(".")
+        node = config.get(group)
+        optional = isinstance(node, Mapping) and "_target_" in node and name and not name.startswith("_")
+        if override.startswith("~") and (not optional or _key(override) in configs.RULES):
+            raise ConfigError(override, "this key is needed", "give it another value instead")
 
 
 def _key(argument: str) -> str:
@@ -103,70 +132,96 @@ def _key(argument: str) -> str:
 # --- errors -------------------------------------------------------------------------------------------------
 
 
-def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError:
-    """Any foreseeable error as one that names the key or file, the problem and the way out."""
+def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError | None:
+    """Any foreseeable error as one that names the key or file, the problem and the way out; None for a bug."""
+    text = str(error)
     if isinstance(error, FmvaeError):
         return error
-    text = str(error)
+    if isinstance(error, MissingConfigException):  # which is an OSError, too
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return _unknown_option(group or "config", option, error.options or ())
     if isinstance(error, OSError):
         where = error.filename or "output"
         return FmvaeError(where, error.strerror or text, "check the path, its permissions and the free space")
-    if found := re.search(
-        r"Could not find '([^']+)/([^'/]+)'\s*(?:Available options in '[^']+':(.*))?", text, re.DOTALL
-    ):
-        group, option, options = found.groups()
-        known = sorted((options or "").split())
-        hint = _closest(option, known)
-        return ConfigError(group, f"there is no option {option!r}", f"{hint}choose from {', '.join(known)}")
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(found.group(1))
-    if found := re.search(
-        r"Config group override must be a string or a list. Got (\w+)|Ambiguous value for argument '([^']*)'",
-        text,
-    ):
-        argument = found.group(2) or _first_number(arguments)
-        problem = (
-            "several values, but this is a single run"
-            if found.group(2)
-            else "a number where a group's option belongs"
-        )
-        return ConfigError(argument, problem, "add -m for a sweep" if found.group(2) else HELP)
-    if found := re.search(r"Missing mandatory value: (\S+)|Missing key (\S+)", text):
-        key = next(filter(None, found.groups()))
-        return ConfigError(key, "no value given", f"add {key}=...")
-    problem = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return ConfigError("command line", problem, HELP)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+        return FmvaeError("memory", f"exhausted {text}", "lower data.batch_size, or train a smaller model")
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override)
+    if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
+        key = max(found.group(1), getattr(error.__cause__, "full_key", None) or "", key=len)
+        return _unknown_key(key, arguments)
+    if found := re.search(r"An item is already at '([^']+)'", text):
+        return ConfigError(found.group(1), "there is such a key already", "leave out the +")
+    if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
+        return ConfigError(found.group(1), "several values, but this is a single run", "add -m for a sweep")
+    if "Config group override must be a string or a list" in text:
+        return _no_name_of_an_option(arguments)
+    if found := re.search(r"Missing mandatory value: (\S+)", text):
+        return ConfigError(found.group(1), "no value given", f"add {found.group(1)}=...")
+    if isinstance(error, HydraException | OmegaConfBaseException) or not _comes_from_a_job(error):
+        key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
+        problem = text.strip().partition("\n")[0] or type(error).__name__
+        return ConfigError(key or "command line", problem, HELP)
+    return None
 
 
-def _first_number(arguments: Sequence[str]) -> str:
-    return next((a for a in arguments if re.fullmatch(r"\w+=[\d.,+-]+", a)), "command line")
+def _comes_from_a_job(error: BaseException) -> bool:
+    return any(frame.f_code is job.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
-def _unknown_key(key: str) -> ConfigError:
-    known = list(_known_keys())
-    leaves: dict[str, str] = {}
-    for name in known:
-        leaves.setdefault(name.split(".")[-1], name)
+def _unreadable(argument: str) -> ConfigError:
+    return ConfigError(argument, "not readable as key=value", "quote a value of many parts: 'key=\"a b, c\"'")
+
+
+def _unknown_option(group: str, option: str, options: Sequence[str]) -> ConfigError:
+    close = difflib.get_close_matches(option, options, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    choice = f"choose from {', '.join(sorted(options))}" if options else HELP
+    number = ", or give a number" if f"{group}.value" in configs.RULES else ""
+    return ConfigError(group, f"there is no option {option!r}", hint + choice + number)
+
+
+def _no_name_of_an_option(arguments: Sequence[str]) -> ConfigError:
+    """The first argument that gives a group something else than names of its options."""
+    groups = _groups()
+    for argument in arguments:
+        key, value = _key(argument), argument.partition("=")[2]
+        if "=" in argument and not key:
+            return _unreadable(argument)
+        if key in groups and not all(word.strip() in groups[key] for word in value.split(",")):
+            return _unknown_option(key, value, groups[key])
+    return ConfigError("command line", "a number where a group's option belongs", HELP)
+
+
+def _unknown_key(key: str, arguments: Sequence[str]) -> ConfigError:
+    """With the nearest key there is, by its whole name or by its last part, and those beside it."""
+    known = [name for name in _known_keys(arguments) if name != key]
+    leaves = {name.split(".")[-1]: name for name in reversed(known)}
     close = difflib.get_close_matches(key, known, 1)
     close = close or [leaves[leaf] for leaf in difflib.get_close_matches(key.split(".")[-1], list(leaves), 1)]
-    return ConfigError(key, "there is no such key", f"did you mean {close[0]}?" if close else HELP)
+    hint = f"did you mean {close[0]}? " if close else ""
+    parent = key.rpartition(".")[0]
+    beside = [name for name in known if parent and name.rpartition(".")[0] == parent and "._" not in name]
+    rest = f"{parent} holds {', '.join(name.rpartition('.')[2] for name in beside)}" if beside else HELP
+    return ConfigError(key, "there is no such key", hint + rest)
 
 
-def _known_keys() -> Iterator[str]:
-    """Every key and group that an override of this program can name."""
-    name = "evaluate" if sys.argv[0].endswith("evaluate.py") else "train"
-    placeholders = ["run=x"] if name == "evaluate" else []
-
-    def walk(node: Mapping[str, Any], prefix: str) -> Iterator[str]:
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            if isinstance(value, Mapping):
-                yield from walk(value, f"{prefix}{key}.")
-
-    yield from walk(configs.compose(placeholders, name), "")
-    yield "experiment"
+def _known_keys(arguments: Sequence[str]) -> list[str]:
+    """Every key and group that an override of this program can name, beside the command line's own choices."""
+    required = {"train": [], "evaluate": ["run=x"]}[_program()]
+    groups = _groups()
+    try:
+        chosen = [argument for argument in arguments if _key(argument) in groups]
+        config = configs.compose([*required, *chosen], _program())
+    except Exception:  # a choice may be a sweep, or wrong in another way; this is for suggestions only
+        config = configs.compose(required, _program())
+    return [path for path, _ in configs.walk(config) if path and not path[-1].isdigit()] + list(groups)
 
 
-def _closest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {close[0]}? " if close else ""
+def _groups() -> dict[str, list[str]]:
+    """Every group with its options."""
+    groups: dict[str, list[str]] = {}
+    for folder in (configs.PROJECT_ROOT / "conf", configs.PROJECT_ROOT / "sweeps"):
+        for path in sorted(folder.glob("*/*.yaml")):
+            groups.setdefault(path.parent.name, []).append(path.stem)
+    return groups

@@ -13,7 +13,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from fmvae.errors import ConfigError
+from fmvae.errors import ConfigError, FmvaeError
 
 T = TypeVar("T")
 
@@ -42,20 +42,21 @@ def expand_shorthand(arguments: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a key takes: a type, a smallest value, and whether null is one of its values."""
+    """What a key takes: a type, limits, and whether null is one of its values."""
 
     type: type
-    minimum: float | None = None
-    above: float | None = None
+    minimum: float = -math.inf
+    above: float = -math.inf
+    maximum: float = math.inf
     choices: tuple[str, ...] = ()
     optional: bool = False
 
     def __str__(self) -> str:
         names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
-        name = f"one of {', '.join(self.choices)}" if self.choices else names[self.type]
-        bound = f" >= {self.minimum:g}" if self.minimum is not None else ""
-        bound = f" > {self.above:g}" if self.above is not None else bound
-        return name + bound + (" or null" if self.optional else "")
+        name = f"one of {', '.join(self.choices)}" if self.choices else names.get(self.type, "a group of keys")
+        limits = {">=": self.minimum, ">": self.above, "<=": self.maximum}
+        bounds = [f" {sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit)]
+        return name + " and".join(bounds) + (" or null" if self.optional else "")
 
     def accept(self, value: Any) -> Any:
         """``value`` as this rule's type; ValueError if it is of another type or out of range."""
@@ -71,8 +72,7 @@ class Rule:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError
         number = int(value) if self.type is int else float(value)
-        too_small = self.minimum is not None and number < self.minimum
-        if number != value or too_small or (self.above is not None and number <= self.above):
+        if number != value or not self.minimum <= number <= self.maximum or number <= self.above:
             raise ValueError
         return number
 
@@ -88,7 +88,7 @@ RULES: dict[str, Rule] = {
     "sweep_name": Rule(str, optional=True),
     "checkpoint": Rule(str, choices=("best", "last")),
     "beta.value": Rule(float, minimum=0),
-    "beta.fraction": Rule(float, minimum=0),
+    "beta.fraction": Rule(float, minimum=0, maximum=1),
     "beta.num_cycles": COUNT,
     "beta.max_capacity": Rule(float, minimum=0),
     "latent_dim.value": COUNT,
@@ -115,6 +115,7 @@ RULES: dict[str, Rule] = {
     "figures.num_reconstructions": COUNT,
     "figures.num_samples": COUNT,
     "figures.manifold_side": Rule(int, minimum=2),
+    "evaluation.fid": Rule(dict),
     "evaluation.fid.num_images": SIZE,
 }
 
@@ -134,9 +135,23 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
             continue
         try:
             node[leaf] = rule.accept(node[leaf])
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ConfigError(key, f"{node[leaf]!r} is not {rule}", f"give {rule}") from None
+    for path, value in walk(config):  # a run's identity is JSON
+        plain = isinstance(value, dict | list | str | int | float | None)
+        if not plain or (isinstance(value, float) and not math.isfinite(value)):
+            raise ConfigError(path, f"{value!r} is not a plain value", "give a text, a finite number or null")
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            raise ConfigError(path or "config", "holds a key that is not a text", "quote it")
     return config
+
+
+def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """``node`` and whatever is in it, each with its path."""
+    yield path, node
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for name, child in children:
+        yield from walk(child, f"{path}.{name}".lstrip("."))
 
 
 def resolve(composed: DictConfig) -> dict[str, Any]:
@@ -159,7 +174,7 @@ def read_config(path: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(path, "there is no such file", "name a run's directory") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(path, f"not readable as YAML ({type(error).__name__})", way_out) from None
     groups = ("model", "beta", "latent_dim", "data")
     if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
@@ -219,27 +234,20 @@ def build(node: Mapping[str, Any], key: str, kind: type[T], **arguments: Any) ->
     Raises:
         ConfigError: the target is not allowed or not a ``kind``, or its constructor refuses the arguments.
     """
-    for path, child in _nodes(node, key):
-        _check_target(path, child, kind if child is node else object)
+    for path, value in walk(node, key):
+        if isinstance(value, Mapping):
+            _check_target(path, value, kind if value is node else object)
+        elif isinstance(value, str) and "${" in value:
+            raise ConfigError(path, f"unresolved text {value!r}", "write the value itself")
     plain = {name: value for name, value in node.items() if name != "_name_"}
     try:
         return hydra.utils.instantiate(plain, **arguments, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error
-        raise ConfigError(
-            key, str(cause).splitlines()[0], "see the class's documentation for what it takes"
-        ) from error
-
-
-def _nodes(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every mapping in ``node``, itself included, with its path."""
-    if isinstance(node, Mapping):
-        yield path, node
-    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
-    for name, child in children:
-        if isinstance(child, str) and "${" in child:
-            raise ConfigError(f"{path}.{name}", f"unresolved text {child!r}", "write the value itself")
-        yield from _nodes(child, f"{path}.{name}")
+        if isinstance(cause, FmvaeError | OSError):
+            raise cause from None
+        problem = str(cause).partition("\n")[0] or type(cause).__name__
+        raise ConfigError(key, problem, "see the class's documentation for what it takes") from error
 
 
 def _check_target(path: str, node: Mapping[str, Any], kind: type) -> None:

@@ -3,3 +3,27 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for child processes too
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.idx import write_idx_dataset
+
+if TYPE_CHECKING:
+    from fmvae.data import FashionMNISTManager
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., "FashionMNISTManager"]:
+    """A maker of managers over 1,000 training and 800 test images; arguments are the manager's own."""
+    root = tmp_path_factory.mktemp("small-data")
+    sha256 = write_idx_dataset(root, 1000, 800)
+
+    def make(**arguments) -> "FashionMNISTManager":
+        from fmvae.data import FashionMNISTManager
+
+        return FashionMNISTManager(root, **{"sha256": sha256, "download": False, "val_size": 100} | arguments)
+
+    return make

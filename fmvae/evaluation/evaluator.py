@@ -47,11 +47,12 @@ def pixel_fid(
         ``reconstruction`` (of the test images themselves), ``floor`` (training images against test images: what a
         perfect model would score), the number of images on each side, and what they were compared with.
     """
-    if num_images > len(data.test):
+    smaller = min(data.test, data.train, key=len)  # the floor takes as many training images
+    if num_images > len(smaller):
         raise ConfigError(
             "evaluation.fid.num_images",
-            f"{num_images} images asked, but the test split holds {len(data.test)}",
-            f"give {len(data.test)} or fewer, or 0 to leave FID out",
+            f"{num_images} images asked, but the {smaller.name} split holds {len(smaller)}",
+            f"give {len(smaller)} or fewer, or 0 to leave FID out",
         )
     likelihood = objective.likelihood
     draws = rng.stream(seed, "sampling", device=data.device)

@@ -69,12 +69,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
         header = json.loads(fields["fmvae"])
         meta_json, stored, format_ = header["meta"], header["sha256"], header["format"]
         meta = json.loads(meta_json)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        actual = _content_sha256(tensors, meta_json)
+    except (
+        safetensors.SafetensorError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         problem = f"not a readable checkpoint ({len(content)} bytes: {error})"
         raise RunError(path, problem, way_out) from None
     if format_ != FORMAT:
         raise RunError(path, f"written in the format {format_!r}, not {FORMAT!r}", way_out)
-    if stored != _content_sha256(tensors, meta_json):
+    if stored != actual:
         raise RunError(path, "its content does not match its digest", way_out)
     return Checkpoint(tensors, meta, stored)
 

@@ -55,8 +55,10 @@ def link(existing: Path, path: Path) -> None:
     except OSError:  # a file system without hard links
         write_bytes(path, existing.read_bytes())
         return
-    temporary.replace(path)
-    temporary.unlink(missing_ok=True)  # rename leaves it where both already were the same file
+    try:
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # rename also leaves it where both already were the same file
     sync_directory(path.parent)
 
 
@@ -97,7 +99,7 @@ def read_record(path: Path) -> dict[str, Any]:
         actual = digest(record)
     except FileNotFoundError:
         raise RunError(path, "there is no such file", way_out) from None
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise RunError(path, f"not a record of ours ({type(error).__name__})", way_out) from None
     if stored != actual:
         raise RunError(path, "its content does not match its digest", way_out)

@@ -47,7 +47,8 @@ def test_nll_is_summed_over_the_pixels_of_each_image(likelihood):
 @all_likelihoods
 @all_dtypes
 def test_extreme_logits_give_finite_values_and_gradients(likelihood, dtype):
-    logits = torch.tensor([-100.0, -1e4, 0.0, 100.0, 1e4], dtype=dtype).reshape(5, 1, 1, 1).requires_grad_()
+    logits = torch.tensor([-100.0, -1e4, -1e15, 0.0, 100.0, 1e4, 1e15], dtype=dtype)
+    logits = logits.reshape(-1, 1, 1, 1).requires_grad_()
     for x in (0.0, 0.5, 1.0):
         nll = likelihood.nll(logits, torch.full_like(logits, x))
         (gradient,) = torch.autograd.grad(nll.sum() + likelihood.mean(logits).sum(), logits)

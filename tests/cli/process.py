@@ -1,0 +1,104 @@
+"""The programs as a user runs them: a process of its own, in some directory, with overrides."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Finished(NamedTuple):
+    """What a process left behind."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def call(*arguments: str, cwd: Path = ROOT, environment: Mapping[str, str] | None = None) -> Finished:
+    """Python with these arguments; ``environment`` is added to that of this process."""
+    # results name the checkout's commit: a commit during the tests must not tell two runs apart
+    env = {**os.environ, "GIT_DIR": os.devnull, "PYTHONPATH": str(ROOT), **(environment or {})}
+    env.pop("HYDRA_FULL_ERROR", None)  # as in a user's shell
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def succeeded(finished: Finished) -> str:
+    """Its standard output, given that all went well: status 0, and nothing to complain of."""
+    assert finished.status == 0, finished.stderr
+    assert finished.stderr == ""
+    return finished.stdout
+
+
+def refused(finished: Finished, *words: str) -> str:
+    """Its one line, given that it was refused as we refuse: what is wrong and, after a semicolon, the way out."""
+    assert finished.status == 1, finished
+    assert "Traceback" not in finished.stdout + finished.stderr, finished.stderr
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("fmvae: error: ")
+    problem, _, way_out = line.rpartition("; ")
+    assert problem
+    assert way_out
+    for word in words:
+        assert word in line, line
+    return line
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Everything in a folder, with its content's digest; locks aside, which a refused run may take."""
+    paths = [path for path in sorted(folder.rglob("*")) if ".locks" not in path.parts]
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in paths
+    }
+
+
+QUICK = ["evaluation=fast", "figures.manifold_side=2", "figures.num_samples=4", "figures.num_reconstructions=2"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A small dataset and a folder of runs, and the programs to work on them."""
+
+    data: Path
+    sha256: Mapping[str, str]
+    outputs: Path
+
+    @property
+    def settings(self) -> list[str]:
+        """What makes train.py use them, and be quick."""
+        digests = ",".join(f"{name}:'{digest}'" for name, digest in self.sha256.items())
+        return [
+            f"data.root={self.data}",
+            f"data.sha256={{{digests}}}",
+            "data.download=false",
+            "data.val_size=64",
+            "trainer.epochs=1",
+            *QUICK,
+            f"output_root={self.outputs}",
+        ]
+
+    def train(self, *arguments: str, cwd: Path = ROOT) -> Finished:
+        return call(str(ROOT / "train.py"), *self.settings, *arguments, cwd=cwd)
+
+    def evaluate(self, *arguments: str, cwd: Path = ROOT) -> Finished:
+        return call(str(ROOT / "evaluate.py"), *QUICK, *arguments, cwd=cwd)
+
+    def run(self, pattern: str) -> Path:
+        """The only run whose name fits."""
+        (path,) = self.outputs.glob(pattern)
+        return path
+
+    def copied_to(self, folder: Path) -> "Study":
+        """The same, in a folder where a test may do as it likes."""
+        shutil.copytree(self.outputs, folder)
+        return replace(self, outputs=folder)

@@ -1,0 +1,296 @@
+"""Commands that must work, as whole processes: their exit status, what they say and what they leave."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fmvae.config import semantic
+from fmvae.data.sources import DEFAULT_ROOT, FILES
+from fmvae.runs import config_sha256, load_checkpoint, run_name
+from fmvae.runs.files import read_record
+from tests.cli.conftest import COMMANDS
+from tests.cli.process import ROOT, Study, call, snapshot, succeeded
+
+RUN_FILES = {
+    "config.yaml",
+    "overrides.yaml",
+    "status.json",
+    "results.json",
+    "timing.json",
+    "metrics.jsonl",
+    "train.log",
+    "checkpoints",
+    "figures",
+}
+FIGURES = {"reconstructions.png", "samples.png", "training_curves.png"}
+
+
+def check_run(run: Path, epochs: int = 1) -> dict:
+    """That a run's directory holds everything a complete run has; returns its config."""
+    names = {path.name for path in run.iterdir()}
+    (events,) = [name for name in names if name.startswith("events.out.tfevents.")]
+    assert names - {events, "fid.json"} == RUN_FILES
+    assert {path.name for path in (run / "figures").iterdir()} >= FIGURES
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (run / "figures").iterdir())
+
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    identity = config_sha256(semantic(config))
+    assert run.name == run_name(semantic(config))
+    assert re.fullmatch(r"[A-Za-z0-9._-]+", run.name)
+    status = json.loads((run / "status.json").read_text())
+    assert (status["state"], status["epoch"], status["epochs"]) == ("complete", epochs, epochs)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == epochs
+
+    results = read_record(run / "results.json")
+    assert results["config_sha256"] == identity
+    assert results["test"]["num_images"] == 800
+    assert math.isfinite(results["test"]["neg_elbo"])
+    assert ("fid" in results) == (run / "fid.json").exists() == bool(config["evaluation"]["fid"]["num_images"])
+    for which in ("best", "last"):
+        checkpoint = load_checkpoint(run / "checkpoints" / f"{which}.safetensors")
+        assert checkpoint.meta["config_sha256"] == identity
+    assert f"epoch {epochs}/{epochs} | train objective " in (run / "train.log").read_text()
+    return config
+
+
+def overrides_of(run: Path) -> list[str]:
+    return yaml.safe_load((run / "overrides.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_single_run(study, finished, name):
+    stdout = succeeded(finished[name])
+    run = study.run(f"{name}*")
+    check_run(run)
+    assert f"training {run} on cpu" in stdout
+    assert f"{run}/results.json" in stdout
+    assert f"{read_record(run / 'results.json')['test']['neg_elbo']:.2f}" in stdout
+    native = [re.sub("^(beta|latent_dim)=", r"\1.value=", override) for override in COMMANDS[name]]
+    assert sorted(overrides_of(run)) == sorted([*study.settings, *native])
+
+
+def test_a_second_call_shows_the_results_and_changes_no_file(study, finished, tmp_path):
+    """From another directory, where it leaves nothing; and the default is the baseline, which needs no plus."""
+    before = snapshot(study.outputs)
+    stdout = succeeded(study.train("experiment=baseline", cwd=tmp_path))
+    assert snapshot(study.outputs) == before
+    assert not list(tmp_path.iterdir())
+    run = study.run("base-*")
+    assert stdout.startswith(f"complete: {run} (restart=true trains it anew)")
+    table = finished["base-b1-z2-s0-"].stdout.partition(f"{run.name}: best checkpoint")[2]
+    assert table.split("TensorBoard")[0] in stdout
+
+
+def test_restart_moves_the_old_run_aside_and_trains_the_same_numbers(study, tmp_path):
+    ours = study.copied_to(tmp_path / "outputs")
+    run = ours.run("base-*")
+    before = snapshot(run)
+    assert f"moved the run there was to {run}.old-1" in succeeded(ours.train("restart=true"))
+    assert snapshot(run.with_name(f"{run.name}.old-1")) == before
+    check_run(run)
+    for same in ("results.json", "metrics.jsonl", "checkpoints/last.safetensors", "checkpoints/best.safetensors"):
+        assert (run / same).read_bytes() == (run.with_name(f"{run.name}.old-1") / same).read_bytes()
+
+
+def test_a_schedule_and_its_final_value_with_fid(untrained, tmp_path):
+    ours = Study(untrained.data, untrained.sha256, tmp_path / "outputs")
+    fid = "evaluation.fid.num_images=785"  # one more than there are pixels
+    stdout = succeeded(ours.train("beta=warmup", "beta.value=4", fid, cwd=tmp_path))
+    config = check_run(ours.run("base-b4-z2-s0-*"))
+    assert config["beta"] == {"_target_": "fmvae.objectives.Warmup", "value": 4.0, "fraction": 0.25}
+    assert "FID from 785 images is biased upwards" in stdout
+    fid = read_record(ours.run("base-*") / "fid.json")
+    assert math.isfinite(fid["pixels"]["generation"])
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
+def test_the_beta_vae_with_many_overrides(untrained, tmp_path):
+    ours = Study(untrained.data, untrained.sha256, tmp_path)
+    overrides = [
+        "model=beta",
+        "latent_dim=20",
+        "beta=5.0",
+        "trainer.epochs=1",
+        "data.batch_size=128",
+        "optimizer.lr=5e-4",
+        "figures.num_reconstructions=15",
+        "figures.num_samples=50",
+    ]
+    succeeded(ours.train(*overrides))
+    config = check_run(ours.run("beta-b5-z20-s0-*"))
+    assert (config["optimizer"]["lr"], config["figures"]["num_samples"]) == (5e-4, 50)
+
+
+SWEEP = ["beta=0.5,1", "latent_dim=2,3"]
+
+
+@pytest.fixture(scope="module")
+def swept(untrained, tmp_path_factory) -> tuple[Study, str]:
+    """The four runs of a sweep, and what was said."""
+    ours = Study(untrained.data, untrained.sha256, tmp_path_factory.mktemp("swept"))
+    return ours, succeeded(ours.train("-m", *SWEEP))
+
+
+def test_a_sweep_is_one_folder_of_complete_runs(swept):
+    ours, stdout = swept
+    (folder,) = ours.outputs.iterdir()
+    assert re.fullmatch(r"beta-latent_dim-[0-9a-f]{8}", folder.name)
+    runs = sorted(path for path in folder.iterdir() if (path / "config.yaml").exists())
+    assert [run.name.rpartition("-")[0] for run in runs] == [
+        f"base-b{beta}-z{latent_dim}-s0" for beta in ("0.5", "1") for latent_dim in (2, 3)
+    ]
+    for run in runs:
+        config = check_run(run)
+        native = {f"beta.value={config['beta']['value']:g}", f"latent_dim.value={config['latent_dim']['value']}"}
+        assert native < set(overrides_of(run))
+    assert stdout.count("training ") == 4
+
+
+def test_the_same_sweep_again_finds_its_folder_and_trains_nothing(swept):
+    """However its arguments are ordered, and whatever of them does not change a number."""
+    ours, _ = swept
+    (folder,) = ours.outputs.iterdir()
+    before = snapshot(folder)
+    stdout = succeeded(ours.train(*SWEEP[::-1], "-m", "trainer.progress=false"))
+    before.pop("multirun.yaml")  # Hydra's own, with the command as it was last given
+    after = snapshot(folder)
+    after.pop("multirun.yaml")
+    assert after == before
+    assert list(ours.outputs.iterdir()) == [folder]
+    assert stdout.count("complete: ") == 4
+    assert "training " not in stdout
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        ["model=conditional,conditional_conv", "likelihood=continuous_bernoulli,gaussian", "latent_dim=3"],
+        ["optimizer=adamw,sgd", "scheduler=plateau"],
+    ],
+    ids=lambda sweep: sweep[0].split("=")[0],
+)
+def test_sweeps_over_options(untrained, tmp_path, sweep):
+    ours = Study(untrained.data, untrained.sha256, tmp_path)
+    succeeded(ours.train("--multirun", *sweep, "sweep_name=here"))
+    configs = [check_run(path.parent) for path in tmp_path.glob("here/*/config.yaml")]
+    num = math.prod(override.count(",") + 1 for override in sweep)
+    assert len({config_sha256(semantic(config)) for config in configs}) == num
+
+
+def test_evaluating_a_sweep_writes_the_same_bytes_and_leaves_the_training_alone(swept, tmp_path):
+    ours, _ = swept
+    (folder,) = ours.outputs.iterdir()
+    before = snapshot(folder)
+    stdout = succeeded(ours.evaluate(f"run={folder}", cwd=tmp_path))
+    assert snapshot(folder) == before
+    assert stdout.count("best checkpoint, epoch 1") == 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluating_several_runs_writes_what_is_missing_as_training_wrote_it(study, tmp_path):
+    """With paths relative to another directory."""
+    ours = study.copied_to(tmp_path / "outputs")
+    base, conv = ours.run("base-*"), ours.run("conv-*")
+    (base / "results.json").unlink()
+    (conv / "figures" / "samples.png").unlink()
+    stdout = succeeded(ours.evaluate(f"run=outputs/{base.name},outputs/{conv.name}", cwd=tmp_path))
+    assert snapshot(ours.outputs) == snapshot(study.outputs)
+    assert f"{base.name}: best checkpoint" in stdout
+    assert f"{conv.name}: best checkpoint" in stdout
+
+
+def test_evaluating_the_last_checkpoint_leaves_the_results_alone(study, tmp_path):
+    """And a measure that training left out can be asked for afterwards."""
+    ours = study.copied_to(tmp_path / "outputs")
+    run = ours.run("base-*")
+    before = snapshot(run)
+    fid = "evaluation.fid.num_images=785"
+    assert "last checkpoint, epoch 1" in succeeded(ours.evaluate(f"run={run}", "checkpoint=last", fid))
+    after = snapshot(run)
+    assert before.items() <= after.items()
+    new = {name for name in after.keys() - before.keys() if not name.startswith("figures/last")}
+    assert new == {"results.last.json", "fid.last.json"}
+    last, best = (read_record(run / f"results{which}.json") for which in (".last", ""))
+    assert last["checkpoint"]["which"] == "last"
+    assert last["test"] == best["test"]  # the same weights, after one epoch
+    assert last["fid"]["pixels"]["num_images"] == 785
+
+
+BLOCK_TORCH = """
+import sys
+
+class Block:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("torch", "torchvision", "matplotlib", "tensorboard", "scipy"):
+            raise RuntimeError(f"{name} was imported")
+
+sys.meta_path.insert(0, Block())
+"""
+
+
+@pytest.fixture
+def without_torch(tmp_path) -> dict[str, str]:
+    """An environment in which importing torch raises an error."""
+    (tmp_path / "sitecustomize.py").write_text(BLOCK_TORCH)
+    environment = {"PYTHONPATH": str(tmp_path)}
+    assert "torch was imported" in call("-c", "import torch", environment=environment).stderr
+    return environment
+
+
+@pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        ("python train.py model=", "model=base model=beta model=conditional model=conditional_conv model=conv"),
+        ("python train.py beta=wa", "beta=warmup"),
+        ("python train.py experiment=conv", "experiment=conv_z10 experiment=conv_z2"),
+        ("python train.py data.val_", "data.val_size="),
+        ("python evaluate.py checkp", "checkpoint="),
+    ],
+)
+def test_tab_completion_lists_the_options_without_torch(without_torch, line, options):
+    program = line.split()[1]
+    point = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    assert (
+        succeeded(call(program, "-sc", "query=bash", environment=without_torch | point)).split() == options.split()
+    )
+
+
+@pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-sc", "install=bash"], ["complete", "COMP_LINE"]),
+        (["--help"], ["Groups", "Examples:", "evaluation: fast, full", "num_reconstructions: 10"]),
+        (["--cfg", "job"], ["device: auto", "checkpoint" if "evaluate" else "model:"]),
+    ],
+    ids=["install", "help", "cfg"],
+)
+def test_asking_the_programs_about_themselves_needs_no_torch(without_torch, tmp_path, program, arguments, words):
+    required = ["run=x"] if program == "evaluate.py" and "--cfg" in arguments else []
+    before = snapshot(tmp_path)
+    stdout = succeeded(call(str(ROOT / program), *arguments, *required, cwd=tmp_path, environment=without_torch))
+    assert all(word in stdout for word in words)
+    assert {name for name in snapshot(tmp_path) if "__pycache__" not in name} == before.keys()
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not all((DEFAULT_ROOT / name).exists() for name in FILES), reason="needs `make data`")
+@pytest.mark.parametrize(
+    ("command", "words", "left"),
+    [
+        ("fetch", [str(DEFAULT_ROOT), "verified", *FILES, "c59f468a"], []),
+        ("stats", ["split", "per class", "54000", "6000", "10000", "5400", "0.2858", "0.3529"], []),
+        ("check", ["sanity_check.png", "tensorboard --logdir"], ["sanity_check.png"]),
+        ("eda", ["54000", "tensorboard --logdir"], ["sanity_check.png", "class_distribution.png"]),
+    ],
+)
+def test_the_dataset_on_its_own(tmp_path, command, words, left):
+    arguments = ["--root", str(DEFAULT_ROOT), "--no-download", "--output", str(tmp_path / "eda")]
+    stdout = succeeded(call("-m", "fmvae.data", command, *arguments, cwd=tmp_path))
+    assert not [word for word in words if word not in stdout], stdout
+    assert all((tmp_path / "eda" / name).exists() for name in left)
+    assert left or not list(tmp_path.iterdir())

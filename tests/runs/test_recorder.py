@@ -1,0 +1,221 @@
+"""fmvae.runs.recorder: TensorBoard reads back what was recorded, once, and as one run."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch.utils.tensorboard
+from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+
+from fmvae.runs import Recorder, RunDirectory
+from fmvae.runs.recorder import HPARAM_METRICS, pixels, render
+
+HPARAMS = {"model": "base", "beta": 0.5, "latent_dim": 2, "seed": 0}
+CONFIG = "seed: 0\nmodel:\n  _name_: base\n"
+TEXT = b"    seed: 0\n    model:\n      _name_: base"  # four spaces: a block of code
+
+
+def rows(*epochs: int) -> list[dict[str, float]]:
+    return [{"epoch": n, "beta": 0.5, "train/kl": 1 / n, "val/objective": 250.0 / n} for n in epochs]
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDirectory:
+    return RunDirectory(tmp_path / "run")
+
+
+def record(run: RunDirectory, epoch: int, history: Sequence[dict[str, float]], close: bool = True) -> Recorder:
+    """What a process records that starts after ``epoch`` and ends with ``history``."""
+    recorder = Recorder(run, epoch, CONFIG, HPARAMS)
+    for row in history[epoch:]:
+        recorder.on_epoch_end(SimpleNamespace(history=history[: int(row["epoch"])]), row)
+    if close:
+        recorder.close(complete=True)
+    return recorder
+
+
+def killed(run: RunDirectory, epoch: int, history: Sequence[dict[str, float]], order: int = 1) -> None:
+    """The same, without an end; its events are named as those of an earlier process are."""
+    record(run, epoch, history, close=False).writer.flush()
+    (newest,) = (path for path in event_files(run) if "killed" not in path.name)
+    newest.rename(run.path / f"events.out.tfevents.{order:010d}.killed")
+
+
+def event_files(run: RunDirectory) -> list[Path]:
+    return sorted(run.path.rglob("*tfevents*"))
+
+
+def events(run: RunDirectory) -> EventAccumulator:
+    return EventAccumulator(str(run.path), size_guidance={"scalars": 0, "images": 0, "tensors": 0}).Reload()
+
+
+def scalar(run: RunDirectory, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in events(run).Scalars(tag)]
+
+
+def picture(shade: float = 0.5) -> Figure:
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().imshow(np.linspace(0, shade, 12).reshape(3, 4), vmin=0, vmax=1)
+    return figure
+
+
+# --- TensorBoard ---------------------------------------------------------------------------------------------
+
+
+def test_scalars_read_back_with_tag_step_and_value(run):
+    history = rows(1, 2, 3)
+    record(run, 0, history)
+    assert set(events(run).Tags()["scalars"]) == {"beta", "train/kl", "val/objective"}  # the epoch is the step
+    for tag in ("beta", "train/kl", "val/objective"):
+        assert scalar(run, tag) == [(row["epoch"], pytest.approx(row[tag], rel=1e-6)) for row in history]
+
+
+def test_an_epoch_can_be_seen_before_the_run_ends(run):
+    record(run, 0, rows(1), close=False)
+    assert [step for step, _ in scalar(run, "train/kl")] == [1]
+
+
+def test_the_config_is_shown_as_a_block_of_code(run):
+    record(run, 0, rows(1))
+    (event,) = events(run).Tensors("config/text_summary")
+    assert event.tensor_proto.string_val == [TEXT]
+
+
+def test_hparams_live_in_the_runs_own_file(run):
+    record(run, 0, rows(1))
+    assert [path.parent for path in event_files(run)] == [run.path]
+    content = events(run).PluginTagToContent("hparams")
+    start = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG])
+    shown = {name: value.WhichOneof("kind") for name, value in start.hparams.items()}
+    assert set(shown) == set(HPARAMS)
+    assert start.hparams["beta"].number_value == 0.5
+    assert start.hparams["model"].string_value == "base"
+    experiment = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG])
+    assert {info.name.tag for info in experiment.metric_infos} == set(HPARAM_METRICS)
+    assert {info.name for info in experiment.hparam_infos} == set(HPARAMS)
+
+
+def test_add_hparams_would_make_a_second_run(run):
+    recorder = record(run, 0, rows(1), close=False)
+    recorder.writer.add_hparams(HPARAMS, {"test/kl": 1.0})
+    recorder.close(complete=True)
+    assert {path.parent for path in event_files(run)} != {run.path}
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_only_a_complete_run_is_marked_as_ended(complete, run):
+    recorder = record(run, 0, rows(1), close=False)
+    assert metadata.SESSION_END_INFO_TAG not in events(run).PluginTagToContent("hparams")
+    recorder.close(complete=complete)
+    content = events(run).PluginTagToContent("hparams")
+    assert metadata.SESSION_START_INFO_TAG in content
+    assert (metadata.SESSION_END_INFO_TAG in content) == complete
+
+
+def test_final_numbers_join_the_epochs(run):
+    recorder = record(run, 0, rows(1, 2), close=False)
+    recorder.scalars({"test/kl": 6.5, "fid/pixels/floor": 0.25}, 2)
+    recorder.close(complete=True)
+    assert scalar(run, "test/kl") == [(2, 6.5)]
+    assert scalar(run, "fid/pixels/floor") == [(2, 0.25)]
+
+
+# --- resuming --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 3])
+def test_a_resumed_run_shows_every_epoch_once(epoch, run):
+    """The killed process recorded epoch 3, but its newest checkpoint may be an older one."""
+    killed(run, 0, rows(1, 2, 3))
+    record(run, epoch, rows(1, 2, 3, 4))
+    for tag in ("train/kl", "val/objective"):
+        assert [step for step, _ in scalar(run, tag)] == [1, 2, 3, 4]
+    assert {text.tensor_proto.string_val[0] for text in events(run).Tensors("config/text_summary")} == {TEXT}
+    assert {path.parent for path in event_files(run)} == {run.path}
+
+
+def test_a_run_killed_twice_shows_every_epoch_once(run):
+    killed(run, 0, rows(1, 2, 3), order=1)
+    killed(run, 2, rows(1, 2, 3, 4), order=2)
+    record(run, 3, rows(1, 2, 3, 4, 5))
+    assert [step for step, _ in scalar(run, "train/kl")] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_without_a_purge_the_killed_epochs_would_show_twice(epoch, run, monkeypatch):
+    killed(run, 0, rows(1, 2, 3))
+    writer = torch.utils.tensorboard.SummaryWriter
+    monkeypatch.setattr(torch.utils.tensorboard, "SummaryWriter", lambda path, purge_step: writer(path))
+    record(run, epoch, rows(1, 2, 3, 4))
+    steps = [step for step, _ in scalar(run, "train/kl")]
+    assert len(steps) > len(set(steps))
+
+
+# --- metrics.jsonl ---------------------------------------------------------------------------------------------
+
+
+def test_metrics_hold_the_history_to_the_last_digit(run):
+    history = rows(1, 2, 3)
+    record(run, 0, history)
+    assert [json.loads(line) for line in run.metrics.read_text().splitlines()] == history
+
+
+def test_metrics_are_written_whole_at_every_epoch(run):
+    recorder, history = Recorder(run, 0, CONFIG, HPARAMS), rows(1, 2, 3)
+    for n, row in enumerate(history, 1):
+        recorder.on_epoch_end(SimpleNamespace(history=history[:n]), row)
+        assert [json.loads(line) for line in run.metrics.read_text().splitlines()] == history[:n]
+    recorder.close(complete=True)
+
+
+def test_metrics_of_a_resumed_run_equal_those_of_an_undisturbed_one(run, tmp_path):
+    history, other = rows(1, 2, 3, 4), RunDirectory(tmp_path / "undisturbed")
+    killed(run, 0, history[:3])
+    record(run, 2, history)
+    record(other, 0, history)
+    assert run.metrics.read_bytes() == other.metrics.read_bytes()
+
+
+def test_a_number_that_json_cannot_say_keeps_the_old_metrics(run):
+    recorder = record(run, 0, rows(1), close=False)
+    with pytest.raises(ValueError):
+        recorder.write_history([{"epoch": 1, "val/kl": float("nan")}])
+    assert [json.loads(line) for line in run.metrics.read_text().splitlines()] == rows(1)
+    recorder.close(complete=False)
+
+
+# --- figures ---------------------------------------------------------------------------------------------------
+
+
+def shown_images(run: RunDirectory, name: str) -> list[tuple[int, np.ndarray]]:
+    return [(e.step, pixels(e.encoded_image_string)) for e in events(run).Images(f"figures/{name}")]
+
+
+def test_the_png_and_the_tensorboard_image_are_the_same_pixels(run):
+    recorder = Recorder(run, 0, CONFIG, HPARAMS)
+    recorder.figure("samples", picture(), 4)
+    recorder.close(complete=True)
+    ((step, shown),) = shown_images(run, "samples")
+    saved = pixels((run.figures / "samples.png").read_bytes())
+    assert step == 4
+    assert saved.dtype == np.uint8
+    assert saved.shape == (110, 220, 3)
+    assert np.array_equal(shown, saved)
+    assert not np.array_equal(saved, pixels(render(picture(0.6))))  # and not blank: another figure differs
+
+
+def test_a_figure_of_an_epoch_is_shown_but_not_saved(run):
+    recorder = Recorder(run, 0, CONFIG, HPARAMS)
+    recorder.figure("samples", picture(), 1, save=False)
+    recorder.close(complete=True)
+    assert len(shown_images(run, "samples")) == 1
+    assert not run.figures.exists()
+
+
+def test_the_same_figure_is_the_same_file():
+    assert render(picture()) == render(picture())
