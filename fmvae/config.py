@@ -237,7 +237,7 @@ def build(node: Mapping[str, Any], key: str, kind: type[T], **arguments: Any) ->
     for path, value in walk(node, key):
         if isinstance(value, Mapping):
             _check_target(path, value, kind if value is node else object)
-        elif isinstance(value, str) and "${" in value:
+        elif isinstance(value, str) and ("${" in value or value == "???"):
             raise ConfigError(path, f"unresolved text {value!r}", "write the value itself")
     plain = {name: value for name, value in node.items() if name != "_name_"}
     try:
@@ -288,5 +288,6 @@ def _join(*parts: str | None) -> str:
 
 def compose(overrides: Sequence[str] = (), config_name: str = "train") -> dict[str, Any]:
     """The config that a command line with these overrides gives, for notebooks and tests; shorthand included."""
+    register_resolvers()
     with hydra.initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
         return resolve(hydra.compose(config_name, overrides=expand_shorthand(overrides)))

@@ -58,7 +58,9 @@ class Recorder(Observer):
             self.writer.add_scalar(tag, value, step)
 
     def on_epoch_end(self, trainer: Any, row: Mapping[str, Any]) -> None:
-        self.scalars({tag: value for tag, value in row.items() if tag != "epoch"}, row["epoch"])
+        # what belongs to no split (beta, the learning rate) in a group of its own
+        tags = {tag: tag if "/" in tag else f"schedule/{tag}" for tag in row if tag != "epoch"}
+        self.scalars({tag: row[name] for name, tag in tags.items()}, row["epoch"])
         self.write_history(trainer.history)
         self.writer.flush()
 

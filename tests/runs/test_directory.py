@@ -148,9 +148,12 @@ def test_a_run_is_held_by_one_process_until_it_ends_however_it_ends(run):
 
 def test_a_run_is_held_once_within_a_process_too(run):
     with run.held():
-        refused = pytest.raises(RunError, match=f"is held by process {os.getpid()} on")
-        with refused, RunDirectory(run.path).held():
+        pass
+    with run.held():
+        refusal = pytest.raises(RunError, match=f"is held by process {os.getpid()} on")
+        with refusal as refused, RunDirectory(run.path).held():
             pass
+        assert str(refused.value).count("since") == 1  # earlier holders are forgotten
     with run.held():
         pass
 

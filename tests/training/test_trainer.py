@@ -178,14 +178,19 @@ def test_training_means_weigh_every_image_equally(small_data):
     assert means == pytest.approx([means[0]] * 3, rel=1e-6)
 
 
-def test_the_model_trains_in_training_mode_after_a_validation(data):
+def test_the_model_trains_in_training_mode_whatever_it_was_in(data):
     seen: list[bool] = []
 
     class Modes(Observer):
         def on_step(self, trainer: VAETrainer, step: int) -> None:
             seen.append(trainer.model.training)
 
-    CASES["batch_norm_adamw_cosine_warmup"].trainer(data, epochs=2, observers=[Modes()]).train()
+        def on_epoch_end(self, trainer: VAETrainer, row: Mapping[str, float]) -> None:
+            trainer.model.eval()
+
+    trainer = CASES["batch_norm_adamw_cosine_warmup"].trainer(data, epochs=2, observers=[Modes()])
+    trainer.model.eval()
+    trainer.train()
     assert seen == [True] * 2 * NUM_STEPS
 
 
@@ -402,6 +407,14 @@ def test_evaluate_takes_the_test_split_unless_told_and_repeats_itself(data):
     assert trainer.evaluate(data.val) != trainer.evaluate()
     assert set(trainer.evaluate()) == {"objective", "recon", "kl", "neg_elbo"}
     assert set(trainer.evaluate(at_mean=True)) > {"recon_at_mean", "objective_at_mean"}
+
+
+def test_validations_differ_by_the_weights_alone(data):
+    """With the weights at rest every epoch validates the same, drawn noise included; training does not."""
+    history = Case(BASE.model, lambda p: torch.optim.SGD(p, lr=0.0)).trainer(data).train()
+    for key, value in history[0].items():
+        others = [row[key] for row in history[1:]]
+        assert (others == [value] * 2) == (key.startswith("val/") or key in ("beta", "lr")), key
 
 
 def test_an_empty_split_is_not_taken_for_no_split(data):
