@@ -32,7 +32,7 @@ data: env
 	@$(PY) -m fmvae.data fetch
 	@$(PY) -m fmvae.data eda
 
-bench: env
+bench: env  # on a quiet machine
 	$(PY) benchmarks/training_loop.py
 
 env: $(VENV)/.installed
@@ -42,7 +42,7 @@ $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "fmvae: error: python3: no Python 3.11 to 3.13 was found; install one, or name it: make PYTHON=/path/to/python"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "fmvae: error: $(PYTHON) -m venv: failed; install your system's venv package (on Debian and Ubuntu: python3-venv)"; rm -rf $(VENV); exit 1; }
 	@echo "installing the environment into $(VENV) (PyTorch is large: minutes, and some 5 GB)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 clean:

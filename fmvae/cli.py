@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -65,7 +65,7 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     try:
         config = configs.resolve(composed)
-        check_removed(config, overrides)
+        check_removed(overrides)
         return function(config, overrides)
     except Exception as error:
         if not (explained := explain(error)):
@@ -118,13 +118,12 @@ def name_sweep(arguments: Sequence[str]) -> list[str]:
     return [*arguments, f"sweep_name={name}"]
 
 
-def check_removed(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Refuse ``~key``, unless it is a constructor's argument that the program itself does not read."""
+def check_removed(overrides: Sequence[str]) -> None:
+    """Refuse ``~key``, unless it is an argument of a constructor that the program itself does not read."""
     for override in overrides:
-        group, _, name = _key(override).partition(".")
-        node = config.get(group)
-        optional = isinstance(node, Mapping) and "_target_" in node and name and not name.startswith("_")
-        if override.startswith("~") and (not optional or _key(override) in configs.RULES):
+        key = _key(override)
+        _, _, name = key.partition(".")
+        if override.startswith("~") and (not name or name.startswith("_") or key in configs.RULES):
             raise ConfigError(override, "this key is needed", "give it another value instead")
 
 
@@ -199,7 +198,7 @@ def _no_name_of_an_option(arguments: Sequence[str]) -> ConfigError:
 def _unknown_key(key: str, arguments: Sequence[str]) -> ConfigError:
     """With the nearest key there is, by its whole name or by its last part, and those beside it."""
     known = [name for name in _known_keys(arguments) if name != key]
-    leaves = {name.split(".")[-1]: name for name in reversed(known)}
+    leaves = {name.split(".")[-1]: name for name in known}
     close = difflib.get_close_matches(key, known, 1)
     close = close or [leaves[leaf] for leaf in difflib.get_close_matches(key.split(".")[-1], list(leaves), 1)]
     hint = f"did you mean {close[0]}? " if close else ""
@@ -219,7 +218,7 @@ def _known_keys(arguments: Sequence[str]) -> list[str]:
         config = configs.compose([*required, *chosen], _program())
     except Exception:  # a choice may be a sweep, or wrong in another way; this is for suggestions only
         config = configs.compose(required, _program())
-    return [path for path, _ in configs.walk(config) if path and not path[-1].isdigit()] + more
+    return [path for path, _ in configs.walk(config) if path] + more
 
 
 def _groups() -> dict[str, list[str]]:

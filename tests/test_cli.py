@@ -103,11 +103,11 @@ def test_a_sweep_by_hydras_own_mode_is_named_too():
 @pytest.mark.parametrize("override", ["~model", "~beta.value", "~model._target_", "~trainer.epochs", "~data"])
 def test_a_key_the_program_reads_cannot_be_removed(override):
     with pytest.raises(ConfigError, match="needed; give it another value instead"):
-        check_removed(compose(), ["seed=1", override])
+        check_removed(["seed=1", override])
 
 
 def test_a_constructors_own_argument_can_be_removed():
-    check_removed(compose(), ["~optimizer.fused", "model=conv"])
+    check_removed(["~optimizer.fused", "model=conv"])
 
 
 # --- errors -------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
         (["model=cnv"], "model", "'cnv'", "did you mean conv? choose from base"),
         (["beta=foo"], "beta", "'foo'", "choose from capacity, constant, cyclical, warmup, or give a number"),
         (["experiment=foo"], "experiment", "'foo'", "choose from baseline, beta_vae"),
-        (["model=base", "trainer=3"], "trainer", "'3'", "choose from default"),
+        (["seed=1", "model=base", "trainer=3"], "trainer", "'3'", "choose from default"),
         (["model=null"], "model", "'null'", "choose from base"),
         (["=3"], "=3", "not readable", "quote"),
         (["trainer.epoch=3"], "trainer.epoch", "no such key", "did you mean trainer.epochs? trainer holds epochs"),
@@ -169,6 +169,8 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
         (["optimizer.lr=${oc.env:NOPE}"], "optimizer.lr", "'NOPE' not found", "--help"),
         (["optimizer.lr=${nope:1}"], "optimizer.lr", "nope", "--help"),
         (["optimizer.lr=${optimizer.lr}"], "optimizer.lr", "", "--help"),
+        (["hydra.job.num=x"], "hydra.job.num", "Error merging override", "--help"),
+        (["data.image_shape.5=1"], "data.image_shape[5]", "", "--help"),
         (["seed=-1"], "seed", "-1", "a whole number >= 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -196,6 +198,20 @@ def test_a_suggestion_survives_choices_that_cannot_be_composed():
         explained = explain(error, [choice, "trainer.epoch=3"])
         assert explained is not None
         assert "trainer.epochs" in explained.way_out
+
+
+@pytest.mark.usefixtures("program")
+def test_a_key_of_other_options_is_not_suggested_for_itself():
+    error = ConfigCompositionException("Could not override 'model.hidden_dim'.")
+    explained = explain(error, ["model=conv,beta", "model.hidden_dim=3"])
+    assert explained is not None
+    assert "hidden_dim" not in explained.way_out
+
+
+@pytest.mark.usefixtures("program")
+def test_only_groups_with_a_number_take_one():
+    assert composing("scheduler=foo").way_out == "choose from cosine, exponential, none, plateau, step"
+    assert composing("latent_dim=foo").way_out.endswith(", or give a number")
 
 
 def test_our_own_errors_are_as_they_are():

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from fmvae.config import semantic
+from fmvae.data.__main__ import main
 from fmvae.data.sources import DEFAULT_ROOT, FILES
 from fmvae.runs import config_sha256, load_checkpoint, run_name
 from fmvae.runs.files import read_record
@@ -47,7 +48,7 @@ def check_run(run: Path, epochs: int = 1) -> dict:
 
     results = read_record(run / "results.json")
     assert results["config_sha256"] == identity
-    assert results["test"]["num_images"] == 800
+    assert results["test"]["num_images"] == (config["data"]["num_test"] or 800)
     assert math.isfinite(results["test"]["neg_elbo"])
     assert ("fid" in results) == (run / "fid.json").exists() == bool(config["evaluation"]["fid"]["num_images"])
     for which in ("best", "last"):
@@ -175,7 +176,7 @@ def test_the_same_sweep_again_finds_its_folder_and_trains_nothing(swept):
 )
 def test_sweeps_over_options(untrained, tmp_path, sweep):
     ours = Study(untrained.data, untrained.sha256, tmp_path)
-    succeeded(ours.train("--multirun", *sweep, "sweep_name=here"))
+    succeeded(ours.train("--multirun", *sweep, "sweep_name=here", "data.num_train=200", "data.num_test=100"))
     configs = [check_run(path.parent) for path in tmp_path.glob("here/*/config.yaml")]
     num = math.prod(override.count(",") + 1 for override in sweep)
     assert len({config_sha256(semantic(config)) for config in configs}) == num
@@ -277,20 +278,27 @@ def test_asking_the_programs_about_themselves_needs_no_torch(without_torch, tmp_
     assert {name for name in snapshot(tmp_path) if "__pycache__" not in name} == before.keys()
 
 
+DATA_COMMANDS = {
+    "fetch": [str(DEFAULT_ROOT), "verified", *FILES, "c59f468a"],
+    "stats": ["split", "per class", "54000", "6000", "10000", "5400", "0.2858", "0.3529"],
+    "check": ["sanity_check.png", "tensorboard --logdir"],
+    "eda": ["54000", "sanity_check.png", "class_distribution.png", "tensorboard --logdir"],
+}
+
+
 @pytest.mark.real_data
 @pytest.mark.skipif(not all((DEFAULT_ROOT / name).exists() for name in FILES), reason="needs `make data`")
-@pytest.mark.parametrize(
-    ("command", "words", "left"),
-    [
-        ("fetch", [str(DEFAULT_ROOT), "verified", *FILES, "c59f468a"], []),
-        ("stats", ["split", "per class", "54000", "6000", "10000", "5400", "0.2858", "0.3529"], []),
-        ("check", ["sanity_check.png", "tensorboard --logdir"], ["sanity_check.png"]),
-        ("eda", ["54000", "tensorboard --logdir"], ["sanity_check.png", "class_distribution.png"]),
-    ],
-)
-def test_the_dataset_on_its_own(tmp_path, command, words, left):
-    arguments = ["--root", str(DEFAULT_ROOT), "--no-download", "--output", str(tmp_path / "eda")]
-    stdout = succeeded(call("-m", "fmvae.data", command, *arguments, cwd=tmp_path))
-    assert not [word for word in words if word not in stdout], stdout
-    assert all((tmp_path / "eda" / name).exists() for name in left)
-    assert left or not list(tmp_path.iterdir())
+@pytest.mark.parametrize("command", DATA_COMMANDS)
+def test_the_dataset_on_its_own(tmp_path, monkeypatch, capsys, command):
+    """The first as a process, the others without its start."""
+    monkeypatch.chdir(tmp_path)
+    arguments = [command, "--root", str(DEFAULT_ROOT), "--no-download", "--output", "eda"]
+    if command == "fetch":
+        stdout = succeeded(call("-m", "fmvae.data", *arguments, cwd=tmp_path))
+    else:
+        assert main(arguments) == 0
+        stdout = capsys.readouterr().out
+    assert not [word for word in DATA_COMMANDS[command] if word not in stdout], stdout
+    pictures = [word for word in DATA_COMMANDS[command] if word.endswith(".png")]
+    assert all((tmp_path / "eda" / name).exists() for name in pictures)
+    assert pictures or not list(tmp_path.iterdir())

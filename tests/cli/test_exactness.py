@@ -52,9 +52,12 @@ def start(outputs: Path, dataset: list[str], overrides: list[str], prelude: str 
         f"import runpy, sys\n{prelude}\nsys.argv[0] = 'train.py'\nrunpy.run_path('train.py', run_name='__main__')"
     )
     arguments = [*SETTINGS, *dataset, *overrides, f"output_root={outputs}"]
+    # results name the checkout's commit: a commit during the tests must not tell two runs apart
+    environment = {**os.environ, "GIT_DIR": os.devnull}
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
