@@ -101,6 +101,7 @@ def test_arguments_keep_their_order():
     ]
 
 
+@settings(deadline=None)
 @given(st.floats())
 def test_any_float_is_expanded(number):
     assert expand_shorthand([f"beta={number!r}"]) == [f"beta.value={number!r}"]
@@ -478,6 +479,7 @@ def test_a_config_is_read_as_it_was_written(tmp_path, overrides):
     assert list(read_config(tmp_path / "config.yaml")) == list(config)
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["C"])))
 def test_any_value_is_read_as_it_was_written(value):
     """Numbers without a dot, or words that YAML has a meaning for: on, 1e3, 2020-01-01."""
