@@ -22,9 +22,9 @@ PROJECT_ROOT = Path(__file__).resolve().parents[1]
 # --- number shorthand: beta=0.5,1,4 for beta.value=0.5,1,4 --------------------------------------------------
 
 NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf|nan)"
-NUMBERS = rf"{NUMBER}(?:\s*,\s*{NUMBER})*"
+ITEM = rf"\s*(?:(?:start|stop|step)=)?{NUMBER}\s*"
 SHORTHAND = re.compile(
-    rf"(beta|latent_dim)=((?:{NUMBERS})|(?:range|choice|interval)\((?:start=|stop=|step=|[\s,]|{NUMBER})+\))",
+    rf"(beta|latent_dim)=({NUMBER}(?:\s*,\s*{NUMBER})*|(?:range|choice|interval)\({ITEM}(?:,{ITEM})*\))",
     re.IGNORECASE,
 )
 
@@ -111,6 +111,11 @@ RULES: dict[str, Rule] = {
     "optimizer.lr": Rule(float, above=0),
     "optimizer.weight_decay": Rule(float, minimum=0),
     "optimizer.momentum": Rule(float, minimum=0),
+    "scheduler.step_size": COUNT,
+    "scheduler.patience": SIZE,
+    "scheduler.gamma": Rule(float, above=0),
+    "scheduler.factor": Rule(float, above=0),
+    "scheduler.eta_min": Rule(float, minimum=0),
     "figures.every": SIZE,
     "figures.num_reconstructions": COUNT,
     "figures.num_samples": COUNT,
@@ -270,7 +275,7 @@ def _check_target(path: str, node: Mapping[str, Any], kind: type) -> None:
     if not isinstance(found, type) or not f"{found.__module__}.".startswith(ALLOWED_TARGETS):
         raise ConfigError(f"{path}._target_", f"{target!r} is not a class that is defined there", way_out)
     if not issubclass(found, kind):
-        raise ConfigError(f"{path}._target_", f"{target!r} is not a {kind.__name__}", f"name a {kind.__name__}")
+        raise ConfigError(f"{path}._target_", f"{target!r} is no {kind.__name__}", "name one that is")
 
 
 # --- composing ----------------------------------------------------------------------------------------------

@@ -63,6 +63,9 @@ OTHERS = [
     "beta=z10",
     "beta=1e",
     "beta=1.2.3",
+    "beta=range(1,4",
+    "beta=range(1 4)",
+    "beta=range(a=1)",
     "beta=",
     "beta=null",
     "beta",
@@ -87,6 +90,12 @@ def test_numbers_go_to_the_value_of_the_group(group, number):
 
 @pytest.mark.parametrize("argument", OTHERS)
 def test_all_else_is_left_to_hydra(argument):
+    assert expand_shorthand([argument]) == [argument]
+
+
+def test_a_long_number_that_is_none_is_soon_told():
+    """Not after trying every way to cut it in parts."""
+    argument = f"beta=range({'1' * 2000}x)"
     assert expand_shorthand([argument]) == [argument]
 
 
