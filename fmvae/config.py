@@ -82,7 +82,7 @@ SIZE = Rule(int, minimum=0)
 RULES: dict[str, Rule] = {
     "seed": SIZE,
     "device": Rule(str),
-    "threads": Rule(int, minimum=1, optional=True),
+    "threads": Rule(int, minimum=1, maximum=4096, optional=True),
     "restart": Rule(bool),
     "output_root": Rule(str),
     "sweep_name": Rule(str, optional=True),
@@ -111,6 +111,7 @@ RULES: dict[str, Rule] = {
     "optimizer.lr": Rule(float, above=0),
     "optimizer.weight_decay": Rule(float, minimum=0),
     "optimizer.momentum": Rule(float, minimum=0),
+    "scheduler.T_max": COUNT,
     "scheduler.step_size": COUNT,
     "scheduler.patience": SIZE,
     "scheduler.gamma": Rule(float, above=0),
@@ -121,7 +122,7 @@ RULES: dict[str, Rule] = {
     "figures.num_samples": COUNT,
     "figures.manifold_side": Rule(int, minimum=2),
     "evaluation.fid": Rule(dict),
-    "evaluation.fid.num_images": SIZE,
+    "evaluation.fid.num_images": Rule(int, minimum=0, optional=True),
 }
 
 

@@ -18,6 +18,7 @@ from fmvae.assembly import Parts, assemble, set_up_torch
 from fmvae.config import build, semantic, to_yaml
 from fmvae.errors import FmvaeError
 from fmvae.measurement import describe, measure
+from fmvae.models import VAE
 from fmvae.runs import Checkpoint, Recorder, RunDirectory, config_sha256, run_name
 from fmvae.runs.files import read_record, remove_temporaries, write_bytes
 from fmvae.runs.observer import Observer
@@ -44,7 +45,9 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
         if run.state(sha256) == "complete":
             log.info("complete: %s (restart=true trains it anew)", run)
             return _show(run)
+        # everything a config can be wrong about is built before anything is written
         parts = assemble(config, device)
+        optimization = _optimization(config, parts.model)
         checkpoint = run.newest_checkpoint(sha256)
         run.path.mkdir(parents=True, exist_ok=True)
         remove_temporaries(run.path)
@@ -55,6 +58,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
                 run,
                 config,
                 parts,
+                optimization,
                 checkpoint,
                 {"run": run.path.name, "config_sha256": sha256, "config": identity},
             )
@@ -65,6 +69,7 @@ def _train(
     run: RunDirectory,
     config: Mapping[str, Any],
     parts: Parts,
+    optimization: tuple[Optimizer, LRScheduler | None],
     checkpoint: Checkpoint | None,
     identity: Mapping[str, Any],
 ) -> None:
@@ -79,7 +84,7 @@ def _train(
         FigureObserver(parts.visualizer, parts.data, recorder, config["figures"]),
         Checkpointer(run, {**identity, "provenance": provenance(parts.data.device)}, settings["checkpoint_every"]),
     ]
-    trainer = _trainer(config, parts, observers)
+    trainer = _trainer(config, parts, optimization, observers)
     if checkpoint:
         trainer.load_state(checkpoint.tensors, checkpoint.meta)
         recorder.write_history(trainer.history)
@@ -98,19 +103,26 @@ def _train(
     run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
 
 
-def _trainer(config: Mapping[str, Any], parts: Parts, observers: Sequence[Observer]) -> VAETrainer:
+def _optimization(config: Mapping[str, Any], model: VAE) -> tuple[Optimizer, LRScheduler | None]:
+    optimizer = build(config["optimizer"], "optimizer", Optimizer, params=list(model.parameters()))
+    if not config.get("scheduler"):
+        return optimizer, None
+    return optimizer, build(config["scheduler"], "scheduler", LRScheduler, optimizer=optimizer)
+
+
+def _trainer(
+    config: Mapping[str, Any],
+    parts: Parts,
+    optimization: tuple[Optimizer, LRScheduler | None],
+    observers: Sequence[Observer],
+) -> VAETrainer:
     settings = config["trainer"]
-    optimizer = build(config["optimizer"], "optimizer", Optimizer, params=list(parts.model.parameters()))
-    scheduler = None
-    if config.get("scheduler"):
-        scheduler = build(config["scheduler"], "scheduler", LRScheduler, optimizer=optimizer)
     trainer = ConditionalVAETrainer if parts.model.conditional else VAETrainer
     return trainer(
         parts.model,
         parts.objective,
         parts.data,
-        optimizer,
-        scheduler,
+        *optimization,
         epochs=settings["epochs"],
         seed=config["seed"],
         validate_every=settings["validate_every"],

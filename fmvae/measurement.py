@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fmvae.assembly import Parts, assemble, set_up_torch
 from fmvae.config import read_config, semantic, validate
+from fmvae.data import FashionMNISTManager
 from fmvae.errors import ConfigError
 from fmvae.evaluation import evaluate
 from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
@@ -49,7 +51,8 @@ def measure(
     run.check_owner(path, checkpoint, sha256)
     load_model(parts.model, checkpoint.tensors)
 
-    num_images = config["evaluation"]["fid"]["num_images"]
+    asked = config["evaluation"]["fid"]["num_images"]
+    num_images = fid_images(parts.data) if asked is None else asked
     measures = dict(evaluate(parts.model, parts.objective, parts.data, seed=config["seed"], fid_images=num_images))
     for name, figure in result_figures(
         parts.visualizer, parts.data, checkpoint.meta["history"], config["figures"]
@@ -77,6 +80,15 @@ def measure(
     return results
 
 
+def fid_images(data: FashionMNISTManager) -> int:
+    """How many images a Fréchet distance compares unless told: 10,000, or what there is; 0 if that is too few."""
+    available = min(10_000, len(data.test), len(data.train))
+    if available > math.prod(data.image_shape):
+        return available
+    log.warning("FID is left out: %d images cannot give a covariance of %s pixels", available, data.image_shape)
+    return 0
+
+
 def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What evaluate.py does: measure every run that ``settings["run"]`` names, or holds.
 
@@ -88,8 +100,10 @@ def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         RunError: a run is being trained, or its checkpoint is missing, damaged or of another config.
     """
     device = set_up_torch(settings)
-    given = settings["run"]
-    runs = [run for path in (given if isinstance(given, list) else [given]) for run in find_runs(Path(str(path)))]
+    given = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
+    if not all(given):  # `run=` with nothing behind it would measure whatever lies here
+        raise ConfigError("run", "no directory given", "name a directory under outputs/, or a folder of runs")
+    runs = [run for path in given for run in find_runs(Path(str(path)))]
     all_results = []
     for run in runs:
         config = read_config(run.config)
@@ -123,6 +137,7 @@ def _check_identity(run: RunDirectory, config: Mapping[str, Any]) -> None:
 
 def find_runs(path: Path) -> list[RunDirectory]:
     """The run at ``path``, or those in the folder ``path``, by name. ConfigError if there are none."""
+    path = path.resolve()  # the name and the lock are the directory's own, however it is reached
     if (path / "config.yaml").is_file():
         return [RunDirectory(path)]
     found = sorted(file.parent for file in path.glob("*/config.yaml") if ".old-" not in file.parent.name)

@@ -74,6 +74,7 @@ OVERRIDES = {
     "--config-dir=/nope": ["'/nope' not found"],
     # what only the objects themselves can tell
     "model._target_=os.system": ["model._target_: ", "'os.system'", "fmvae."],
+    "optimizer._target_=fmvae.models.VAE": ["optimizer._target_: ", "'fmvae.models.VAE'", "Optimizer"],
     "model=beta model.norm_order=bn": ["model: ", "norm_order", "'bn'", "relu_bn"],
     "device=cuda:9": ["device: ", "'cuda:9'", "device=cpu"],
     "device=banana": ["device: ", "'banana'", "device=cpu"],
@@ -102,6 +103,7 @@ EVALUATE_OVERRIDES = {
     "run=x checkpoint=banana": ["checkpoint: ", "'banana'", "best, last"],
     "run=x chekpoint=last": ["chekpoint: ", "did you mean checkpoint?"],
     "run=x beta=0.5": ["beta.value: "],
+    "run=": ["run: ", "no directory given", "outputs/"],
     "run=x evaluation=slow": ["evaluation: ", "'slow'", "choose from fast, full"],
     "run=x figures.num_samples=0": ["figures.num_samples: ", "0", ">= 1"],
     "run={outputs}/base": ["run: ", "base'", "no such directory"],

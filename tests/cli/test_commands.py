@@ -302,3 +302,17 @@ def test_the_dataset_on_its_own(tmp_path, monkeypatch, capsys, command):
     pictures = [word for word in DATA_COMMANDS[command] if word.endswith(".png")]
     assert all((tmp_path / "eda" / name).exists() for name in pictures)
     assert pictures or not list(tmp_path.iterdir())
+
+
+@pytest.mark.real_data
+def test_the_readmes_look_in_seconds_ends_with_results(tmp_path):
+    if not (ROOT / "data" / "fashion-mnist" / "t10k-labels-idx1-ubyte").exists():
+        pytest.skip("needs the real data: make data")
+    overrides = ["data=fashion_mnist_small", "trainer.epochs=1", f"output_root={tmp_path}"]
+    output = succeeded(call(str(ROOT / "train.py"), *overrides))
+    assert "FID in pixels, 1,000" in output
+    (run,) = tmp_path.glob("base-*")
+    before = (run / "results.json").read_bytes()
+    succeeded(call(str(ROOT / "evaluate.py"), "run=.", cwd=run))  # and again, by whatever name it is reached
+    assert not (run / ".locks").exists()
+    assert (run / "results.json").read_bytes() == before
