@@ -198,7 +198,7 @@ def test_rules_describe_themselves():
         "seed": "a whole number >= 0",
         "beta.fraction": "a finite number >= 0 and <= 1",
         "optimizer.lr": "a finite number > 0",
-        "threads": "a whole number >= 1 or null",
+        "threads": "a whole number >= 1 and <= 4096 or null",
         "checkpoint": "one of best, last",
     }
     assert {key: str(RULES[key]) for key in described} == described
