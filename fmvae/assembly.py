@@ -43,7 +43,7 @@ def choose_device(name: str) -> torch.device:
 def set_up_torch(config: Mapping[str, Any]) -> torch.device:
     """Threads, device and the switches that make a device repeat itself."""
     # Adam's averages of pixels that are nearly always black decay into denormal numbers, on which processors are
-    # slow: a quarter of BaseVAE's after two epochs. Said before torch starts its threads, which inherit it.
+    # slow. Said before torch starts its threads, which inherit it.
     torch.set_flush_denormal(True)
     device = choose_device(config["device"])
     if config["threads"]:

@@ -37,7 +37,7 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     configs.register_resolvers()
     arguments = multirun_first(list_paths(configs.expand_shorthand(sys.argv[1:])))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole, and leave as one line
-    # OpenMP's threads spin while they wait for each other: beside another busy program that made an epoch 5 to 20
+    # OpenMP's threads spin while they wait for each other: beside another busy program that made epochs many
     # times slower. A short spin costs a quiet machine nothing. Read when torch is imported, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from fmvae.errors import FmvaeError, RunError
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
-from fmvae.runs.files import digest, read_record, sync_directory, write_bytes, write_record
+from fmvae.runs.files import digest, read_record, sync_directory, write_bytes
 
 State = Literal["new", "partial", "failed", "complete"]
 Status = Literal["running", "interrupted", "failed", "complete"]
@@ -174,7 +174,3 @@ class RunDirectory:
                 f"a checkpoint of another config ({checkpoint.meta.get('run', 'unnamed')}), not of this run",
                 "put this run's own checkpoint back, or move the directory aside with restart=true",
             )
-
-    def write_results(self, results: Mapping[str, Any], path: Path | None = None) -> None:
-        """Every final number, with a digest over all of it."""
-        write_record(path or self.results, results)
