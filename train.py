@@ -11,9 +11,9 @@ def main(composed: DictConfig) -> float:
     """One run; returns its test negative ELBO in nats per image, for sweepers to minimise."""
 
     def train(config: dict, overrides: list[str]) -> float:
-        from fmvae.experiment import train  # brings torch, which tab completion and --help don't need
+        from fmvae.experiments import train  # brings torch, which tab completion and --help don't need
 
-        return train(config, overrides)["test"]["neg_elbo"]
+        return train(config, overrides)["test"]["neg_elbo" if "beta" in config else "loss"]
 
     return job(train, composed)
 

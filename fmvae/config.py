@@ -48,13 +48,20 @@ class Rule:
     minimum: float = -math.inf
     above: float = -math.inf
     maximum: float = math.inf
+    below: float = math.inf
     choices: tuple[str, ...] = ()
     optional: bool = False
 
     def __str__(self) -> str:
-        names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+        names = {
+            int: "a whole number",
+            float: "a finite number",
+            bool: "true or false",
+            str: "a text",
+            list: "a list",
+        }
         name = f"one of {', '.join(self.choices)}" if self.choices else names.get(self.type, "a group of keys")
-        limits = {">=": self.minimum, ">": self.above, "<=": self.maximum}
+        limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
         bounds = [f" {sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit)]
         return name + " and".join(bounds) + (" or null" if self.optional else "")
 
@@ -72,7 +79,8 @@ class Rule:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError
         number = int(value) if self.type is int else float(value)
-        if number != value or not self.minimum <= number <= self.maximum or number <= self.above:
+        inside = self.minimum <= number <= self.maximum and self.above < number < self.below
+        if number != value or not inside:
             raise ValueError
         return number
 
@@ -108,6 +116,13 @@ RULES: dict[str, Rule] = {
     "trainer.max_grad_norm": Rule(float, above=0, optional=True),
     "trainer.checkpoint_every": COUNT,
     "trainer.progress": Rule(bool),
+    "trainer.label_smoothing": Rule(float, minimum=0, below=1),
+    "trainer.warmup": Rule(float, above=0, below=1),
+    "trainer.shift": SIZE,
+    "trainer.flip": Rule(bool),
+    "trainer.sides": Rule(list),
+    "trainer.prune": Rule(float, minimum=0, below=1),
+    "trainer.precision": Rule(str, choices=("auto", "fp32", "bf16")),
     "optimizer.lr": Rule(float, above=0),
     "optimizer.weight_decay": Rule(float, minimum=0),
     "optimizer.momentum": Rule(float, minimum=0),

@@ -6,12 +6,12 @@ undisturbed run would have drawn, and evaluation or plotting cannot shift what t
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, get_args
 
 import torch
 
-Role = Literal["init", "split", "shuffle", "noise", "evaluation", "sampling"]
+Role = Literal["init", "split", "shuffle", "noise", "augmentation", "evaluation", "sampling"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
@@ -30,12 +30,17 @@ def stream(seed: int, role: Role, epoch: int = 0, device: torch.device | str = "
 
 
 @contextmanager
-def seeded_init(seed: int) -> Iterator[None]:
-    """Initialise layers inside from the ``init`` stream, and leave torch's global generator as it was.
+def seeded(seed: int, role: Role, epoch: int = 0) -> Iterator[None]:
+    """Give torch's global CPU generator the stream ``(seed, role, epoch)`` inside, and back as it was after.
 
-    ``torch.nn`` layers draw their weights from the global CPU generator and take no other.
+    For what draws from the global generator and takes no other: layers of ``torch.nn``, torchvision's transforms.
     """
     with torch.random.fork_rng(devices=[]):
         # not torch.manual_seed, which would also reseed the global generator of every accelerator
-        torch.default_generator.manual_seed(stream_seed(seed, "init"))
+        torch.default_generator.manual_seed(stream_seed(seed, role, epoch))
         yield
+
+
+def seeded_init(seed: int) -> AbstractContextManager[None]:
+    """Initialise layers inside from the ``init`` stream."""
+    return seeded(seed, "init")

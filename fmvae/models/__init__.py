@@ -1,9 +1,19 @@
-"""The variational autoencoders, each with five methods: encode, reparameterize, decode, forward, sample."""
+"""The variational autoencoders (encode, reparameterize, decode, forward, sample), and the classifier."""
 
 from fmvae.models.base import BaseVAE
 from fmvae.models.beta import BetaVAE
 from fmvae.models.conditional import ConditionalVAE
 from fmvae.models.conv import ConvVAE
+from fmvae.models.resnet import ClassifierOutput, FashionResNet18
 from fmvae.models.vae import VAE, VAEOutput
 
-__all__ = ["VAE", "BaseVAE", "BetaVAE", "ConditionalVAE", "ConvVAE", "VAEOutput"]
+__all__ = [
+    "VAE",
+    "BaseVAE",
+    "BetaVAE",
+    "ClassifierOutput",
+    "ConditionalVAE",
+    "ConvVAE",
+    "FashionResNet18",
+    "VAEOutput",
+]

@@ -29,15 +29,13 @@ def config_sha256(semantic: Mapping[str, Any]) -> str:
 def run_name(semantic: Mapping[str, Any]) -> str:
     """``<model>-b<beta>-z<latent_dim>-s<seed>-<id8>``, of letters, digits, ``.``, ``_`` and ``-`` alone.
 
-    A ``=`` in a path could not be passed back as an override.
+    A classifier has no beta and no latents. A ``=`` in a path could not be passed back as an override.
     """
-    values = {
-        "": semantic["model"]["_name_"],
-        "b": f"{semantic['beta']['value']:g}",
-        "z": semantic["latent_dim"]["value"],
-        "s": semantic["seed"],
-    }
-    parts = [prefix + re.sub(r"[^A-Za-z0-9._-]", "", str(value)) for prefix, value in values.items()]
+    parts = [semantic["model"]["_name_"]]
+    if "beta" in semantic:
+        parts += [f"b{semantic['beta']['value']:g}", f"z{semantic['latent_dim']['value']}"]
+    parts.append(f"s{semantic['seed']}")
+    parts = [re.sub(r"[^A-Za-z0-9._-]", "", part) for part in parts]
     return "-".join([*parts, config_sha256(semantic)[:8]])
 
 

@@ -16,9 +16,6 @@ from fmvae.runs.observer import Observer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# what HParams compares; the tags are those of the final scalars
-HPARAM_METRICS = ("test/objective", "test/recon", "test/kl", "test/neg_elbo")
-
 
 class Recorder(Observer):
     """Writes scalars, figures and text of one run.
@@ -28,9 +25,17 @@ class Recorder(Observer):
         epoch: the epoch the run resumes after, 0 for a fresh one: later events of a killed process are purged.
         config_text: the resolved config, shown as text.
         hparams: flat settings by which TensorBoard's HParams page compares runs.
+        metrics: tags of the final scalars that it shows beside them.
     """
 
-    def __init__(self, run: RunDirectory, epoch: int, config_text: str, hparams: Mapping[str, Any]):
+    def __init__(
+        self,
+        run: RunDirectory,
+        epoch: int,
+        config_text: str,
+        hparams: Mapping[str, Any],
+        metrics: Sequence[str],
+    ):
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams as hparams_summary
 
@@ -38,7 +43,7 @@ class Recorder(Observer):
         run.path.mkdir(parents=True, exist_ok=True)
         self.writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else 0)
         # HParams written into the run's own file; `add_hparams` would make a second, ghost run
-        experiment, start, self._end = hparams_summary(dict(hparams), dict.fromkeys(HPARAM_METRICS, 0.0))
+        experiment, start, self._end = hparams_summary(dict(hparams), dict.fromkeys(metrics, 0.0))
         events = self.writer.file_writer
         assert events is not None
         events.add_summary(experiment)

@@ -1,6 +1,17 @@
 """The training loop, and those who watch it."""
 
+from fmvae.training.classifier import ClassifierTrainer, classify
+from fmvae.training.loop import Trainer
 from fmvae.training.observers import Checkpointer, EpochLog, ProgressBar
 from fmvae.training.trainer import ConditionalVAETrainer, VAETrainer
 
-__all__ = ["Checkpointer", "ConditionalVAETrainer", "EpochLog", "ProgressBar", "VAETrainer"]
+__all__ = [
+    "Checkpointer",
+    "ClassifierTrainer",
+    "ConditionalVAETrainer",
+    "EpochLog",
+    "ProgressBar",
+    "Trainer",
+    "VAETrainer",
+    "classify",
+]

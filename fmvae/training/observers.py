@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,13 @@ from fmvae.runs.files import link, write_bytes
 from fmvae.runs.observer import Observer
 
 if TYPE_CHECKING:
-    from fmvae.training.trainer import VAETrainer
+    from fmvae.training.loop import Trainer
 
 log = logging.getLogger("fmvae")
 
 
 class Checkpointer(Observer):
-    """Saves ``last`` (keeping the one before as ``previous``) and ``best`` by validation objective.
+    """Saves ``last`` (keeping the one before as ``previous``) and ``best`` by validation.
 
     Args:
         run: where to.
@@ -34,7 +34,7 @@ class Checkpointer(Observer):
     def __init__(self, run: RunDirectory, identity: Mapping[str, Any], every: int = 1):
         self.run, self.identity, self.every = run, identity, every
 
-    def on_train_start(self, trainer: VAETrainer) -> None:
+    def on_train_start(self, trainer: Trainer) -> None:
         """Bring both files to the epoch resumed from: a process may have been killed between the two."""
         if not trainer.history:
             return
@@ -44,7 +44,7 @@ class Checkpointer(Observer):
             if wanted and _epoch_of(path) != trainer.epoch:
                 save_checkpoint(path, tensors, {**self.identity, **meta})
 
-    def on_epoch_end(self, trainer: VAETrainer, row: Mapping[str, float]) -> None:
+    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
         due, improved = self._wanted(trainer, row)
         if not (due or improved):
             return
@@ -57,7 +57,7 @@ class Checkpointer(Observer):
             link(self.run.last, self.run.best)
         self.run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
 
-    def _wanted(self, trainer: VAETrainer, row: Mapping[str, float]) -> tuple[bool, bool]:
+    def _wanted(self, trainer: Trainer, row: Mapping[str, float]) -> tuple[bool, bool]:
         """Whether ``last`` and ``best`` are to hold the epoch of the newest row."""
         due = row["epoch"] % self.every == 0 or trainer.epoch == trainer.epochs or trainer.stopped_early
         return due, row is trainer.best
@@ -71,13 +71,13 @@ def _epoch_of(path: Path) -> int | None:
         return None
 
 
-def describe(row: Mapping[str, float]) -> str:
-    """An epoch in one line, in nats per image."""
-    terms = ("objective", "recon", "kl")
+def describe(row: Mapping[str, float], terms: Sequence[str]) -> str:
+    """An epoch in one line."""
     parts = [
-        f"{split} " + " ".join(f"{term} {row[f'{split}/{term}']:.2f}" for term in terms)
+        f"{split} "
+        + " ".join(f"{term} {row[f'{split}/{term}']:.{4 if term == 'accuracy' else 2}f}" for term in terms)
         for split in ("train", "val")
-        if f"{split}/objective" in row
+        if f"{split}/{terms[0]}" in row
     ]
     return " | ".join(parts)
 
@@ -91,7 +91,7 @@ class EpochLog(Observer):
     def __init__(self, run: RunDirectory):
         self.run = run
 
-    def on_train_start(self, trainer: VAETrainer) -> None:
+    def on_train_start(self, trainer: Trainer) -> None:
         self.first = trainer.epoch
         self.start = self.before = time.perf_counter()
         try:
@@ -100,7 +100,7 @@ class EpochLog(Observer):
             seconds = []
         self.seconds = seconds[: trainer.epoch]
 
-    def on_epoch_end(self, trainer: VAETrainer, row: Mapping[str, float]) -> None:
+    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
         now = time.perf_counter()
         self.seconds.append(round(now - self.before, 3))
         self.before = now
@@ -112,7 +112,7 @@ class EpochLog(Observer):
             width,
             trainer.epoch,
             trainer.epochs,
-            describe(row),
+            describe(row, trainer.terms),
             self.seconds[-1],
             duration(left),
         )
@@ -129,19 +129,19 @@ def duration(seconds: float) -> str:
 
 
 class ProgressBar(Observer):
-    """A bar of steps within the epochs, for a terminal."""
+    """A bar of epochs and their steps, for a terminal."""
 
-    def on_train_start(self, trainer: VAETrainer) -> None:
+    def on_train_start(self, trainer: Trainer) -> None:
         from tqdm import tqdm
 
         total = trainer.epochs * trainer.num_steps
         done = trainer.epoch * trainer.num_steps
         self.bar = tqdm(total=total, initial=done, unit="step", leave=False, file=sys.stderr, dynamic_ncols=True)
 
-    def on_step(self, trainer: VAETrainer, step: int) -> None:
+    def on_step(self, trainer: Trainer, step: int) -> None:
         self.bar.update()
 
-    def on_epoch_end(self, trainer: VAETrainer, row: Mapping[str, float]) -> None:
-        self.bar.set_description(f"epoch {trainer.epoch}/{trainer.epochs} | {describe(row)}")
+    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
+        self.bar.set_description(f"epoch {trainer.epoch}/{trainer.epochs} | {describe(row, trainer.terms)}")
         if trainer.epoch == trainer.epochs or trainer.stopped_early:
             self.bar.close()

@@ -13,8 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from fmvae.runs import Recorder, RunDirectory
-from fmvae.runs.recorder import HPARAM_METRICS, pixels, render
+from fmvae.runs.recorder import pixels, render
 
+METRICS = ("test/objective", "test/recon", "test/kl", "test/neg_elbo")
 HPARAMS = {"model": "base", "beta": 0.5, "latent_dim": 2, "seed": 0}
 CONFIG = "seed: 0\nmodel:\n  _name_: base\n"
 TEXT = b"    seed: 0\n    model:\n      _name_: base"  # four spaces: a block of code
@@ -31,7 +32,7 @@ def run(tmp_path) -> RunDirectory:
 
 def record(run: RunDirectory, epoch: int, history: Sequence[dict[str, float]], close: bool = True) -> Recorder:
     """What a process records that starts after ``epoch`` and ends with ``history``."""
-    recorder = Recorder(run, epoch, CONFIG, HPARAMS)
+    recorder = Recorder(run, epoch, CONFIG, HPARAMS, METRICS)
     for row in history[epoch:]:
         recorder.on_epoch_end(SimpleNamespace(history=history[: int(row["epoch"])]), row)
     if close:
@@ -97,7 +98,7 @@ def test_hparams_live_in_the_runs_own_file(run):
     assert start.hparams["beta"].number_value == 0.5
     assert start.hparams["model"].string_value == "base"
     experiment = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG])
-    assert {info.name.tag for info in experiment.metric_infos} == set(HPARAM_METRICS)
+    assert {info.name.tag for info in experiment.metric_infos} == set(METRICS)
     assert {info.name for info in experiment.hparam_infos} == set(HPARAMS)
 
 
@@ -167,7 +168,7 @@ def test_metrics_hold_the_history_to_the_last_digit(run):
 
 
 def test_metrics_are_written_whole_at_every_epoch(run):
-    recorder, history = Recorder(run, 0, CONFIG, HPARAMS), rows(1, 2, 3)
+    recorder, history = Recorder(run, 0, CONFIG, HPARAMS, METRICS), rows(1, 2, 3)
     for n, row in enumerate(history, 1):
         recorder.on_epoch_end(SimpleNamespace(history=history[:n]), row)
         assert [json.loads(line) for line in run.metrics.read_text().splitlines()] == history[:n]
@@ -198,7 +199,7 @@ def shown_images(run: RunDirectory, name: str) -> list[tuple[int, np.ndarray]]:
 
 
 def test_the_png_and_the_tensorboard_image_are_the_same_pixels(run):
-    recorder = Recorder(run, 0, CONFIG, HPARAMS)
+    recorder = Recorder(run, 0, CONFIG, HPARAMS, METRICS)
     recorder.figure("samples", picture(), 4)
     recorder.close(complete=True)
     ((step, shown),) = shown_images(run, "samples")
@@ -211,7 +212,7 @@ def test_the_png_and_the_tensorboard_image_are_the_same_pixels(run):
 
 
 def test_a_figure_of_an_epoch_is_shown_but_not_saved(run):
-    recorder = Recorder(run, 0, CONFIG, HPARAMS)
+    recorder = Recorder(run, 0, CONFIG, HPARAMS, METRICS)
     recorder.figure("samples", picture(), 1, save=False)
     recorder.close(complete=True)
     assert len(shown_images(run, "samples")) == 1

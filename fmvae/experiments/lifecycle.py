@@ -11,20 +11,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-
-from fmvae.assembly import Parts, assemble, set_up_torch
-from fmvae.config import build, semantic, to_yaml
+from fmvae.assembly import set_up_torch
+from fmvae.config import semantic, to_yaml
 from fmvae.errors import FmvaeError
-from fmvae.measurement import describe, measure
-from fmvae.models import VAE
+from fmvae.experiments.classifier import ClassifierExperiment
+from fmvae.experiments.experiment import Experiment
+from fmvae.experiments.vae import VAEExperiment
 from fmvae.runs import Checkpoint, Recorder, RunDirectory, config_sha256, run_name
 from fmvae.runs.files import read_record, remove_temporaries, write_bytes
-from fmvae.runs.observer import Observer
 from fmvae.runs.provenance import provenance
-from fmvae.training import Checkpointer, ConditionalVAETrainer, EpochLog, ProgressBar, VAETrainer
-from fmvae.visualization import FigureObserver
+from fmvae.training import Checkpointer, EpochLog, ProgressBar
 
 log = logging.getLogger("fmvae")
 
@@ -38,16 +34,17 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
     identity = semantic(config)
     sha256 = config_sha256(identity)
     run = RunDirectory(Path(config["output_root"]) / (config["sweep_name"] or "") / run_name(identity))
+    kind = VAEExperiment if "beta" in config else ClassifierExperiment
     device = set_up_torch(config)
     with run.held():
         if config["restart"] and (aside := run.move_aside()):
             log.info("moved the run there was to %s", aside)
         if run.state(sha256) == "complete":
             log.info("complete: %s (restart=true trains it anew)", run)
-            return _show(run)
-        # everything a config can be wrong about is built before anything is written
-        parts = assemble(config, device)
-        optimization = _optimization(config, parts.model)
+            return _results(run, kind)
+        experiment = kind(
+            config, device
+        )  # builds whatever a config can be wrong about, before anything is written
         checkpoint = run.newest_checkpoint(sha256)
         run.path.mkdir(parents=True, exist_ok=True)
         remove_temporaries(run.path)
@@ -57,95 +54,48 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
             _train(
                 run,
                 config,
-                parts,
-                optimization,
+                experiment,
                 checkpoint,
                 {"run": run.path.name, "config_sha256": sha256, "config": identity},
             )
-        return _show(run)
+        return _results(run, kind)
 
 
 def _train(
     run: RunDirectory,
     config: Mapping[str, Any],
-    parts: Parts,
-    optimization: tuple[Optimizer, LRScheduler | None],
+    experiment: Experiment,
     checkpoint: Checkpoint | None,
     identity: Mapping[str, Any],
 ) -> None:
     settings = config["trainer"]
-    epoch = checkpoint.meta["epoch"] if checkpoint else 0
-    recorder = Recorder(run, epoch, to_yaml(config), _hparams(config))
+    trainer = experiment.trainer
+    recorder = Recorder(
+        run, checkpoint.meta["epoch"] if checkpoint else 0, to_yaml(config), experiment.hparams, experiment.metrics
+    )
     at_terminal = settings["progress"] and sys.stderr.isatty()
-    observers: list[Any] = [
+    trainer.observers = [
         EpochLog(run),
         *([ProgressBar()] if at_terminal else []),
         recorder,
-        FigureObserver(parts.visualizer, parts.data, recorder, config["figures"]),
-        Checkpointer(run, {**identity, "provenance": provenance(parts.data.device)}, settings["checkpoint_every"]),
+        *experiment.observers(recorder),
+        Checkpointer(
+            run, {**identity, "provenance": provenance(trainer.data.device)}, settings["checkpoint_every"]
+        ),
     ]
-    trainer = _trainer(config, parts, optimization, observers)
     if checkpoint:
         trainer.load_state(checkpoint.tensors, checkpoint.meta)
         recorder.write_history(trainer.history)
         log.info("resuming %s after epoch %d of %d", run, trainer.epoch, trainer.epochs)
     else:
-        log.info("training %s on %s", run, parts.data.device)
+        log.info("training %s on %s", run, trainer.data.device)
     run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
     with _above_the_bar(at_terminal):
         trainer.train()
 
-    results = measure(
-        run, config, parts, "best", show=lambda name, figure: recorder.figure(name, figure, trainer.epoch)
-    )
-    recorder.scalars(flat_scalars(results), trainer.epoch)
+    recorder.scalars(experiment.measure(run, recorder), trainer.epoch)
     recorder.close(complete=True)
     run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
-
-
-def _optimization(config: Mapping[str, Any], model: VAE) -> tuple[Optimizer, LRScheduler | None]:
-    optimizer = build(config["optimizer"], "optimizer", Optimizer, params=list(model.parameters()))
-    if not config.get("scheduler"):
-        return optimizer, None
-    return optimizer, build(config["scheduler"], "scheduler", LRScheduler, optimizer=optimizer)
-
-
-def _trainer(
-    config: Mapping[str, Any],
-    parts: Parts,
-    optimization: tuple[Optimizer, LRScheduler | None],
-    observers: Sequence[Observer],
-) -> VAETrainer:
-    settings = config["trainer"]
-    trainer = ConditionalVAETrainer if parts.model.conditional else VAETrainer
-    return trainer(
-        parts.model,
-        parts.objective,
-        parts.data,
-        *optimization,
-        epochs=settings["epochs"],
-        seed=config["seed"],
-        validate_every=settings["validate_every"],
-        patience=settings["patience"],
-        max_grad_norm=settings["max_grad_norm"],
-        observers=observers,
-    )
-
-
-def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings by which people compare runs, flat."""
-    return {
-        "model": config["model"]["_name_"],
-        "beta": config["beta"]["value"],
-        "beta_schedule": config["beta"]["_target_"].rsplit(".", 1)[-1].lower(),
-        "latent_dim": config["latent_dim"]["value"],
-        "likelihood": config["likelihood"]["_target_"].rsplit(".", 1)[-1],
-        "epochs": config["trainer"]["epochs"],
-        "batch_size": config["data"]["batch_size"],
-        "optimizer": config["optimizer"]["_target_"].rsplit(".", 1)[-1],
-        "lr": config["optimizer"]["lr"],
-        "seed": config["seed"],
-    }
 
 
 @contextmanager
@@ -195,20 +145,8 @@ def to_yaml_list(overrides: Sequence[str]) -> str:
     return "".join(f"- {json.dumps(override)}\n" for override in overrides) or "[]\n"
 
 
-def flat_scalars(results: Mapping[str, Any]) -> dict[str, float]:
-    """The final numbers as ``test/<measure>`` and ``fid/<features>/<what>``."""
-    test = {f"test/{name}": value for name, value in results["test"].items() if isinstance(value, float)}
-    fid = results.get("fid", {})
-    return test | {
-        f"fid/{features}/{name}": value
-        for features, block in fid.items()
-        for name, value in block.items()
-        if isinstance(value, float)
-    }
-
-
-def _show(run: RunDirectory) -> dict[str, Any]:
-    """Log a complete run's results, and return them."""
+def _results(run: RunDirectory, kind: type[Experiment]) -> dict[str, Any]:
+    """A complete run's results, said on the terminal."""
     results = read_record(run.results)
-    log.info("%s", describe(run, results))
+    log.info("%s", kind.describe(run, results))
     return results

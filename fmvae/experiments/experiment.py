@@ -1,0 +1,53 @@
+"""What every kind of experiment offers to the life of a run."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from fmvae.config import build
+from fmvae.runs import Recorder, RunDirectory
+from fmvae.runs.observer import Observer
+from fmvae.training import Trainer
+
+
+class Experiment(ABC):
+    """The objects of one config. Making one writes nothing, and raises FmvaeError if the config is wrong.
+
+    Attributes:
+        trainer: ready to train, or to take a checkpoint's state.
+        hparams: the settings by which people compare runs, flat.
+        metrics: tags of the final scalars to compare.
+    """
+
+    trainer: Trainer
+    hparams: Mapping[str, Any]
+    metrics: ClassVar[Sequence[str]]
+
+    @abstractmethod
+    def __init__(self, config: Mapping[str, Any], device: torch.device): ...
+
+    def observers(self, recorder: Recorder) -> Sequence[Observer]:
+        """What watches training, beside what watches every run."""
+        return ()
+
+    @abstractmethod
+    def measure(self, run: RunDirectory, recorder: Recorder) -> Mapping[str, float]:
+        """Measure the best checkpoint, write results and figures; returns the final scalars by tag."""
+
+    @staticmethod
+    @abstractmethod
+    def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
+        """Results as a small table for the terminal."""
+
+
+def optimization(config: Mapping[str, Any], model: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
+    """The optimizer of a model's parameters, and the scheduler of its learning rate, if there is one."""
+    optimizer = build(config["optimizer"], "optimizer", Optimizer, params=list(model.parameters()))
+    if not config.get("scheduler"):
+        return optimizer, None
+    return optimizer, build(config["scheduler"], "scheduler", LRScheduler, optimizer=optimizer)

@@ -1,0 +1,185 @@
+"""Training the classifier: one-cycle learning rate, small images first, little time on what is known already."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fmvae import rng
+from fmvae.data import FashionMNISTManager, Split
+from fmvae.data.split import to_float
+from fmvae.errors import ConfigError
+from fmvae.models import FashionResNet18
+from fmvae.training.loop import Trainer
+from fmvae.training.state import TrainerState
+
+Precision = Literal["auto", "fp32", "bf16"]
+EVALUATION_BATCH = 250  # keeps the widest layer's activations (50 MB) in reach of the caches
+FULL_SHARE = 1 / 8  # of training at its end, which passes over every image again (Qin et al. 2024, sec. 3.3)
+
+
+def one_cycle(progress: float, warmup: float) -> float:
+    """The share of the peak learning rate: up to 1 at ``warmup``, and down to 0 at 1 (Smith & Topin 2018)."""
+    return progress / warmup if progress < warmup else (1 - progress) / (1 - warmup)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies matrices in bfloat16 faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported()
+
+
+class ClassifierTrainer(Trainer):
+    """Trains a classifier by cross-entropy; see ``Trainer`` for the other arguments.
+
+    Args:
+        label_smoothing: in [0, 1), for training only.
+        warmup: share of training until the learning rate is at its peak, in (0, 1).
+        shift: training images are moved by up to so many pixels each way.
+        flip: training images are mirrored, half of them.
+        sides: heights that training images are scaled to, each for an equal part of training; the last is the
+            images' own. Small images cost little and teach most (Touvron et al. 2019; Howard 2018).
+        prune: of the images whose last loss was below the mean, this share is left out of an epoch at random, and
+            the others count for more, so that the expected gradient is the same (InfoBatch, Qin et al. 2024).
+            0 takes every image in every epoch.
+        precision: ``bf16`` computes convolutions in bfloat16, ``fp32`` does not, ``auto`` where it is faster.
+    """
+
+    terms = ("loss", "accuracy")
+
+    def __init__(
+        self,
+        model: FashionResNet18,
+        data: FashionMNISTManager,
+        optimizer: Optimizer,
+        *,
+        label_smoothing: float,
+        warmup: float,
+        shift: int,
+        flip: bool,
+        sides: Sequence[int],
+        prune: float,
+        precision: Precision,
+        **settings: Any,
+    ):
+        super().__init__(model, data, optimizer, **settings)
+        height = data.image_shape[1]
+        if not sides or sides[-1] != height or not all(8 <= side <= height for side in sides):
+            raise ConfigError(
+                "trainer.sides", f"{list(sides)} for images of {height}", f"give 8 to {height}, {height} last"
+            )
+        self.label_smoothing, self.warmup, self.sides, self.prune = label_smoothing, warmup, list(sides), prune
+        self.shift, self.flip = shift, flip
+        self.bf16 = has_bf16(data.device) if precision == "auto" else precision == "bf16"
+        self.peak_lr = [group["lr"] for group in optimizer.param_groups]
+        self.last_loss = torch.full((len(data.train),), math.inf)  # of each training image, when last seen
+        pixels = to_float(data.train.images)
+        model.mean.copy_(pixels.mean())
+        model.std.copy_(pixels.std())
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        self.model.train()
+        index, weights = self._chosen(epoch)
+        num_steps = math.ceil(len(index) / self.data.batch_size)
+        side = self.sides[(epoch - 1) * len(self.sides) // self.epochs]
+        sums: dict[str, float] = {}
+        lr = 0.0
+        # torchvision's transforms draw from the global generator and take no other
+        with rng.seeded(self.seed, "augmentation", epoch):
+            for step, (x, labels, weight, chosen) in enumerate(self._batches(index, weights, side)):
+                lr = self._set_lr((epoch - 1 + step / num_steps) / self.epochs)
+                with self._autocast():
+                    logits = self.model(x).logits.float()
+                losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+                loss = (weight * losses).mean()
+                accuracy = (logits.argmax(1) == labels).float().mean()
+                numbers = self._optimizer_step(loss, {"loss": loss, "accuracy": accuracy}, epoch, step + 1)
+                self.last_loss[chosen] = losses.detach().cpu()
+                for name, number in numbers.items():
+                    sums[name] = sums.get(name, 0.0) + number * len(x)
+                for observer in self.observers:
+                    observer.on_step(self, step + 1)
+        means = {f"train/{name}": total / len(index) for name, total in sums.items()}
+        return {"epoch": epoch, "lr": lr, "side": side, "images": len(index), **means}
+
+    def _chosen(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """The training images of an epoch in their order, and the weight of each."""
+        shuffle = rng.stream(self.seed, "shuffle", epoch)
+        order = torch.randperm(len(self.last_loss), generator=shuffle)
+        weights = torch.ones(len(order))
+        seen = self.last_loss[self.last_loss.isfinite()]
+        if not len(seen) or epoch > self.epochs * (1 - FULL_SHARE):
+            return order, weights
+        easy = self.last_loss < seen.mean()
+        weights[easy] = 1 / (1 - self.prune)
+        kept = ~easy | (torch.rand(len(order), generator=shuffle) >= self.prune)
+        order = order[kept[order]]
+        return order, weights[order]
+
+    def _batches(
+        self, index: Tensor, weights: Tensor, side: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Augmented images (B, 1, side, side), labels, weights and indices (B,) of each step."""
+        from torchvision.transforms import v2
+
+        train, size = self.data.train, self.data.image_shape[1:]
+        augment = (
+            v2.Compose(
+                [
+                    *([v2.RandomCrop(size, padding=self.shift)] if self.shift else []),
+                    *([v2.RandomHorizontalFlip()] if self.flip else []),
+                ]
+            )
+            if self.shift or self.flip
+            else None
+        )
+        scaled = [side, round(side * size[1] / size[0])]
+        for chosen, weight in zip(
+            index.split(self.data.batch_size), weights.split(self.data.batch_size), strict=True
+        ):
+            here = chosen.to(self.data.device)
+            x = to_float(train.images[here])
+            if augment:
+                x = torch.stack([augment(image) for image in x])  # each its own draw
+            if side != size[0]:
+                x = v2.functional.resize(x, scaled, antialias=True)
+            yield x, train.labels[here], weight.to(self.data.device), chosen
+
+    def _set_lr(self, progress: float) -> float:
+        for group, peak in zip(self.optimizer.param_groups, self.peak_lr, strict=True):
+            group["lr"] = peak * one_cycle(progress, self.warmup)
+        return self.optimizer.param_groups[0]["lr"]
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.data.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def evaluate(self, split: Split | None = None) -> dict[str, float]:
+        """Mean cross-entropy (nats per image) and accuracy of a split, the test split by default."""
+        split = self.data.test if split is None else split
+        with self._autocast():
+            logits = classify(self.model, split)
+        loss = F.cross_entropy(logits.double(), split.labels)
+        return {"loss": loss.item(), "accuracy": (logits.argmax(1) == split.labels).double().mean().item()}
+
+    def state(self) -> TrainerState:
+        tensors, meta = super().state()
+        return TrainerState(tensors | {"trainer.last_loss": self.last_loss}, meta)
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        super().load_state(tensors, meta)
+        self.last_loss = tensors["trainer.last_loss"].clone()
+
+
+@torch.inference_mode()
+def classify(model: FashionResNet18, split: Split) -> Tensor:
+    """The logits (N, num_classes), float32, of a split's images."""
+    was_training = model.training
+    model.eval()
+    logits = torch.cat([model(x).logits.float() for x, _ in split.batches(EVALUATION_BATCH)])
+    model.train(was_training)
+    return logits

@@ -1,0 +1,174 @@
+"""The loop over epochs that every trainer shares: validation, the best epoch, early stopping, state, observers."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from fmvae.data import FashionMNISTManager, Split
+from fmvae.errors import NumericsError
+from fmvae.runs.checkpoint import load_model
+from fmvae.runs.observer import Observer
+from fmvae.training.state import TrainerState, flatten_optimizer, from_json, to_json, unflatten_optimizer
+
+WAY_OUT = "lower optimizer.lr, set trainer.max_grad_norm, or look at the data; the last checkpoint is untouched"
+
+
+class Trainer(ABC):
+    """Trains a model and remembers every epoch. Subclasses say what an epoch of training and a measurement are.
+
+    Args:
+        model: on the device of ``data``.
+        data: the splits.
+        optimizer: over the model's parameters.
+        scheduler: stepped once per epoch, after validation; None keeps the learning rate.
+        epochs: number of passes over the training split.
+        seed: of every random stream.
+        validate_every: epochs between validations; the last epoch is always validated.
+        patience: stop after so many validations without a better one; None never does.
+        max_grad_norm: gradients are scaled down to this norm; None leaves them.
+        observers: called at the start, after each step and at the end of each epoch.
+
+    Attributes:
+        epoch: completed epochs.
+        history: one row per completed epoch: ``epoch``, ``lr``, ``train/...`` and ``val/...``.
+    """
+
+    terms: ClassVar[tuple[str, ...]]  # what the log says of an epoch; the first is what `best` is lowest in
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: FashionMNISTManager,
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None = None,
+        *,
+        epochs: int,
+        seed: int = 0,
+        validate_every: int = 1,
+        patience: int | None = None,
+        max_grad_norm: float | None = None,
+        observers: Iterable[Observer] = (),
+    ):
+        self.model, self.data, self.optimizer, self.scheduler = model, data, optimizer, scheduler
+        self.epochs, self.seed = epochs, seed
+        self.validate_every, self.patience, self.max_grad_norm = validate_every, patience, max_grad_norm
+        self.observers = list(observers)
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.num_steps = math.ceil(len(data.train) / data.batch_size)  # per epoch
+
+    @abstractmethod
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the training split; returns the epoch's row, but for validation."""
+
+    @abstractmethod
+    def evaluate(self, split: Split | None = None) -> dict[str, float]:
+        """The measures of a split (the test split by default), the same at every call."""
+
+    def train(self) -> list[dict[str, float]]:
+        """Train up to ``epochs`` from wherever the state stands; returns the history.
+
+        Raises:
+            NumericsError: a loss or gradient is not finite; the optimizer has not stepped on it.
+        """
+        for observer in self.observers:
+            observer.on_train_start(self)
+        while self.epoch < self.epochs and not self.stopped_early:
+            epoch = self.epoch + 1
+            row = self._train_epoch(epoch)
+            if epoch % self.validate_every == 0 or epoch == self.epochs:
+                row |= self._validate(epoch)
+            self._step_scheduler(row)
+            self.history.append(row)
+            self.epoch = epoch
+            for observer in self.observers:
+                observer.on_epoch_end(self, row)
+        return self.history
+
+    def _optimizer_step(
+        self, loss: Tensor, numbers: Mapping[str, Tensor], epoch: int, step: int
+    ) -> dict[str, float]:
+        """Backward, a look at the numbers before they reach the weights, and the step; returns the numbers."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        names = (*numbers, "grad_norm")
+        values = torch.stack([*numbers.values(), grad_norm]).tolist()  # one read from the device
+        read = dict(zip(names, values, strict=True))
+        self._check_finite(read, epoch, step)
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, grad_norm)
+        self.optimizer.step()
+        return read
+
+    def _check_finite(self, numbers: Mapping[str, float], epoch: int, step: int) -> None:
+        """Raise NumericsError naming the first term that is not finite, before the optimizer steps."""
+        if all(map(math.isfinite, numbers.values())):
+            return
+        term, value = next((name, v) for name, v in numbers.items() if not math.isfinite(v))
+        if term == "grad_norm":
+            named = ((n, p.grad) for n, p in self.model.named_parameters() if p.grad is not None)
+            term = next((f"gradient of {n}" for n, grad in named if not grad.isfinite().all()), "gradient norm")
+        raise NumericsError(f"epoch {epoch}, step {step}", f"{term} is {value}", WAY_OUT)
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        row = {f"val/{name}": value for name, value in self.evaluate(self.data.val).items()}
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise NumericsError(f"epoch {epoch}, validation", f"{name} is {value}", WAY_OUT)
+        return row
+
+    def _step_scheduler(self, row: Mapping[str, float]) -> None:
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            if self.monitor in row:
+                self.scheduler.step(row[self.monitor])
+        elif self.scheduler is not None:
+            self.scheduler.step()
+
+    @property
+    def monitor(self) -> str:
+        """The column of ``history`` by which epochs are compared; lower is better."""
+        return f"val/{self.terms[0]}"
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The row with the lowest finite validation loss, the earliest of equals; None before any."""
+        rows = [row for row in self.history if math.isfinite(row.get(self.monitor, math.nan))]
+        return min(rows, key=lambda row: row[self.monitor], default=None)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether ``patience`` validations have passed since the best one."""
+        if self.patience is None or self.best is None:
+            return False
+        since = [row for row in self.history if self.monitor in row and row["epoch"] > self.best["epoch"]]
+        return len(since) >= self.patience
+
+    def state(self) -> TrainerState:
+        """Everything the next epoch depends on: tensors by name, and JSON values."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        optimizer_tensors, optimizer_meta = flatten_optimizer(self.optimizer.state_dict())
+        meta: dict[str, Any] = {
+            "epoch": self.epoch,
+            "history": self.history,
+            "optimizer": optimizer_meta,
+            "scheduler": to_json(self.scheduler.state_dict()) if self.scheduler else None,
+        }
+        return TrainerState(tensors | {f"optimizer.{k}": v for k, v in optimizer_tensors.items()}, meta)
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Continue where ``state`` was taken."""
+        load_model(self.model, tensors)
+        prefix = "optimizer."
+        optimizer_tensors = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        self.optimizer.load_state_dict(unflatten_optimizer(optimizer_tensors, meta["optimizer"]))
+        if self.scheduler:
+            self.scheduler.load_state_dict(from_json(meta["scheduler"]))
+        self.epoch, self.history = meta["epoch"], list(meta["history"])
