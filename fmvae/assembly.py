@@ -9,9 +9,10 @@ from fmvae import rng
 from fmvae.config import build
 from fmvae.data import FashionMNISTManager
 from fmvae.errors import ConfigError
+from fmvae.evaluation import Evaluator
 from fmvae.models import VAE
 from fmvae.objectives import BetaSchedule, Likelihood, Objective
-from fmvae.visualization import VAEVisualizer
+from fmvae.visualization import VAEVisualizer, check_figures, describe_model
 
 
 class Parts(NamedTuple):
@@ -21,6 +22,7 @@ class Parts(NamedTuple):
     model: VAE
     objective: Objective
     visualizer: VAEVisualizer
+    evaluator: Evaluator
 
 
 def choose_device(name: str) -> torch.device:
@@ -53,7 +55,7 @@ def set_up_torch(config: Mapping[str, Any]) -> torch.device:
 
 
 def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
-    """Data, model (initialised from the run's seed) and objective."""
+    """Data, model (initialised from the run's seed), objective, and what draws and measures them."""
     data = build(config["data"], "data", FashionMNISTManager, device=device)
     with rng.seeded_init(config["seed"]):
         model = build(config["model"], "model", VAE)
@@ -61,5 +63,13 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
         build(config["likelihood"], "likelihood", Likelihood), build(config["beta"], "beta", BetaSchedule)
     )
     model = model.to(device)
-    visualizer = VAEVisualizer(model, objective.likelihood, class_names=data.class_names, seed=config["seed"])
-    return Parts(data, model, objective, visualizer)
+    visualizer = VAEVisualizer(
+        model,
+        objective.likelihood,
+        class_names=data.class_names,
+        seed=config["seed"],
+        name=describe_model(config),
+    )
+    check_figures(visualizer, data, config["figures"])
+    evaluator = Evaluator(model, objective, data, seed=config["seed"], settings=config["evaluation"])
+    return Parts(data, model, objective, visualizer, evaluator)

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import config as configs
 from fmvae.errors import ConfigError, FmvaeError
+from fmvae.rules import RULES, walk
 
 T = TypeVar("T")
 log = logging.getLogger("fmvae")
@@ -85,6 +86,12 @@ def _program() -> Literal["train", "evaluate"]:
     return "evaluate" if sys.argv[0].endswith("evaluate.py") else "train"
 
 
+def _config_name() -> str:
+    """The config that the command line composes: the program's own, or the one that --config-name names."""
+    named = re.search(r"(?:^|\s)(?:--config-name|-cn)[= ](\S+)", " ".join(sys.argv[1:]))
+    return named.group(1) if named else _program()
+
+
 # --- arguments ----------------------------------------------------------------------------------------------
 
 
@@ -123,7 +130,7 @@ def check_removed(overrides: Sequence[str]) -> None:
     for override in overrides:
         key = _key(override)
         _, _, name = key.partition(".")
-        if override.startswith("~") and (not name or name.startswith("_") or key in configs.RULES):
+        if override.startswith("~") and (not name or name.startswith("_") or key in RULES):
             raise ConfigError(override, "this key is needed", "give it another value instead")
 
 
@@ -179,7 +186,7 @@ def _unknown_option(group: str, option: str, options: Sequence[str]) -> ConfigEr
     close = difflib.get_close_matches(option, options, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     choice = f"choose from {', '.join(sorted(options))}" if options else HELP
-    number = ", or give a number" if f"{group}.value" in configs.RULES else ""
+    number = ", or give a number" if f"{group}.value" in RULES else ""
     return ConfigError(group, f"there is no option {option!r}", hint + choice + number)
 
 
@@ -215,10 +222,10 @@ def _known_keys(arguments: Sequence[str]) -> list[str]:
     required, more = {"train": ([], list(groups)), "evaluate": (["run=x"], [])}[_program()]
     try:
         chosen = [argument for argument in arguments if _key(argument) in groups]
-        config = configs.compose([*required, *chosen], _program())
+        config = configs.compose([*required, *chosen], _config_name())
     except Exception:  # a choice may be a sweep, or wrong in another way; this is for suggestions only
-        config = configs.compose(required, _program())
-    return [path for path, _ in configs.walk(config) if path] + more
+        config = configs.compose(required, _config_name())
+    return [path for path, _ in walk(config) if path] + more
 
 
 def _groups() -> dict[str, list[str]]:

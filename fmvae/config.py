@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +12,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from fmvae.errors import ConfigError, FmvaeError
+from fmvae.rules import validate, walk
 
 T = TypeVar("T")
 
@@ -37,142 +36,7 @@ def expand_shorthand(arguments: Sequence[str]) -> list[str]:
     return [SHORTHAND.sub(r"\1.value=\2", a) if SHORTHAND.fullmatch(a) else a for a in arguments]
 
 
-# --- types and ranges ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a key takes: a type, limits, and whether null is one of its values."""
-
-    type: type
-    minimum: float = -math.inf
-    above: float = -math.inf
-    maximum: float = math.inf
-    below: float = math.inf
-    choices: tuple[str, ...] = ()
-    optional: bool = False
-
-    def __str__(self) -> str:
-        names = {
-            int: "a whole number",
-            float: "a finite number",
-            bool: "true or false",
-            str: "a text",
-            list: "a list",
-        }
-        name = f"one of {', '.join(self.choices)}" if self.choices else names.get(self.type, "a group of keys")
-        limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
-        bounds = [f" {sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit)]
-        return name + " and".join(bounds) + (" or null" if self.optional else "")
-
-    def accept(self, value: Any) -> Any:
-        """``value`` as this rule's type; ValueError if it is of another type or out of range."""
-        if value is None and self.optional:
-            return None
-        if self.type in (int, float):
-            return self._accept_number(value)
-        if not isinstance(value, self.type) or (self.choices and value not in self.choices):
-            raise ValueError
-        return value
-
-    def _accept_number(self, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError
-        number = int(value) if self.type is int else float(value)
-        inside = self.minimum <= number <= self.maximum and self.above < number < self.below
-        if number != value or not inside:
-            raise ValueError
-        return number
-
-
-COUNT = Rule(int, minimum=1)
-SIZE = Rule(int, minimum=0)
-RULES: dict[str, Rule] = {
-    "seed": SIZE,
-    "device": Rule(str),
-    "threads": Rule(int, minimum=1, maximum=4096, optional=True),
-    "restart": Rule(bool),
-    "output_root": Rule(str),
-    "sweep_name": Rule(str, optional=True),
-    "checkpoint": Rule(str, choices=("best", "last")),
-    "beta.value": Rule(float, minimum=0),
-    "beta.fraction": Rule(float, minimum=0, maximum=1),
-    "beta.num_cycles": COUNT,
-    "beta.max_capacity": Rule(float, minimum=0),
-    "latent_dim.value": COUNT,
-    "model.hidden_dim": COUNT,
-    "likelihood.sigma": Rule(float, above=0),
-    "data.root": Rule(str, optional=True),
-    "data.download": Rule(bool),
-    "data.num_classes": COUNT,
-    "data.val_size": COUNT,
-    "data.stratified": Rule(bool),
-    "data.num_train": Rule(int, minimum=1, optional=True),
-    "data.num_test": Rule(int, minimum=1, optional=True),
-    "data.batch_size": COUNT,
-    "trainer.epochs": COUNT,
-    "trainer.validate_every": COUNT,
-    "trainer.patience": Rule(int, minimum=1, optional=True),
-    "trainer.max_grad_norm": Rule(float, above=0, optional=True),
-    "trainer.checkpoint_every": COUNT,
-    "trainer.progress": Rule(bool),
-    "trainer.label_smoothing": Rule(float, minimum=0, below=1),
-    "trainer.warmup": Rule(float, above=0, below=1),
-    "trainer.shift": SIZE,
-    "trainer.flip": Rule(bool),
-    "trainer.sides": Rule(list),
-    "trainer.prune": Rule(float, minimum=0, below=1),
-    "trainer.precision": Rule(str, choices=("auto", "fp32", "bf16")),
-    "optimizer.lr": Rule(float, above=0),
-    "optimizer.weight_decay": Rule(float, minimum=0),
-    "optimizer.momentum": Rule(float, minimum=0),
-    "scheduler.T_max": COUNT,
-    "scheduler.step_size": COUNT,
-    "scheduler.patience": SIZE,
-    "scheduler.gamma": Rule(float, above=0),
-    "scheduler.factor": Rule(float, above=0),
-    "scheduler.eta_min": Rule(float, minimum=0),
-    "figures.every": SIZE,
-    "figures.num_reconstructions": COUNT,
-    "figures.num_samples": COUNT,
-    "figures.manifold_side": Rule(int, minimum=2),
-    "evaluation.fid": Rule(dict),
-    "evaluation.fid.num_images": Rule(int, minimum=0, optional=True),
-}
-
-
-def validate(config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` with every value that has a rule brought to its type, so that 1 and 1.0 are the same run.
-
-    Raises:
-        ConfigError: a value is of the wrong type or out of range; the message names the key.
-    """
-    for key, rule in RULES.items():
-        *parents, leaf = key.split(".")
-        node: Any = config
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or leaf not in node:
-            continue
-        try:
-            node[leaf] = rule.accept(node[leaf])
-        except (ValueError, OverflowError):
-            raise ConfigError(key, f"{node[leaf]!r} is not {rule}", f"give {rule}") from None
-    for path, value in walk(config):  # a run's identity is JSON
-        plain = isinstance(value, dict | list | str | int | float | None)
-        if not plain or (isinstance(value, float) and not math.isfinite(value)):
-            raise ConfigError(path, f"{value!r} is not a plain value", "give a text, a finite number or null")
-        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
-            raise ConfigError(path or "config", "holds a key that is not a text", "quote it")
-    return config
-
-
-def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """``node`` and whatever is in it, each with its path."""
-    yield path, node
-    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
-    for name, child in children:
-        yield from walk(child, f"{path}.{name}".lstrip("."))
+# --- reading --------------------------------------------------------------------------------------------------
 
 
 def resolve(composed: DictConfig) -> dict[str, Any]:
@@ -180,6 +44,10 @@ def resolve(composed: DictConfig) -> dict[str, Any]:
     config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
     return validate({str(key): value for key, value in config.items()})
+
+
+class NotAVAE(ConfigError):
+    """The run is a classifier's, which has no latents to measure."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -197,6 +65,12 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(path, "there is no such file", "name a run's directory") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(path, f"not readable as YAML ({type(error).__name__})", way_out) from None
+    if isinstance(config, dict) and "trainer" in config and "beta" not in config:
+        raise NotAVAE(
+            path,
+            "the config of a classifier's run",
+            "name a VAE's; the classifier's results.json has its accuracy",
+        )
     groups = ("model", "beta", "latent_dim", "data")
     if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
         raise ConfigError(path, "not the config of a run", way_out)

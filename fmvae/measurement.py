@@ -1,29 +1,30 @@
-"""A trained run's numbers and figures, from its checkpoint: at the end of training, and whenever asked again."""
+"""A trained VAE's numbers and figures, from its checkpoint: at the end of training, and whenever asked again."""
 
 from __future__ import annotations
 
 import logging
-import math
-import shutil
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fmvae.assembly import Parts, assemble, set_up_torch
-from fmvae.config import read_config, semantic, validate
-from fmvae.data import FashionMNISTManager
-from fmvae.errors import ConfigError
-from fmvae.evaluation import evaluate
+from fmvae.config import NotAVAE, read_config, semantic
+from fmvae.errors import ConfigError, RunError
+from fmvae.rules import validate
 from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
-from fmvae.runs.checkpoint import load_model
-from fmvae.runs.files import write_bytes, write_record
+from fmvae.runs.checkpoint import Checkpoint, load_model
+from fmvae.runs.files import read_record, write_record
 from fmvae.runs.provenance import provenance
-from fmvae.runs.recorder import render
-from fmvae.visualization import result_figures
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from fmvae.runs.recorder import Album
+from fmvae.summary import describe
+from fmvae.visualization import (
+    measure_figures,
+    projector_data,
+    result_animations,
+    result_figures,
+    write_projector,
+)
 
 Which = Literal["best", "last"]
 log = logging.getLogger("fmvae")
@@ -34,16 +35,24 @@ def measure(
     config: Mapping[str, Any],
     parts: Parts,
     which: Which,
-    show: Callable[[str, Figure], object],
-) -> dict[str, Any]:
+    album: Album,
+    *,
+    force: bool = False,
+    draw: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure a run's checkpoint on the test split and draw it; writes its results and fid files.
+
+    What is there of the same checkpoint, data and settings is kept; nothing that was measured is lost.
 
     Args:
         which: the checkpoint. ``best`` writes results.json, ``last`` results.last.json.
-        show: called with the name and figure of each picture.
+        album: where pictures go.
+        force: measure everything anew.
+        draw: also if no number is new.
 
     Returns:
-        What was written: every number, with what it was measured on and where it comes from.
+        What was written: every number, with what it was measured on and where it comes from; and of its measures
+        the new ones.
     """
     path = run.best if which == "best" else run.last
     checkpoint = load_checkpoint(path)
@@ -51,42 +60,121 @@ def measure(
     run.check_owner(path, checkpoint, sha256)
     load_model(parts.model, checkpoint.tensors)
 
-    asked = config["evaluation"]["fid"]["num_images"]
-    num_images = fid_images(parts.data) if asked is None else asked
-    measures = dict(evaluate(parts.model, parts.objective, parts.data, seed=config["seed"], fid_images=num_images))
-    for name, figure in result_figures(
-        parts.visualizer, parts.data, checkpoint.meta["history"], config["figures"]
-    ):
-        show(name, figure)
-
+    suffix = "" if which == "best" else f".{which}"
+    results_path = run.results.with_suffix(f"{suffix}.json")
     epoch = checkpoint.meta["epoch"]
-    results = {
+    source = {
         "run": run.path.name,
         "config_sha256": sha256,
         "checkpoint": {"which": which, "epoch": epoch, "sha256": checkpoint.sha256},
+    }
+    stored = _stored(results_path, {**source, "data_sha256": parts.data.sha256})
+    known = {} if force else stored.get("measures", {})
+    here = provenance(parts.data.device)
+    measures, origins = dict(stored.get("measures", {})), dict(stored.get("origins", {}))
+    new = {}
+    for name, block in parts.evaluator.measure(known):
+        if block != known.get(name):
+            measures[name], origins[name], new[name] = block, here, block
+    figures = stored.get("figures", {})
+    missing = [name for name in figures.get("files", ()) if not (album.directory / name).exists()]
+    if new or draw or missing or figures.get("settings") != config["figures"]:
+        _draw(config, parts, checkpoint, measures, album)
+        figures = {"settings": config["figures"], "files": album.names}
+
+    results = {
+        **source,
         "validation": checkpoint.meta["history"][epoch - 1],
-        **measures,
+        **_nested(measures),
+        "figures": figures,
         "provenance": {
             "training": checkpoint.meta["provenance"],
-            "evaluation": provenance(parts.data.device),
+            "evaluation": origins,
             "data_sha256": parts.data.sha256,
         },
     }
-    suffix = "" if which == "best" else f".{which}"
-    if "fid" in measures:
-        source = {key: results[key] for key in ("run", "config_sha256", "checkpoint", "provenance")}
-        write_record(run.fid.with_suffix(f"{suffix}.json"), {**measures["fid"], **source})
-    write_record(run.results.with_suffix(f"{suffix}.json"), results)
+    if "fid" in results:
+        write_record(
+            run.fid.with_suffix(f"{suffix}.json"),
+            {**results["fid"], **source, "provenance": results["provenance"]},
+        )
+    write_record(results_path, results)
+    return results, _nested(new)
+
+
+def _draw(
+    config: Mapping[str, Any],
+    parts: Parts,
+    checkpoint: Checkpoint,
+    measures: Mapping[str, Any],
+    album: Album,
+) -> None:
+    settings, data = config["figures"], parts.data
+    step = checkpoint.meta["epoch"]
+    visualizer = parts.visualizer.at_epoch(step)
+    posteriors = visualizer.posteriors(data.test)
+    history = checkpoint.meta["history"]
+    for name, figure in result_figures(visualizer, data, history, settings, posteriors):
+        album.figure(name, figure, step)
+    for name, figure in measure_figures(visualizer, measures, settings):
+        album.figure(name, figure, step)
+    for name, content in result_animations(visualizer, data, settings, posteriors):
+        album.file(name, content)
+    if settings["projector"] and album.writer:
+        write_projector(album.writer, projector_data(visualizer, data.test, settings["projector"], posteriors))
+
+
+def _stored(path: Path, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Measures, origins and figures of an earlier measurement of the same thing; empty if there is none."""
+    try:
+        results = read_record(path)
+        origins = results["provenance"]["evaluation"]
+        same = {key: results.get(key) for key in source} | {"data_sha256": results["provenance"]["data_sha256"]}
+        measures = {name: _at(results, name) for name in origins}
+    except (RunError, LookupError, TypeError):
+        return {}
+    return {"measures": measures, "origins": origins, "figures": results["figures"]} if same == source else {}
+
+
+def _at(results: Mapping[str, Any], name: str) -> Any:
+    for part in name.split("/"):
+        results = results[part]
     return results
 
 
-def fid_images(data: FashionMNISTManager) -> int:
-    """How many images a Fréchet distance compares unless told: 10,000, or what there is; 0 if that is too few."""
-    available = min(10_000, len(data.test), len(data.train))
-    if available > math.prod(data.image_shape):
-        return available
-    log.warning("FID is left out: %d images cannot give a covariance of %s pixels", available, data.image_shape)
-    return 0
+def _nested(measures: Mapping[str, Any]) -> dict[str, Any]:
+    """``fid/pixels`` as ``pixels`` in ``fid``."""
+    nested: dict[str, Any] = {}
+    for name, block in measures.items():
+        *parents, leaf = name.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = block
+    return nested
+
+
+def flat_scalars(results: Mapping[str, Any]) -> dict[str, float]:
+    """The final numbers by tag: ``test/...``, ``latent/...``, ``fid/<features>/...``, ``accuracy/...``."""
+    scalars: dict[str, float] = {}
+
+    def collect(tag: str, node: Any) -> None:
+        if isinstance(node, Mapping):
+            for name, child in node.items():
+                if name not in ("settings", "per_class", "num_images"):
+                    collect(f"{tag}/{name}", child)
+        elif isinstance(node, int | float) and not isinstance(node, bool):
+            scalars[tag] = node
+
+    for block, group in {
+        "test": "test",
+        "iwae": "test",
+        "latent": "latent",
+        "fid": "fid",
+        "accuracy": "accuracy",
+    }.items():
+        collect(group, results.get(block, {}))
+    return scalars
 
 
 def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -106,22 +194,43 @@ def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     runs = [run for path in given for run in find_runs(Path(str(path)))]
     all_results = []
     for run in runs:
-        config = read_config(run.config)
+        try:
+            config = read_config(run.config)
+        except NotAVAE:
+            if len(runs) == 1:
+                raise
+            log.info("%s: a classifier, left out", run)
+            continue
         if settings["data_root"]:
             config["data"]["root"] = settings["data_root"]
         config |= {key: settings[key] for key in ("evaluation", "figures")}
         _check_identity(run, config)
         which: Which = settings["checkpoint"]
-        figures = run.figures if which == "best" else run.figures / which
-
-        def save(name: str, figure: Figure, directory: Path = figures) -> None:
-            write_bytes(directory / f"{name}.png", render(figure))
-
-        with run.held():
-            results = measure(run, validate(config), assemble(config, device), which, save)
+        config = validate(config)
+        with run.held(), _album(run, which) as album:
+            parts = assemble(config, device)
+            force = settings["force"]
+            results, new = measure(run, config, parts, which, album, force=force, draw=force)
+            album.scalars(flat_scalars(new), results["checkpoint"]["epoch"])
         log.info("%s", describe(run, results))
         all_results.append(results)
     return all_results
+
+
+@contextmanager
+def _album(run: RunDirectory, which: Which) -> Iterator[Album]:
+    """Only the best checkpoint's numbers and figures are shown in TensorBoard, in an event file of their own."""
+
+    def open_writer():
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(run.path))
+
+    album = Album(run.figures, open_writer) if which == "best" else Album(run.figures / which)
+    try:
+        yield album
+    finally:
+        album.close()
 
 
 def _check_identity(run: RunDirectory, config: Mapping[str, Any]) -> None:
@@ -145,46 +254,3 @@ def find_runs(path: Path) -> list[RunDirectory]:
         what = "no run (no config.yaml in it)" if path.is_dir() else "no such directory"
         raise ConfigError("run", f"{str(path)!r}: {what}", "name a directory under outputs/, or a folder of runs")
     return [RunDirectory(directory) for directory in found]
-
-
-def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
-    """A run's results as a small table for the terminal, and where to look further."""
-    test, checkpoint = results["test"], results["checkpoint"]
-    rows = [
-        ("objective", test["objective"], test["objective_at_mean"]),
-        ("recon", test["recon"], test["recon_at_mean"]),
-        ("KL", test["kl"], None),
-        ("-ELBO", test["neg_elbo"], None),
-    ]
-    lines = [
-        "",
-        f"{run.path.name}: {checkpoint['which']} checkpoint, epoch {checkpoint['epoch']}",
-        "",
-        f"  test, {test['num_images']:,} images    z sampled   z at the mean   (nats per image)",
-    ]
-    for name, sampled, mean in rows:
-        at_mean = f"{mean:>16.2f}" if mean is not None else ""
-        lines.append(f"  {name:<22}{sampled:>12.2f}{at_mean}".rstrip())
-    for features, block in results.get("fid", {}).items():
-        title = f"FID in {features}, {block['num_images']:,}"
-        lines += ["", f"  {title:<22}  generation  reconstruction  floor (train images)"]
-        lines.append(
-            f"  {'':<22}{block['generation']:>12.3f}{block['reconstruction']:>16.3f}{block['floor']:>8.3f}"
-        )
-    lines += [
-        "",
-        f"  results      {run}/results.json",
-        f"  figures      {run}/figures/",
-        f"  TensorBoard  {_tensorboard()} --logdir {RunDirectory(run.path.parent)}",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _tensorboard() -> str:
-    """The command as it can be typed here, whether or not the environment is activated."""
-    beside_python = Path(sys.executable).with_name("tensorboard")
-    on_path = shutil.which("tensorboard")
-    if on_path and Path(on_path) == beside_python:
-        return "tensorboard"
-    return str(RunDirectory(beside_python)) if beside_python.exists() else "tensorboard"

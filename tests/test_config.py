@@ -1,9 +1,7 @@
-"""fmvae.config: number shorthand, types and ranges, what names a run, and what a config can build."""
+"""fmvae.config: number shorthand, what names a run, and what a config can build."""
 
 import copy
 import json
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import hydra.utils
@@ -15,19 +13,17 @@ from hypothesis import strategies as st
 
 from fmvae.config import (
     NON_SEMANTIC,
-    RULES,
     build,
     compose,
     expand_shorthand,
     read_config,
     semantic,
     to_yaml,
-    validate,
-    walk,
 )
 from fmvae.errors import ConfigError, DataError
 from fmvae.models import VAE, BaseVAE
 from fmvae.objectives import Bernoulli
+from fmvae.rules import walk
 from fmvae.runs import config_sha256, run_name
 
 # --- number shorthand -----------------------------------------------------------------------------------------
@@ -122,103 +118,7 @@ def test_any_beta_composes_to_itself(number):
     assert compose([f"beta={number!r}"])["beta"]["value"] == number
 
 
-# --- types and ranges -----------------------------------------------------------------------------------------
-
-
-def validated(key: str, value: Any) -> Any:
-    """The value as ``validate`` leaves it, in a config of nothing else."""
-    config = value
-    for part in reversed(key.split(".")):
-        config = {part: config}
-    node = validate(config)
-    for part in key.split("."):
-        node = node[part]
-    return node
-
-
-def below(rule, limit: float) -> float:
-    return limit - 1 if rule.type is int else math.nextafter(limit, -math.inf)
-
-
-def over(rule, limit: float) -> float:
-    return limit + 1 if rule.type is int else math.nextafter(limit, math.inf)
-
-
-def accepted(rule) -> Iterator[Any]:
-    """Values on the edge of what a rule takes."""
-    if rule.type in (int, float):
-        lowest = over(rule, rule.above) if math.isfinite(rule.above) else rule.minimum
-        assert math.isfinite(lowest), "a rule for numbers has a smallest one"
-        yield lowest
-        yield rule.type(rule.maximum if math.isfinite(rule.maximum) else 10**6)
-    yield from {bool: [True, False], str: rule.choices or ["x", ""], dict: [{}]}.get(rule.type, [])
-    yield from [None] * rule.optional
-
-
-def rejected(rule) -> Iterator[Any]:
-    """Values just beyond, and of other types."""
-    if rule.type in (int, float):
-        yield from (math.nan, math.inf, -math.inf, True, False, "1", [1], {})
-        yield 1.5 if rule.type is int else 10**400
-        yield rule.above if math.isfinite(rule.above) else below(rule, rule.minimum)
-        yield from [over(rule, rule.maximum)] if math.isfinite(rule.maximum) else []
-    yield from {bool: [0, 1, "true"], str: [3, True, ["x"]], dict: [3, [], "x"]}.get(rule.type, [])
-    yield from ["other"] * bool(rule.choices)
-    yield from [None] * (not rule.optional)
-
-
-@pytest.mark.parametrize("key", RULES)
-def test_every_rule_accepts_its_bounds(key):
-    for value in accepted(RULES[key]):
-        result = validated(key, value)
-        assert result == value
-        assert type(result) in (RULES[key].type, type(None))
-
-
-@pytest.mark.parametrize("key", RULES)
-def test_every_rule_refuses_what_is_beyond(key):
-    for value in rejected(RULES[key]):
-        with pytest.raises(ConfigError) as caught:
-            validated(key, copy.deepcopy(value))
-        assert caught.value.subject == key
-        assert repr(value) in caught.value.problem
-        assert str(RULES[key]) in caught.value.way_out
-
-
-def test_whole_floats_are_whole_numbers():
-    for key, rule in RULES.items():
-        if rule.type is int:
-            assert repr(validated(key, 7.0)) == "7"
-        if rule.type is float:
-            assert repr(validated(key, 1)) == "1.0"
-
-
-def test_rules_describe_themselves():
-    described = {
-        "seed": "a whole number >= 0",
-        "beta.fraction": "a finite number >= 0 and <= 1",
-        "optimizer.lr": "a finite number > 0",
-        "threads": "a whole number >= 1 and <= 4096 or null",
-        "checkpoint": "one of best, last",
-    }
-    assert {key: str(RULES[key]) for key in described} == described
-
-
-@pytest.mark.parametrize(
-    ("extra", "subject"),
-    [
-        ({"scheduler": {"gamma": math.nan}}, "scheduler.gamma"),
-        ({"scheduler": {"milestones": [1, -math.inf]}}, "scheduler.milestones.1"),
-        ({"new": object()}, "new"),
-        ({"new": {"deep": {1: 2}}}, "new.deep"),
-        ({1: 2}, "config"),
-    ],
-)
-def test_what_json_cannot_hold_is_refused_anywhere(extra, subject):
-    """Rules or no rules: the run's identity is a digest of JSON."""
-    with pytest.raises(ConfigError) as caught:
-        validate(compose() | extra)
-    assert caught.value.subject == subject
+# --- identity -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -239,8 +139,6 @@ def test_two_ways_to_say_it_are_one_run(one, other):
     assert config_sha256(ours) == config_sha256(theirs)
     assert run_name(ours) == run_name(theirs)
 
-
-# --- identity -------------------------------------------------------------------------------------------------
 
 # whatever else there is changes a trained bit: to leave a key out of a run's identity takes a line here
 NAMELESS = {
@@ -380,7 +278,7 @@ REFUSED = {
     "a functional": {"_target_": "torch.nn.functional.relu", "input": 1},
     "a method": {"_target_": "fmvae.models.BaseVAE.encode"},
     "a module": {"_target_": "fmvae.models"},
-    "an instance": {"_target_": "fmvae.config.RULES"},
+    "an instance": {"_target_": "fmvae.rules.RULES"},
     # no class at all
     "nothing": {"_target_": "fmvae.models.Nope"},
     "no module": {"_target_": "fmvae.nope.Nope"},

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fmvae.rng import ROLES, Role, seeded_init, stream, stream_seed
+from fmvae.rng import ROLES, Role, seeded, seeded_init, stream, stream_seed
 
 
 def draws(seed: int, role: Role, epoch: int = 0) -> torch.Tensor:
@@ -18,13 +18,18 @@ def draws(seed: int, role: Role, epoch: int = 0) -> torch.Tensor:
 
 
 def test_the_roles_are_those_of_the_design():
-    assert set(ROLES) == {"init", "split", "shuffle", "noise", "evaluation", "sampling"}
+    assert set(ROLES) == {"init", "split", "shuffle", "noise", "augmentation", "evaluation", "sampling"}
     assert get_args(Role) == ROLES
 
 
 @pytest.mark.parametrize(
     ("seed", "role", "epoch", "expected"),
-    [(0, "init", 0, 3546334589), (0, "split", 0, 275006070), (42, "shuffle", 7, 4138308546)],
+    [
+        (0, "init", 0, 3546334589),
+        (0, "split", 0, 275006070),
+        (42, "shuffle", 7, 4138308546),
+        (0, "augmentation", 1, 2930555814),
+    ],
 )
 def test_stream_seeds_are_pinned(seed, role, epoch, expected):
     """A change here changes every number of every run: it needs a reason, and new reference results."""
@@ -75,7 +80,7 @@ def test_high_bits_of_a_seed_would_be_lost_on_the_cpu():
 
 def test_an_unknown_role_is_an_error_that_lists_the_roles():
     role: Any = "dropout"
-    with pytest.raises(ValueError, match=r"'dropout'.*init, split, shuffle, noise, evaluation, sampling"):
+    with pytest.raises(ValueError, match=r"'dropout'.*init, split, shuffle, noise, augmentation, evaluation"):
         stream(0, role)
 
 
@@ -129,3 +134,36 @@ def test_seeded_init_draws_from_the_init_stream():
     with seeded_init(5):
         inside = torch.randn(8)
     assert torch.equal(inside, draws(5, "init"))
+
+
+# --- the global generator, for what takes no other ------------------------------------------------------------
+
+
+def test_seeded_gives_the_global_generator_the_stream_of_its_role_and_epoch():
+    keys: list[tuple[int, Role, int]] = [(5, "augmentation", 3), (5, "augmentation", 4), (6, "noise", 3)]
+    for key in keys:
+        with seeded(*key):
+            inside = torch.randn(8)
+        assert torch.equal(inside, draws(*key))
+
+
+def test_seeded_gives_the_global_generator_back_after_an_error_too():
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="negative dimension"), seeded(0, "augmentation", 1):
+        nn.Sequential(nn.Linear(3, 3), nn.Linear(-1, 3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeded_can_be_entered_within_itself():
+    with seeded(0, "augmentation", 1):
+        first = torch.randn(4)
+        with seeded(0, "init"):
+            torch.randn(100)
+        second = torch.randn(4)
+    assert torch.equal(torch.cat([first, second]), draws(0, "augmentation", 1))
+
+
+def test_seeded_knows_the_roles_too():
+    role: Any = "dropout"
+    with pytest.raises(ValueError, match="'dropout'"), seeded(0, role):
+        pass

@@ -1,72 +1,221 @@
 """All measures of one model on the test split, as ``(name, value)`` for the caller to record."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fmvae import rng
-from fmvae.data import FashionMNISTManager
+from fmvae.data import FashionMNISTManager, Split
 from fmvae.errors import ConfigError
-from fmvae.evaluation.features import generated_images, pixel_features, real_images, reconstructed_images
-from fmvae.evaluation.frechet import FeatureStatistics, frechet_distance
-from fmvae.evaluation.likelihood import measure_elbo
-from fmvae.models import VAE
+from fmvae.evaluation.accuracy import accuracy_block
+from fmvae.evaluation.cache import real_features
+from fmvae.evaluation.distances import fid_block
+from fmvae.evaluation.features import (
+    Features,
+    FeatureSet,
+    Pixels,
+    ResNetFeatures,
+    generated_images,
+    reconstructed_images,
+    resnet_identity,
+)
+from fmvae.evaluation.frechet import MIN_RELIABLE
+from fmvae.evaluation.latent import latent_measures
+from fmvae.evaluation.likelihood import importance_weighted_bound, measure_elbo
+from fmvae.models import VAE, encode_split
+from fmvae.models.resnet import SHIPPED, load_classifier
 from fmvae.objectives import Objective
 
+FID_IMAGES = 10_000  # on each side unless told: what published numbers use
+PROBE_IMAGES = 10_000  # training images that the linear probe is fit on
+PER_CLASS = 500  # generated images of each class for the accuracy of a conditional model
 
-@torch.inference_mode()
-def evaluate(
-    model: VAE, objective: Objective, data: FashionMNISTManager, *, seed: int, fid_images: int = 10_000
-) -> Iterator[tuple[str, Any]]:
-    """Measure a trained model on the test split; the same model gives the same numbers whenever it is asked.
+
+class Evaluator:
+    """Measures a trained model on the test split; the same model gives the same numbers whenever it is asked.
+
+    Making one checks the settings and computes nothing. Of small data, what needs thousands of images is measured
+    only if its number is given.
 
     Args:
         seed: the run's seed; posterior and prior draws come from its streams.
-        fid_images: images on each side of the Fréchet distances; 0 leaves them out.
+        settings: the config group ``evaluation``.
 
-    Yields:
-        ``("test", terms)``: see ``measure_elbo``, with ``num_images``.
-        ``("fid", {"pixels": block})``: see ``pixel_fid``.
+    Raises:
+        ConfigError: a request that does not fit the model or the data.
+        RunError: the extractor's weights are missing, damaged or of another network.
     """
-    model.eval()
-    noise = rng.stream(seed, "evaluation", device=data.device)
-    terms = measure_elbo(model, objective, data.test, noise, at_mean=True)
-    yield "test", {"num_images": len(data.test), **terms}
-    if fid_images:
-        yield "fid", {"pixels": pixel_fid(model, objective, data, seed=seed, num_images=fid_images)}
 
+    def __init__(
+        self,
+        model: VAE,
+        objective: Objective,
+        data: FashionMNISTManager,
+        *,
+        seed: int,
+        settings: Mapping[str, Any],
+    ):
+        self.model, self.objective, self.data, self.seed, self.settings = model, objective, data, seed, settings
+        self.cache = Path(settings["cache"]) if settings["cache"] else None
+        self.num_images = {name: self._fid_images(name) for name in settings["fid"]["features"]}
+        asked = settings["accuracy"]["num_per_class"]
+        if asked and not model.conditional:
+            raise ConfigError(
+                "evaluation.accuracy.num_per_class",
+                f"{asked} images of each class asked of {type(model).__name__}, which takes no labels",
+                "leave it null, or evaluate a conditional model",
+            )
+        usual = PER_CLASS if len(data.test) >= MIN_RELIABLE else 0
+        self.num_per_class = (usual if asked is None else asked) if model.conditional else 0
+        if weights := settings["extractor"]["weights"]:
+            load_classifier(weights, data.num_classes)  # better refused now than after training
 
-def pixel_fid(
-    model: VAE, objective: Objective, data: FashionMNISTManager, *, seed: int, num_images: int
-) -> dict[str, Any]:
-    """Fréchet distances to the test images, in the 784 pixel values.
+    def _fid_images(self, features: str) -> int:
+        """How many images a distance in these features compares; 0 leaves it out."""
+        key, asked = "evaluation.fid.num_images", self.settings["fid"]["num_images"]
+        dim = {"resnet18": 512, "pixels": math.prod(self.model.image_shape)}.get(features)
+        if dim is None:
+            raise ConfigError(
+                "evaluation.fid.features", f"no features {features!r}", "choose from resnet18, pixels"
+            )
+        # the floor takes as many training images
+        available, smaller = min((len(split), split.name) for split in (self.data.test, self.data.train))
+        if asked is None:
+            return min(FID_IMAGES, available) if available >= MIN_RELIABLE else 0
+        if asked > available:
+            raise ConfigError(
+                key,
+                f"{asked} images asked, but the {smaller} split holds {available}",
+                f"give {available} or fewer, or 0 to leave FID out",
+            )
+        if 0 < asked <= dim:
+            raise ConfigError(
+                key,
+                f"{asked} images cannot give a covariance of {dim}-dimensional features ({features})",
+                f"use more than {dim}, at best {FID_IMAGES}, or 0 to leave FID out",
+            )
+        return asked
 
-    Returns:
-        ``generation`` (decoder means of prior draws, labels in the proportions of the test split),
-        ``reconstruction`` (of the test images themselves), ``floor`` (training images against test images: what a
-        perfect model would score), the number of images on each side, and what they were compared with.
-    """
-    smaller = min(data.test, data.train, key=len)  # the floor takes as many training images
-    if num_images > len(smaller):
-        raise ConfigError(
-            "evaluation.fid.num_images",
-            f"{num_images} images asked, but the {smaller.name} split holds {len(smaller)}",
-            f"give {len(smaller)} or fewer, or 0 to leave FID out",
+    # --- what is measured ---------------------------------------------------------------------------------
+
+    def plan(self) -> dict[str, tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
+        """Each measure's name, with all settings that its value depends on, and how to compute it."""
+        iwae, fid = self.settings["iwae"], self.settings["fid"]
+        plan: dict[str, Any] = {"test": ({}, self._elbo)}
+        if iwae["num_samples"]:
+            plan["iwae"] = (dict(iwae), self._iwae)
+        if self.settings["latent"]:
+            plan["latent"] = ({"num_train": min(PROBE_IMAGES, len(self.data.train))}, self._latent)
+        for name, num in self.num_images.items():
+            if num:
+                settings = {"num_images": num, "num_neighbours": fid["num_neighbours"], **self._identity(name)}
+                plan[f"fid/{name}"] = (settings, lambda name=name: self._fid(name))
+        if self.num_per_class:
+            settings = {"num_per_class": self.num_per_class, **self._identity("resnet18")}
+            plan["accuracy"] = (settings, self._accuracy)
+        return plan
+
+    def measure(self, stored: Mapping[str, Any] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each measure of the plan as ``(name, block)``.
+
+        A block holds ``settings`` beside its values. One that is in ``stored`` with the same settings is not
+        computed again; the caller knows that it is of the same model and data.
+        """
+        stored = stored or {}
+        for name, (settings, compute) in self.plan().items():
+            known = stored.get(name)
+            if isinstance(known, Mapping) and known.get("settings") == settings:
+                yield name, dict(known)
+            else:
+                self.model.eval()
+                with torch.inference_mode():
+                    yield name, {**compute(), "settings": settings}
+
+    def _elbo(self) -> dict[str, Any]:
+        noise = rng.stream(self.seed, "evaluation", device=self.data.device)
+        terms = measure_elbo(self.model, self.objective, self.data.test, noise, at_mean=True)
+        return {"num_images": len(self.data.test), **terms}
+
+    def _iwae(self) -> dict[str, Any]:
+        num_samples = self.settings["iwae"]["num_samples"]
+        num_images = min(self.settings["iwae"]["num_images"], len(self.data.test))
+        noise = rng.stream(self.seed, "evaluation", device=self.data.device)
+        bound = importance_weighted_bound(
+            self.model, self.objective, self.data.test, noise, num_samples=num_samples, num_images=num_images
         )
-    likelihood = objective.likelihood
-    draws = rng.stream(seed, "sampling", device=data.device)
-    # training images in a fixed random order: as stored, a sorted file would give the floor a few classes only
-    order = torch.randperm(len(data.train), generator=rng.stream(0, "evaluation"))[:num_images]
-    train = type(data.train)("train", data.train.images[order], data.train.labels[order])
-    real = FeatureStatistics.of(pixel_features(real_images(data.test, num_images)))
-    compared = {
-        "generation": generated_images(model, likelihood, data.test.labels[:num_images], draws),
-        "reconstruction": reconstructed_images(model, likelihood, data.test, num_images),
-        "floor": real_images(train, num_images),
-    }
-    distances = {
-        name: frechet_distance(real, FeatureStatistics.of(pixel_features(images)))
-        for name, images in compared.items()
-    }
-    return {**distances, "num_images": num_images, "reference": "test", "features": "pixels in [0, 1]"}
+        return {f"iwae_{num_samples}": bound, "num_images": num_images}
+
+    def _latent(self) -> dict[str, Any]:
+        order = self._random_train()[:PROBE_IMAGES]
+        train = Split("train", self.data.train.images[order], self.data.train.labels[order])
+        return latent_measures(
+            encode_split(self.model, train), encode_split(self.model, self.data.test), self.data.num_classes
+        )
+
+    def _fid(self, name: str) -> dict[str, Any]:
+        features, num, likelihood = self._feature_set(name), self.num_images[name], self.objective.likelihood
+        labels = self.data.test.labels[:num]
+        generated = self._generated(labels)
+        reconstructed = reconstructed_images(self.model, likelihood, self.data.test, num)
+        order = self._random_train()[:num]
+        train = Split("train", self.data.train.images[order], self.data.train.labels[order])
+        by_class = self.model.conditional
+        return fid_block(
+            real=real_features(self.cache, self.data.test, num, features).features,
+            train=real_features(self.cache, train, num, features).features,
+            generated=features(generated, "generated images", num).features,
+            reconstructed=features(reconstructed, "reconstructions", num).features,
+            labels=(labels.cpu().numpy(), train.labels.cpu().numpy()) if by_class else None,
+            class_names=self.data.class_names,
+            num_neighbours=self.settings["fid"]["num_neighbours"],
+        )
+
+    def _accuracy(self) -> dict[str, Any]:
+        features, test, num_classes = self._feature_set("resnet18"), self.data.test, self.data.num_classes
+        asked = torch.arange(num_classes, device=self.data.device).repeat_interleave(self.num_per_class)
+        made = features(self._generated(asked, part=1), "generated images of each class", len(asked))
+        real: Features = real_features(self.cache, test, len(test), features)
+        assert made.logits is not None
+        assert real.logits is not None
+        return accuracy_block(
+            asked.cpu().numpy(), made.logits, test.labels.cpu().numpy(), real.logits, self.data.class_names
+        )
+
+    def _generated(self, labels: Tensor, part: int = 0) -> Iterator[Tensor]:
+        draws = rng.stream(self.seed, "sampling", part, device=self.data.device)
+        return generated_images(self.model, self.objective.likelihood, labels, draws)
+
+    def _random_train(self) -> Tensor:
+        """Training images in a fixed random order: as stored, a sorted file would give a few classes only."""
+        order = torch.randperm(len(self.data.train), generator=rng.stream(0, "evaluation"))
+        return order.to(self.data.device)
+
+    # --- features -----------------------------------------------------------------------------------------
+
+    def _feature_set(self, name: str) -> FeatureSet:
+        return self._resnet if name == "resnet18" else Pixels()
+
+    @cached_property
+    def _resnet(self) -> ResNetFeatures:
+        extractor = self.settings["extractor"]
+        return ResNetFeatures(
+            extractor["weights"], self.data.num_classes, extractor["precision"], self.data.device
+        )
+
+    def _identity(self, name: str) -> dict[str, Any]:
+        """As the feature set's own, without loading a network."""
+        return dict(Pixels.identity) if name == "pixels" else self._resnet_identity
+
+    @cached_property
+    def _resnet_identity(self) -> dict[str, Any]:
+        extractor = self.settings["extractor"]
+        content = Path(extractor["weights"] or SHIPPED).read_bytes()
+        return resnet_identity(hashlib.sha256(content).hexdigest(), extractor["precision"])

@@ -1,16 +1,31 @@
 """Images as feature vectors, real and generated alike."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmvae.data import Split
 from fmvae.evaluation.likelihood import EVALUATION_BATCH
-from fmvae.models import VAE
+from fmvae.models import VAE, FashionResNet18
+from fmvae.models.resnet import load_classifier
 from fmvae.objectives import Likelihood
+
+Precision = Literal["fp32", "bf16"]
+EXTRACTION_BATCH = 100  # images; larger ones leave a processor's caches and are slower there
+log = logging.getLogger("fmvae")
+
+
+# --- images -------------------------------------------------------------------------------------------------
 
 
 def real_images(split: Split, num: int) -> Iterator[Tensor]:
@@ -37,6 +52,118 @@ def generated_images(
         yield likelihood.mean(model.sample(len(chunk), chunk, generator=generator))
 
 
-def pixel_features(batches: Iterator[Tensor]) -> NDArray[np.float64]:
-    """Images as they are, flattened: (N, C*H*W), in [0, 1]."""
-    return np.concatenate([batch.flatten(1).cpu().double().numpy() for batch in batches])
+# --- features -----------------------------------------------------------------------------------------------
+
+
+class Features(NamedTuple):
+    """Features (N, D), and the classifier's logits (N, num_classes) where a classifier made them."""
+
+    features: NDArray[np.floating]
+    logits: NDArray[np.floating] | None = None
+
+
+class FeatureSet(Protocol):
+    """A way to make features of images.
+
+    Attributes:
+        name: as in ``evaluation.fid.features``.
+        identity: JSON values that change whenever the features of an image could.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+
+    def __call__(self, batches: Iterable[Tensor], what: str = "", num: int = 0) -> Features:
+        """The features of batches (B, C, H, W) in [0, 1].
+
+        Args:
+            what: names the images, for the progress report.
+            num: how many they are.
+        """
+        ...
+
+
+class Pixels:
+    """Images as they are, flattened: (N, C*H*W), in [0, 1], float64."""
+
+    name = "pixels"
+    identity: Mapping[str, Any] = {"features": "pixels in [0, 1]"}
+
+    def __call__(self, batches: Iterable[Tensor], what: str = "", num: int = 0) -> Features:
+        return Features(np.concatenate([batch.flatten(1).cpu().double().numpy() for batch in batches]))
+
+
+class ResNetFeatures:
+    """What FashionResNet18 pools before its last layer: (N, 512), float32, with the logits.
+
+    Args:
+        weights: a file (see ``load_classifier``); None means the shipped ones.
+        num_classes: what the data have.
+        precision: ``bf16`` computes convolutions in bfloat16: faster on some machines, nearly the same distances.
+        device: where to compute.
+
+    Raises:
+        RunError: the weights are missing, damaged or of another network.
+    """
+
+    name = "resnet18"
+
+    def __init__(self, weights: str | Path | None, num_classes: int, precision: Precision, device: torch.device):
+        loaded = load_classifier(weights, num_classes)
+        self.network = fold_batch_norm(loaded.model).to(device)
+        self.precision = precision
+        self.identity: Mapping[str, Any] = resnet_identity(loaded.sha256, precision)
+
+    @torch.inference_mode()
+    def __call__(self, batches: Iterable[Tensor], what: str = "", num: int = 0) -> Features:
+        device = self.network.mean.device
+        start, parts = time.perf_counter(), []
+        # cuDNN would round float32 to TF32 otherwise
+        with torch.backends.cudnn.flags(allow_tf32=False), _bar(f"features of {what}", num) as bar:
+            for batch in batches:
+                for x in batch.split(EXTRACTION_BATCH):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                        output = self.network(x.to(device))
+                    parts.append((output.features.float().cpu(), output.logits.float().cpu()))
+                    bar.update(len(x))
+        log.info("  resnet18 features of %s: %s images, %.0f s", what, f"{num:,}", time.perf_counter() - start)
+        features, logits = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+        return Features(features, logits)
+
+
+def resnet_identity(weights_sha256: str, precision: Precision) -> dict[str, Any]:
+    """What distinguishes one set of ResNet features from another."""
+    return {
+        "features": "FashionResNet18, pooled (512)",
+        "extractor_sha256": weights_sha256,
+        "preprocessing": "[0, 1], normalised by the network",
+        "precision": precision,
+    }
+
+
+def fold_batch_norm(model: FashionResNet18) -> FashionResNet18:
+    """The same network in evaluation, each batch norm merged into the convolution before it. Changes ``model``."""
+    fuse = torch.nn.utils.fusion.fuse_conv_bn_eval
+    net = model.eval().backbone
+    net.conv1, net.bn1 = fuse(net.conv1, net.bn1), nn.Identity()
+    for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+        for block in stage:
+            block.conv1, block.bn1 = fuse(block.conv1, block.bn1), nn.Identity()
+            block.conv2, block.bn2 = fuse(block.conv2, block.bn2), nn.Identity()
+            if block.downsample is not None:
+                block.downsample = fuse(*block.downsample)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _bar(what: str, num: int):
+    from tqdm import tqdm
+
+    return tqdm(
+        total=num,
+        desc=what,
+        unit="image",
+        leave=False,
+        file=sys.stderr,
+        dynamic_ncols=True,
+        disable=not sys.stderr.isatty(),
+    )

@@ -6,14 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from fmvae import rng
-from fmvae.config import build
+from fmvae.config import build, semantic
 from fmvae.data import FashionMNISTManager
+from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.experiments.experiment import Experiment, optimization
 from fmvae.models import FashionResNet18
-from fmvae.runs import Recorder, RunDirectory
-from fmvae.training import ClassifierTrainer
+from fmvae.models.resnet import save_classifier
+from fmvae.runs import Recorder, RunDirectory, config_sha256, load_checkpoint
+from fmvae.runs.checkpoint import load_model
+from fmvae.runs.files import write_record
+from fmvae.runs.provenance import provenance
+from fmvae.training import ClassifierTrainer, classify
+from fmvae.visualization import classifier_curves, confusion_matrix
+
+WEIGHTS = "fashion_resnet18.safetensors"
+CARD = "fashion_resnet18.json"
 
 
 class ClassifierExperiment(Experiment):
@@ -26,12 +36,12 @@ class ClassifierExperiment(Experiment):
         data = build(config["data"], "data", FashionMNISTManager, device=device)
         with rng.seeded_init(config["seed"]):
             model = build(config["model"], "model", FashionResNet18)
-        model = model.to(device)
-        optimizer, _ = optimization(config, model)
+        self.model, self.data = model.to(device), data
+        optimizer, _ = optimization(config, self.model)
         own = ("label_smoothing", "warmup", "shift", "flip", "sides", "prune", "precision")
         shared = ("epochs", "validate_every", "patience", "max_grad_norm")
         settings = {name: config["trainer"][name] for name in (*shared, *own)}
-        self.trainer = ClassifierTrainer(model, data, optimizer, seed=config["seed"], **settings)
+        self.trainer = ClassifierTrainer(self.model, data, optimizer, seed=config["seed"], **settings)
         self.hparams = {
             "model": config["model"]["_name_"],
             "epochs": config["trainer"]["epochs"],
@@ -41,8 +51,52 @@ class ClassifierExperiment(Experiment):
         }
 
     def measure(self, run: RunDirectory, recorder: Recorder) -> dict[str, float]:
-        raise NotImplementedError
+        """Test the best weights as they are shipped, rounded to float16, and write them with their card."""
+        checkpoint = load_checkpoint(run.best)
+        sha256 = config_sha256(semantic(self.config))
+        run.check_owner(run.best, checkpoint, sha256)
+        model, data = self.model, self.data
+        rounded = {k: t.half().float() if t.is_floating_point() else t for k, t in checkpoint.tensors.items()}
+        load_model(model, rounded)
+        logits = classify(model, data.test)
+        counts = confusion(data.test.labels.cpu().numpy(), logits.cpu().numpy())
+        test = accuracies(counts, data.class_names)
+        loss = F.cross_entropy(logits.double(), data.test.labels).item()
+        epoch = checkpoint.meta["epoch"]
+        card = {
+            "run": run.path.name,
+            "config_sha256": sha256,
+            "config": checkpoint.meta["config"],
+            "checkpoint": {"which": "best", "epoch": epoch, "sha256": checkpoint.sha256},
+            "validation": checkpoint.meta["history"][epoch - 1],
+            "test": {"loss": loss, "accuracy": test.pop("overall"), **test},
+            "provenance": {
+                "training": checkpoint.meta["provenance"],
+                "evaluation": provenance(data.device),
+                "data_sha256": data.sha256,
+            },
+        }
+        file_sha256 = save_classifier(run.path / WEIGHTS, model, card)
+        write_record(run.path / CARD, {"file": WEIGHTS, "sha256": file_sha256, **card})
+        title = f"{run.path.name}, epoch {epoch}: test accuracy {card['test']['accuracy']:.2%}"
+        recorder.figure("confusion", confusion_matrix(counts, data.class_names, title), epoch)
+        recorder.figure("training_curves", classifier_curves(checkpoint.meta["history"]), epoch)
+        write_record(run.results, card)
+        return {"test/loss": loss, "test/accuracy": card["test"]["accuracy"]}
 
     @staticmethod
     def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
-        raise NotImplementedError
+        test = results["test"]
+        lines = [
+            "",
+            f"{run.path.name}: best checkpoint, epoch {results['checkpoint']['epoch']}, rounded to float16",
+            "",
+            f"  test accuracy {test['accuracy']:.2%} of {test['num_images']:,} images, loss {test['loss']:.4f}",
+            *(f"    {name:<16}{share:>8.1%}" for name, share in test["per_class"].items()),
+            "",
+            f"  weights      {run}/{WEIGHTS}",
+            f"  card         {run}/{CARD}",
+            f"  figures      {run}/figures/",
+            "",
+        ]
+        return "\n".join(lines)

@@ -9,8 +9,9 @@ import torch
 
 from fmvae.assembly import assemble
 from fmvae.experiments.experiment import Experiment, optimization
-from fmvae.measurement import describe, measure
+from fmvae.measurement import flat_scalars, measure
 from fmvae.runs import Recorder, RunDirectory
+from fmvae.summary import describe
 from fmvae.training import ConditionalVAETrainer, VAETrainer
 from fmvae.visualization import FigureObserver
 
@@ -53,21 +54,7 @@ class VAEExperiment(Experiment):
         return [FigureObserver(self.parts.visualizer, self.parts.data, recorder, self.config["figures"])]
 
     def measure(self, run: RunDirectory, recorder: Recorder) -> dict[str, float]:
-        def show(name, figure):
-            recorder.figure(name, figure, self.trainer.epoch)
-
-        return flat_scalars(measure(run, self.config, self.parts, "best", show))
+        results, _ = measure(run, self.config, self.parts, "best", recorder.album, draw=True)
+        return flat_scalars(results)
 
     describe = staticmethod(describe)
-
-
-def flat_scalars(results: Mapping[str, Any]) -> dict[str, float]:
-    """The final numbers as ``test/<measure>`` and ``fid/<features>/<what>``."""
-    test = {f"test/{name}": value for name, value in results["test"].items() if isinstance(value, float)}
-    fid = results.get("fid", {})
-    return test | {
-        f"fid/{features}/{name}": value
-        for features, block in fid.items()
-        for name, value in block.items()
-        if isinstance(value, float)
-    }

@@ -4,6 +4,7 @@ from fmvae.models.base import BaseVAE
 from fmvae.models.beta import BetaVAE
 from fmvae.models.conditional import ConditionalVAE
 from fmvae.models.conv import ConvVAE
+from fmvae.models.posterior import Posteriors, encode_split
 from fmvae.models.resnet import ClassifierOutput, FashionResNet18
 from fmvae.models.vae import VAE, VAEOutput
 
@@ -15,5 +16,7 @@ __all__ = [
     "ConditionalVAE",
     "ConvVAE",
     "FashionResNet18",
+    "Posteriors",
     "VAEOutput",
+    "encode_split",
 ]

@@ -1,9 +1,22 @@
-"""The classifier whose features and labels the measures use."""
+"""The classifier whose features and labels the measures use, and its weights on disk."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from fmvae.errors import FmvaeError, RunError
+from fmvae.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+
+SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "fashion_resnet18.safetensors"
+WAY_OUT = "name weights of FashionResNet18 (see its class for the layout), or leave the key out for those shipped"
 
 
 class ClassifierOutput(NamedTuple):
@@ -16,26 +29,30 @@ class ClassifierOutput(NamedTuple):
 class FashionResNet18(nn.Module):
     """ResNet-18 (He et al. 2016) for small grey images: a 3x3 stem without stride and without max pooling.
 
-    Takes images (B, 1, H, W) in [0, 1] and normalises them itself.
+    Takes images (B, 1, H, W) in [0, 1] and normalises them itself. Its state holds ``backbone.*`` (as torchvision
+    names them), ``head.weight`` (num_classes, 512), ``head.bias``, and the scalars ``mean`` and ``std`` of the
+    pixels it was trained on.
 
     Args:
         num_classes: number of classes.
     """
 
     num_features = 512
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, num_classes: int = 10):
         super().__init__()
         from torchvision.models import resnet18  # slow to import, and no VAE needs it
 
         # residual branches that start as nothing: the network learns faster (Goyal et al. 2017, sec. 5.1)
-        self.backbone = resnet18(zero_init_residual=True)
+        self.backbone: Any = resnet18(zero_init_residual=True)
         self.backbone.conv1 = nn.Conv2d(1, 64, 3, 1, 1, bias=False)
         nn.init.kaiming_normal_(self.backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.backbone.maxpool = nn.Identity()
         self.backbone.fc = nn.Identity()
         self.head = nn.Linear(self.num_features, num_classes)
-        self.register_buffer("mean", torch.zeros(()))  # of the pixels it was trained on
+        self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
     def forward(self, x: Tensor) -> ClassifierOutput:
@@ -47,3 +64,91 @@ class FashionResNet18(nn.Module):
         x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
         features = net.avgpool(x).flatten(1)
         return ClassifierOutput(self.head(features), features)
+
+    @classmethod
+    def pretrained(cls) -> FashionResNet18:
+        """The network with the weights shipped with fmvae, in evaluation mode."""
+        return load_classifier(None).model
+
+
+class LoadedClassifier(NamedTuple):
+    """A classifier in evaluation mode, the SHA-256 of the file it came from, and what the file says of itself."""
+
+    model: FashionResNet18
+    sha256: str
+    card: dict[str, Any]
+
+
+def save_classifier(path: Path, model: FashionResNet18, card: Mapping[str, Any]) -> str:
+    """Write weights as they are shipped, rounded to float16; returns the SHA-256 of the file."""
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    save_checkpoint(path, {k: t.half() if t.is_floating_point() else t for k, t in state.items()}, card)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_classifier(weights: str | Path | None, num_classes: int | None = None) -> LoadedClassifier:
+    """Read a FashionResNet18, executing nothing that is in the file.
+
+    Args:
+        weights: a ``.safetensors`` file of ours (as shipped, or a checkpoint of a classifier's run), or a foreign
+            ``.pt`` or ``.pth`` file ``{"model_state_dict", "mean", "std"}``; None means the shipped ones.
+        num_classes: what the data have; None takes any.
+
+    Raises:
+        RunError: the file is missing, damaged, or not such a network; nothing has been executed.
+    """
+    path = Path(weights) if weights is not None else SHIPPED
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise RunError(path, f"cannot be read ({getattr(error, 'strerror', error)})", WAY_OUT) from None
+    if path.suffix in (".pt", ".pth"):
+        state, card = _foreign(path, content)
+    elif path.suffix == ".safetensors":
+        try:
+            tensors, card, _ = load_checkpoint(path)
+        except RunError as error:
+            raise RunError(path, error.problem, WAY_OUT) from None
+        state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    else:
+        raise RunError(path, f"weights in an unknown kind of file {path.suffix!r}", WAY_OUT)
+    return LoadedClassifier(_rebuilt(path, state, num_classes), hashlib.sha256(content).hexdigest(), card)
+
+
+def _foreign(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state in someone's ``torch.save``: the one place that reads pickles, tensors and containers alone."""
+    try:
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state = dict(saved["model_state_dict"])
+        state |= {name: torch.as_tensor(saved[name], dtype=torch.float32).reshape(()) for name in ("mean", "std")}
+    except pickle.UnpicklingError:
+        problem = "holds more than tensors, or is damaged; it was not executed"
+    except Exception as error:  # what unpickling damaged bytes raises has no end: struct.error, OverflowError, ...
+        problem = f"not a file of {{model_state_dict, mean, std}} ({type(error).__name__}: {error})"
+    else:
+        return state, {"layout": "model_state_dict, mean, std"}
+    raise RunError(path, problem.partition("\n")[0], WAY_OUT)
+
+
+def _rebuilt(path: Path, state: Mapping[str, Tensor], num_classes: int | None) -> FashionResNet18:
+    head = state.get("head.weight")
+    # a view into few numbers can claim any shape, and the network made for it would take all memory
+    if not isinstance(head, Tensor) or head.ndim != 2 or not head.numel() or not head.is_contiguous():
+        raise RunError(path, "no FashionResNet18: it holds no matrix head.weight", WAY_OUT)
+    if num_classes not in (None, len(head)):
+        raise RunError(path, f"a classifier of {len(head)} classes, but the data have {num_classes}", WAY_OUT)
+    with torch.device("meta"):  # no initial weights: they take longer than all the rest, and random draws
+        model = FashionResNet18(len(head))
+    model.to_empty(device="cpu")
+    counters = {k: torch.zeros_like(t) for k, t in model.state_dict().items() if k.endswith("batches_tracked")}
+    try:
+        load_model(model, {f"model.{k}": t for k, t in (counters | dict(state)).items()})
+    except FmvaeError as error:
+        raise RunError(path, error.problem, WAY_OUT) from None
+    except IndexError:  # for a scalar, load_state_dict takes the first of a vector
+        raise RunError(path, "an empty tensor where there should be a number", WAY_OUT) from None
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise RunError(path, "weights that are not finite", WAY_OUT)
+    if model.std <= 0:
+        raise RunError(path, f"a standard deviation of pixels of {model.std.item():g}", WAY_OUT)
+    return model.eval()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,51 @@ from fmvae.runs.observer import Observer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Album:
+    """Pictures as PNG files, and beside them, with numbers, in TensorBoard.
+
+    Args:
+        directory: of the files.
+        open_writer: opens the run's events when something is first shown; None shows nothing in TensorBoard.
+
+    Attributes:
+        names: of the files written so far.
+    """
+
+    def __init__(self, directory: Path, open_writer: Callable[[], SummaryWriter] | None = None):
+        self.directory, self._open_writer = directory, open_writer
+        self.names: list[str] = []
+
+    @cached_property
+    def writer(self) -> SummaryWriter | None:
+        return self._open_writer() if self._open_writer else None
+
+    def file(self, name: str, content: bytes) -> None:
+        """Save a picture that TensorBoard can't show, under its whole name."""
+        write_bytes(self.directory / name, content)
+        self.names.append(name)
+
+    def figure(self, name: str, figure: Figure, step: int, *, save: bool = True) -> None:
+        """Show a figure in TensorBoard at ``step``, and save the same pixels as ``<name>.png``."""
+        png = render(figure)
+        if save:
+            self.file(f"{name}.png", png)
+        if self.writer:
+            self.writer.add_image(f"figures/{name}", pixels(png), step, dataformats="HWC")
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """One scalar per tag at ``step`` in TensorBoard."""
+        for tag, value in values.items():
+            if self.writer:
+                self.writer.add_scalar(tag, value, step)
+
+    def close(self) -> None:
+        """End the events, if any were begun."""
+        if (writer := vars(self).get("writer")) is not None:
+            writer.close()
 
 
 class Recorder(Observer):
@@ -42,6 +89,7 @@ class Recorder(Observer):
         self.run = run
         run.path.mkdir(parents=True, exist_ok=True)
         self.writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else 0)
+        self.album = Album(run.figures, lambda: self.writer)
         # HParams written into the run's own file; `add_hparams` would make a second, ghost run
         experiment, start, self._end = hparams_summary(dict(hparams), dict.fromkeys(metrics, 0.0))
         events = self.writer.file_writer
@@ -59,8 +107,7 @@ class Recorder(Observer):
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """One scalar per ``split/quantity`` at ``step`` (the epoch)."""
-        for tag, value in values.items():
-            self.writer.add_scalar(tag, value, step)
+        self.album.scalars(values, step)
 
     def on_epoch_end(self, trainer: Any, row: Mapping[str, Any]) -> None:
         # what belongs to no split (beta, the learning rate) in a group of its own
@@ -71,10 +118,7 @@ class Recorder(Observer):
 
     def figure(self, name: str, figure: Figure, step: int, *, save: bool = True) -> None:
         """Show a figure in TensorBoard at ``step``, and save the same pixels as ``figures/<name>.png``."""
-        png = render(figure)
-        if save:
-            write_bytes(self.run.figures / f"{name}.png", png)
-        self.writer.add_image(f"figures/{name}", pixels(png), step, dataformats="HWC")
+        self.album.figure(name, figure, step, save=save)
 
     def close(self, *, complete: bool) -> None:
         """End the event file; only a complete run is marked as ended in HParams."""

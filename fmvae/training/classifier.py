@@ -68,8 +68,10 @@ class ClassifierTrainer(Trainer):
         **settings: Any,
     ):
         super().__init__(model, data, optimizer, **settings)
+        self.model: FashionResNet18 = model
         height = data.image_shape[1]
-        if not sides or sides[-1] != height or not all(8 <= side <= height for side in sides):
+        whole = all(type(side) is int for side in sides)
+        if not sides or not whole or sides[-1] != height or not all(8 <= side <= height for side in sides):
             raise ConfigError(
                 "trainer.sides", f"{list(sides)} for images of {height}", f"give 8 to {height}, {height} last"
             )

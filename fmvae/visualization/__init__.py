@@ -1,6 +1,40 @@
 """Pictures of what a model has learned, as matplotlib figures that belong to the caller."""
 
-from fmvae.visualization.figures import FigureObserver, result_figures
-from fmvae.visualization.visualizer import VAEVisualizer, training_curves
+from fmvae.visualization.classes import class_accuracy, class_samples, confusion_matrix, style_transfer
+from fmvae.visualization.curves import classifier_curves, training_curves
+from fmvae.visualization.figures import (
+    FigureObserver,
+    check_figures,
+    describe_model,
+    measure_figures,
+    result_animations,
+    result_figures,
+)
+from fmvae.visualization.interpolation import interpolations
+from fmvae.visualization.latent import kl_per_dimension, latent_scatter
+from fmvae.visualization.projector import projector_data, write_projector
+from fmvae.visualization.traversal import latent_traversal, traversal_animation
+from fmvae.visualization.visualizer import VAEVisualizer
 
-__all__ = ["FigureObserver", "VAEVisualizer", "result_figures", "training_curves"]
+__all__ = [
+    "FigureObserver",
+    "VAEVisualizer",
+    "check_figures",
+    "class_accuracy",
+    "class_samples",
+    "classifier_curves",
+    "confusion_matrix",
+    "describe_model",
+    "interpolations",
+    "kl_per_dimension",
+    "latent_scatter",
+    "latent_traversal",
+    "measure_figures",
+    "projector_data",
+    "result_animations",
+    "result_figures",
+    "style_transfer",
+    "training_curves",
+    "traversal_animation",
+    "write_projector",
+]

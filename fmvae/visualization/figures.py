@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fmvae.data import FashionMNISTManager
 from fmvae.data.split import to_float
+from fmvae.errors import ConfigError
+from fmvae.models.posterior import Posteriors
 from fmvae.runs.observer import Observer
-from fmvae.visualization.visualizer import VAEVisualizer, training_curves
+from fmvae.visualization.classes import class_accuracy, class_samples, confusion_matrix, style_transfer
+from fmvae.visualization.curves import training_curves
+from fmvae.visualization.interpolation import interpolation_pairs, interpolations
+from fmvae.visualization.latent import kl_per_dimension, latent_scatter
+from fmvae.visualization.traversal import chosen_dimensions, latent_traversal, traversal_animation
+from fmvae.visualization.visualizer import VAEVisualizer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from fmvae.runs.recorder import Recorder
+
+Drawings = dict[str, Callable[[], "Figure"]]
+OF_MEASURES = ("confusion_matrix", "class_accuracy")  # by measure_figures
+OF_CLASS = "_class_"  # latent_manifold_class_3 is one of the figures latent_manifold
+
+
+def describe_model(config: Mapping[str, Any]) -> str:
+    """A run's model in titles: its name in the config, z and beta, as ``conditional_conv, z = 32, β = 1``."""
+    schedule = config["beta"].get("_target_", "").rsplit(".", 1)[-1]
+    scheduled = f" ({schedule.lower()})" if schedule not in ("", "Constant") else ""
+    beta = f"β = {config['beta']['value']:g}{scheduled}"
+    return f"{config['model']['_name_']}, z = {config['latent_dim']['value']}, {beta}"
 
 
 class FigureObserver(Observer):
@@ -32,17 +54,29 @@ class FigureObserver(Observer):
         # the last epoch's are drawn from the best checkpoint when training has ended
         if not self.settings["every"] or trainer.epoch % self.settings["every"] or trainer.epoch == trainer.epochs:
             return
-        for name, figure in _glances(self.visualizer, self.data, self.settings):
-            self.recorder.figure(name, figure, trainer.epoch, save=False)
+        for name, draw in _glances(self.visualizer.at_epoch(trainer.epoch), self.data, self.settings).items():
+            self.recorder.figure(name, draw(), trainer.epoch, save=False)
 
 
-def _glances(
-    visualizer: VAEVisualizer, data: FashionMNISTManager, settings: Mapping[str, Any]
-) -> Iterator[tuple[str, Figure]]:
-    index = data.test.round_robin(settings["num_reconstructions"])
-    images, labels = data.test.images[index], data.test.labels[index]
-    yield "reconstructions", visualizer.show_reconstructions(to_float(images), labels)
-    yield "samples", visualizer.generate_samples(settings["num_samples"])
+def check_figures(visualizer: VAEVisualizer, data: FashionMNISTManager, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that no figure can follow, before anything is measured or drawn.
+
+    Raises:
+        ConfigError: ``only`` names a figure that does not exist or does not fit the model, or a dimension to
+            traverse does not exist.
+    """
+    chosen_dimensions(settings["traversal"]["dimensions"], visualizer.model.latent_dim)
+    names: dict[str, Any] = {**_drawings(visualizer, data, [], settings, None)}
+    if visualizer.model.conditional:
+        names |= dict.fromkeys(OF_MEASURES)
+    groups = {name.split(OF_CLASS)[0] for name in names}
+    for asked in settings["only"] or []:
+        if asked not in {*names, *groups}:
+            problem = f"{asked!r} is no figure of {visualizer.name}"
+            shortened = dict.fromkeys(
+                name.split(OF_CLASS)[0] + f"{OF_CLASS}<label>" * (OF_CLASS in name) for name in names
+            )
+            raise ConfigError("figures.only", problem, f"choose from {', '.join(shortened)}")
 
 
 def result_figures(
@@ -50,13 +84,146 @@ def result_figures(
     data: FashionMNISTManager,
     history: Sequence[Mapping[str, float]],
     settings: Mapping[str, Any],
+    posteriors: Posteriors | None = None,
 ) -> Iterator[tuple[str, Figure]]:
-    """The pictures of a finished run, with their names."""
-    yield from _glances(visualizer, data, settings)
-    if visualizer.model.latent_dim == 2:
-        labels = range(data.num_classes) if visualizer.model.conditional else [None]
+    """The pictures of a finished run that fit its model, with their names; drawn one at a time.
+
+    Args:
+        history: a row per epoch, as for :func:`training_curves`.
+        settings: the config's ``figures``. ``only`` names those to draw, null draws all; ``latent_manifold`` and
+            ``traversal`` name those of every class. ``traversal.every_class`` adds ``traversal_class_<label>``.
+        posteriors: of the test split, if known.
+
+    Raises:
+        ConfigError: as :func:`check_figures`, at the call.
+    """
+    check_figures(visualizer, data, settings)
+    drawings = _drawings(visualizer, data, history, settings, posteriors)
+    if settings["only"] is None:
+        extra = () if settings["traversal"]["every_class"] else ("traversal",)
+        wanted = [name for name in drawings if name.split(OF_CLASS)[0] not in extra]
+    else:
+        wanted = [name for name in drawings if {name, name.split(OF_CLASS)[0]} & set(settings["only"])]
+    return ((name, drawings[name]()) for name in wanted)
+
+
+def result_animations(
+    visualizer: VAEVisualizer,
+    data: FashionMNISTManager,
+    settings: Mapping[str, Any],
+    posteriors: Posteriors | None = None,
+) -> Iterator[tuple[str, bytes]]:
+    """The moving pictures of a finished run: file names and contents. None if ``gif`` is false.
+
+    Like figures they are chosen by ``only``; ``traversal_prior.gif`` goes with ``traversal_prior``.
+    """
+    check_figures(visualizer, data, settings)
+    if not settings["gif"] or (settings["only"] is not None and "traversal_prior" not in settings["only"]):
+        return
+    traversal = settings["traversal"]
+    content = traversal_animation(
+        visualizer,
+        posteriors or visualizer.posteriors(data.test),
+        label=_example_label(visualizer, data),
+        dimensions=traversal["dimensions"],
+        span=traversal["span"],
+        steps=2 * traversal["steps"] - 1,  # twice as fine as the figure, and through its values
+    )
+    yield "traversal_prior.gif", content
+
+
+def measure_figures(
+    visualizer: VAEVisualizer, measures: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Iterator[tuple[str, Figure]]:
+    """The pictures of measured numbers, with their names: ``confusion_matrix`` and ``class_accuracy``.
+
+    Args:
+        measures: by name. ``accuracy`` holds ``generated`` and ``real``, each with ``confusion`` (C, C) and
+            ``per_class`` accuracies by class name, None for a class without images; drawn if it is there.
+        settings: the config's ``figures``; if ``only`` is given, it must name a figure.
+    """
+    if "accuracy" not in measures:
+        return
+    generated, real = measures["accuracy"]["generated"], measures["accuracy"]["real"]
+    names = visualizer.class_names
+
+    def rates(side: Mapping[str, Any]) -> np.ndarray:
+        return np.array([side["per_class"][name] for name in names], dtype=float)  # None becomes NaN
+
+    def bars() -> Figure:
+        title = f"Accuracy of the classifier, by class: {visualizer.name}"
+        return class_accuracy(rates(generated), rates(real), names, title)
+
+    title = f"What a classifier sees in generated images: {visualizer.name}"
+    drawings: Drawings = {
+        "confusion_matrix": lambda: confusion_matrix(generated["confusion"], names, title, rows="asked class"),
+        "class_accuracy": bars,
+    }
+    for name, draw in drawings.items():
+        if settings["only"] is None or name in settings["only"]:
+            yield name, draw()
+
+
+def _example_label(visualizer: VAEVisualizer, data: FashionMNISTManager) -> int | None:
+    """The class of the first test image, which traversals start from; None for a model that takes none."""
+    return int(data.test.labels[0]) if visualizer.model.conditional else None
+
+
+def _glances(visualizer: VAEVisualizer, data: FashionMNISTManager, settings: Mapping[str, Any]) -> Drawings:
+    index = data.test.round_robin(settings["num_reconstructions"])
+    images, labels = data.test.images[index], data.test.labels[index]
+    return {
+        "reconstructions": lambda: visualizer.show_reconstructions(to_float(images), labels),
+        "samples": lambda: visualizer.generate_samples(settings["num_samples"]),
+    }
+
+
+def _drawings(
+    visualizer: VAEVisualizer,
+    data: FashionMNISTManager,
+    history: Sequence[Mapping[str, float]],
+    settings: Mapping[str, Any],
+    known: Posteriors | None,
+) -> Drawings:
+    """Every figure that fits the model and the data, by name, none of it drawn yet."""
+    model, test = visualizer.model, data.test
+    encoded = cache(lambda: known or visualizer.posteriors(test))
+    firsts = test.round_robin(len(data.class_names))
+    first_of = {int(test.labels[index]): int(index) for index in firsts.flip(0)}
+    drawings = _glances(visualizer, data, settings)
+    if model.latent_dim == 2:
+        labels = range(len(data.class_names)) if model.conditional else [None]
         for label in labels:
-            name = "latent_manifold" if label is None else f"latent_manifold_class_{label}"
-            yield name, visualizer.latent_manifold(settings["manifold_side"], label)
-        yield "latent_scatter", visualizer.latent_scatter(data.test)
-    yield "training_curves", training_curves(history)
+            name = "latent_manifold" if label is None else f"latent_manifold{OF_CLASS}{label}"
+            drawings[name] = partial(visualizer.latent_manifold, settings["manifold_side"], label)
+    drawings["latent_scatter"] = lambda: latent_scatter(visualizer, encoded(), test.name)
+    drawings["kl_per_dimension"] = lambda: kl_per_dimension(visualizer, encoded(), test.name)
+
+    options = {key: settings["traversal"][key] for key in ("dimensions", "span", "steps")}
+    label = _example_label(visualizer, data)
+    drawings["traversal_prior"] = lambda: latent_traversal(visualizer, encoded(), label=label, **options)
+
+    def from_image(index: int) -> Figure:
+        image, own_label = to_float(test.images[index]), int(test.labels[index])
+        return latent_traversal(visualizer, encoded(), image, own_label, **options)
+
+    drawings["traversal_posterior"] = partial(from_image, 0)
+    for own_label, index in sorted(first_of.items()):
+        drawings[f"traversal{OF_CLASS}{own_label}"] = partial(from_image, index)
+    if len(test) > 1:
+
+        def between() -> Figure:
+            first, second = (
+                (to_float(test.images[index]), test.labels[index]) for index in interpolation_pairs(test)
+            )
+            return interpolations(visualizer, first, second)
+
+        drawings["interpolations"] = between
+    if model.conditional:
+        rows = [first_of[label] for label in sorted(first_of)]
+        drawings["class_samples"] = partial(class_samples, visualizer)
+        drawings["style_transfer"] = lambda: style_transfer(
+            visualizer, to_float(test.images[rows]), test.labels[rows]
+        )
+    drawings["training_curves"] = lambda: training_curves(history)
+    return drawings

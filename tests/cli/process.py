@@ -62,7 +62,14 @@ def snapshot(folder: Path) -> dict[str, str]:
     }
 
 
-QUICK = ["evaluation=fast", "figures.manifold_side=2", "figures.num_samples=4", "figures.num_reconstructions=2"]
+QUICK = [
+    "evaluation=fast",
+    "figures.only=[reconstructions,samples,training_curves]",
+    "figures.num_samples=4",
+    "figures.num_reconstructions=2",
+    "figures.gif=false",
+    "figures.projector=0",
+]
 
 
 @dataclass(frozen=True)

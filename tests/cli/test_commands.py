@@ -99,8 +99,8 @@ def test_restart_moves_the_old_run_aside_and_trains_the_same_numbers(study, tmp_
 
 def test_a_schedule_and_its_final_value_with_fid(untrained, tmp_path):
     ours = Study(untrained.data, untrained.sha256, tmp_path / "outputs")
-    fid = "evaluation.fid.num_images=785"  # one more than there are pixels
-    stdout = succeeded(ours.train("beta=warmup", "beta.value=4", fid, cwd=tmp_path))
+    fid = ["evaluation.fid.num_images=785", "evaluation.fid.features=[pixels]"]  # one more than there are pixels
+    stdout = succeeded(ours.train("beta=warmup", "beta.value=4", *fid, cwd=tmp_path))
     config = check_run(ours.run("base-b4-z2-s0-*"))
     assert config["beta"] == {"_target_": "fmvae.objectives.Warmup", "value": 4.0, "fraction": 0.25}
     assert "FID from 785 images is biased upwards" in stdout
@@ -209,8 +209,8 @@ def test_evaluating_the_last_checkpoint_leaves_the_results_alone(study, tmp_path
     ours = study.copied_to(tmp_path / "outputs")
     run = ours.run("base-*")
     before = snapshot(run)
-    fid = "evaluation.fid.num_images=785"
-    assert "last checkpoint, epoch 1" in succeeded(ours.evaluate(f"run={run}", "checkpoint=last", fid))
+    fid = ["evaluation.fid.num_images=785", "evaluation.fid.features=[pixels]"]
+    assert "last checkpoint, epoch 1" in succeeded(ours.evaluate(f"run={run}", "checkpoint=last", *fid))
     after = snapshot(run)
     assert before.items() <= after.items()
     new = {name for name in after.keys() - before.keys() if not name.startswith("figures/last")}
@@ -310,7 +310,7 @@ def test_the_readmes_look_in_seconds_ends_with_results(tmp_path):
         pytest.skip("needs the real data: make data")
     overrides = ["data=fashion_mnist_small", "trainer.epochs=1", f"output_root={tmp_path}"]
     output = succeeded(call(str(ROOT / "train.py"), *overrides))
-    assert "FID in pixels, 1,000" in output
+    assert "latent dimensions active" in output
     (run,) = tmp_path.glob("base-*")
     before = (run / "results.json").read_bytes()
     succeeded(call(str(ROOT / "evaluate.py"), "run=.", cwd=run))  # and again, by whatever name it is reached

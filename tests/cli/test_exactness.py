@@ -28,7 +28,10 @@ SETTINGS = [
     "data.batch_size=64",
     "data.download=false",
     "evaluation.fid.num_images=800",
+    "evaluation.fid.features=[pixels]",
+    "evaluation.iwae.num_images=50",
     "figures.every=4",
+    "figures.only=[samples]",
     "device=cpu",
     "threads=1",
 ]

@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from fmvae.config import RULES, build, compose, semantic, walk
+from fmvae.config import build, compose, semantic
 from fmvae.models import VAE
 from fmvae.objectives import BetaSchedule, Likelihood
+from fmvae.rules import RULES, walk
 from fmvae.runs import config_sha256
 
 ROOT = Path(__file__).resolve().parents[2]

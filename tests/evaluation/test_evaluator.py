@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,10 +11,12 @@ from torch import Tensor
 
 from fmvae import rng
 from fmvae.data import FashionMNISTManager, Split
-from fmvae.errors import ConfigError
-from fmvae.evaluation import calculate_fid, evaluate, measure_elbo
-from fmvae.evaluation.evaluator import pixel_fid
-from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE
+from fmvae.errors import ConfigError, RunError
+from fmvae.evaluation import Evaluator, calculate_fid, importance_weighted_bound, measure_elbo
+from fmvae.evaluation import evaluator as module
+from fmvae.evaluation.features import Features
+from fmvae.evaluation.latent import latent_measures
+from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, encode_split
 from fmvae.objectives import Bernoulli, Constant, Objective
 
 SIDE = 12  # the images' middle, so that a covariance takes few images and little time
@@ -24,7 +25,8 @@ OBJECTIVE = Objective(Bernoulli(), Constant(2.0))
 
 
 @pytest.fixture
-def data(small_data) -> FashionMNISTManager:
+def data(small_data, monkeypatch) -> FashionMNISTManager:
+    monkeypatch.setattr(module, "MIN_RELIABLE", 400)  # so that this is enough to be measured unless told otherwise
     manager = small_data(num_train=700, val_size=100, num_test=400)
 
     def middle(split: Split) -> Split:
@@ -40,8 +42,50 @@ def made(kind: Any = BaseVAE, **arguments: Any) -> VAE:
         return kind(2, image_shape=(1, SIDE, SIDE), **arguments)
 
 
+def settings(num_images: int | None = NUM, features=("pixels",), **others: Any) -> dict[str, Any]:
+    """The config group ``evaluation`` with everything on, at small sizes."""
+    return {
+        "fid": {"num_images": num_images, "features": list(features), "num_neighbours": 5},
+        "extractor": {"weights": None, "precision": "fp32"},
+        "iwae": {"num_samples": 4, "num_images": 50},
+        "latent": True,
+        "accuracy": {"num_per_class": None},
+        "cache": None,
+    } | others
+
+
+def nothing_but_fid(**others: Any) -> dict[str, Any]:
+    off = {"iwae": {"num_samples": 0, "num_images": 1}, "latent": False, "accuracy": {"num_per_class": 0}}
+    return settings(**(off | others))
+
+
+class FakeResNet:
+    """Stands for the network: 20 random projections, of which the first ten are the logits."""
+
+    name = "resnet18"
+    identity: ClassVar = {"features": "fake", "extractor_sha256": "0" * 64}
+
+    def __init__(self):
+        self.asked: list[tuple[str, int]] = []
+
+    def __call__(self, batches, what="", num=0) -> Features:
+        self.asked.append((what, num))
+        x = torch.cat(list(batches)).flatten(1)
+        assert len(x) == num
+        weights = torch.randn(x.shape[1], 20, generator=rng.stream(9, "init"))
+        projected = (x @ weights).numpy()
+        return Features(projected, projected[:, :10])
+
+
+def evaluator(model: VAE, data: FashionMNISTManager, *, seed: int = 0, **given: Any) -> Evaluator:
+    made = Evaluator(model, OBJECTIVE, data, seed=seed, settings=given or settings())
+    vars(made).update(_resnet=FakeResNet(), _resnet_identity=FakeResNet.identity)  # in place of cached properties
+    return made
+
+
 def fid(model: VAE, data: FashionMNISTManager, *, seed: int = 0, num_images: int = NUM) -> dict[str, Any]:
-    return pixel_fid(model, OBJECTIVE, data, seed=seed, num_images=num_images)
+    made = Evaluator(model, OBJECTIVE, data, seed=seed, settings=nothing_but_fid(num_images=num_images))
+    return dict(made.measure())["fid/pixels"]
 
 
 def flat(split: Split) -> np.ndarray:
@@ -65,43 +109,169 @@ class Perfect(VAE):
 
 # --- the measures --------------------------------------------------------------------------------------------
 
-
-@pytest.mark.parametrize(
+BOTH = pytest.mark.parametrize(
     "model", [made(hidden_dim=16), made(ConditionalVAE, hidden_dim=16)], ids=["unconditional", "conditional"]
 )
+
+
+@BOTH
 def test_every_measure_is_yielded_with_what_it_was_measured_on(model, data):
-    measures = dict(evaluate(model, OBJECTIVE, data, seed=0, fid_images=NUM))
-    assert list(measures) == ["test", "fid"]
+    measures = dict(evaluator(model, data).measure())
+    assert list(measures) == ["test", "iwae", "latent", "fid/pixels", *(["accuracy"] if model.conditional else [])]
     noise = rng.stream(0, "evaluation")
-    assert measures["test"] == {
-        "num_images": 400,
-        **measure_elbo(model, OBJECTIVE, data.test, noise, at_mean=True),
+    elbo = measure_elbo(model, OBJECTIVE, data.test, noise, at_mean=True)
+    assert measures["test"] == {"num_images": 400, **elbo, "settings": {}}
+    bound = importance_weighted_bound(
+        model, OBJECTIVE, data.test, rng.stream(0, "evaluation"), num_samples=4, num_images=50
+    )
+    assert measures["iwae"] == {
+        "iwae_4": bound,
+        "num_images": 50,
+        "settings": {"num_samples": 4, "num_images": 50},
     }
-    assert set(measures["fid"]["pixels"]) > {"generation", "reconstruction", "floor", "reference", "features"}
-    assert measures["fid"]["pixels"]["num_images"] == NUM
-    assert all(isinstance(measures["fid"]["pixels"][name], float) for name in ("generation", "floor"))
+    assert measures["fid/pixels"]["num_images"] == NUM
+    assert sum(measures["latent"]["kl_per_dimension"]) == pytest.approx(elbo["kl"], rel=1e-5)
     json.dumps(measures, allow_nan=False)
 
 
-def test_no_fid_images_is_no_fid(data):
-    assert list(dict(evaluate(made(), OBJECTIVE, data, seed=0, fid_images=0))) == ["test"]
+def test_the_linear_probe_is_fit_on_training_images_drawn_at_random(data, monkeypatch):
+    monkeypatch.setattr(module, "PROBE_IMAGES", 100)
+    model = made(hidden_dim=16)
+    order = torch.randperm(len(data.train), generator=rng.stream(0, "evaluation"))[:100]
+    train = Split("train", data.train.images[order], data.train.labels[order])
+    expected = latent_measures(encode_split(model, train), encode_split(model, data.test), 10)
+    assert dict(evaluator(model, data).measure())["latent"] == {**expected, "settings": {"num_train": 100}}
+
+
+def test_what_is_not_asked_is_not_measured(data):
+    fast = nothing_but_fid(num_images=0)
+    for model in (made(), made(ConditionalVAE)):
+        assert list(dict(evaluator(model, data, **fast).measure())) == ["test"]
 
 
 def test_the_same_model_gives_the_same_bits_whenever_it_is_asked(data):
     model = made(BetaVAE).train()
-    first = dict(evaluate(model, OBJECTIVE, data, seed=0, fid_images=NUM))
+    first = dict(evaluator(model, data).measure())
     torch.manual_seed(5)
     torch.rand(3)
-    assert dict(evaluate(model.train(), OBJECTIVE, data, seed=0, fid_images=NUM)) == first
-    assert dict(evaluate(model, OBJECTIVE, data, seed=1, fid_images=NUM)) != first
+    assert dict(evaluator(model.train(), data).measure()) == first
+    other = Evaluator(model, OBJECTIVE, data, seed=1, settings=settings())
+    assert dict(other.measure()) != first
 
 
 def test_evaluating_changes_no_weight_and_draws_nothing_global(data):
     model = made(BetaVAE).train()
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
-    dict(evaluate(model, OBJECTIVE, data, seed=0, fid_images=NUM))
+    dict(evaluator(model, data).measure())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- what is there already -----------------------------------------------------------------------------------
+
+
+def test_what_is_stored_with_the_same_settings_is_not_measured_again(data, monkeypatch):
+    model = made(hidden_dim=16)
+    first = dict(evaluator(model, data).measure())
+    for name in ("measure_elbo", "importance_weighted_bound", "latent_measures", "fid_block"):
+        monkeypatch.setattr(module, name, None)  # calling one would raise
+    assert dict(evaluator(model, data).measure(first)) == first
+    with pytest.raises(TypeError):
+        dict(evaluator(model, data).measure())
+
+
+@pytest.mark.parametrize(
+    ("changed", "measured"),
+    [
+        ({"iwae": {"num_samples": 5, "num_images": 50}}, ["iwae"]),
+        ({"iwae": {"num_samples": 4, "num_images": 51}}, ["iwae"]),
+        ({"fid": {"num_images": NUM, "features": ["pixels"], "num_neighbours": 6}}, ["fid/pixels"]),
+        ({"fid": {"num_images": NUM + 1, "features": ["pixels"], "num_neighbours": 5}}, ["fid/pixels"]),
+        ({"accuracy": {"num_per_class": 3}}, ["accuracy"]),
+        ({"cache": "elsewhere"}, []),
+    ],
+    ids=str,
+)
+def test_only_what_other_settings_touch_is_measured_again(changed, measured, data):
+    model = made(ConditionalVAE, hidden_dim=16)
+    before = dict(evaluator(model, data).measure())
+    marked = {name: {**block, "kept": True} for name, block in before.items()}
+    after = dict(evaluator(model, data, **(settings() | changed)).measure(marked))
+    assert [name for name, block in after.items() if "kept" not in block] == measured
+
+
+def test_another_extractor_measures_features_again_and_nothing_else(data):
+    data = grown(data)
+    both = settings(num_images=None, features=("resnet18", "pixels"))
+    model = made(ConditionalVAE, hidden_dim=16)
+    before = dict(evaluator(model, data, **both).measure())
+    marked = {name: {**block, "kept": True} for name, block in before.items()}
+    other = evaluator(model, data, **both)
+    vars(other)["_resnet_identity"] = {**FakeResNet.identity, "extractor_sha256": "1" * 64}
+    after = dict(other.measure(marked))
+    assert [name for name, block in after.items() if "kept" not in block] == ["fid/resnet18", "accuracy"]
+
+
+# --- features and classes of a classifier ----------------------------------------------------------------------
+
+
+def grown(data: FashionMNISTManager) -> FashionMNISTManager:
+    """With more test images than ResNet features have dimensions."""
+    images = torch.cat([data.test.images, data.val.images, data.train.images[:100]])
+    labels = torch.cat([data.test.labels, data.val.labels, data.train.labels[:100]])
+    data.test = Split("test", images, labels)
+    return data
+
+
+def test_resnet_distances_are_those_of_its_features(data):
+    data = grown(data)
+    asking = evaluator(made(), data, **nothing_but_fid(num_images=None, features=("resnet18", "pixels")))
+    measures = dict(asking.measure())
+    assert list(measures) == ["test", "fid/resnet18", "fid/pixels"]
+    sets = {"test images", "train images", "generated images", "reconstructions"}
+    network: Any = asking._resnet
+    assert network.asked == [*((what, 600) for what in ("test images", "train images")), *network.asked[2:]]
+    assert {what for what, num in network.asked if num == 600} == sets
+    fake = FakeResNet()
+    order = torch.randperm(len(data.train), generator=rng.stream(0, "evaluation"))[:600]
+    real, train = (fake([x.float() / 255], "", 600).features for x in (data.test.images, data.train.images[order]))
+    assert measures["fid/resnet18"]["floor"] == pytest.approx(calculate_fid(real, train), rel=1e-4)
+    assert measures["fid/resnet18"]["settings"]["extractor_sha256"] == "0" * 64
+
+
+def test_accuracy_asks_for_every_class_as_often_and_compares_with_the_real_test_images(data):
+    model = made(ConditionalVAE, hidden_dim=16)
+    block = dict(evaluator(model, data, **settings(accuracy={"num_per_class": 7})).measure())["accuracy"]
+    assert np.sum(block["generated"]["confusion"], axis=1).tolist() == [7] * 10
+    assert block["real"]["num_images"] == 400
+    labels = torch.arange(10).repeat_interleave(7)
+    z = torch.randn(70, 2, generator=rng.stream(0, "sampling", 1))
+    with torch.no_grad():
+        images = model.eval().decode(z, labels).sigmoid()
+    logits = FakeResNet()([images], "", 70).logits
+    assert logits is not None
+    predicted = logits.argmax(1)
+    assert block["generated"]["overall"] == pytest.approx((predicted == labels.numpy()).mean())
+
+
+def test_a_conditional_model_has_distances_by_class(data, monkeypatch):
+    data = grown(data)
+    monkeypatch.setattr(FakeResNet, "identity", {"features": "fake"})
+    given = nothing_but_fid(num_images=None, features=("resnet18",))
+    model = made(ConditionalVAE, hidden_dim=16)
+    per_class = dict(evaluator(model, data, **given).measure())["fid/resnet18"]["per_class"]
+    assert list(per_class) == list(data.class_names)  # about 60 images of each, and 20 features
+    c = data.class_names.index("Bag")
+    of_bag = data.test.labels == c
+    draws = rng.stream(0, "sampling")
+    z = torch.cat([torch.randn(num, 2, generator=draws) for num in (500, 100)])  # in batches, from one stream
+    with torch.no_grad():
+        images = model.eval().decode(z, data.test.labels).sigmoid()[of_bag]
+    fake, num = FakeResNet(), int(of_bag.sum())
+    real, generated = (fake([x], "", num).features for x in (data.test.images[of_bag].float() / 255, images))
+    assert per_class["Bag"]["generation"] == pytest.approx(calculate_fid(real, generated), rel=1e-3)
+    unconditional = dict(evaluator(made(), data, **given).measure())["fid/resnet18"]
+    assert "per_class" not in unconditional
 
 
 # --- each distance is to what its name says ------------------------------------------------------------------
@@ -155,33 +325,64 @@ def test_reconstruction_compares_posterior_means_with_the_images_themselves(data
     assert fid(model, data)["reconstruction"] == pytest.approx(expected, rel=1e-6)
 
 
-# --- sizes that cannot be --------------------------------------------------------------------------------------
+# --- requests that cannot be ---------------------------------------------------------------------------------
+
+
+def refused(model: VAE, data: FashionMNISTManager, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Evaluator(model, OBJECTIVE, data, seed=0, settings=given)  # before anything is measured
 
 
 def test_more_images_than_the_test_split_has_is_an_error_that_says_so(data):
-    with pytest.raises(
-        ConfigError, match=r"evaluation\.fid\.num_images: 401 images asked, but the test split holds 400"
-    ):
-        fid(made(), data, num_images=401)
+    message = r"evaluation\.fid\.num_images: 401 images asked, but the test split holds 400"
+    refused(made(), data, settings(num_images=401), message)
     assert fid(made(), data, num_images=400)["num_images"] == 400
 
 
 def test_more_images_than_the_training_split_has_is_an_error_too(data):
     """The floor would silently be that of fewer images than the rest."""
     data.train = Split("train", data.train.images[:NUM], data.train.labels[:NUM])
-    with pytest.raises(ConfigError, match=f"{NUM + 1} images asked, but the train split holds {NUM}"):
-        fid(made(), data, num_images=NUM + 1)
+    message = f"{NUM + 1} images asked, but the train split holds {NUM}"
+    refused(made(), data, settings(num_images=NUM + 1), message)
 
 
-def test_no_more_images_than_pixels_is_an_error(data):
-    with pytest.raises(ConfigError, match="144 images cannot give a covariance of 144-dimensional features"):
-        fid(made(), data, num_images=SIDE * SIDE)
+def test_no_more_images_than_features_is_an_error(data):
+    refused(
+        made(), data, settings(num_images=SIDE * SIDE), "144 images cannot give a covariance of 144-dimensional"
+    )
+    refused(made(), data, settings(features=["resnet18"]), f"{NUM} images cannot give a covariance of 512-dim")
 
 
-def test_the_terms_come_before_a_fid_that_cannot_be(data):
-    measures = evaluate(made(), OBJECTIVE, data, seed=0, fid_images=401)
-    name, terms = next(measures)
-    assert name == "test"
-    assert math.isfinite(terms["recon"])
-    with pytest.raises(ConfigError):
-        next(measures)
+@pytest.mark.parametrize("few", [False, True])
+def test_small_data_are_measured_by_distances_only_if_asked(few, data, monkeypatch):
+    """The estimate's bias would be larger than differences between models."""
+    monkeypatch.setattr(module, "MIN_RELIABLE", len(data.test) + few)
+    model = made(ConditionalVAE)
+    plan = evaluator(model, data, **settings(None)).plan()
+    assert ("fid/pixels" in plan, "accuracy" in plan) == (not few, not few)
+    asked = settings(NUM, accuracy={"num_per_class": 3})
+    assert {"fid/pixels", "accuracy"} <= set(evaluator(model, data, **asked).plan())
+
+
+def test_unknown_features_are_an_error_that_lists_what_there_is(data):
+    refused(
+        made(), data, settings(features=["inception"]), "no features 'inception'; choose from resnet18, pixels"
+    )
+
+
+def test_the_classes_of_an_unconditional_model_cannot_be_asked_for(data):
+    refused(made(), data, settings(accuracy={"num_per_class": 5}), r"5 images of each class asked of BaseVAE")
+    Evaluator(made(), OBJECTIVE, data, seed=0, settings=settings(accuracy={"num_per_class": 0}))
+
+
+def test_weights_of_ones_own_are_looked_at_before_anything_is_measured(data, tmp_path):
+    damaged = tmp_path / "mine.safetensors"
+    damaged.write_bytes(b"12345678")
+    with pytest.raises(RunError, match=r"mine\.safetensors"):
+        Evaluator(
+            made(),
+            OBJECTIVE,
+            data,
+            seed=0,
+            settings=settings(extractor={"weights": str(damaged), "precision": "fp32"}),
+        )

@@ -1,14 +1,30 @@
-"""Features are the pixels of the right images, whatever the batches."""
+"""Features are those of the right images, whatever the batches."""
 
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from fmvae import rng
 from fmvae.data import Split
+from fmvae.errors import RunError
 from fmvae.evaluation import features as module
-from fmvae.evaluation.features import generated_images, pixel_features, real_images, reconstructed_images
-from fmvae.models import VAE, BaseVAE, ConditionalVAE
+from fmvae.evaluation.features import (
+    Pixels,
+    ResNetFeatures,
+    fold_batch_norm,
+    generated_images,
+    real_images,
+    reconstructed_images,
+    resnet_identity,
+)
+from fmvae.models import VAE, BaseVAE, ConditionalVAE, FashionResNet18
+from fmvae.models.resnet import load_classifier, save_classifier
 from fmvae.objectives import Bernoulli, ContinuousBernoulli
+from tests.models.test_resnet import randomised
 
 BATCHES = [1, 7, 500]
 
@@ -46,7 +62,8 @@ def test_real_images_are_the_first_of_the_split_in_0_to_1(batch, split, monkeypa
 
 
 def test_pixel_features_are_the_flat_pixels_in_double_precision(split):
-    features = pixel_features(real_images(split, 20))
+    features, logits = Pixels()(real_images(split, 20))
+    assert logits is None
     assert features.shape == (20, 784)
     assert features.dtype == "float64"
     assert features == pytest.approx(split.images[:20].flatten(1).double().numpy() / 255, rel=1e-7)
@@ -106,3 +123,115 @@ def test_images_carry_no_gradients(base, split):
         *reconstructed_images(base, Bernoulli(), split, 3),
     ):
         assert not images.requires_grad
+
+
+# --- features of the classifier -------------------------------------------------------------------------------
+
+NUM = 7
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def network() -> FashionResNet18:
+    """Every scale, shift and running average of its own: one that was left out would show."""
+    return randomised(4, seed=1)
+
+
+@pytest.fixture(scope="module")
+def weights(network, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    save_classifier(path, network, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.rand(NUM, 1, 10, 9, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def extractor(weights) -> ResNetFeatures:
+    return ResNetFeatures(weights, 4, "fp32", CPU)
+
+
+def distance(a: torch.Tensor | np.ndarray, b: torch.Tensor | np.ndarray) -> float:
+    """Relative, of all numbers together."""
+    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
+    assert a.shape == b.shape
+    return ((a - b).norm() / b.norm()).item()
+
+
+def forget_a_shift(network: FashionResNet18) -> None:
+    network.backbone.layer2[1].bn2.bias.data.zero_()
+
+
+def forget_a_running_mean(network: FashionResNet18) -> None:
+    network.backbone.layer3[0].downsample[1].running_mean.zero_()
+
+
+@torch.no_grad()
+def test_folded_batch_norms_leave_features_and_logits_as_they_are(network, images):
+    folded = fold_batch_norm(copy.deepcopy(network))
+    assert not [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert not folded.training
+    for ours, expected in zip(folded(images), network(images), strict=True):
+        assert distance(ours, expected) < 1e-4
+    assert distance(network(images).features, network(images.flip(0)).features) > 1e-2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("forget", [forget_a_shift, forget_a_running_mean])
+def test_negative_control_a_batch_norm_that_is_folded_wrongly_shows(forget, network, images):
+    broken = copy.deepcopy(network)
+    forget(broken)
+    assert distance(fold_batch_norm(broken)(images).features, network(images).features) > 1e-3
+
+
+@torch.no_grad()
+def test_features_and_logits_are_those_of_the_network_in_the_file(extractor, weights, images):
+    model = load_classifier(weights).model
+    features, logits = extractor([images])
+    assert logits is not None
+    assert (features.shape, features.dtype) == ((NUM, 512), np.float32)
+    assert (logits.shape, logits.dtype) == ((NUM, 4), np.float32)
+    assert distance(features, model(images).features) < 1e-4
+    assert distance(logits, model.head(torch.from_numpy(features))) < 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_resnet_features_do_not_depend_on_batches(batch, extractor, images, monkeypatch):
+    features, logits = extractor([images])
+    sizes = []
+    watch = extractor.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    monkeypatch.setattr(module, "EXTRACTION_BATCH", batch)
+    ours = extractor(iter([images[:4], images[4:]]), "test images", NUM)
+    watch.remove()
+    assert len(sizes) == math.ceil(4 / batch) + math.ceil(3 / batch)
+    assert ours.features == pytest.approx(features, rel=1e-4, abs=1e-5)
+    assert ours.logits == pytest.approx(logits, rel=1e-4, abs=1e-5)
+
+
+def test_bfloat16_features_are_close_and_not_the_same(extractor, weights, images):
+    exact, rounded = extractor([images]), ResNetFeatures(weights, 4, "bf16", CPU)([images])
+    assert rounded.features.dtype == np.float32
+    assert 1e-4 < distance(rounded.features, exact.features) < 3e-2
+
+
+def test_features_carry_no_gradients_and_leave_the_images_alone(extractor, images):
+    before = images.clone()
+    extractor([images])
+    assert torch.equal(images, before)
+    assert not extractor.network(images[:1]).features.is_inference()
+
+
+def test_the_identity_is_that_of_the_file_and_of_the_precision(extractor, weights):
+    sha256 = load_classifier(weights).sha256
+    assert extractor.identity["extractor_sha256"] == sha256
+    assert extractor.identity == resnet_identity(sha256, "fp32")
+    assert resnet_identity(sha256, "bf16") != extractor.identity != resnet_identity("0" * 64, "fp32")
+    assert Pixels.identity != extractor.identity
+
+
+def test_weights_for_other_classes_are_refused(weights):
+    with pytest.raises(RunError, match="4 classes, but the data have 10"):
+        ResNetFeatures(weights, 10, "fp32", CPU)

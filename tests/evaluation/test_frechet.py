@@ -14,7 +14,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from fmvae.errors import ConfigError
 from fmvae.evaluation import FeatureStatistics, calculate_fid, frechet_distance
-from fmvae.evaluation.frechet import MIN_RELIABLE
+from fmvae.evaluation.frechet import MIN_RELIABLE, frechet_standard_error
 
 D = 12
 
@@ -159,6 +159,17 @@ def test_rank_deficient_covariances_give_a_finite_distance(rank):
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
 
 
+def test_flat_data_in_a_wide_space_are_as_far_apart_as_on_their_plane():
+    """18 of 20 eigenvalues are rounding errors, some below zero, which a root would turn into NaN."""
+    plane, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(20, 2)))
+    a, b = features(0, dim=2), features(1, dim=2)
+    wide = FeatureStatistics.of(a @ plane.T)
+    assert np.linalg.eigvalsh(wide.covariance).min() < 0
+    assert calculate_fid(a @ plane.T, b @ plane.T) == pytest.approx(calculate_fid(a, b), rel=1e-6)
+    error = frechet_standard_error(FeatureStatistics.of(a), b)
+    assert frechet_standard_error(wide, b @ plane.T) == pytest.approx(error, rel=1e-6)
+
+
 def test_a_constant_feature_adds_nothing_but_its_shift():
     a, b = features(0), features(1)
     wider_a = np.column_stack([a, np.full(len(a), 2.0)])
@@ -178,6 +189,64 @@ def test_the_distance_is_symmetric_and_not_negative(seed):
     assert calculate_fid(a, b) > 0
 
 
+# --- standard error ------------------------------------------------------------------------------------------
+
+
+def generator_of_features(dim: int = 16):
+    """Real statistics, and samples of a fixed distribution beside the real one."""
+    rng = np.random.default_rng(0)
+    real_map = rng.normal(size=(dim, dim)) / np.sqrt(dim)
+    own_map, shift = real_map + rng.normal(size=(dim, dim)) / (2 * np.sqrt(dim)), rng.normal(size=dim) / 3
+    real = FeatureStatistics.of(rng.normal(size=(20_000, dim)) @ real_map)
+    return real, lambda num: rng.normal(size=(num, dim)) @ own_map + shift
+
+
+@pytest.mark.parametrize("num", [500, 2000])
+def test_the_standard_error_is_the_spread_over_independent_samples(num):
+    real, sample = generator_of_features()
+    distances = [frechet_distance(real, FeatureStatistics.of(sample(num), warn=False)) for _ in range(400)]
+    errors = [frechet_standard_error(real, sample(num)) for _ in range(20)]
+    assert np.mean(errors) == pytest.approx(np.std(distances, ddof=1), rel=0.12)
+    assert np.std(errors) < 0.15 * np.mean(errors)  # one sample is enough to say it
+
+
+def test_the_standard_error_is_made_of_the_derivatives_by_each_images_weight():
+    """By central differences of the distance as Heusel et al. wrote it."""
+    x, step = features(1, 200, dim=4), 1e-5
+    real, num = FeatureStatistics.of(features(0, dim=4)), 200
+
+    def distance(image: int, change: float) -> float:
+        weights = np.full(num, (1 - change) / num)
+        weights[image] += change
+        covariance = np.cov(x.T, aweights=weights, ddof=0) * num / (num - 1)
+        return by_sqrtm(real, gaussian(weights @ x, covariance))
+
+    derivatives = np.array([distance(i, step) - distance(i, -step) for i in range(num)]) / (2 * step)
+    error = frechet_standard_error(real, x)
+    assert error == pytest.approx(np.sqrt(np.sum(derivatives**2)) / num, rel=2 / num)
+    shift_only = np.std(2 * x @ (x.mean(0) - real.mean)) / np.sqrt(num)
+    assert error != pytest.approx(shift_only, rel=0.1)
+
+
+def test_a_perfect_model_has_no_smaller_standard_error_than_its_spread():
+    """The derivatives vanish there, and what is left is on the safe side."""
+    rng = np.random.default_rng(0)
+    real = FeatureStatistics.of(rng.normal(size=(20_000, 16)))
+    samples = rng.normal(size=(200, 320, 16))
+    spread = np.std([frechet_distance(real, FeatureStatistics.of(x, warn=False)) for x in samples])
+    assert 1 < np.mean([frechet_standard_error(real, x) for x in samples[:20]]) / spread < 2
+
+
+def test_real_statistics_are_factored_once_for_many_sets(monkeypatch):
+    real, sample = generator_of_features(4)
+    calls, eigh = [], np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: calls.append(matrix) or eigh(matrix))
+    for _ in range(3):
+        frechet_distance(real, FeatureStatistics.of(sample(100), warn=False))
+    assert sum(matrix is real.covariance for matrix in calls) == 1
+    assert len(calls) == 4
+
+
 # --- too few images ------------------------------------------------------------------------------------------
 
 
@@ -193,6 +262,15 @@ def test_few_images_give_a_warning_with_their_number(num, warns, caplog):
     with caplog.at_level(logging.WARNING):
         FeatureStatistics.of(features(0, num, dim=2))
     assert bool(re.search(f"FID from {num} images is biased", caplog.text)) == warns
+
+
+def test_the_warning_can_be_left_out(caplog):
+    with caplog.at_level(logging.WARNING):
+        real = FeatureStatistics.of(features(0), warn=False)
+        frechet_standard_error(real, features(1))
+    assert not caplog.text
+    with pytest.raises(ConfigError, match="12 images cannot give a covariance"):
+        frechet_standard_error(real, features(1, D))
 
 
 def test_the_bias_that_the_warning_speaks_of():

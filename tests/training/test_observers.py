@@ -11,7 +11,7 @@ import pytest
 
 from fmvae.data import FashionMNISTManager, Split
 from fmvae.runs import Recorder, RunDirectory, load_checkpoint
-from fmvae.training import Checkpointer, EpochLog, ProgressBar, VAETrainer, observers
+from fmvae.training import Checkpointer, EpochLog, ProgressBar, Trainer, VAETrainer, observers
 from fmvae.training.observers import describe, duration
 from tests.training.cases import BASE, data_of, same, snapshot
 
@@ -60,11 +60,11 @@ def epochs_on_disk(run: RunDirectory) -> dict[str, int]:
 class EveryEpoch(Checkpointer):
     """Notes what is on disk after each epoch."""
 
-    def on_train_start(self, trainer: VAETrainer) -> None:
+    def on_train_start(self, trainer: Trainer) -> None:
         super().on_train_start(trainer)
         self.notes: list[dict[str, int]] = []
 
-    def on_epoch_end(self, trainer: VAETrainer, row) -> None:
+    def on_epoch_end(self, trainer: Trainer, row) -> None:
         super().on_epoch_end(trainer, row)
         self.notes.append(epochs_on_disk(self.run))
 
@@ -196,13 +196,14 @@ def test_a_run_with_one_damaged_checkpoint_still_ends_the_same(name, tmp_path, d
 
 # --- the log and the bar -------------------------------------------------------------------------------------
 
+TERMS = ("objective", "recon", "kl")
 ROW = {"epoch": 3, "train/objective": 251.234, "train/recon": 240.1, "train/kl": 11.135}
 
 
 def test_a_row_in_words():
-    assert describe(ROW) == "train objective 251.23 recon 240.10 kl 11.13"
+    assert describe(ROW, TERMS) == "train objective 251.23 recon 240.10 kl 11.13"
     validated = ROW | {"val/objective": 250.0, "val/recon": 1.0, "val/kl": 2.0, "val/neg_elbo": 3.0}
-    assert describe(validated) == describe(ROW) + " | val objective 250.00 recon 1.00 kl 2.00"
+    assert describe(validated, TERMS) == describe(ROW, TERMS) + " | val objective 250.00 recon 1.00 kl 2.00"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_the_log_has_a_line_per_epoch(run, data, caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     for n, (line, row) in enumerate(zip(lines, trainer.history, strict=True), 1):
-        assert line.startswith(f"epoch {n}/2 | {describe(row)} | ")
+        assert line.startswith(f"epoch {n}/2 | {describe(row, TERMS)} | ")
         assert re.search(r"\| \d+\.\d s, \d+ s left$", line)
     assert lines[-1].endswith("0 s left")
 
@@ -272,7 +273,12 @@ def test_the_bar_counts_steps_and_ends(data, capsys):
 
 
 def test_everything_that_watches_a_run_together_changes_no_bit(run, data, capsys):
-    watching = [EpochLog(run), ProgressBar(), recorder := Recorder(run, 0, "", {}), Checkpointer(run, IDENTITY)]
+    watching = [
+        EpochLog(run),
+        ProgressBar(),
+        recorder := Recorder(run, 0, "", {}, []),
+        Checkpointer(run, IDENTITY),
+    ]
     alone, watched = BASE.trainer(data), BASE.trainer(data, observers=watching)
     assert alone.train() == watched.train()
     recorder.close(complete=True)

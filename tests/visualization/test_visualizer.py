@@ -1,38 +1,29 @@
 """The figures hold what the model says, and looking at a model leaves no trace."""
 
-import random
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from matplotlib import colormaps
-from matplotlib.collections import PathCollection
-from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from fmvae import rng
 from fmvae.data import CLASS_NAMES
 from fmvae.data.split import Split, to_float
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE
-from fmvae.objectives import Bernoulli, ContinuousBernoulli
-from fmvae.visualization import VAEVisualizer, training_curves
-
-
-def seeded(model_class, *args, **kwargs) -> VAE:
-    with rng.seeded_init(0):
-        return model_class(*args, **kwargs)
-
-
-def visualizer(model: VAE, seed: int = 0, likelihood=None) -> VAEVisualizer:
-    return VAEVisualizer(model, likelihood or Bernoulli(), class_names=CLASS_NAMES, seed=seed)
-
-
-def random_split(num_images: int = 60) -> Split:
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randint(256, (num_images, 1, 28, 28), generator=generator, dtype=torch.uint8)
-    return Split("test", images, torch.arange(num_images) % 10)
+from fmvae.objectives import ContinuousBernoulli
+from tests.visualization.helpers import (
+    global_states,
+    means_of,
+    points_of,
+    random_split,
+    seeded,
+    shown,
+    tick_labels,
+    tile_at,
+    visualizer,
+)
 
 
 @pytest.fixture
@@ -48,25 +39,6 @@ def conditional() -> VAE:
 @pytest.fixture
 def split() -> Split:
     return random_split()
-
-
-def shown(figure: Figure, panel: int = 0) -> np.ndarray:
-    """The tiled array of a panel; NaN where nothing is drawn."""
-    return np.ma.filled(np.ma.asarray(figure.axes[panel].images[0].get_array()), np.nan)
-
-
-def tile_at(array: np.ndarray, row: int, column: int, pitch: int = 29) -> np.ndarray:
-    return array[row * pitch : row * pitch + 28, column * pitch : column * pitch + 28]
-
-
-def tick_labels(axis) -> list[str]:
-    return [text.get_text() for text in axis.get_ticklabels()]
-
-
-@torch.no_grad()
-def means_of(model: VAE, z: torch.Tensor, labels: torch.Tensor | None = None) -> np.ndarray:
-    """The decoder's means (N, 28, 28), computed apart from the visualizer."""
-    return model.eval().decode(z, labels).sigmoid()[:, 0].numpy()
 
 
 # --- reconstructions ----------------------------------------------------------------------------------------
@@ -194,13 +166,13 @@ def test_the_manifold_is_decoded_at_the_quantiles_of_the_prior(base, side):
     quantiles = norm.ppf((np.arange(side) + 0.5) / side)
     for row in range(side):
         for column in range(side):
-            z = torch.tensor([[quantiles[column], quantiles[side - 1 - row]]], dtype=torch.float32)  # z2 upwards
+            z = torch.tensor([[quantiles[column], quantiles[side - 1 - row]]], dtype=torch.float32)  # z1 upwards
             np.testing.assert_allclose(tile_at(array, row, column, 28), means_of(base, z)[0], atol=1e-5)
 
 
 def test_the_axes_of_the_manifold_are_ticked_where_the_values_are(base):
     axes = visualizer(base).latent_manifold(20).axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z1", "z2")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z0", "z1")
     values = [float(text) for text in tick_labels(axes.xaxis)]
     assert values == [-1.5, -1, -0.5, 0, 0.5, 1, 1.5]
     # the centre of tile i is at the quantile (i + 0.5) / side, and so is a tick of that value
@@ -230,88 +202,10 @@ def test_the_manifold_refuses_a_needless_label_and_an_empty_grid(base):
         visualizer(base).latent_manifold(0)
 
 
-# --- scatter ------------------------------------------------------------------------------------------------
-
-
-def points_of(figure: Figure) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (N, 2) and colours (N, 3) of the points drawn."""
-    (scatter,) = (artist for artist in figure.axes[0].collections if isinstance(artist, PathCollection))
-    return np.asarray(scatter.get_offsets()), np.asarray(scatter.get_facecolor())[:, :3]
-
-
-def nearest(positions: np.ndarray, mu: np.ndarray) -> np.ndarray:
-    """Which of the means (M, 2) each position (N, 2) is, or an error if it is none of them."""
-    distances = np.linalg.norm(positions[:, None] - mu[None], axis=2)
-    assert (distances.min(1) < 1e-5).all()
-    return distances.argmin(1)
-
-
-@pytest.mark.parametrize("model_class", [BaseVAE, BetaVAE, ConditionalVAE])
-@pytest.mark.parametrize("batch_size", [7, 1000])
-def test_the_scatter_shows_each_posterior_mean_in_its_class_colour(model_class, batch_size, split, monkeypatch):
-    monkeypatch.setattr("fmvae.visualization.visualizer.BATCH_SIZE", batch_size)
-    model = seeded(model_class, 2)
-    positions, colours = points_of(visualizer(model).latent_scatter(split))
-    with torch.no_grad():
-        mu = model.eval().encode(to_float(split.images), split.labels)[0].numpy()
-    index = nearest(positions, mu)
-    assert sorted(index) == list(range(len(split)))  # every image once
-    tab10 = colormaps["tab10"](split.labels.numpy())[:, :3]
-    np.testing.assert_array_equal(colours, tab10[index])
-    assert not np.array_equal(colours, np.roll(tab10, 1, axis=0)[index])
-
-
-def test_the_scatter_is_labelled_and_its_legend_outside(base, split):
-    figure = visualizer(base).latent_scatter(split)
-    figure.draw_without_rendering()
-    axes = figure.axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_aspect()) == ("z1", "z2", 1.0)
-    assert axes.get_title() == "Posterior means of 60 test images: BaseVAE, z = 2"
-    legend = axes.get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()][:10] == list(CLASS_NAMES)
-    assert legend.get_window_extent().x0 >= axes.get_window_extent().x1
-    assert legend.get_window_extent().x1 <= figure.bbox.x1
-    handles = [handle.get_color() for handle in legend.legend_handles[:10]]  # type: ignore[union-attr]
-    np.testing.assert_allclose(handles, colormaps["tab10"](np.arange(10)))
-
-
-def test_the_scatter_of_a_large_split_is_a_random_subset(base, monkeypatch):
-    monkeypatch.setattr("fmvae.visualization.visualizer.BATCH_SIZE", 16)
-    unsorted = random_split(100)
-    order = unsorted.labels.argsort(stable=True)
-    by_class = Split("test", unsorted.images[order], unsorted.labels[order])
-    positions, colours = points_of(visualizer(base).latent_scatter(by_class, max_points=50))
-    assert len(positions) == 50
-    assert len(np.unique(colours, axis=0)) == 10  # not the first classes alone
-    with torch.no_grad():
-        mu = base.eval().encode(to_float(by_class.images))[0].numpy()
-    assert len(set(nearest(positions, mu))) == 50
-    again, _ = points_of(visualizer(base).latent_scatter(by_class, max_points=50))
-    np.testing.assert_array_equal(positions, again)
-    other, _ = points_of(visualizer(base, seed=1).latent_scatter(by_class, max_points=50))
-    assert not np.array_equal(positions, other)
-
-
-def test_the_circle_holds_95_percent_of_the_prior(base, split):
-    (circle,) = visualizer(base).latent_scatter(split).axes[0].patches
-    z = np.random.default_rng(0).standard_normal((100_000, 2))
-    assert abs((np.linalg.norm(z, axis=1) < circle.get_radius()).mean() - 0.95) < 0.005  # type: ignore[attr-defined]
-
-
-def test_the_scatter_refuses_nothing_to_show(base, split):
-    with pytest.raises(ValueError, match="max_points 0 of 60 images"):
-        visualizer(base).latent_scatter(split, max_points=0)
-    with pytest.raises(ValueError, match="of 0 images"):
-        visualizer(base).latent_scatter(Split("test", split.images[:0], split.labels[:0]))
-
-
 @pytest.mark.parametrize("latent_dim", [1, 3, 10])
-def test_only_a_plane_is_drawn_as_a_plane(latent_dim, split):
-    shows = visualizer(seeded(BaseVAE, latent_dim, hidden_dim=4))
-    for draw in (lambda: shows.latent_manifold(2), lambda: shows.latent_scatter(split)):
-        with pytest.raises(ValueError, match=f"z = {latent_dim}: train with z = 2"):
-            draw()
+def test_only_a_plane_is_drawn_as_a_manifold(latent_dim):
+    with pytest.raises(ValueError, match=f"z = {latent_dim}: train with z = 2"):
+        visualizer(seeded(BaseVAE, latent_dim, hidden_dim=4)).latent_manifold(2)
 
 
 # --- what all share -----------------------------------------------------------------------------------------
@@ -324,10 +218,6 @@ METHODS = {
     "latent_manifold": lambda shows, split: shows.latent_manifold(2),
     "latent_scatter": lambda shows, split: shows.latent_scatter(split),
 }
-
-
-def global_states() -> tuple:
-    return torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())  # noqa: NPY002
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -385,96 +275,3 @@ def test_models_it_cannot_show_are_refused():
 def test_pyplot_is_not_imported():
     code = "import sys, fmvae.visualization; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-# --- training curves ----------------------------------------------------------------------------------------
-
-
-def history(num_epochs: int, *, validate_every: int = 1, betas=None) -> list[dict[str, float]]:
-    rows = []
-    for epoch in range(1, num_epochs + 1):
-        row = {"epoch": epoch, "beta": betas[epoch - 1] if betas else 1.0, "lr": 1e-3}
-        splits = ("train", "val") if epoch % validate_every == 0 else ("train",)
-        for offset, split in enumerate(splits):
-            recon, kl = 300 - epoch + offset, 5 + epoch / 2 + offset
-            row |= {f"{split}/objective": recon + kl, f"{split}/recon": recon, f"{split}/kl": kl}
-        rows.append(row)
-    return rows
-
-
-def panel(figure: Figure, title: str):
-    (axes,) = (axes for axes in figure.axes if axes.get_title() == title)
-    return axes
-
-
-def line(axes, label: str) -> tuple[list, list]:
-    (found,) = (found for found in axes.lines if found.get_label() == label)
-    return list(found.get_xdata()), list(found.get_ydata())
-
-
-@pytest.mark.parametrize("validate_every", [1, 3])
-def test_curves_are_the_history(validate_every):
-    rows = history(7, validate_every=validate_every)
-    figure = training_curves(rows)
-    assert len(figure.axes) == 3
-    for title, quantity in (("Objective", "objective"), ("Reconstruction", "recon"), ("KL", "kl")):
-        axes = panel(figure, title)
-        assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "nats per image")
-        for split in ("train", "val"):
-            kept = [row for row in rows if f"{split}/{quantity}" in row]
-            drawn = [row["epoch"] for row in kept], [row[f"{split}/{quantity}"] for row in kept]
-            assert line(axes, split) == drawn
-    assert len(line(panel(figure, "KL"), "val")[0]) == 7 // validate_every
-
-
-def test_rows_with_none_for_a_missing_value_are_skipped():
-    rows = history(3)
-    rows[1] |= dict.fromkeys(("val/objective", "val/recon", "val/kl"), None)  # type: ignore[arg-type]
-    assert line(panel(training_curves(rows), "Objective"), "val")[0] == [1, 3]
-
-
-@pytest.mark.parametrize(
-    ("objectives", "best"),
-    [
-        ([5.0, 3.0, 4.0], 2),
-        ([5.0, 3.0, 3.0], 2),
-        ([float("nan"), 3.0, 2.0], 3),
-        ([3.0, float("nan"), 4.0], 1),
-    ],
-)
-def test_the_best_validated_epoch_is_marked_and_nan_is_never_best(objectives, best):
-    rows = history(3)
-    for row, objective in zip(rows, objectives, strict=True):
-        row["val/objective"] = objective
-    figure = training_curves(rows)
-    assert [line(axes, "best")[0] for axes in figure.axes] == [[best, best]] * 3
-    assert f"{objectives[best - 1]:.2f} at epoch {best}" in figure.get_suptitle()
-
-
-def test_nothing_is_marked_without_validation():
-    figure = training_curves(history(2, validate_every=5))
-    assert [found.get_label() for found in figure.axes[0].lines] == ["train"]
-    assert figure.get_suptitle() == "Training curves"
-
-
-def test_beta_has_a_panel_only_if_it_varies():
-    betas = [0.0, 0.5, 1.0, 1.0]
-    figure = training_curves(history(4, betas=betas))
-    (axes,) = (axes for axes in figure.axes if axes.get_ylabel() == "β")
-    assert [np.asarray(values).tolist() for values in axes.lines[0].get_data()] == [[1, 2, 3, 4], betas]
-    figure.draw_without_rendering()
-    assert axes.get_window_extent().height < 0.4 * panel(figure, "KL").get_window_extent().height
-    assert not any(axes.get_ylabel() == "β" for axes in training_curves(history(4)).axes)
-
-
-@pytest.mark.parametrize("num_epochs", [1, 2, 30])
-def test_epochs_are_ticked_as_integers(num_epochs):
-    for axes in training_curves(history(num_epochs)).axes:
-        ticks = axes.get_xticks()
-        assert len(ticks) >= 1
-        np.testing.assert_array_equal(ticks, np.round(ticks))
-
-
-def test_an_empty_history_is_an_error():
-    with pytest.raises(ValueError, match="0 epochs"):
-        training_curves([])

@@ -1,0 +1,78 @@
+"""What is reported of generated and reconstructed images in one set of features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmvae.evaluation.frechet import FeatureStatistics, frechet_distance, frechet_standard_error
+from fmvae.evaluation.kernel import kernel_distance
+from fmvae.evaluation.neighbours import neighbour_measures
+
+Array = NDArray[np.floating]
+
+
+def fid_block(
+    *,
+    real: Array,
+    train: Array,
+    generated: Array,
+    reconstructed: Array,
+    labels: tuple[NDArray[np.integer], NDArray[np.integer]] | None,
+    class_names: Sequence[str],
+    num_neighbours: int,
+) -> dict[str, Any]:
+    """Distances to the test images, all from the same features, each (N, D).
+
+    Args:
+        real: of test images; ``reconstructed`` are the same ones, and ``generated`` carry their labels.
+        train: of training images.
+        labels: those of ``real`` and of ``train``; None leaves out the distances by class.
+
+    Returns:
+        ``generation``, ``reconstruction`` and ``floor`` (training images: what a perfect model would score) are
+        Fréchet distances. ``generation_se`` is the first one's standard error; ``kid`` and ``kid_floor`` are
+        kernel distances; ``precision``, ``recall``, ``density`` and ``coverage`` are the generated images';
+        ``per_class`` has generation and floor of each class with more images than features.
+    """
+    statistics = FeatureStatistics.of(real)  # warns if they are few; the others are as many
+    block: dict[str, Any] = {
+        "generation": frechet_distance(statistics, FeatureStatistics.of(generated, warn=False)),
+        "generation_se": frechet_standard_error(statistics, generated),
+        "reconstruction": frechet_distance(statistics, FeatureStatistics.of(reconstructed, warn=False)),
+        "floor": frechet_distance(statistics, FeatureStatistics.of(train, warn=False)),
+        "kid": kernel_distance(real, generated),
+        "kid_floor": kernel_distance(real, train),
+        **neighbour_measures(real, generated, num_neighbours=num_neighbours),
+        "num_images": len(real),
+        "reference": "test",
+    }
+    if labels is not None:
+        block["per_class"] = _per_class(real, generated, train, *labels, class_names)
+    return block
+
+
+def _per_class(
+    real: Array,
+    generated: Array,
+    train: Array,
+    real_labels: NDArray[np.integer],
+    train_labels: NDArray[np.integer],
+    class_names: Sequence[str],
+) -> dict[str, dict[str, float]]:
+    """Fréchet distances within each class; few images bias them upwards, so each has its own floor beside it."""
+    result = {}
+    for c, name in enumerate(class_names):
+        of_real, of_train = real_labels == c, train_labels == c
+        if min(of_real.sum(), of_train.sum()) <= real.shape[1]:
+            continue
+        statistics = FeatureStatistics.of(real[of_real], warn=False)
+        result[name] = {
+            "generation": frechet_distance(statistics, FeatureStatistics.of(generated[of_real], warn=False)),
+            "floor": frechet_distance(statistics, FeatureStatistics.of(train[of_train], warn=False)),
+            "num_images": int(of_real.sum()),
+        }
+    return result

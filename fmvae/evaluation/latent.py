@@ -1,0 +1,133 @@
+"""What the latents of a trained model hold: KL and use of each dimension, q(z) against the prior, the classes."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from fmvae.models import Posteriors
+from fmvae.objectives import kl_divergence
+
+ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, sec. 5.3
+PROBE_L2 = 1e-4
+PROBE_STEPS = 500  # never needed on standardised latents; a bound on the time of a pathological fit
+
+Array = NDArray[np.float64]
+
+
+def latent_measures(train: Posteriors, test: Posteriors, num_classes: int) -> dict[str, Any]:
+    """Measures of the test images' posteriors, in float64 on the CPU; all are plain floats, ints and lists.
+
+    m and S are the mean and covariance of the aggregate posterior q(z), the mixture of the test images' posteriors
+    (Hoffman & Johnson 2016): exact moments of that mixture, divided by N.
+
+    Args:
+        train: posteriors that the linear probe is fitted on; not all classes need be there.
+        test: posteriors that everything is measured on, of N images and latent_dim dimensions.
+        num_classes: labels are in [0, num_classes).
+
+    Returns:
+        ``num_images``: N.
+        ``kl_per_dimension``: latent_dim numbers in nats per image, >= 0; their sum is the test KL.
+        ``mu_variance``: latent_dim numbers, the variance of mu over the images.
+        ``active_units``: in how many dimensions that is above 0.01 (Burda et al. 2016, sec. 5.3).
+        ``aggregate_mean_norm``: the Euclidean norm of m; 0 for the prior.
+        ``aggregate_covariance_gap``: the Frobenius norm of S - I; 0 for the prior.
+        ``aggregate_kl``: KL(N(m, S) || N(0, I)) in nats, >= 0 up to rounding.
+        ``total_correlation``: KL(N(m, S) || N(m, diag S)) in nats, >= 0 up to rounding: of q(z)'s Gaussian, not
+        of q(z) itself (Chen et al. 2018, eq. 2).
+        ``linear_probe_accuracy``: in [0, 1], see ``probe_accuracy``.
+
+    Raises:
+        IndexError: a training label is not below num_classes.
+    """
+    mu = _float64(test.mu)
+    mean, explained, unexplained = mu.mean(0), _covariance(mu), np.exp(_float64(test.logvar)).mean(0)
+    mu_variance = explained.diagonal()
+    covariance = explained + np.diag(unexplained)  # law of total variance
+    log_determinant = _log_determinant(explained, unexplained)
+    mahalanobis = np.trace(covariance) + np.square(mean).sum() - len(mean)
+    return {
+        "num_images": len(mu),
+        "kl_per_dimension": kl_divergence(test.mu.cpu().double(), test.logvar.cpu().double()).mean(0).tolist(),
+        "mu_variance": mu_variance.tolist(),
+        "active_units": int((mu_variance > ACTIVE_VARIANCE).sum()),
+        "aggregate_mean_norm": float(np.linalg.norm(mean)),
+        "aggregate_covariance_gap": float(np.linalg.norm(covariance - np.eye(len(mean)))),
+        "aggregate_kl": float(0.5 * (mahalanobis - log_determinant)),
+        "total_correlation": float(0.5 * (np.log(covariance.diagonal()).sum() - log_determinant)),
+        "linear_probe_accuracy": probe_accuracy(train, test, num_classes),
+    }
+
+
+def probe_accuracy(train: Posteriors, test: Posteriors, num_classes: int) -> float:
+    """The share of test labels that a linear classifier of mu, fitted on the training posteriors, predicts.
+
+    Multinomial logistic regression (Alain & Bengio 2017) on mu standardised by its training mean and deviation.
+    The optimum is unique, so that the number belongs to the latents and not to an optimiser.
+    """
+    mu = _float64(train.mu)
+    mean, deviation = mu.mean(0), mu.std(0)
+    used = deviation > 1e-6 * np.abs(mean)  # the others are constant up to float32 rounding
+
+    def inputs(mu: Array) -> Array:
+        """The standardised dimensions, and a column of ones for the bias: (N, num_used + 1)."""
+        standardised = (mu[:, used] - mean[used]) / deviation[used]
+        return np.column_stack([standardised, np.ones(len(mu))])
+
+    weights = fit_probe(inputs(mu), train.labels.cpu().numpy(), num_classes)
+    predicted = (inputs(_float64(test.mu)) @ weights).argmax(1)
+    return float((predicted == test.labels.cpu().numpy()).mean())
+
+
+def fit_probe(inputs: Array, labels: NDArray[np.int64], num_classes: int) -> Array:
+    """Weights (D, num_classes) that minimise mean cross-entropy + PROBE_L2 / 2 * (sum of squared weights).
+
+    The bias is penalised too: the minimum then exists and is unique whatever the labels, also where a class is
+    missing or the classes are separable.
+
+    Args:
+        inputs: (N, D).
+        labels: (N,), in [0, num_classes).
+    """
+    one_hot = np.eye(num_classes)[labels]
+
+    def loss_and_gradient(flat: Array) -> tuple[float, Array]:
+        weights = flat.reshape(-1, num_classes)
+        logits = inputs @ weights
+        logits -= logits.max(1, keepdims=True)
+        exponentials = np.exp(logits)
+        totals = exponentials.sum(1, keepdims=True)
+        cross_entropy = np.log(totals).mean() - np.vdot(one_hot, logits) / len(inputs)
+        residuals = exponentials / totals - one_hot
+        gradient = inputs.T @ residuals / len(inputs) + PROBE_L2 * weights
+        return float(cross_entropy + 0.5 * PROBE_L2 * np.vdot(weights, weights)), gradient.ravel()
+
+    start = np.zeros(inputs.shape[1] * num_classes)
+    # the gradient alone says when to stop: the default rule on the loss ends earlier, at no certain distance
+    options = {"maxiter": PROBE_STEPS, "gtol": 1e-5, "ftol": 0.0}
+    found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options)
+    return found.x.reshape(-1, num_classes)
+
+
+def _float64(tensor: Tensor) -> Array:
+    return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def _covariance(samples: Array) -> Array:
+    centred = samples - samples.mean(0)
+    return centred.T @ centred / len(samples)
+
+
+def _log_determinant(covariance: Array, variances: Array) -> float:
+    """log det(covariance + diag(variances)) for a semidefinite covariance and positive variances.
+
+    Scaled by the variances the sum is I + a semidefinite matrix, whose eigenvalues are >= 1: no logarithm of a
+    value that rounding took to 0 or below, however close the latents are to linearly dependent.
+    """
+    scale = 1 / np.sqrt(variances)
+    scaled = np.linalg.eigvalsh(covariance * scale * scale[:, None]).clip(min=0)
+    return float(np.log(variances).sum() + np.log1p(scaled).sum())

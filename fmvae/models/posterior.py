@@ -1,0 +1,31 @@
+"""The posteriors of a whole split."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fmvae.data import Split
+from fmvae.models.vae import VAE
+
+ENCODING_BATCH = 500
+
+
+class Posteriors(NamedTuple):
+    """mu and logvar (N, latent_dim) in float32 and labels (N,) of N images, on the model's device."""
+
+    mu: Tensor
+    logvar: Tensor
+    labels: Tensor
+
+
+@torch.inference_mode()
+def encode_split(model: VAE, split: Split, num: int | None = None) -> Posteriors:
+    """The posteriors of the first ``num`` images of a split, or of all; the model's mode stays what it was."""
+    was_training = model.training
+    model.eval()
+    first = Split(split.name, split.images[:num], split.labels[:num])
+    encoded = [model.encode(x, labels) for x, labels in first.batches(ENCODING_BATCH)]
+    model.train(was_training)
+    mu, logvar = (torch.cat(parts) for parts in zip(*encoded, strict=True))
+    return Posteriors(mu, logvar, first.labels)

@@ -1,0 +1,160 @@
+"""docs/results.md: the reference studies' tables beside our own runs, written from run directories alone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fmvae.config import PROJECT_ROOT, compose, semantic
+from fmvae.errors import FmvaeError, RunError
+from fmvae.report.tables import (
+    Row,
+    accuracy_table,
+    fid_table,
+    latent_table,
+    likelihood_table,
+    percent,
+    provenance_table,
+)
+from fmvae.runs import RunDirectory, run_name
+from fmvae.runs.files import read_record, write_bytes
+
+PUBLISHED = PROJECT_ROOT / "docs" / "published.yaml"
+FIGURES = 420  # pixels that a picture is wide on the page
+PICTURES = ("samples", "class_samples")
+TRAVERSALS = tuple(
+    (f"{model}, z = 10, β = {beta:g}", f"model={model}", "latent_dim=10", f"beta={beta}")
+    for model in ("conv", "base")
+    for beta in (0.5, 1, 4)
+)
+
+
+PAGE = """# Results
+
+The runs of the reference studies, by us, and the numbers published for them. This page is written by
+`{command}` from run directories; no number on it was typed, but for the published ones
+(`docs/published.yaml`). A title links to all numbers of its run; its config, commit and hashes are in the
+last table.
+
+## Likelihood
+
+Test set, nats per image. *ours* draws z from the posterior, *at μ* decodes its mean, as many published tables do;
+−ELBO = recon + KL compares across β; IWAE 64 is the importance-weighted bound of 64 draws (lower is closer to
+−log p(x)).
+
+{likelihood}
+
+## Fréchet distances and what goes with them
+
+{num_images} generated images (decoder means) against as many test images, in the features of our FashionResNet18
+and in pixels; ± is the standard error of the draw. *recon.* is the distance of reconstructions, *floor* that of
+training images: what a perfect model would score. Published distances are in other extractors: compare orders, not
+sizes.
+
+{fid}
+
+## Do generated images show the class they were asked for?
+
+{num_generated} generated images, {per_class} of each class, in the eyes of the FashionResNet18 ({classifier}).
+
+{accuracy}
+
+## Latents
+
+{latent}
+
+## Pictures
+
+{pictures}
+
+## Where each row comes from
+
+{provenance}
+"""
+
+
+def find(folder: Path, title: str, overrides: Sequence[str]) -> Row:
+    """The run that these overrides name, wherever in ``folder`` or its sweeps it is."""
+    name = run_name(semantic(compose(overrides)))
+    places = [folder / name, *sorted(folder.glob(f"*/{name}"))]
+    found = next((place for place in places if (place / "results.json").exists()), places[0])
+    run = RunDirectory(found)
+    try:
+        results = read_record(run.results)
+        if "settings" not in results["test"]:
+            raise RunError(run, "measured by an older version", "measure it again")
+    except RunError:
+        results = None
+    return Row(title, f"python train.py {' '.join(overrides)}", run, results)
+
+
+def keep(row: Row, docs: Path, figures: Sequence[str]) -> Iterator[str]:
+    """Copy what the page links to beside it; yields the paths of the figures that there are, relative to it."""
+    target = docs / "results" / row.run.path.name
+    for file in (row.run.config, row.run.results):
+        write_bytes(target / file.name, file.read_bytes())
+    for name in figures:
+        source = row.run.figures / f"{name}.png"
+        if source.exists():
+            shutil.copyfile(source, target / source.name)
+            yield f"results/{row.run.path.name}/{source.name}"
+
+
+def write_page(folder: Path, docs: Path, command: str) -> Path:
+    """Write ``results.md`` into ``docs`` from the run directories in ``folder``; returns its path.
+
+    Args:
+        command: that wrote it, for the page.
+
+    Raises:
+        FmvaeError: none of the runs is in the folder.
+    """
+    published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
+    rows = [find(folder, name, [f"experiment={name}"]) for name in published]
+    studies = [find(folder, title, overrides) for title, *overrides in TRAVERSALS]
+    found = [row for row in (*rows, *studies) if row.results]
+    if not found:
+        raise FmvaeError(
+            folder, "holds none of the reference runs", "run `python train.py experiment=baseline` first"
+        )
+    pictures = []
+    for row in found:
+        for path in keep(row, docs, PICTURES if row in rows else ("traversal_prior",)):
+            pictures.append(f'<img src="{path}" width="{FIGURES}" alt="{row.title}: {Path(path).stem}">')
+    text = PAGE.format(
+        command=command,
+        likelihood=likelihood_table([*rows, *studies], published),
+        fid=fid_table(found, published),
+        accuracy=accuracy_table(found, published),
+        latent=latent_table(found),
+        provenance=provenance_table(found),
+        pictures="\n".join(pictures),
+        **_sizes(found),
+    )
+    path = docs / "results.md"
+    write_bytes(path, text.encode())
+    return path
+
+
+def _sizes(rows: Sequence[Row]) -> dict[str, str]:
+    """The numbers of images that the captions name, and the classifier's own accuracy."""
+    fids = [row.results["fid"] for row in rows if row.results and "fid" in row.results]
+    blocks = [row.results["accuracy"] for row in rows if row.results and "accuracy" in row.results]
+    images = {block["num_images"] for fid in fids for block in fid.values()}
+    generated = {block["generated"]["num_images"] for block in blocks}
+    per_class = {block["settings"]["num_per_class"] for block in blocks}
+    real = {percent(block["real"]["overall"]) for block in blocks}
+
+    def listed(values: set[Any]) -> str:
+        return " or ".join(f"{value:,}" if isinstance(value, int) else value for value in sorted(values)) or "no"
+
+    return {
+        "num_images": listed(images),
+        "num_generated": listed(generated),
+        "per_class": listed(per_class),
+        "classifier": f"{listed(real)} right on the real test images",
+    }

@@ -1,0 +1,166 @@
+"""Which values a config's keys take: types, ranges, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fmvae.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key takes: a type, limits, and whether null is one of its values."""
+
+    type: type
+    minimum: float = -math.inf
+    above: float = -math.inf
+    maximum: float = math.inf
+    below: float = math.inf
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+
+    def __str__(self) -> str:
+        names = {
+            int: "a whole number",
+            float: "a finite number",
+            bool: "true or false",
+            str: "a text",
+            list: "a list",
+        }
+        name = f"one of {', '.join(self.choices)}" if self.choices else names.get(self.type, "a group of keys")
+        limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
+        bounds = [f" {sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit)]
+        return name + " and".join(bounds) + (" or null" if self.optional else "")
+
+    def accept(self, value: Any) -> Any:
+        """``value`` as this rule's type; ValueError if it is of another type or out of range."""
+        if value is None and self.optional:
+            return None
+        if self.type in (int, float):
+            return self._accept_number(value)
+        if not isinstance(value, self.type) or (self.choices and value not in self.choices):
+            raise ValueError
+        return value
+
+    def _accept_number(self, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError
+        number = int(value) if self.type is int else float(value)
+        inside = self.minimum <= number <= self.maximum and self.above < number < self.below
+        if number != value or not inside:
+            raise ValueError
+        return number
+
+
+COUNT = Rule(int, minimum=1)
+SIZE = Rule(int, minimum=0)
+RULES: dict[str, Rule] = {
+    "seed": SIZE,
+    "device": Rule(str),
+    "threads": Rule(int, minimum=1, maximum=4096, optional=True),
+    "restart": Rule(bool),
+    "output_root": Rule(str),
+    "sweep_name": Rule(str, optional=True),
+    "force": Rule(bool),
+    "checkpoint": Rule(str, choices=("best", "last")),
+    "beta.value": Rule(float, minimum=0),
+    "beta.fraction": Rule(float, minimum=0, maximum=1),
+    "beta.num_cycles": COUNT,
+    "beta.max_capacity": Rule(float, minimum=0),
+    "latent_dim.value": COUNT,
+    "model.hidden_dim": COUNT,
+    "likelihood.sigma": Rule(float, above=0),
+    "data.root": Rule(str, optional=True),
+    "data.download": Rule(bool),
+    "data.num_classes": COUNT,
+    "data.val_size": COUNT,
+    "data.stratified": Rule(bool),
+    "data.num_train": Rule(int, minimum=1, optional=True),
+    "data.num_test": Rule(int, minimum=1, optional=True),
+    "data.batch_size": COUNT,
+    "trainer.epochs": COUNT,
+    "trainer.validate_every": COUNT,
+    "trainer.patience": Rule(int, minimum=1, optional=True),
+    "trainer.max_grad_norm": Rule(float, above=0, optional=True),
+    "trainer.checkpoint_every": COUNT,
+    "trainer.progress": Rule(bool),
+    "trainer.label_smoothing": Rule(float, minimum=0, below=1),
+    "trainer.warmup": Rule(float, above=0, below=1),
+    "trainer.shift": SIZE,
+    "trainer.flip": Rule(bool),
+    "trainer.sides": Rule(list),
+    "trainer.prune": Rule(float, minimum=0, below=1),
+    "trainer.precision": Rule(str, choices=("auto", "fp32", "bf16")),
+    "optimizer.lr": Rule(float, above=0),
+    "optimizer.weight_decay": Rule(float, minimum=0),
+    "optimizer.momentum": Rule(float, minimum=0),
+    "scheduler.T_max": COUNT,
+    "scheduler.step_size": COUNT,
+    "scheduler.patience": SIZE,
+    "scheduler.gamma": Rule(float, above=0),
+    "scheduler.factor": Rule(float, above=0),
+    "scheduler.eta_min": Rule(float, minimum=0),
+    "figures.every": SIZE,
+    "figures.only": Rule(list, optional=True),
+    "figures.num_reconstructions": COUNT,
+    "figures.num_samples": COUNT,
+    "figures.manifold_side": Rule(int, minimum=2),
+    "figures.traversal": Rule(dict),
+    "figures.traversal.span": Rule(float, above=0),
+    "figures.traversal.steps": Rule(int, minimum=2),
+    "figures.traversal.dimensions": Rule(list, optional=True),
+    "figures.traversal.every_class": Rule(bool),
+    "figures.gif": Rule(bool),
+    "figures.projector": SIZE,
+    "evaluation.fid": Rule(dict),
+    "evaluation.fid.num_images": Rule(int, minimum=0, optional=True),
+    "evaluation.fid.features": Rule(list),
+    "evaluation.fid.num_neighbours": COUNT,
+    "evaluation.extractor": Rule(dict),
+    "evaluation.extractor.weights": Rule(str, optional=True),
+    "evaluation.extractor.precision": Rule(str, choices=("fp32", "bf16")),
+    "evaluation.iwae": Rule(dict),
+    "evaluation.iwae.num_samples": SIZE,
+    "evaluation.iwae.num_images": COUNT,
+    "evaluation.latent": Rule(bool),
+    "evaluation.accuracy": Rule(dict),
+    "evaluation.accuracy.num_per_class": Rule(int, minimum=0, optional=True),
+    "evaluation.cache": Rule(str, optional=True),
+}
+
+
+def validate(config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` with every value that has a rule brought to its type, so that 1 and 1.0 are the same run.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range; the message names the key.
+    """
+    for key, rule in RULES.items():
+        *parents, leaf = key.split(".")
+        node: Any = config
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or leaf not in node:
+            continue
+        try:
+            node[leaf] = rule.accept(node[leaf])
+        except (ValueError, OverflowError):
+            raise ConfigError(key, f"{node[leaf]!r} is not {rule}", f"give {rule}") from None
+    for path, value in walk(config):  # a run's identity is JSON
+        plain = isinstance(value, dict | list | str | int | float | None)
+        if not plain or (isinstance(value, float) and not math.isfinite(value)):
+            raise ConfigError(path, f"{value!r} is not a plain value", "give a text, a finite number or null")
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            raise ConfigError(path or "config", "holds a key that is not a text", "quote it")
+    return config
+
+
+def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """``node`` and whatever is in it, each with its path."""
+    yield path, node
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for name, child in children:
+        yield from walk(child, f"{path}.{name}".lstrip("."))

@@ -1,0 +1,88 @@
+"""What a run has come to, as a small table for the terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fmvae.runs import RunDirectory
+
+
+def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
+    """A run's results as a small table for the terminal, and where to look further."""
+    test, checkpoint = results["test"], results["checkpoint"]
+    rows = [
+        ("objective", test["objective"], test["objective_at_mean"]),
+        ("recon", test["recon"], test["recon_at_mean"]),
+        ("KL", test["kl"], None),
+        ("-ELBO", test["neg_elbo"], None),
+    ]
+    if iwae := results.get("iwae"):
+        rows += [(name.upper().replace("_", " "), iwae[name], None) for name in iwae if name.startswith("iwae_")]
+    lines = [
+        "",
+        f"{run.path.name}: {checkpoint['which']} checkpoint, epoch {checkpoint['epoch']}",
+        "",
+        f"  test, {test['num_images']:,} images    z sampled   z at the mean   (nats per image)",
+    ]
+    for name, sampled, mean in rows:
+        at_mean = f"{mean:>16.2f}" if mean is not None else ""
+        lines.append(f"  {name:<22}{sampled:>12.2f}{at_mean}".rstrip())
+    lines += [*_fid(results.get("fid", {})), *_latent(results.get("latent")), *_accuracy(results.get("accuracy"))]
+    lines += [
+        "",
+        f"  results      {run}/results.json",
+        f"  figures      {run}/figures/",
+        f"  TensorBoard  {_tensorboard()} --logdir {RunDirectory(run.path.parent)}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _fid(blocks: Mapping[str, Any]) -> list[str]:
+    if not blocks:
+        return []
+    lines = ["", "  FID                     generation        reconstruction   floor   precision  recall"]
+    for features, block in blocks.items():
+        title = f"{features}, {block['num_images']:,}"
+        generation = f"{block['generation']:.3f} ± {block['generation_se']:.3f}"
+        lines.append(
+            f"  {title:<18}{generation:>16}{block['reconstruction']:>22.3f}{block['floor']:>8.3f}"
+            f"{block['precision']:>12.3f}{block['recall']:>8.3f}"
+        )
+    return lines
+
+
+def _latent(block: Mapping[str, Any] | None) -> list[str]:
+    if not block:
+        return []
+    active, total = block["active_units"], len(block["kl_per_dimension"])
+    probe = block["linear_probe_accuracy"]
+    return [
+        "",
+        f"  {active} of {total} latent dimensions active; a linear probe of mu tells {probe:.1%} of classes",
+    ]
+
+
+def _accuracy(block: Mapping[str, Any] | None) -> list[str]:
+    if not block:
+        return []
+    made, real = block["generated"], block["real"]
+    worst = min(made["per_class"], key=made["per_class"].get)
+    return [
+        "",
+        f"  class of {made['num_images']:,} generated images as asked: {made['overall']:.2%} "
+        f"(least {worst}, {made['per_class'][worst]:.1%}); real test images: {real['overall']:.2%}",
+    ]
+
+
+def _tensorboard() -> str:
+    """The command as it can be typed here, whether or not the environment is activated."""
+    beside_python = Path(sys.executable).with_name("tensorboard")
+    on_path = shutil.which("tensorboard")
+    if on_path and Path(on_path) == beside_python:
+        return "tensorboard"
+    return str(RunDirectory(beside_python)) if beside_python.exists() else "tensorboard"

@@ -1,0 +1,152 @@
+"""What a conditional model makes of its labels, and what a classifier makes of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from fmvae.visualization.tiles import GAP, show_tiles, tile, tile_centres
+
+if TYPE_CHECKING:
+    from fmvae.visualization.visualizer import VAEVisualizer
+
+GENERATED_COLOUR, REAL_COLOUR = "#4477aa", "#bbbbbb"
+FRAME_COLOUR = "#ee7733"
+
+
+def class_samples(visualizer: VAEVisualizer, num_per_class: int = 20) -> Figure:
+    """Decoder means of latents drawn from the prior: a row per class.
+
+    Raises:
+        ValueError: the model is not conditional, or ``num_per_class`` < 1.
+    """
+    _need_labels(visualizer, "class_samples")
+    figure = visualizer.generate_samples(num_per_class * len(visualizer.class_names))
+    figure.suptitle(f"{num_per_class} samples from the prior for each class: {visualizer.name}")
+    return figure
+
+
+def style_transfer(visualizer: VAEVisualizer, images: Tensor, labels: Tensor) -> Figure:
+    """A row per image: the original, then its posterior mean decoded with every label in turn.
+
+    The framed tile has the image's own label, and so is its reconstruction.
+
+    Args:
+        images: (N, 1, H, W) in [0, 1], N >= 1.
+        labels: (N,) integers.
+
+    Raises:
+        ValueError: the model is not conditional, or images or labels are of another shape or range.
+    """
+    _need_labels(visualizer, "style_transfer")
+    images, labels = visualizer.checked(images, labels)
+    num_rows, num_classes = len(images), len(visualizer.class_names)
+    z = visualizer.encode_means(images, labels).repeat_interleave(num_classes, dim=0)
+    means = visualizer.decode_means(z, torch.arange(num_classes, device=z.device).repeat(num_rows))
+    rows = torch.cat([images[:, None], means.unflatten(0, (num_rows, num_classes))], dim=1)  # (N, C + 1, 1, H, W)
+
+    figure = Figure(figsize=(0.86 * num_classes + 2.4, 0.82 * num_rows + 1.3), layout="constrained")
+    axes = figure.subplots()
+    show_tiles(axes, tile(rows.flatten(0, 1), num_classes + 1))
+    _, height, width = visualizer.model.image_shape
+    names = visualizer.class_names
+    centres = tile_centres(num_classes + 1, width)
+    axes.set_xticks(centres, ["original", *names], fontsize=8)
+    axes.set_yticks(tile_centres(num_rows, height), [names[label] for label in labels.tolist()])
+    axes.xaxis.tick_top()
+    axes.axvline((centres[0] + centres[1]) / 2, color=FRAME_COLOUR, linewidth=2)
+    for row, label in enumerate(labels.tolist()):
+        corner = ((label + 1) * (width + GAP) - 1, row * (height + GAP) - 1)
+        axes.add_patch(
+            Rectangle(corner, width + 1, height + 1, fill=False, color=FRAME_COLOUR, linewidth=1.5, clip_on=False)
+        )
+    axes.set_xlabel("decoded as (framed: the image's own class, its reconstruction)", fontsize=9)
+    figure.suptitle(f"One style, every class: {visualizer.name}")
+    return figure
+
+
+def confusion_matrix(
+    matrix: np.ndarray | Tensor | Sequence[Sequence[int]],
+    class_names: Sequence[str],
+    title: str,
+    *,
+    rows: str = "true class",
+    columns: str = "predicted class",
+) -> Figure:
+    """Counts in a grid, coloured by their share of the row.
+
+    Args:
+        matrix: (C, C) counts, a row per true (or asked) class, a column per predicted one.
+        class_names: C names.
+        title: of the figure.
+        rows, columns: what the axes stand for.
+
+    Raises:
+        ValueError: the matrix is of another shape or has a negative count.
+    """
+    counts = np.asarray(matrix)
+    num_classes = len(class_names)
+    if counts.shape != (num_classes, num_classes) or counts.min() < 0:
+        raise ValueError(
+            f"matrix {counts.shape} from {counts.min()}: give counts of {num_classes} x {num_classes}"
+        )
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # an empty row stays 0
+    figure = Figure(figsize=(0.72 * num_classes + 2.2, 0.62 * num_classes + 1.6), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set(title=title, xlabel=columns, ylabel=rows)
+    axes.set_xticks(range(num_classes), class_names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(num_classes), class_names)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.5 else "black" if count else "#aaaaaa"
+        axes.text(column, row, f"{count:g}", ha="center", va="center", color=colour, fontsize=9)
+    figure.colorbar(image, ax=axes, label="share of the row", fraction=0.04)
+    return figure
+
+
+def class_accuracy(
+    generated: Sequence[float] | np.ndarray,
+    real: Sequence[float] | np.ndarray,
+    class_names: Sequence[str],
+    title: str = "Accuracy of the classifier, by class",
+) -> Figure:
+    """How often a classifier sees the class that was asked for in generated images, beside real ones of it.
+
+    Args:
+        generated, real: C accuracies each, in [0, 1]; NaN for a class without images. The legend has their means
+            over classes, which are the overall accuracies where all classes have equally many images.
+        class_names: C names.
+
+    Raises:
+        ValueError: another number of accuracies, one out of range, or none at all.
+    """
+    sides = {"generated images": np.asarray(generated, float), "real test images": np.asarray(real, float)}
+    figure = Figure(figsize=(1.0 * len(class_names) + 1.5, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for offset, (name, values), colour in zip(
+        (-0.2, 0.2), sides.items(), (GENERATED_COLOUR, REAL_COLOUR), strict=True
+    ):
+        known = values[~np.isnan(values)]
+        if values.shape != (len(class_names),) or not len(known) or known.min() < 0 or known.max() > 1:
+            raise ValueError(f"{name}: give {len(class_names)} accuracies in [0, 1], got {values.tolist()}")
+        label = f"{name}: {known.mean():.2%} on average over classes"
+        bars = axes.bar(np.arange(len(values)) + offset, values, 0.4, color=colour, label=label)
+        texts = ["" if np.isnan(value) else f"{100 * value:.1f}" for value in values]
+        axes.bar_label(bars, texts, fontsize=8, padding=1)
+    axes.set_xticks(range(len(class_names)), class_names)
+    axes.set_yticks(np.linspace(0, 1, 6), [f"{value:.0%}" for value in np.linspace(0, 1, 6)])
+    axes.set(title=title, ylabel="accuracy", ylim=(0, 1.08))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
+    return figure
+
+
+def _need_labels(visualizer: VAEVisualizer, method: str) -> None:
+    if not visualizer.model.conditional:
+        raise ValueError(f"{method} needs a conditional model, {visualizer.name} takes no labels")

@@ -1,0 +1,84 @@
+"""From one image to another, through the latent space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fmvae.data.split import Split
+from fmvae.visualization.tiles import show_tiles, tile, tile_centres
+
+if TYPE_CHECKING:
+    from fmvae.visualization.visualizer import VAEVisualizer
+
+NUM_PAIRS = 4  # of each kind
+
+
+def interpolation_pairs(split: Split, num_pairs: int = NUM_PAIRS) -> tuple[Tensor, Tensor]:
+    """Pairs of images by index: within a class, then between classes that are far apart in the list of labels.
+
+    Returns:
+        First and second images' indices, each (P,), P <= 2 * num_pairs; P is 0 for fewer than two images.
+    """
+    labels = split.labels.cpu()
+    members = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
+    pairs = [(own[0], own[1]) for own in members if len(own) > 1][:num_pairs]
+    half = len(members) // 2
+    pairs += [(one[0], other[0]) for one, other in zip(members, members[half:], strict=False) if half][:num_pairs]
+    first, second = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    return first, second
+
+
+def interpolations(
+    visualizer: VAEVisualizer, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], steps: int = 10
+) -> Figure:
+    """A row per pair of images: between the two originals, decoder means linear in the posterior means.
+
+    A conditional model encodes each image with its own label and decodes all of a row with the left image's, as
+    there is nothing between two labels; the title says so. So the right end is the right image's reconstruction
+    only within a class.
+
+    Args:
+        first, second: images (P, 1, H, W) in [0, 1] and labels (P,) of the left and of the right ends, P >= 1.
+        steps: decoded images per row, both ends included, >= 2.
+
+    Raises:
+        ValueError: images or labels of another shape or range, or ``steps`` < 2.
+    """
+    if steps < 2:
+        raise ValueError(f"steps must be >= 2, got {steps}")
+    (left, left_labels), (right, right_labels) = visualizer.checked(*first), visualizer.checked(*second)
+    mu_left, mu_right = visualizer.encode_means(left, left_labels), visualizer.encode_means(right, right_labels)
+    share = torch.linspace(0, 1, steps, device=mu_left.device, dtype=mu_left.dtype)
+    z = torch.lerp(mu_left[:, None], mu_right[:, None], share[None, :, None])  # (P, S, z)
+    means = visualizer.decode_means(z.flatten(0, 1), left_labels.repeat_interleave(steps))
+    rows = torch.cat(
+        [left[:, None], means.unflatten(0, z.shape[:2]), right[:, None]], dim=1
+    )  # (P, S + 2, 1, H, W)
+
+    num_rows, num_columns = rows.shape[:2]
+    figure = Figure(figsize=(0.8 * num_columns + 2.4, 0.82 * num_rows + 1.1), layout="constrained")
+    axes = figure.subplots()
+    show_tiles(axes, tile(rows.flatten(0, 1), num_columns))
+    _, height, width = visualizer.model.image_shape
+    centres = tile_centres(num_columns, width)
+    axes.set_xticks(centres, ["original", *(f"{t:.2f}" for t in share.tolist()), "original"])
+    axes.set_yticks(tile_centres(num_rows, height), _pair_names(visualizer, left_labels, right_labels))
+    axes.xaxis.tick_top()
+    for between in ((centres[0] + centres[1]) / 2, (centres[-2] + centres[-1]) / 2):  # data | model | data
+        axes.axvline(between, color="#ee7733", linewidth=2)
+    axes.set_xlabel("share of the way between the two posterior means", fontsize=9)
+    different = bool((left_labels != right_labels).any())
+    note = "; decoded as the left image's class" if visualizer.model.conditional and different else ""
+    figure.suptitle(f"Interpolations between posterior means{note}\n{visualizer.name}")
+    return figure
+
+
+def _pair_names(visualizer: VAEVisualizer, left: Tensor, right: Tensor) -> list[str]:
+    names = np.asarray(visualizer.class_names, dtype=object)
+    pairs = zip(names[left.cpu().numpy()], names[right.cpu().numpy()], strict=True)
+    return [one if one == other else f"{one} → {other}" for one, other in pairs]

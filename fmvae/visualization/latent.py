@@ -1,0 +1,151 @@
+"""Where a model puts images in its latent space, and how much each dimension says."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Patch
+
+from fmvae import rng
+from fmvae.models.posterior import Posteriors
+from fmvae.objectives.elbo import kl_divergence
+
+if TYPE_CHECKING:
+    from fmvae.visualization.visualizer import VAEVisualizer
+
+PRIOR_SHARE = 0.95
+PRIOR_RADIUS = math.sqrt(-2 * math.log(1 - PRIOR_SHARE))  # 2-D standard normal: chi-squared, 2 degrees
+PRIOR_INTERVAL = 1.959964  # the same share of a 1-D standard normal lies within +- this
+ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, sec. 5.3
+ACTIVE_COLOUR, INACTIVE_COLOUR = "#4477aa", "#bbbbbb"
+
+
+def mean_kl(posteriors: Posteriors) -> np.ndarray:
+    """Each dimension's KL to the prior, averaged over images: (z,) float64, in nats per image."""
+    mu, logvar = posteriors.mu.cpu().double(), posteriors.logvar.cpu().double()
+    return kl_divergence(mu, logvar).mean(0).numpy()
+
+
+def by_kl(kl: np.ndarray) -> list[int]:
+    """The dimensions, largest KL first; of equals the lower index first."""
+    return np.argsort(-kl, kind="stable").tolist()
+
+
+def dimension_name(dimension: int, kl: float) -> str:
+    """``z3  KL 2.41``: dimensions count from 0, KL is in nats per image."""
+    return f"z{dimension}  KL {kl:.2f}"
+
+
+def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first two principal components of points (N, D), D >= 2, by a singular value decomposition.
+
+    Returns:
+        The points' coordinates (N, 2) and the origin's (2,), both relative to the points' mean, and the two shares
+        of the variance, in [0, 1]. The largest loading of a component is positive, so that its sign is fixed.
+    """
+    points = points.astype(np.float64)
+    mean = points.mean(0)
+    _, singular, components = np.linalg.svd(points - mean, full_matrices=False)
+    if len(components) < 2:  # a single point spans no plane
+        components, singular = np.eye(2, points.shape[1]), np.zeros(2)
+    axes = components[:2]
+    axes = axes * np.sign(axes[np.arange(2), np.abs(axes).argmax(1)])[:, None]
+    total = np.square(singular).sum()
+    shares = np.square(singular[:2]) / total if total else np.zeros(2)
+    return (points - mean) @ axes.T, -mean @ axes.T, shares
+
+
+def latent_scatter(
+    visualizer: VAEVisualizer, posteriors: Posteriors, split_name: str = "test", max_points: int = 10_000
+) -> Figure:
+    """Posterior means by class colour, in random order, so that no class hides another.
+
+    z = 2 is shown as it is, with the circle that holds 95 % of the prior; more dimensions are projected onto their
+    two principal components, and the prior with them (any two orthogonal directions of it are a 2-D standard
+    normal); z = 1 is one strip per class.
+
+    Args:
+        posteriors: of N images; mu (N, z) and labels (N,).
+        split_name: what the images are, for the title.
+        max_points: of more images, a random subset of this size is drawn; the components are those of all.
+
+    Raises:
+        ValueError: there is nothing to draw, or ``max_points`` < 1.
+    """
+    if (num_points := min(max_points, len(posteriors.labels))) < 1:
+        raise ValueError(f"max_points {max_points} of {len(posteriors.labels)} images: give 1 or more of each")
+    generator = rng.stream(visualizer.seed, "sampling")
+    order = torch.randperm(len(posteriors.labels), generator=generator)[:num_points].numpy()
+    mu, labels = posteriors.mu.cpu().numpy(), posteriors.labels.cpu().numpy()[order]
+    classes = np.arange(len(visualizer.class_names))
+    colours = colormaps["tab10" if len(classes) <= 10 else "tab20"](classes % 20)
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    axes = figure.subplots()
+    if visualizer.model.latent_dim == 1:
+        jitter = 0.7 * torch.rand(num_points, generator=generator).numpy() - 0.35
+        points = np.column_stack([mu[order, 0], labels + jitter])
+        _frame_strips(axes, visualizer.class_names)
+    elif visualizer.model.latent_dim == 2:
+        points = mu[order]
+        _frame_plane(axes, ("z0", "z1"), (0, 0))
+    else:
+        projected, origin, shares = principal_components(mu)
+        points = projected[order]
+        _frame_plane(axes, [f"PC{i + 1}  ({share:.1%} of variance)" for i, share in enumerate(shares)], origin)
+    axes.scatter(*points.T, s=5, c=colours[labels], alpha=0.6, linewidths=0)
+    axes.set_title(f"Posterior means of {num_points:,} {split_name} images: {visualizer.name}")
+    handles = [Line2D([], [], color=colour, marker="o", linestyle="") for colour in colours]
+    handles.append(Line2D([], [], color="black", linestyle="--"))
+    names = [*visualizer.class_names, f"{PRIOR_SHARE:.0%} of the prior"]
+    axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure
+
+
+def _frame_plane(axes: Axes, names, origin) -> None:
+    axes.add_patch(Circle(tuple(origin), PRIOR_RADIUS, fill=False, linestyle="--", color="black"))
+    axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
+
+
+def _frame_strips(axes: Axes, class_names) -> None:
+    """One strip per class, the first on top; the height within a strip means nothing."""
+    for end in (-PRIOR_INTERVAL, PRIOR_INTERVAL):
+        axes.axvline(end, linestyle="--", color="black", linewidth=1)
+    axes.set(xlabel="z0", ylim=(len(class_names) - 0.5, -0.5))
+    axes.set_yticks(range(len(class_names)), class_names)
+
+
+def kl_per_dimension(visualizer: VAEVisualizer, posteriors: Posteriors, split_name: str = "test") -> Figure:
+    """Bars of each dimension's mean KL in nats per image, largest first, the active units in colour.
+
+    A unit is active if the variance of its posterior mean over images is above 0.01 (Burda et al. 2016, sec. 5.3).
+
+    Args:
+        posteriors: of N >= 1 images.
+        split_name: what the images are, for the title.
+    """
+    kl = mean_kl(posteriors)
+    active = posteriors.mu.cpu().double().var(0, correction=0).numpy() > ACTIVE_VARIANCE
+    order = by_kl(kl)
+    many = len(order) > 24
+    figure = Figure(figsize=(min(16, max(6.5, 0.45 * len(order) + 2)), 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(range(len(order)), kl[order], color=[ACTIVE_COLOUR if active[d] else INACTIVE_COLOUR for d in order])
+    axes.set_xticks(range(len(order)), [f"z{d}" for d in order])
+    axes.tick_params(axis="x", rotation=90 if many else 0, labelsize=8 if many else 10)
+    counted = f"{active.sum()} of {len(order)} units active, {kl.sum():.2f} nats in all"
+    images = f"mean of {len(posteriors.labels):,} {split_name} images"
+    figure.suptitle(f"KL per latent dimension: {visualizer.name}\n{images}; {counted}", fontsize=11)
+    axes.set(xlabel="latent dimension, by KL", ylabel="KL (nats per image)")
+    axes.set_xlim(-0.6, max(len(order), 6) - 0.4)  # one bar is no wall
+    variance = f"variance of the posterior mean > {ACTIVE_VARIANCE:g}"
+    handles = [Patch(color=ACTIVE_COLOUR), Patch(color=INACTIVE_COLOUR)]
+    names = [f"active ({variance})", "inactive"]
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+    return figure

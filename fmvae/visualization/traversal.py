@@ -1,0 +1,250 @@
+"""What each latent dimension does to an image: one varied at a time, the others fixed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from fmvae.errors import ConfigError
+from fmvae.models.posterior import Posteriors
+from fmvae.visualization.latent import by_kl, dimension_name, mean_kl
+from fmvae.visualization.tiles import GAP, show_tiles, tile, tile_centres
+
+if TYPE_CHECKING:
+    from fmvae.visualization.visualizer import VAEVisualizer
+
+MAX_ROWS = 10  # of largest KL, unless dimensions are chosen
+MARK_COLOUR = "#ee7733"
+GIF_FONT = str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf")  # Pillow's own knows no β
+GIF_COLUMNS, GIF_TEXT, GIF_MARGIN = 5, 14, 8  # tiles per row, font size and margin in pixels
+
+
+class Traversal(NamedTuple):
+    """Images (D, S, 1, H, W) of D dimensions at S values, all else at ``start`` (z,); kl (D,), nats per image."""
+
+    dimensions: list[int]
+    kl: np.ndarray
+    values: np.ndarray
+    start: Tensor
+    images: Tensor
+
+
+def chosen_dimensions(dimensions: Sequence[int] | None, latent_dim: int) -> list[int]:
+    """``dimensions``, or all if None.
+
+    Raises:
+        ConfigError: one does not exist or is no whole number, or the list is empty.
+    """
+    if dimensions is None:
+        return list(range(latent_dim))
+    way_out = "give 0" + (f" to {latent_dim - 1}" if latent_dim > 1 else "")
+    if not dimensions:
+        raise ConfigError("figures.traversal.dimensions", "an empty list", f"{way_out}, or null for all")
+    for dimension in dimensions:
+        whole = isinstance(dimension, int) and not isinstance(dimension, bool)
+        if not whole or not 0 <= dimension < latent_dim:
+            problem = f"dimension {dimension!r} of a model with z = {latent_dim} does not exist"
+            raise ConfigError("figures.traversal.dimensions", problem, way_out)
+    return list(dict.fromkeys(dimensions))
+
+
+def traverse(
+    visualizer: VAEVisualizer,
+    posteriors: Posteriors,
+    start: Tensor,
+    label: int | None = None,
+    *,
+    dimensions: Sequence[int] | None = None,
+    span: float = 3.0,
+    steps: int = 9,
+) -> Traversal:
+    """Decode ``start`` with one dimension at a time set to ``steps`` values from -span to +span.
+
+    Args:
+        posteriors: whose mean KL orders the dimensions, largest first.
+        start: (z,), what the other dimensions stay at.
+        label: kept throughout, for a conditional model.
+        dimensions: which; None takes all, at most the ten of largest KL.
+        span: > 0, in units of z. The prior's standard deviation is 1.
+        steps: >= 2.
+
+    Raises:
+        ConfigError: a dimension does not exist.
+        ValueError: ``span`` or ``steps`` out of range, or the label is missing, needless or out of range.
+    """
+    if steps < 2 or not span > 0:
+        raise ValueError(f"span {span:g} in {steps} steps: give a span > 0 and 2 steps or more")
+    wanted = set(chosen_dimensions(dimensions, visualizer.model.latent_dim))
+    kl = mean_kl(posteriors)
+    rows = [dimension for dimension in by_kl(kl) if dimension in wanted]
+    if dimensions is None:
+        rows = rows[:MAX_ROWS]
+    values = np.linspace(-span, span, steps)
+    start = start.to(visualizer.weight)
+    z = start.repeat(len(rows), steps, 1)  # (D, S, z)
+    for row, dimension in enumerate(rows):
+        z[row, :, dimension] = torch.from_numpy(values).to(start)
+    labels = visualizer.repeated(label, len(rows) * steps)
+    images = visualizer.decode_means(z.flatten(0, 1), labels).unflatten(0, (len(rows), steps))
+    return Traversal(rows, kl[rows], values, start, images)
+
+
+def latent_traversal(
+    visualizer: VAEVisualizer,
+    posteriors: Posteriors,
+    image: Tensor | None = None,
+    label: int | None = None,
+    *,
+    dimensions: Sequence[int] | None = None,
+    span: float = 3.0,
+    steps: int = 9,
+) -> Figure:
+    """A row per dimension, by KL, and a column per value, from the posterior mean of an image or the prior's.
+
+    From an image, it and its reconstruction stand on the left, and a mark in each row shows the image's own value.
+
+    Args:
+        image: (1, H, W) in [0, 1]; None starts from z = 0.
+        label: the image's, in [0, num_classes); without an image, a conditional model's class and else None.
+        posteriors, dimensions, span, steps: as for :func:`traverse`, which says what is raised.
+    """
+    options = {"dimensions": dimensions, "span": span, "steps": steps}
+    start, kept = _start(visualizer, image, label)
+    traversal = traverse(visualizer, posteriors, start, kept, **options)
+    num_rows = len(traversal.dimensions)
+    from_image = image is not None
+    width = max(0.8 * steps + 1.8 + 2.2 * from_image, 7)
+    figure = Figure(figsize=(width, max(0.82 * num_rows + 1.2, 3.2)), layout="constrained")
+    left, axes = None, None
+    if from_image:
+        left, axes = figure.subplots(1, 2, width_ratios=[1.3, steps])
+        _show_image(left, visualizer, image, start, kept)
+    else:
+        axes = figure.subplots()
+    array = tile(traversal.images.flatten(0, 1), steps)
+    show_tiles(axes, array)
+    _, height, breadth = visualizer.model.image_shape
+    axes.set_xticks(tile_centres(steps, breadth), [value_name(value) for value in traversal.values])
+    rows = zip(traversal.dimensions, traversal.kl, strict=True)
+    axes.set_yticks(tile_centres(num_rows, height), [dimension_name(*row) for row in rows])
+    axes.xaxis.tick_top()
+    note = "value of the row's dimension; all others stay at 0, the prior mean"
+    if from_image:
+        note = "value of the row's dimension, absolute; all others stay at the image's (▲) posterior mean"
+        _mark_own_values(axes, traversal, height, breadth)
+    axes.set_xlabel(note, fontsize=9)
+    figure.suptitle(_title(visualizer, len(traversal.dimensions), dimensions is None, label, from_image))
+    return figure
+
+
+def _start(visualizer: VAEVisualizer, image: Tensor | None, label: int | None) -> tuple[Tensor, int | None]:
+    """Where a traversal starts (z,), and the label that its decoder is given."""
+    if image is None:
+        return torch.zeros(visualizer.model.latent_dim), label
+    if label is None:
+        raise ValueError("an image without a label: give its label")
+    mu = visualizer.encode_means(image[None], torch.tensor([label]))
+    return mu[0], label if visualizer.model.conditional else None
+
+
+def _show_image(axes: Axes, visualizer: VAEVisualizer, image: Tensor, mu: Tensor, label: int | None) -> None:
+    """The image above its reconstruction."""
+    reconstruction = visualizer.decode_means(mu[None], visualizer.repeated(label, 1))
+    show_tiles(axes, tile(torch.cat([image[None].cpu(), reconstruction.cpu()]), 1))
+    axes.set_yticks(tile_centres(2, image.shape[-2]), ["original", "reconstruction"], rotation=90, va="center")
+    axes.set_anchor("N")
+
+
+def _mark_own_values(axes: Axes, traversal: Traversal, height: int, breadth: int) -> None:
+    """A mark below each row's tiles, where the image's own value lies between the columns, if it does."""
+    own = traversal.start[traversal.dimensions].float().cpu().numpy()
+    first, last = traversal.values[0], traversal.values[-1]
+    columns = (own - first) / (last - first) * (len(traversal.values) - 1)
+    inside = (own >= first) & (own <= last)
+    x = columns * (breadth + GAP) + (breadth - 1) / 2
+    y = np.arange(len(own)) * (height + GAP) + height
+    axes.plot(x[inside], y[inside], marker="^", markersize=5, linestyle="", color=MARK_COLOUR, clip_on=False)
+
+
+def _title(visualizer: VAEVisualizer, num_rows: int, capped: bool, label: int | None, from_image: bool) -> str:
+    which = f"Traversal of {num_rows} of {visualizer.model.latent_dim} dimensions"
+    if num_rows == visualizer.model.latent_dim:
+        which = "Latent traversal"
+    elif capped:
+        which = f"Traversal of the {num_rows} dimensions of largest KL"
+    of_class = "" if label is None else f" ({visualizer.class_names[label]})"
+    origin = f"an image's posterior mean{of_class}" if from_image else f"the prior mean{of_class}"
+    return f"{which} from {origin}\n{visualizer.name}"
+
+
+def value_name(value: float) -> str:
+    """A column's value, such as ``-0.75``, and never ``-0``."""
+    return f"{round(float(value), 6) + 0.0:.3g}"
+
+
+def traversal_animation(
+    visualizer: VAEVisualizer,
+    posteriors: Posteriors,
+    image: Tensor | None = None,
+    label: int | None = None,
+    *,
+    dimensions: Sequence[int] | None = None,
+    span: float = 3.0,
+    steps: int = 17,
+    scale: int = 4,
+    milliseconds: int = 100,
+) -> bytes:
+    """The traversal as an animated GIF: a tile per dimension, by KL, all at one value per frame, there and back.
+
+    Args:
+        image, label, posteriors, dimensions, span: as for :func:`latent_traversal`.
+        steps: values one way; there are 2 * steps - 2 frames, which repeat forever.
+        scale: by how much each pixel is enlarged (nearest neighbour).
+        milliseconds: per frame; a GIF counts in tens.
+
+    Returns:
+        The file's content.
+    """
+    start, kept = _start(visualizer, image, label)
+    traversal = traverse(visualizer, posteriors, start, kept, dimensions=dimensions, span=span, steps=steps)
+    names = [dimension_name(*row) for row in zip(traversal.dimensions, traversal.kl, strict=True)]
+    greys = (traversal.images[:, :, 0].float().cpu().numpy() * 255).round().astype(np.uint8)  # (D, S, H, W)
+    greys = greys.repeat(scale, axis=2).repeat(scale, axis=3)
+    frames = [
+        _frame(greys[:, step], names, f"value {value:+.2f}    {visualizer.name}")
+        for step, value in enumerate(traversal.values)
+    ]
+    frames += frames[-2:0:-1]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    return file.getvalue()
+
+
+def _frame(tiles: np.ndarray, names: Sequence[str], heading: str) -> Image.Image:
+    """Tiles (D, H, W) of greys in a grid on white, each under its name."""
+    _, height, width = tiles.shape
+    num_columns = min(GIF_COLUMNS, len(tiles))
+    num_rows = -(-len(tiles) // num_columns)
+    line = GIF_TEXT + 6
+    font = ImageFont.truetype(GIF_FONT, GIF_TEXT)
+    pitch = max(width, round(max(font.getlength(name) for name in names))) + GIF_MARGIN
+    needed = max(num_columns * pitch, round(font.getlength(heading)) + GIF_MARGIN)
+    canvas = Image.new("L", (needed + GIF_MARGIN, line + num_rows * (height + line) + 2 * GIF_MARGIN), 255)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((GIF_MARGIN, GIF_MARGIN // 2), heading, fill=0, font=font)
+    for index, (pixels, name) in enumerate(zip(tiles, names, strict=True)):
+        row, column = divmod(index, num_columns)
+        x, y = GIF_MARGIN + column * pitch, line + GIF_MARGIN + row * (height + line)
+        draw.text((x, y), name, fill=0, font=font)
+        canvas.paste(Image.fromarray(pixels), (x, y + line))
+    return canvas

@@ -1,0 +1,223 @@
+"""The importance-weighted bound is its formula in double precision, and reaches a marginal that is known."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import special, stats
+
+from fmvae import rng
+from fmvae.data import Split
+from fmvae.errors import ConfigError
+from fmvae.evaluation import likelihood as module
+from fmvae.evaluation.likelihood import importance_weighted_bound
+from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
+from fmvae.objectives import Bernoulli, Constant, ContinuousBernoulli, Gaussian, Likelihood, Objective
+
+MODELS = {
+    "base": lambda: BaseVAE(2, hidden_dim=16),
+    "conv": lambda: ConvVAE(3),
+    "beta": lambda: BetaVAE(2),
+    "conditional": lambda: ConditionalVAE(2, hidden_dim=16),
+}
+
+
+@pytest.fixture(scope="module")
+def split(small_data) -> Split:
+    return small_data(num_test=70).test
+
+
+def made(name: str) -> VAE:
+    with rng.seeded_init(0):
+        return MODELS[name]()
+
+
+def noise(seed: int = 0) -> torch.Generator:
+    return rng.stream(seed, "evaluation")
+
+
+def objective_of(likelihood: Likelihood | None = None, beta: float = 4.0) -> Objective:
+    return Objective(likelihood or Bernoulli(), Constant(beta))
+
+
+class LinearGaussianVAE(VAE):
+    """Probabilistic PCA, x = 0.5 + W z + sigma * noise: its density is known.
+
+    The posterior is diagonal, as the columns of W are orthogonal. ``widening`` multiplies the standard deviation
+    that ``encode`` gives it.
+    """
+
+    SIGMA = 0.1
+    SIDE = 6
+
+    def __init__(self, widening: float = 1.0):
+        super().__init__(2, (1, self.SIDE, self.SIDE))
+        signs = np.column_stack([np.ones(36), np.tile([1, -1], 18)])  # flat, so that 0.5 + W z stays in (0, 1)
+        self.loadings = signs / 6 * [0.15, 0.3]
+        self.widening = widening
+
+    def encode(self, x, labels=None):
+        precision = torch.from_numpy((self.loadings**2).sum(0) / self.SIGMA**2 + 1)
+        mu = (x.double().flatten(1) - 0.5) @ torch.from_numpy(self.loadings) / self.SIGMA**2 / precision
+        return mu, (2 * np.log(self.widening) - precision.log()).expand_as(mu)
+
+    def decode(self, z, labels=None):
+        return (0.5 + z @ torch.from_numpy(self.loadings).T).logit().unflatten(1, self.image_shape)
+
+    def drawn(self, num: int) -> Split:
+        random = np.random.default_rng(1)
+        x = 0.5 + random.normal(size=(num, 2)) @ self.loadings.T + self.SIGMA * random.normal(size=(num, 36))
+        images = torch.from_numpy((255 * x).clip(0, 255).astype(np.uint8))
+        return Split("drawn", images.view(num, *self.image_shape), torch.zeros(num, dtype=torch.int64))
+
+    def exact(self, split: Split) -> float:
+        """-log p(x) in nats per image."""
+        covariance: Any = self.loadings @ self.loadings.T + self.SIGMA**2 * np.eye(36)
+        x = (split.images.float() / 255).flatten(1).double().numpy()
+        return -stats.multivariate_normal.logpdf(x, np.full(36, 0.5), covariance).mean()
+
+
+LINEAR = objective_of(Gaussian(LinearGaussianVAE.SIGMA))
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 50])
+def test_with_the_exact_posterior_the_bound_is_the_log_marginal_for_any_number_of_draws(num_samples):
+    model, wide = LinearGaussianVAE(), LinearGaussianVAE(widening=1.1)
+    split = model.drawn(40)
+    bound = importance_weighted_bound(model, LINEAR, split, noise(), num_samples=num_samples)
+    assert bound == pytest.approx(model.exact(split), abs=1e-9)
+    inexact = importance_weighted_bound(wide, LINEAR, split, noise(), num_samples=num_samples)
+    assert inexact != pytest.approx(model.exact(split), abs=1e-4)
+
+
+def test_with_too_wide_a_posterior_the_bound_falls_from_the_elbo_to_the_log_marginal():
+    model = LinearGaussianVAE(widening=2.0)
+    split = model.drawn(2000)
+    gaps = {
+        k: importance_weighted_bound(model, LINEAR, split, noise(), num_samples=k, num_images=2000)
+        - model.exact(split)
+        for k in (1, 8, 64)
+    }
+    kl = 2 * 0.5 * (4 - 1 - np.log(4))  # KL(q || true posterior), which is the ELBO's gap
+    assert gaps[1] == pytest.approx(kl, abs=4 * 3 / np.sqrt(2000))  # the log weights' deviation is 3
+    variance = (2 / np.sqrt(2 - 1 / 4)) ** 2 - 1  # of the weights
+    assert gaps[64] == pytest.approx(variance / 2 / 64, abs=4 * np.sqrt(variance / 64 / 2000))
+    assert gaps[1] > 2 * gaps[8] > 8 * gaps[64] > 0
+
+
+LOG_LIKELIHOODS = {
+    "bernoulli": (
+        Bernoulli(),
+        lambda logits, x: (x * special.log_expit(logits) + (1 - x) * special.log_expit(-logits)).sum((1, 2, 3)),
+    ),
+    "gaussian": (Gaussian(0.3), lambda logits, x: stats.norm.logpdf(x, special.expit(logits), 0.3).sum((1, 2, 3))),
+    "continuous": (
+        ContinuousBernoulli(),
+        lambda logits, x: (
+            torch.distributions.ContinuousBernoulli(logits=torch.from_numpy(logits))
+            .log_prob(torch.from_numpy(x))
+            .sum((1, 2, 3))
+            .numpy()
+        ),
+    ),
+}
+
+
+@torch.no_grad()
+def bound_in_double(model: VAE, log_likelihood: Any, split: Split, num_samples: int) -> float:
+    """-L_K of the model's own logits, the rest in NumPy and SciPy, at the noise of ``noise()``."""
+    x, generator = split.images.float() / 255, noise()
+    mu, logvar = (part.double().numpy()[:, None] for part in model.encode(x, split.labels))
+    shape = (num_samples, model.latent_dim)
+    epsilon = np.stack([torch.randn(shape, generator=generator, dtype=torch.float64).numpy() for _ in x])
+    z = mu + epsilon * np.exp(logvar / 2)  # (N, K, latent_dim)
+    index = np.arange(len(x)).repeat(num_samples)
+    latents = torch.from_numpy(z.reshape(-1, model.latent_dim)).float()
+    logits = model.decode(latents, split.labels[index]).double().numpy()
+    log_p = log_likelihood(logits, x.double().numpy()[index]).reshape(z.shape[:2])
+    log_ratio = (stats.norm.logpdf(z) - stats.norm.logpdf(z, mu, np.exp(logvar / 2))).sum(2)
+    return float(np.log(num_samples) - special.logsumexp(log_p + log_ratio, axis=1).mean())
+
+
+CASES = [(name, "bernoulli", k) for name in MODELS for k in (1, 9)]
+CASES += [("base", name, 9) for name in ("gaussian", "continuous")]
+
+
+@pytest.mark.parametrize(("name", "likelihood", "num_samples"), CASES)
+def test_the_bound_is_the_formula_in_double_precision(name, likelihood, num_samples, split):
+    model, (own, independent) = made(name).eval(), LOG_LIKELIHOODS[likelihood]
+    expected = bound_in_double(model, independent, split, num_samples)
+    measured = importance_weighted_bound(model, objective_of(own), split, noise(), num_samples=num_samples)
+    assert measured == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_weights_are_beyond_float32(split):
+    """What the float64 is for: exponentials of the weights vanish in float32, and their sums are coarse."""
+    log_p = -importance_weighted_bound(made("base"), objective_of(), split, noise())
+    assert np.exp(np.float32(log_p)) == 0
+
+    class Coarse(Bernoulli):
+        def nll(self, logits, x):
+            return super().nll(logits.float(), x.float())
+
+    expected = bound_in_double(made("base"), LOG_LIKELIHOODS["bernoulli"][1], split, 9)
+    coarse = importance_weighted_bound(made("base"), objective_of(Coarse()), split, noise(), num_samples=9)
+    assert coarse != pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["base", "beta", "conditional"])
+@pytest.mark.parametrize("rows", [1, 7, 64, 10**6])
+def test_how_many_latents_are_decoded_at_once_does_not_matter(name, rows, split, monkeypatch):
+    def bound(seed: int = 0) -> float:
+        return importance_weighted_bound(
+            made(name), objective_of(), split, noise(seed), num_samples=16, num_images=20
+        )
+
+    whole, other = bound(), bound(1)
+    monkeypatch.setattr(module, "DECODED_ROWS", rows)
+    assert bound() == pytest.approx(whole, rel=1e-7)
+    assert other != pytest.approx(whole, rel=1e-6)  # other noise would be seen
+
+
+def test_the_first_images_are_taken_or_all_there_are(split):
+    def bound(s: Split, num_images: int) -> float:
+        return importance_weighted_bound(
+            made("base"), objective_of(), s, noise(), num_samples=4, num_images=num_images
+        )
+
+    first = Split("first", split.images[:20], split.labels[:20])
+    assert bound(split, 20) == bound(first, 20) == bound(first, 1000) != bound(split, 70)
+    assert bound(split, 70) == bound(split, 10**6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_bound_is_the_same_again_and_leaves_no_trace(training, split):
+    model = made("beta").train(training)
+    before: dict[str, Any] = copy.deepcopy(model.state_dict())
+    global_state = torch.get_rng_state()
+    first, again, other = (
+        importance_weighted_bound(model, objective_of(), split, noise(seed), num_samples=3) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert all(module.training is training for module in model.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), global_state)
+
+
+def test_beta_plays_no_part_in_the_bound_and_the_images_own_labels_do(split):
+    model = made("conditional")
+    wrong = Split("wrong", split.images, (split.labels + 1) % 10)
+    one, four, other = (
+        importance_weighted_bound(model, objective_of(beta=beta), s, noise(), num_samples=3)
+        for beta, s in ((1.0, split), (4.0, split), (1.0, wrong))
+    )
+    assert one == four != other
+
+
+@pytest.mark.parametrize("arguments", [{"num_samples": 0}, {"num_samples": -3}, {"num_images": 0}])
+def test_too_few_draws_or_images_are_refused_by_name(arguments, split):
+    ((name, value),) = arguments.items()
+    with pytest.raises(ConfigError, match=f"^evaluation.iwae.{name}: {value} "):
+        importance_weighted_bound(made("base"), objective_of(), split, noise(), **arguments)

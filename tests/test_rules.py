@@ -1,0 +1,193 @@
+"""fmvae.rules: every key takes the values on the edge of its range, and none beyond or of another type."""
+
+import copy
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fmvae.config import compose
+from fmvae.errors import ConfigError
+from fmvae.rules import RULES, Rule, validate, walk
+
+
+def validated(key: str, value: Any) -> Any:
+    """The value as ``validate`` leaves it, in a config of nothing else."""
+    config = value
+    for part in reversed(key.split(".")):
+        config = {part: config}
+    node = validate(config)
+    for part in key.split("."):
+        node = node[part]
+    return node
+
+
+def under(rule: Rule, limit: float) -> float:
+    return limit - 1 if rule.type is int else math.nextafter(limit, -math.inf)
+
+
+def over(rule: Rule, limit: float) -> float:
+    return limit + 1 if rule.type is int else math.nextafter(limit, math.inf)
+
+
+def accepted(rule: Rule) -> Iterator[Any]:
+    """Values on the edge of what a rule takes."""
+    if rule.type in (int, float):
+        lowest = over(rule, rule.above) if math.isfinite(rule.above) else rule.minimum
+        highest = under(rule, rule.below) if math.isfinite(rule.below) else rule.maximum
+        assert math.isfinite(lowest), "a rule for numbers has a smallest one"
+        yield lowest
+        yield rule.type(highest if math.isfinite(highest) else 10**6)
+    others = {bool: [True, False], str: rule.choices or ["x", ""], dict: [{}], list: [[], [1, "a"]]}
+    yield from others.get(rule.type, [])
+    yield from [None] * rule.optional
+
+
+def rejected(rule: Rule) -> Iterator[Any]:
+    """Values just beyond, and of other types."""
+    if rule.type in (int, float):
+        yield from (math.nan, math.inf, -math.inf, True, False, "1", [1], {})
+        yield 1.5 if rule.type is int else 10**400
+        yield rule.above if math.isfinite(rule.above) else under(rule, rule.minimum)
+        yield from [over(rule, rule.maximum)] if math.isfinite(rule.maximum) else []
+        yield from [rule.below] if math.isfinite(rule.below) else []
+    others = {
+        bool: [0, 1, "true"],
+        str: [3, True, ["x"]],
+        dict: [3, [], "x"],
+        list: [3, "x", {}, (1, 2), True],
+    }
+    yield from others.get(rule.type, [])
+    yield from ["other"] * bool(rule.choices)
+    yield from [None] * (not rule.optional)
+
+
+# --- every key ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", RULES)
+def test_every_rule_accepts_its_bounds(key):
+    for value in accepted(RULES[key]):
+        result = validated(key, value)
+        assert result == value
+        assert type(result) in (RULES[key].type, type(None))
+
+
+@pytest.mark.parametrize("key", RULES)
+def test_every_rule_refuses_what_is_beyond(key):
+    values = list(rejected(RULES[key]))
+    assert len(values) >= 3
+    for value in values:
+        with pytest.raises(ConfigError) as caught:
+            validated(key, copy.deepcopy(value))
+        assert caught.value.subject == key
+        assert repr(value) in caught.value.problem
+        assert str(RULES[key]) in caught.value.way_out
+
+
+def test_every_type_of_rule_is_tried():
+    """The two tests above try nothing for a type that they do not know."""
+    assert {rule.type for rule in RULES.values()} == {int, float, bool, str, dict, list}
+
+
+def test_whole_floats_are_whole_numbers():
+    for key, rule in RULES.items():
+        if rule.type is int:
+            assert repr(validated(key, 7.0)) == "7"
+        if rule.type is float and rule.below > 1:
+            assert repr(validated(key, 1)) == "1.0"
+
+
+# a table beside the table: a limit that is changed by accident shows here
+@pytest.mark.parametrize(
+    ("key", "description"),
+    [
+        ("seed", "a whole number >= 0"),
+        ("force", "true or false"),
+        ("beta.fraction", "a finite number >= 0 and <= 1"),
+        ("optimizer.lr", "a finite number > 0"),
+        ("threads", "a whole number >= 1 and <= 4096 or null"),
+        ("checkpoint", "one of best, last"),
+        ("trainer.label_smoothing", "a finite number >= 0 and < 1"),
+        ("trainer.warmup", "a finite number > 0 and < 1"),
+        ("trainer.prune", "a finite number >= 0 and < 1"),
+        ("trainer.shift", "a whole number >= 0"),
+        ("trainer.flip", "true or false"),
+        ("trainer.sides", "a list"),
+        ("trainer.precision", "one of auto, fp32, bf16"),
+        ("figures.only", "a list or null"),
+        ("figures.traversal", "a group of keys"),
+        ("figures.traversal.span", "a finite number > 0"),
+        ("figures.traversal.steps", "a whole number >= 2"),
+        ("figures.traversal.dimensions", "a list or null"),
+        ("figures.projector", "a whole number >= 0"),
+        ("evaluation.fid.num_images", "a whole number >= 0 or null"),
+        ("evaluation.fid.features", "a list"),
+        ("evaluation.fid.num_neighbours", "a whole number >= 1"),
+        ("evaluation.extractor.weights", "a text or null"),
+        ("evaluation.extractor.precision", "one of fp32, bf16"),
+        ("evaluation.iwae.num_samples", "a whole number >= 0"),
+        ("evaluation.iwae.num_images", "a whole number >= 1"),
+        ("evaluation.latent", "true or false"),
+        ("evaluation.accuracy.num_per_class", "a whole number >= 0 or null"),
+        ("evaluation.cache", "a text or null"),
+    ],
+)
+def test_rules_describe_themselves(key, description):
+    assert str(RULES[key]) == description
+
+
+def test_every_rule_is_of_a_key_that_some_config_file_holds():
+    """A key that is renamed in the files alone would lose its rule silently."""
+    conf, keys = Path(__file__).resolve().parents[1] / "conf", set()
+    for path in conf.rglob("*.yaml"):
+        group = ".".join(path.relative_to(conf).parts[:-1])
+        keys |= {key for key, _ in walk(yaml.safe_load(path.read_text()), group)}
+    assert RULES.keys() - keys == set()
+
+
+# --- what has no rule -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "subject"),
+    [
+        ({"scheduler": {"gamma": math.nan}}, "scheduler.gamma"),
+        ({"scheduler": {"milestones": [1, -math.inf]}}, "scheduler.milestones.1"),
+        ({"trainer": {"sides": [16, math.nan]}}, "trainer.sides.1"),
+        ({"new": object()}, "new"),
+        ({"new": {"deep": {1: 2}}}, "new.deep"),
+        ({1: 2}, "config"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_anywhere(extra, subject):
+    """Rules or no rules: the run's identity is a digest of JSON."""
+    with pytest.raises(ConfigError) as caught:
+        validate(compose() | extra)
+    assert caught.value.subject == subject
+
+
+def test_keys_without_a_rule_and_keys_that_are_absent_are_left_alone():
+    config = {"model": {"new": 1}, "seed": 3, "evaluation": None, "trainer": [1]}
+    assert validate(copy.deepcopy(config)) == config
+
+
+def test_walk_names_everything_by_its_path():
+    tree = {"a": {"b": 1, "c": [2, {"d": None}]}, "e": {}}
+    assert dict(walk(tree)) == {
+        "": tree,
+        "a": tree["a"],
+        "a.b": 1,
+        "a.c": [2, {"d": None}],
+        "a.c.0": 2,
+        "a.c.1": {"d": None},
+        "a.c.1.d": None,
+        "e": {},
+    }
+
+
+def test_walk_does_not_enter_texts():
+    assert list(walk("ab", "key")) == [("key", "ab")]

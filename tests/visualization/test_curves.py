@@ -1,0 +1,97 @@
+"""The training curves are the history, and nothing is marked that was not validated."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from fmvae.visualization import training_curves
+
+
+def history(num_epochs: int, *, validate_every: int = 1, betas=None) -> list[dict[str, float]]:
+    rows = []
+    for epoch in range(1, num_epochs + 1):
+        row = {"epoch": epoch, "beta": betas[epoch - 1] if betas else 1.0, "lr": 1e-3}
+        splits = ("train", "val") if epoch % validate_every == 0 else ("train",)
+        for offset, split in enumerate(splits):
+            recon, kl = 300 - epoch + offset, 5 + epoch / 2 + offset
+            row |= {f"{split}/objective": recon + kl, f"{split}/recon": recon, f"{split}/kl": kl}
+        rows.append(row)
+    return rows
+
+
+def panel(figure: Figure, title: str):
+    (axes,) = (axes for axes in figure.axes if axes.get_title() == title)
+    return axes
+
+
+def line(axes, label: str) -> tuple[list, list]:
+    (found,) = (found for found in axes.lines if found.get_label() == label)
+    return list(found.get_xdata()), list(found.get_ydata())
+
+
+@pytest.mark.parametrize("validate_every", [1, 3])
+def test_curves_are_the_history(validate_every):
+    rows = history(7, validate_every=validate_every)
+    figure = training_curves(rows)
+    assert len(figure.axes) == 3
+    for title, quantity in (("Objective", "objective"), ("Reconstruction", "recon"), ("KL", "kl")):
+        axes = panel(figure, title)
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "nats per image")
+        for split in ("train", "val"):
+            kept = [row for row in rows if f"{split}/{quantity}" in row]
+            drawn = [row["epoch"] for row in kept], [row[f"{split}/{quantity}"] for row in kept]
+            assert line(axes, split) == drawn
+    assert len(line(panel(figure, "KL"), "val")[0]) == 7 // validate_every
+
+
+def test_rows_with_none_for_a_missing_value_are_skipped():
+    rows = history(3)
+    rows[1] |= dict.fromkeys(("val/objective", "val/recon", "val/kl"), None)  # type: ignore[arg-type]
+    assert line(panel(training_curves(rows), "Objective"), "val")[0] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("objectives", "best"),
+    [
+        ([5.0, 3.0, 4.0], 2),
+        ([5.0, 3.0, 3.0], 2),
+        ([float("nan"), 3.0, 2.0], 3),
+        ([3.0, float("nan"), 4.0], 1),
+    ],
+)
+def test_the_best_validated_epoch_is_marked_and_nan_is_never_best(objectives, best):
+    rows = history(3)
+    for row, objective in zip(rows, objectives, strict=True):
+        row["val/objective"] = objective
+    figure = training_curves(rows)
+    assert [line(axes, "best")[0] for axes in figure.axes] == [[best, best]] * 3
+    assert f"{objectives[best - 1]:.2f} at epoch {best}" in figure.get_suptitle()
+
+
+def test_nothing_is_marked_without_validation():
+    figure = training_curves(history(2, validate_every=5))
+    assert [found.get_label() for found in figure.axes[0].lines] == ["train"]
+    assert figure.get_suptitle() == "Training curves"
+
+
+def test_beta_has_a_panel_only_if_it_varies():
+    betas = [0.0, 0.5, 1.0, 1.0]
+    figure = training_curves(history(4, betas=betas))
+    (axes,) = (axes for axes in figure.axes if axes.get_ylabel() == "β")
+    assert [np.asarray(values).tolist() for values in axes.lines[0].get_data()] == [[1, 2, 3, 4], betas]
+    figure.draw_without_rendering()
+    assert axes.get_window_extent().height < 0.4 * panel(figure, "KL").get_window_extent().height
+    assert not any(axes.get_ylabel() == "β" for axes in training_curves(history(4)).axes)
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 30])
+def test_epochs_are_ticked_as_integers(num_epochs):
+    for axes in training_curves(history(num_epochs)).axes:
+        ticks = axes.get_xticks()
+        assert len(ticks) >= 1
+        np.testing.assert_array_equal(ticks, np.round(ticks))
+
+
+def test_an_empty_history_is_an_error():
+    with pytest.raises(ValueError, match="0 epochs"):
+        training_curves([])
