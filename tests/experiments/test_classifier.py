@@ -1,0 +1,71 @@
+"""The classifier's run: its card tells the truth about the weights that it comes with."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fmvae.config import compose
+from fmvae.data import FashionMNISTManager
+from fmvae.experiments import train
+from fmvae.models.resnet import load_classifier
+from fmvae.runs.files import read_record
+from tests.cli.process import snapshot
+from tests.idx import write_idx_dataset
+
+OVERRIDES = ["trainer.epochs=2", "trainer.sides=[8,28]", "data.batch_size=32", "optimizer.lr=0.02", "device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    root = tmp_path_factory.mktemp("classified")
+    return root, write_idx_dataset(root, 120, 60)
+
+
+def settings(dataset: tuple[Path, dict[str, str]], outputs: Path) -> list[str]:
+    root, sha256 = dataset
+    digests = ",".join(f"{name}:'{digest}'" for name, digest in sha256.items())
+    data = [f"data.root={root}", f"data.sha256={{{digests}}}", "data.download=false", "data.val_size=24"]
+    return [*data, *OVERRIDES, f"output_root={outputs}"]
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory) -> Path:
+    outputs = tmp_path_factory.mktemp("outputs")
+    train(compose(settings(dataset, outputs), "classifier"))
+    (found,) = outputs.glob("resnet18-s0-*")
+    return found
+
+
+def test_the_card_is_of_the_rounded_weights_beside_it(run, dataset):
+    card = read_record(run / "fashion_resnet18.json")
+    loaded = load_classifier(run / "fashion_resnet18.safetensors", num_classes=10)
+    assert loaded.sha256 == card["sha256"]
+    assert loaded.card["test"] == card["test"]
+    assert all(t.half().float().equal(t) for t in loaded.model.state_dict().values() if t.is_floating_point())
+    root, sha256 = dataset
+    data = FashionMNISTManager(root, sha256=sha256, download=False, val_size=24)
+    assert card["provenance"]["data_sha256"] == sha256
+    with torch.inference_mode():
+        predicted = loaded.model(data.test.images.float() / 255).logits.argmax(1)
+    right = predicted == data.test.labels
+    assert card["test"]["accuracy"] == right.float().mean().item()
+    confusion = torch.tensor(card["test"]["confusion"])
+    assert confusion.sum(1).equal(data.test.labels.bincount(minlength=10))
+    assert confusion.sum(0).equal(predicted.bincount(minlength=10))
+    assert confusion.diagonal().sum() == right.sum()
+
+
+def test_it_leaves_what_every_run_leaves_and_pictures_of_its_own(run):
+    assert {"config.yaml", "status.json", "results.json", "metrics.jsonl", "train.log"} <= {
+        path.name for path in run.iterdir()
+    }
+    assert {path.name for path in (run / "figures").iterdir()} == {"confusion.png", "training_curves.png"}
+    assert read_record(run / "results.json")["test"] == read_record(run / "fashion_resnet18.json")["test"]
+
+
+def test_the_same_config_again_shows_the_result_and_changes_nothing(run, dataset):
+    before = snapshot(run)
+    results = train(compose(settings(dataset, run.parent), "classifier"))
+    assert results == read_record(run / "results.json")
+    assert snapshot(run) == before

@@ -1,0 +1,109 @@
+"""The page of reference results says what the run directories hold, and nothing else."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fmvae.config import compose, semantic, to_yaml
+from fmvae.errors import FmvaeError
+from fmvae.report.__main__ import main
+from fmvae.report.reference import PUBLISHED, TRAVERSALS, find, write_page
+from fmvae.runs import config_sha256, run_name
+from fmvae.runs.files import write_record
+
+
+def fid(value: float) -> dict[str, Any]:
+    names = ("generation_se", "reconstruction", "floor", "kid", "precision", "recall", "density", "coverage")
+    block = {"generation": value} | {name: value + i / 1000 for i, name in enumerate(names, 1)}
+    return block | {"num_images": 10_000, "settings": {"extractor_sha256": "e" * 64}}
+
+
+def results_of(config: dict[str, Any], number: float) -> dict[str, Any]:
+    terms = ("objective", "recon", "kl", "neg_elbo", "recon_at_mean", "objective_at_mean")
+    git = {"commit": "c" * 40, "dirty": False}
+    return {
+        "run": run_name(semantic(config)),
+        "config_sha256": config_sha256(semantic(config)),
+        "checkpoint": {"which": "best", "epoch": 3, "sha256": "d" * 64},
+        "test": {name: number + i for i, name in enumerate(terms)} | {"settings": {}, "num_images": 10_000},
+        "fid": {"resnet18": fid(number / 100), "pixels": fid(number / 10)},
+        "provenance": {"training": {"git": git}, "data_sha256": {"t10k-images-idx3-ubyte": "a" * 64}},
+    }
+
+
+def write_run(folder: Path, overrides: list[str], number: float) -> Path:
+    """A run directory with results whose values all tell where they are from."""
+    config = compose(overrides)
+    run = folder / run_name(semantic(config))
+    (run / "figures").mkdir(parents=True)
+    (run / "config.yaml").write_text(to_yaml(config))
+    for name in ("samples", "traversal_prior"):
+        (run / "figures" / f"{name}.png").write_bytes(b"\x89PNG")
+    write_record(run / "results.json", results_of(config, number))
+    return run
+
+
+def cells(page: str, section: str, title: str) -> list[str]:
+    """The cells of a row of the table under a heading."""
+    table = page.partition(f"## {section}")[2].partition("\n## ")[0]
+    (line,) = [line for line in table.splitlines() if line.startswith((f"| [{title}]", f"| {title} |"))]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.fixture
+def page(tmp_path) -> str:
+    write_run(tmp_path / "outputs", ["experiment=baseline"], 261.0)
+    write_run(tmp_path / "outputs" / "sweep", ["experiment=wide_latent"], 241.0)
+    write_run(tmp_path / "outputs", list(TRAVERSALS[0][1:]), 300.0)
+    return write_page(tmp_path / "outputs", tmp_path / "docs", "the command").read_text()
+
+
+def test_a_row_holds_theirs_beside_ours(page):
+    theirs = yaml.safe_load(PUBLISHED.read_text())["baseline"]
+    row = cells(page, "Likelihood", "baseline")
+    assert row[1:5] == ["base", "2", "1", "3 of 30"]
+    assert row[5:8] == [f"{theirs['objective']:.2f}", "261.00", "266.00"]
+    assert row[8:13] == [f"{theirs['recon']:.2f}", "262.00", "265.00", f"{theirs['kl']:.2f}", "263.00"]
+    assert row[13] == "264.00"
+    distances = cells(page, "Fréchet distances", "baseline")
+    assert distances[1:5] == [f"{theirs['fid']:.2f}", "2.610 ± 2.611", "2.612", "2.613"]
+    assert distances[-3:] == ["26.10 ± 26.10", "26.10", "26.10"]
+
+
+def test_a_run_within_a_sweep_and_a_row_of_the_traversal_study_are_found(page):
+    assert cells(page, "Likelihood", "wide_latent")[6] == "241.00"
+    assert cells(page, "Likelihood", TRAVERSALS[0][0])[1:4] == ["conv", "10", "0.5"]
+
+
+def test_a_row_without_a_run_says_how_to_make_it(page):
+    assert "`python train.py experiment=low_beta`" in cells(page, "Likelihood", "low_beta")[1]
+
+
+def test_every_row_leads_to_its_config_commit_and_hashes(page, tmp_path):
+    links = re.findall(r"\]\((results/[^)]+)\)|src=\"(results/[^\"]+)\"", page)
+    files = [a or b for a, b in links]
+    assert len(set(files)) >= 3 * 3  # results, config and picture of each
+    assert all((tmp_path / "docs" / file).is_file() for file in files)
+    row = cells(page, "Where each row comes from", "baseline: `python train.py experiment=baseline`")
+    assert row[2:] == ["`cccccccccc`", "`aaaaaaaaaa`", "`dddddddddd`", "`eeeeeeeeee`"]
+    run = find(tmp_path / "outputs", "x", ["experiment=baseline"]).run
+    assert (tmp_path / "docs" / "results" / run.path.name / "config.yaml").read_bytes() == run.config.read_bytes()
+
+
+def test_damaged_results_are_no_results(tmp_path):
+    run = write_run(tmp_path, ["experiment=baseline"], 261.0)
+    assert find(tmp_path, "x", ["experiment=baseline"]).results is not None
+    content = (run / "results.json").read_text()
+    (run / "results.json").write_text(content.replace("261.0", "161.0", 1))
+    assert find(tmp_path, "x", ["experiment=baseline"]).results is None
+
+
+def test_a_folder_without_runs_is_an_error_in_one_line(tmp_path, capsys):
+    with pytest.raises(FmvaeError, match="none of the reference runs"):
+        write_page(tmp_path, tmp_path / "docs", "")
+    assert main(["reference", str(tmp_path), "--to", str(tmp_path / "docs")]) == 1
+    assert capsys.readouterr().err.startswith("fmvae: error: ")
+    assert not (tmp_path / "docs").exists()

@@ -1,0 +1,193 @@
+"""A run measured again: what is there is kept, what other settings touch is not, and nothing is lost."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fmvae.config import compose
+from fmvae.errors import ConfigError
+from fmvae.evaluation import evaluator
+from fmvae.experiments import train
+from fmvae.measurement import evaluate_runs, find_runs, flat_scalars
+from fmvae.runs.files import read_record, write_record
+from tests.cli.process import snapshot
+from tests.idx import write_idx_dataset
+
+SMALL = ["evaluation.iwae.num_samples=2", "evaluation.iwae.num_images=20", "evaluation.cache=null"]
+PICTURES = ["figures.only=[samples]", "figures.num_samples=4", "figures.gif=false", "figures.projector=0"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A conditional run of one epoch."""
+    root = tmp_path_factory.mktemp("measured")
+    sha256 = write_idx_dataset(root / "data", 400, 200)
+    digests = ",".join(f"{name}:'{digest}'" for name, digest in sha256.items())
+    data = [f"data.root={root}/data", f"data.sha256={{{digests}}}", "data.download=false", "data.val_size=50"]
+    model = ["model=conditional", "model.hidden_dim=16", "trainer.epochs=1", "device=cpu"]
+    train(compose([*data, *model, *SMALL, *PICTURES, f"output_root={root}/outputs"]))
+    (run,) = (root / "outputs").glob("conditional-*")
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / trained.name))
+
+
+def evaluate(run: Path, *overrides: str) -> dict[str, Any]:
+    settings = compose([f"run={run}", *SMALL, *PICTURES, *overrides], "evaluate")
+    (results,) = evaluate_runs(settings)
+    return results
+
+
+def scalar_events(run: Path) -> dict[str, list[float]]:
+    """What TensorBoard reads of the directory, by tag, in all its event files."""
+    accumulator = EventAccumulator(str(run))
+    accumulator.Reload()
+    return {tag: [event.value for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+
+
+def test_training_and_evaluating_give_the_same_results(run):
+    before = snapshot(run)
+    stored = read_record(run / "results.json")
+    assert set(stored["provenance"]["evaluation"]) == {"test", "iwae", "latent"}
+    (run / "results.json").unlink()
+    shutil.rmtree(run / "figures")
+    evaluate(run)
+    after = snapshot(run)
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_second_call_computes_nothing_and_changes_no_file(run, monkeypatch):
+    for name in ("measure_elbo", "importance_weighted_bound", "latent_measures"):
+        monkeypatch.setattr(evaluator, name, None)  # calling one would raise
+    before = snapshot(run)
+    results = evaluate(run)
+    assert snapshot(run) == before
+    assert results == read_record(run / "results.json")
+    with pytest.raises(TypeError):
+        evaluate(run, "force=true")
+
+
+def test_only_what_other_settings_touch_is_new(run, monkeypatch):
+    before = read_record(run / "results.json")
+    monkeypatch.setattr(evaluator, "measure_elbo", None)
+    after = evaluate(run, "evaluation.iwae.num_samples=3")
+    assert next(iter(after["iwae"])) == "iwae_3"
+    assert {key: after[key] for key in ("test", "latent")} == {key: before[key] for key in ("test", "latent")}
+    events = scalar_events(run)
+    assert len(events["test/iwae_3"]) == len(events["test/neg_elbo"]) == 1  # the others are there already
+
+
+def test_a_smaller_request_takes_nothing_away(run):
+    before = read_record(run / "results.json")
+    after = evaluate(run, "evaluation=fast")
+    assert {key: after[key] for key in ("test", "iwae", "latent")} == {
+        key: before[key] for key in ("test", "iwae", "latent")
+    }
+
+
+@pytest.mark.parametrize(
+    "field",
+    [("checkpoint", "sha256"), ("config_sha256",), ("provenance", "data_sha256", "t10k-images-idx3-ubyte")],
+)
+def test_numbers_of_something_else_are_not_kept(field, run):
+    """Of another checkpoint, config or dataset, each alone; with none of them changed they are."""
+    record = read_record(run / "results.json")
+    truth, record["test"]["recon"] = record["test"]["recon"], -1.0
+    write_record(run / "results.json", record)
+    assert evaluate(run)["test"]["recon"] == -1.0
+    node = record
+    for name in field[:-1]:
+        node = node[name]
+    node[field[-1]] = "0" * 64
+    write_record(run / "results.json", record)
+    assert evaluate(run)["test"]["recon"] == truth
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"test": {}, "content_sha256": "0"}'])
+def test_damaged_results_are_measured_again(damage, run):
+    before = (run / "results.json").read_bytes()
+    (run / "results.json").write_bytes(damage)
+    evaluate(run)
+    assert (run / "results.json").read_bytes() == before
+
+
+def test_a_missing_picture_is_drawn_again_and_another_choice_too(run):
+    picture = run / "figures" / "samples.png"
+    before = picture.read_bytes()
+    picture.unlink()
+    evaluate(run)
+    assert picture.read_bytes() == before
+    evaluate(run, "figures.only=[reconstructions,style_transfer]", "figures.gif=false")
+    assert {path.name for path in picture.parent.iterdir()} == {
+        "samples.png",
+        "reconstructions.png",
+        "style_transfer.png",
+    }
+
+
+def test_provenance_says_block_by_block_where_a_number_comes_from(run):
+    record = read_record(run / "results.json")
+    for origin in record["provenance"]["evaluation"].values():
+        origin["threads"] = 77
+    write_record(run / "results.json", record)
+    origins = evaluate(run, "evaluation.iwae.num_samples=3")["provenance"]["evaluation"]
+    assert {name: origin["threads"] == 77 for name, origin in origins.items()} == {
+        "test": True,
+        "iwae": False,
+        "latent": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["figures.only=[mosaic]"], ["figures.only", "'mosaic'", "choose from"]),
+        (["figures.traversal.dimensions=[12]"], ["figures.traversal.dimensions", "12", "z = 2"]),
+        (["evaluation.fid.features=[inception]"], ["evaluation.fid.features", "'inception'", "resnet18, pixels"]),
+        (["evaluation.fid.num_images=150"], ["evaluation.fid.num_images", "150", "more than"]),
+        (["evaluation.fid.num_images=1000"], ["evaluation.fid.num_images", "1000", "holds 200"]),
+        (["evaluation.extractor.weights=nowhere.pt"], ["nowhere.pt", "cannot be read"]),
+    ],
+    ids=str,
+)
+def test_a_request_that_cannot_be_changes_nothing(overrides, words, run):
+    before = snapshot(run)
+    with pytest.raises(Exception) as caught:
+        evaluate(run, *overrides)
+    assert not [word for word in words if word not in str(caught.value)], caught.value
+    assert snapshot(run) == before
+
+
+def test_a_folder_of_runs_leaves_the_classifiers_out(run):
+    other = run.with_name("resnet18-s0-00000000")
+    other.mkdir()
+    (other / "config.yaml").write_text("model: {_target_: fmvae.models.FashionResNet18}\ntrainer: {epochs: 1}\n")
+    assert len(find_runs(run.parent)) == 2
+    assert len(evaluate_runs(compose([f"run={run.parent}", *SMALL, *PICTURES], "evaluate"))) == 1
+    with pytest.raises(ConfigError, match="classifier"):
+        evaluate(other)
+
+
+def test_scalars_are_named_by_split_and_quantity_and_leave_lists_and_counts_out():
+    results = {
+        "test": {"recon": 1.5, "num_images": 3, "settings": {"x": 1.0}},
+        "iwae": {"iwae_64": 2.5},
+        "latent": {"active_units": 4, "kl_per_dimension": [1.0]},
+        "fid": {"pixels": {"generation": 3.5, "reference": "test", "per_class": {"Bag": {"generation": 1.0}}}},
+        "accuracy": {"generated": {"overall": 0.5, "confusion": [[1]]}},
+        "provenance": {"threads": 1},
+    }
+    assert flat_scalars(json.loads(json.dumps(results))) == {
+        "test/recon": 1.5,
+        "test/iwae_64": 2.5,
+        "latent/active_units": 4,
+        "fid/pixels/generation": 3.5,
+        "accuracy/generated/overall": 0.5,
+    }
