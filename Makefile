@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: train test lint format data bench env clean
+.PHONY: train test lint format data bench notebook env clean
 .DEFAULT_GOAL := train
 
 train: env
@@ -34,6 +34,10 @@ data: env
 
 bench: env  # on a quiet machine
 	$(PY) benchmarks/training_loop.py
+
+notebook: env  # in the browser
+	@$(PY) -c 'import jupyterlab' 2> /dev/null || $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'
+	@$(PY) -m jupyterlab notebooks/explore.ipynb
 
 env: $(VENV)/.installed
 

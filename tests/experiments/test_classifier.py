@@ -49,7 +49,7 @@ def test_the_card_is_of_the_rounded_weights_beside_it(run, dataset):
     with torch.inference_mode():
         predicted = loaded.model(data.test.images.float() / 255).logits.argmax(1)
     right = predicted == data.test.labels
-    assert card["test"]["accuracy"] == right.float().mean().item()
+    assert card["test"]["accuracy"] == right.double().mean().item()
     confusion = torch.tensor(card["test"]["confusion"])
     assert confusion.sum(1).equal(data.test.labels.bincount(minlength=10))
     assert confusion.sum(0).equal(predicted.bincount(minlength=10))
