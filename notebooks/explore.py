@@ -17,8 +17,8 @@
 # minute on two processor cores. Everything here is also a command in a terminal; the notebook calls the same
 # functions, so it gets the same numbers.
 #
-# Run it with the project's environment (`.venv`) as the kernel. The dataset is fetched the first time, if it is not
-# in `data/` yet.
+# Run it with the project's environment (`.venv`) as the kernel. The dataset is fetched the first time, if it is
+# not in `data/` yet.
 
 # %%
 import json
@@ -258,8 +258,8 @@ for its_parts in PARTS.values():
 #   the test images (with all the data) and the measures of the latent space to `results.json`, without training
 #   again.
 # - All curves and pictures of all runs: `tensorboard --logdir outputs`.
-# - [README.md](../README.md) has the commands and files at a glance, [faq.md](../docs/faq.md) questions people ask,
-#   [architecture.md](../docs/architecture.md) how it works inside.
+# - [README.md](../README.md) has the commands and files at a glance, [faq.md](../docs/faq.md) questions people
+#   ask, [architecture.md](../docs/architecture.md) how it works inside.
 #
 # This notebook is made from `notebooks/explore.py`. After a change there:
 # `.venv/bin/jupytext --to ipynb --update notebooks/explore.py`.

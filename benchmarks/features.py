@@ -1,0 +1,121 @@
+"""How long the classifier's features of images take, beside the least that this machine could need.
+
+    python benchmarks/features.py [--images 1000] [--repeats 5]
+
+The least is the network's own multiplications in convolutions, at the speed of this machine's largest float32
+matrix product. Both are timed in turns in one run, so that their ratio survives a noisy machine. Also the price of
+bfloat16: its time as a ratio, and the Fréchet distance between both precisions' features of the same images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fmvae.assembly import choose_device
+from fmvae.data import FashionMNISTManager
+from fmvae.evaluation import calculate_fid, features
+from fmvae.evaluation.features import ResNetFeatures, real_images
+from fmvae.models import FashionResNet18
+from fmvae.runs.provenance import git_state, processor_name
+
+MATRIX = 2048  # rows and columns of the product that stands for the machine's peak
+PRODUCTS = 8
+
+
+def convolution_flops(side: int) -> float:
+    """Floating-point operations (2 per multiplication and addition) of the convolutions for one image."""
+    total = 0
+
+    def count(layer, inputs, output):
+        nonlocal total
+        total += 2 * output[0].numel() * layer.weight[0].numel()
+
+    network = FashionResNet18().eval()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    with torch.inference_mode():
+        network(torch.zeros(1, 1, side, side))
+    return total
+
+
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1000, help="per timing; the time is proportional to it")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=[50, 100, 250, 500])
+    parser.add_argument("--weights", default=None, help="of FashionResNet18; the shipped ones unless given")
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+
+    device = choose_device(given.device)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    data = FashionMNISTManager(device=device)
+    sets = {p: ResNetFeatures(given.weights, data.num_classes, p, device) for p in ("fp32", "bf16")}
+    a, b = (torch.randn(MATRIX, MATRIX, device=device) for _ in range(2))
+    flops = convolution_flops(data.image_shape[1]) * given.images
+
+    def products() -> None:
+        for _ in range(PRODUCTS):
+            a @ b
+
+    def extract(precision: str, batch: int) -> None:
+        features.EXTRACTION_BATCH = batch
+        sets[precision](real_images(data.test, given.images), "benchmark", given.images)
+
+    for _ in range(2):  # the first products and the first batch of a shape are slow
+        products()
+        extract("fp32", given.batches[0])
+    rows: dict[int, list[tuple[float, float, float]]] = {batch: [] for batch in given.batches}
+    for _ in range(given.repeats):
+        for batch in given.batches:
+            peak = 2 * MATRIX**3 * PRODUCTS / seconds(products, device)
+            least = flops / peak
+            ours = seconds(lambda batch=batch: extract("fp32", batch), device)
+            reduced = seconds(lambda batch=batch: extract("bf16", batch), device)
+            rows[batch].append((ours, least, reduced))
+
+    print(f"{given.images:,} images, medians of {given.repeats}; {flops / 1e9 / given.images:.2f} GFLOP an image")
+    print("  batch   fp32 s   least s   ours/least   bf16/fp32")
+    table = {}
+    for batch, timed in rows.items():
+        ratio = statistics.median(ours / least for ours, least, _ in timed)
+        reduced = statistics.median(bf16 / ours for ours, _, bf16 in timed)
+        ours, least = (statistics.median(column) for column in list(zip(*timed, strict=True))[:2])
+        table[batch] = {"fp32": ours, "least": least, "ratio": ratio, "bf16_ratio": reduced}
+        print(f"  {batch:>5}{ours:>9.2f}{least:>10.2f}{ratio:>13.2f}{reduced:>12.2f}")
+    both = [
+        made(real_images(data.test, given.images), "test images", given.images).features for made in sets.values()
+    ]
+    distance = calculate_fid(*both) if given.images > both[0].shape[1] else None
+    print(f"FID between both precisions' features of the same images: {distance}")
+
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    machine = {"processor": processor_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    record = {"batches": table, "images": given.images, "fid_between_precisions": distance, **machine}
+    record |= {"git": git_state(), "python": platform.python_version()}
+    (folder / "features.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
