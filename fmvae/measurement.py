@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fmvae.assembly import Parts, assemble, set_up_torch
-from fmvae.config import NotAVAE, read_config, semantic
+from fmvae.config import NotAVAE, compose, read_config, semantic
 from fmvae.errors import ConfigError, RunError
 from fmvae.rules import validate
 from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
@@ -175,6 +175,34 @@ def flat_scalars(results: Mapping[str, Any]) -> dict[str, float]:
     }.items():
         collect(group, results.get(block, {}))
     return scalars
+
+
+class LoadedRun(NamedTuple):
+    """A finished run: its files, config and results, and the objects of its config with trained weights."""
+
+    run: RunDirectory
+    config: dict[str, Any]
+    results: dict[str, Any]
+    parts: Parts
+
+
+def load_run(path: str | Path, which: Which = "best", device: str = "auto") -> LoadedRun:
+    """Open the run in a directory, to look at it in a notebook.
+
+    Raises:
+        ConfigError: there is no run, or its config was edited.
+        RunError: it has no results yet, or its checkpoint is missing or damaged.
+    """
+    (run,) = find_runs(Path(path))
+    usual = compose(["run=x"], "evaluate")  # today's keys, whatever version wrote the run
+    config = read_config(run.config) | {key: usual[key] for key in ("evaluation", "figures")}
+    config |= {"device": device}
+    _check_identity(run, config)
+    parts = assemble(validate(config), set_up_torch(config))
+    checkpoint = load_checkpoint(run.best if which == "best" else run.last)
+    load_model(parts.model, checkpoint.tensors)
+    parts = parts._replace(visualizer=parts.visualizer.at_epoch(checkpoint.meta["epoch"]))
+    return LoadedRun(run, config, read_record(run.results), parts)
 
 
 def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:

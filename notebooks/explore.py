@@ -32,14 +32,10 @@ from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fmvae.assembly import assemble, set_up_torch
-from fmvae.config import compose, read_config, to_yaml
+from fmvae.config import compose, to_yaml
 from fmvae.data.split import to_float
 from fmvae.experiments import train
-from fmvae.measurement import find_runs
-from fmvae.runs import RunDirectory, load_checkpoint
-from fmvae.runs.checkpoint import load_model
-from fmvae.runs.files import read_record
+from fmvae.measurement import load_run
 from fmvae.runs.recorder import render
 from fmvae.visualization.tiles import show_tiles, tile, tile_centres
 
@@ -102,21 +98,20 @@ results = train(config, overrides)
 # An interrupted one continues where it stopped. To train it anew, add `"restart=true"` to the overrides.
 
 # %% [markdown]
-# ## 3. Look at the model
+# ## 3. Open the run and look at the model
 #
-# `assemble` makes the objects that a config stands for (data, model, objective, visualizer, evaluator), with
-# new weights; `load_model` puts the trained ones in, here of the epoch with the best validation objective.
+# A run's directory is all that is needed: its config, checkpoints and results are in it. `load_run` opens it, with
+# the weights of the epoch with the best validation objective. Name any run of yours instead, such as
+# `outputs/base-b1-z2-s0-...`.
 
 # %%
-run = RunDirectory(OUTPUTS / results["run"])
-device = set_up_torch(config)
-parts = assemble(config, device)
-checkpoint = load_checkpoint(run.best)
-load_model(parts.model, checkpoint.tensors)
-visualizer = parts.visualizer.at_epoch(checkpoint.meta["epoch"])
-test = parts.data.test
-num_weights = sum(weight.numel() for weight in parts.model.parameters())
-print(f"{run.path.name}, epoch {checkpoint.meta['epoch']}: {num_weights:,} weights")
+z2 = load_run(OUTPUTS / results["run"])
+visualizer, test = z2.parts.visualizer, z2.parts.data.test
+
+num_weights = sum(weight.numel() for weight in z2.parts.model.parameters())
+print(f"{z2.run.path.name}, epoch {z2.results['checkpoint']['epoch']}: {num_weights:,} weights")
+print("\n".join(sorted(path.name for path in z2.run.path.iterdir())))
+print("the results that training returned:", z2.results == results)
 
 # %% [markdown]
 # **Reconstructions**: one test image of each class, encoded and decoded again.
@@ -130,7 +125,7 @@ show(visualizer.show_reconstructions(images, labels))
 # **Samples**: latent vectors drawn from the prior and decoded. No image went in.
 
 # %%
-show(visualizer.generate_samples(40))
+show(visualizer.generate_samples(49))
 
 # %% [markdown]
 # **Latent traversal**: from the image on the left, one latent dimension per row takes the values above the
@@ -140,31 +135,7 @@ show(visualizer.generate_samples(40))
 show(visualizer.latent_traversal(test, index=int(chosen[0])))
 
 # %% [markdown]
-# ## 4. Load a finished run
-#
-# A run's directory is all that is needed: its config, checkpoints and results are in it. Name any run of yours
-# instead, such as `outputs/base-b1-z2-s0-...`.
-
-
-# %%
-def load_run(path):
-    """The run in a directory: its files, its results, and the objects of its config with the best weights."""
-    (run,) = find_runs(Path(path))
-    config = read_config(run.config)
-    parts = assemble(config, set_up_torch(config))
-    checkpoint = load_checkpoint(run.best)
-    load_model(parts.model, checkpoint.tensors)
-    parts = parts._replace(visualizer=parts.visualizer.at_epoch(checkpoint.meta["epoch"]))
-    return run, read_record(run.results), parts
-
-
-run_z2, results_z2, parts_z2 = load_run(run.path)
-
-print("\n".join(sorted(path.name for path in run_z2.path.iterdir())))
-print("the results that training returned:", results_z2 == results)
-
-# %% [markdown]
-# ## 5. Compare two runs
+# ## 4. Compare two runs
 #
 # The same with ten latent dimensions. In a terminal both are one command, a sweep: `python train.py -m
 # latent_dim=2,10 data=fashion_mnist_small trainer.epochs=3`.
@@ -172,11 +143,9 @@ print("the results that training returned:", results_z2 == results)
 # %%
 overrides_z10 = [*QUICK, "latent_dim=10"]
 trained_z10 = train(compose(overrides_z10), overrides_z10)
-run_z10, results_z10, parts_z10 = load_run(OUTPUTS / trained_z10["run"])
+z10 = load_run(OUTPUTS / trained_z10["run"])
 
-RUNS = {"z = 2": run_z2, "z = 10": run_z10}
-RESULTS = {"z = 2": results_z2, "z = 10": results_z10}
-PARTS = {"z = 2": parts_z2, "z = 10": parts_z10}
+RUNS = {"z = 2": z2, "z = 10": z10}
 
 # %% [markdown]
 # **The numbers**, from `results.json`, on the test images. The importance-weighted bound, IWAE, is closer to
@@ -191,7 +160,7 @@ def losses(results):
     return {"recon": test["recon"], "KL": test["kl"], "-ELBO": test["neg_elbo"], **bounds}
 
 
-columns = {name: losses(results) for name, results in RESULTS.items()}
+columns = {name: losses(loaded.results) for name, loaded in RUNS.items()}
 lines = [
     f"| Test, nats per image | {' | '.join(columns)} |",
     "|---|" + "---:|" * len(columns),
@@ -213,8 +182,8 @@ display(Markdown("\n".join(lines)))
 # %%
 figure = Figure(figsize=(8, 4.5), layout="constrained")
 axes = figure.subplots()
-for (name, its_run), colour in zip(RUNS.items(), ["#4477aa", "#cc6633"], strict=True):
-    rows = [json.loads(line) for line in its_run.metrics.read_text().splitlines()]
+for (name, loaded), colour in zip(RUNS.items(), ["#4477aa", "#cc6633"], strict=True):
+    rows = [json.loads(line) for line in loaded.run.metrics.read_text().splitlines()]
     epochs = [row["epoch"] for row in rows]
     axes.plot(epochs, [row["train/objective"] for row in rows], "o--", color=colour, label=f"{name}, training")
     axes.plot(epochs, [row["val/objective"] for row in rows], "o-", color=colour, label=f"{name}, validation")
@@ -228,14 +197,14 @@ show(figure)
 
 # %%
 rows = {"original": images}
-for name, its_parts in PARTS.items():
-    means = its_parts.visualizer.encode_means(images, labels)
-    rows[name] = its_parts.visualizer.decode_means(means, labels)
+for name, loaded in RUNS.items():
+    means = loaded.parts.visualizer.encode_means(images, labels)
+    rows[name] = loaded.parts.visualizer.decode_means(means, labels)
 
 figure = Figure(figsize=(11, 3.8), layout="constrained")
 axes = figure.subplots()
 show_tiles(axes, tile(torch.cat([row.cpu() for row in rows.values()]), len(images)))
-axes.set_xticks(tile_centres(len(images), 28), [parts.data.class_names[label] for label in labels.tolist()])
+axes.set_xticks(tile_centres(len(images), 28), [z2.parts.data.class_names[label] for label in labels.tolist()])
 axes.set_yticks(tile_centres(len(rows), 28), rows)
 axes.xaxis.tick_top()
 axes.set_title("Reconstructions at the posterior mean")
@@ -245,11 +214,11 @@ show(figure)
 # **Their traversals, from the same image.** With ten dimensions, look for rows in which little happens.
 
 # %%
-for its_parts in PARTS.values():
-    show(its_parts.visualizer.latent_traversal(test, index=int(chosen[0])))
+for loaded in RUNS.values():
+    show(loaded.parts.visualizer.latent_traversal(test, index=int(chosen[0])))
 
 # %% [markdown]
-# ## 6. Where to go next
+# ## 5. Where to go next
 #
 # - All the data: `python train.py` trains the baseline for 30 epochs, and measures and draws everything.
 # - Other choices: `model=conv`, `model=conditional`, `beta=4`, `likelihood=continuous_bernoulli`, `seed=1`.

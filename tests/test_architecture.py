@@ -25,7 +25,6 @@ FLOORS = (
     "measurement",
     "experiments",
     "report",
-    "report",
     "cli",
 )
 HYDRA = {"train.py", "evaluate.py", "fmvae/config.py", "fmvae/cli.py"}

@@ -109,6 +109,23 @@ def test_a_schedule_and_its_final_value_with_fid(untrained, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 
+def test_every_picture_and_the_projector(untrained, tmp_path):
+    """As a run has them unless told otherwise; the other tests ask for few, to be quick."""
+    ours = Study(untrained.data, untrained.sha256, tmp_path)
+    everything = ["figures.only=null", "figures.gif=true", "figures.projector=50", "evaluation=full"]
+    small = ["evaluation.iwae.num_samples=2", "evaluation.iwae.num_images=10"]
+    succeeded(ours.train(*everything, *small))
+    run = ours.run("base-*")
+    assert {path.name for path in (run / "figures").iterdir()} == {
+        *(f"{name}.png" for name in ("reconstructions", "samples", "training_curves", "interpolations")),
+        *(f"{name}.png" for name in ("latent_manifold", "latent_scatter", "kl_per_dimension")),
+        *(f"{name}.png" for name in ("traversal_prior", "traversal_posterior")),
+        "traversal_prior.gif",
+    }
+    assert (run / "projector_config.pbtxt").is_file()
+    assert set(read_record(run / "results.json")["provenance"]["evaluation"]) == {"test", "iwae", "latent"}
+
+
 def test_the_beta_vae_with_many_overrides(untrained, tmp_path):
     ours = Study(untrained.data, untrained.sha256, tmp_path)
     overrides = [
@@ -199,7 +216,9 @@ def test_evaluating_several_runs_writes_what_is_missing_as_training_wrote_it(stu
     (base / "results.json").unlink()
     (conv / "figures" / "samples.png").unlink()
     stdout = succeeded(ours.evaluate(f"run=outputs/{base.name},outputs/{conv.name}", cwd=tmp_path))
-    assert snapshot(ours.outputs) == snapshot(study.outputs)
+    after, before = snapshot(ours.outputs), snapshot(study.outputs)
+    assert {name: after[name] for name in before} == before
+    assert all("events.out.tfevents" in name for name in after.keys() - before.keys())  # what was new, shown
     assert f"{base.name}: best checkpoint" in stdout
     assert f"{conv.name}: best checkpoint" in stdout
 
