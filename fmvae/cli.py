@@ -27,6 +27,8 @@ from fmvae.rules import RULES, walk
 T = TypeVar("T")
 log = logging.getLogger("fmvae")
 
+# Hydra's flags that take the next argument as their value
+VALUED = ("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
 HELP = "--help lists the keys and groups"
 
 
@@ -36,7 +38,7 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     Exit status: 0; 1 after an error, said in one line; 130 and 143 after Ctrl-C and SIGTERM.
     """
     configs.register_resolvers()
-    arguments = multirun_first(list_paths(configs.expand_shorthand(sys.argv[1:])))
+    arguments = flags_first(list_paths(configs.expand_shorthand(sys.argv[1:])))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole, and leave as one line
     # OpenMP's threads spin while they wait for each other: beside another busy program that made epochs many
     # times slower. A short spin costs a quiet machine nothing. Read when torch is imported, which is later.
@@ -100,9 +102,14 @@ def list_paths(arguments: Sequence[str]) -> list[str]:
     return [re.sub(r"^run=([^\[{].*,.*)$", r"run=[\1]", argument) for argument in arguments]
 
 
-def multirun_first(arguments: Sequence[str]) -> list[str]:
+def flags_first(arguments: Sequence[str]) -> list[str]:
     """``seed=0,1 -m beta=2`` with its -m in front: Hydra reads no overrides on both sides of a flag."""
-    return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+    flags, overrides = [], []
+    before = ""
+    for argument in arguments:
+        (flags if argument.startswith("-") or before in VALUED else overrides).append(argument)
+        before = argument
+    return flags + overrides
 
 
 def name_sweep(arguments: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import cli
-from fmvae.cli import check_removed, explain, launch, list_paths, multirun_first, name_sweep
+from fmvae.cli import check_removed, explain, flags_first, launch, list_paths, name_sweep
 from fmvae.config import NON_SEMANTIC, compose
 from fmvae.errors import ConfigError, FmvaeError, NumericsError, RunError
 
@@ -40,8 +40,9 @@ def test_the_flag_of_a_sweep_may_stand_anywhere(flag):
     for place in range(3):
         arguments = ["seed=0,1", "beta=2"]
         arguments.insert(place, flag)
-        assert multirun_first(arguments) == [flag, "seed=0,1", "beta=2"]
-    assert multirun_first(["--config-dir", "x", "b=1", "a=2"]) == ["--config-dir", "x", "b=1", "a=2"]
+        assert flags_first(arguments) == [flag, "seed=0,1", "beta=2"]
+    assert flags_first(["--config-dir", "x", "b=1", "a=2"]) == ["--config-dir", "x", "b=1", "a=2"]
+    assert flags_first(["a=1", "--config-name", "x", "b=2"]) == ["--config-name", "x", "a=1", "b=2"]
 
 
 def sweep_name(*arguments: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.process import call, refused, snapshot, succeeded
+from tests.cli.process import ROOT, call, refused, snapshot, succeeded
 from tests.idx import write_idx_dataset
 
 # arguments of train.py, and what its one line must hold: the key, the value, the way out
@@ -57,22 +57,18 @@ OVERRIDES = {
     "model=base model.hidden_dim=-5": ["model.hidden_dim: ", "-5", ">= 1"],
     "restart=maybe": ["restart: ", "'maybe'", "true or false"],
     "evaluation.fid=3": ["evaluation.fid: ", "3", "group of keys"],
-    "evaluation.fid.num_images=500": ["evaluation.fid.num_images: ", "500", "more than 784"],
-    "evaluation.fid.num_images=801": ["evaluation.fid.num_images: ", "801", "test split holds 800"],
-    "evaluation.fid.features=[inception]": ["evaluation.fid.features: ", "'inception'", "resnet18, pixels"],
-    "evaluation.extractor.weights=nope.pt": ["nope.pt: ", "cannot be read", "shipped"],
-    "evaluation.extractor.weights=nope.onnx": ["nope.onnx: ", "shipped"],
+    "seed=1 evaluation.fid.num_images=500": ["evaluation.fid.num_images: ", "500", "more than 784"],
+    "seed=1 evaluation.fid.num_images=801": ["evaluation.fid.num_images: ", "801", "test split holds 800"],
+    "seed=1 evaluation.fid.features=[inception]": ["evaluation.fid.features: ", "'inception'", "resnet18, pixels"],
+    "seed=1 evaluation.extractor.weights=nope.pt": ["nope.pt: ", "cannot be read", "shipped"],
+    "seed=1 evaluation.extractor.weights=nope.onnx": ["nope.onnx: ", "shipped"],
     "evaluation.extractor.precision=fp8": ["evaluation.extractor.precision: ", "'fp8'", "fp32, bf16"],
     "evaluation.iwae.num_samples=-1": ["evaluation.iwae.num_samples: ", "-1", ">= 0"],
-    "evaluation.accuracy.num_per_class=5": ["evaluation.accuracy.num_per_class: ", "BaseVAE", "no labels"],
-    "figures.only=[mosaic]": ["figures.only: ", "'mosaic'", "choose from"],
-    "figures.only=[style_transfer]": ["figures.only: ", "'style_transfer'", "choose from"],
-    "figures.traversal.dimensions=[2]": ["figures.traversal.dimensions: ", "2", "0 to 1"],
+    "seed=1 evaluation.accuracy.num_per_class=5": ["evaluation.accuracy.num_per_class: ", "BaseVAE", "no labels"],
+    "seed=1 figures.only=[mosaic]": ["figures.only: ", "'mosaic'", "choose from"],
+    "seed=1 figures.only=[style_transfer]": ["figures.only: ", "'style_transfer'", "choose from"],
+    "seed=1 figures.traversal.dimensions=[2]": ["figures.traversal.dimensions: ", "2", "0 to 1"],
     "figures.traversal.steps=0": ["figures.traversal.steps: ", "0"],
-    "--config-name classifier trainer.sides=[28,16]": ["trainer.sides: ", "[28, 16]", "28 last"],
-    "--config-name classifier trainer.prune=1": ["trainer.prune: ", "1", "< 1"],
-    "--config-name classifier trainer.epoch=3": ["trainer.epoch: ", "did you mean trainer.epochs?"],
-    "--config-name clasifier": ["config: ", "'clasifier'"],
     # sweeps without -m
     "seed=0,1": ["seed=0,1", "-m"],
     "beta=0.5,1": ["beta.value=0.5,1", "-m"],
@@ -111,6 +107,27 @@ def unchanged(study, tmp_path):
 @pytest.mark.parametrize(("arguments", "words"), OVERRIDES.items(), ids=OVERRIDES)
 def test_overrides_of_training(study, tmp_path, arguments, words):
     refused(study.train(*arguments.split(), cwd=tmp_path), *words)
+
+
+CLASSIFIER_OVERRIDES = {
+    "trainer.sides=[28,16]": ["trainer.sides: ", "[28, 16]", "28 last"],
+    "trainer.prune=1": ["trainer.prune: ", "1", "< 1"],
+    "trainer.epoch=3": ["trainer.epoch: ", "did you mean trainer.epochs?"],
+    "beta=2": ["beta.value: ", "no such key"],
+    "optimizer._target_=torch.nn.Linear": ["optimizer._target_: ", "Optimizer"],
+}
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize(("arguments", "words"), CLASSIFIER_OVERRIDES.items(), ids=CLASSIFIER_OVERRIDES)
+def test_overrides_of_the_classifiers_training(study, tmp_path, arguments, words):
+    data = [setting for setting in study.settings if setting.startswith(("data.", "output_root"))]
+    program = [str(ROOT / "train.py"), *data, "--config-name", "classifier"]
+    refused(call(*program, *arguments.split(), cwd=tmp_path), *words)
+
+
+def test_a_config_that_there_is_not(tmp_path):
+    refused(call(str(ROOT / "train.py"), "--config-name", "clasifier", cwd=tmp_path), "config: ", "'clasifier'")
 
 
 # arguments of evaluate.py; {outputs} is the folder of runs, {empty} one without
