@@ -1,5 +1,6 @@
 """conf/: every option of every group composes and builds; every experiment is its row of the reference table."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -14,8 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from fmvae.config import build, compose, semantic
 from fmvae.models import VAE
 from fmvae.objectives import BetaSchedule, Likelihood
+from fmvae.report.reference import PUBLISHED, TRAVERSALS
 from fmvae.rules import RULES, walk
-from fmvae.runs import config_sha256
+from fmvae.runs import config_sha256, run_name
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = [(path.parent.name, path.stem) for path in sorted(ROOT.glob("conf/*/*.yaml"))]
@@ -240,3 +243,34 @@ def test_no_config_of_a_job_asks_hydra():
         own = path.read_text().partition("\nhydra:")[0]
         assert "${hydra:" not in own, path
         assert "${now:" not in own, path
+
+
+# --- sweeps ---------------------------------------------------------------------------------------------------
+
+SWEEPS = sorted(path.stem for path in (ROOT / "sweeps" / "sweep").glob("*.yaml"))
+
+
+def runs_of(sweep: str) -> list[dict]:
+    """The config of every job of a sweep, as its file lists them."""
+    text = (ROOT / "sweeps" / "sweep" / f"{sweep}.yaml").read_text()
+    params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
+    values = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
+    return [compose([f"sweep={sweep}", *overrides]) for overrides in itertools.product(*values)]
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_sweeps_runs_differ_and_share_its_folder(sweep):
+    runs = runs_of(sweep)
+    assert {config["sweep_name"] for config in runs} == {sweep}
+    assert len({config_sha256(semantic(config)) for config in runs}) == len(runs) > 1
+
+
+def test_the_studies_hold_the_runs_of_the_results_page():
+    """As the page finds them: by the same names as single commands give."""
+
+    def names(configs):
+        return {run_name(semantic(config)) for config in configs}
+
+    published = yaml.safe_load(PUBLISHED.read_text())
+    assert names(runs_of("vae_study")) == names(compose([f"experiment={row}"]) for row in published)
+    assert names(runs_of("traversal_study")) == names(compose(overrides) for _, *overrides in TRAVERSALS)
