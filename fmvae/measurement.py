@@ -8,15 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
+
 from fmvae.assembly import Parts, assemble, set_up_torch
 from fmvae.config import NotAVAE, compose, read_config, semantic
-from fmvae.errors import ConfigError, RunError
+from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.rules import validate
 from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
 from fmvae.runs.checkpoint import Checkpoint, load_model
-from fmvae.runs.files import read_record, write_record
+from fmvae.runs.files import read_record, remove_temporaries
 from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Album
+from fmvae.runs.results import Results, flat_scalars, nested
 from fmvae.summary import describe
 from fmvae.visualization import (
     measure_figures,
@@ -42,7 +45,8 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure a run's checkpoint on the test split and draw it; writes its results and fid files.
 
-    What is there of the same checkpoint, data and settings is kept; nothing that was measured is lost.
+    What is there of the same checkpoint, data and settings is kept. A measure with other settings takes the place
+    of the one before; one that is not asked for stays.
 
     Args:
         which: the checkpoint. ``best`` writes results.json, ``last`` results.last.json.
@@ -54,52 +58,34 @@ def measure(
         What was written: every number, with what it was measured on and where it comes from; and of its measures
         the new ones.
     """
-    path = run.best if which == "best" else run.last
-    checkpoint = load_checkpoint(path)
-    sha256 = config_sha256(semantic(config))
-    run.check_owner(path, checkpoint, sha256)
-    load_model(parts.model, checkpoint.tensors)
-
+    checkpoint = _load_checkpoint(run, config, parts, which)
     suffix = "" if which == "best" else f".{which}"
-    results_path = run.results.with_suffix(f"{suffix}.json")
+    results_path, fid_path = (file.with_suffix(f"{suffix}.json") for file in (run.results, run.fid))
     epoch = checkpoint.meta["epoch"]
     source = {
         "run": run.path.name,
-        "config_sha256": sha256,
+        "config_sha256": config_sha256(semantic(config)),
         "checkpoint": {"which": which, "epoch": epoch, "sha256": checkpoint.sha256},
     }
-    stored = _stored(results_path, {**source, "data_sha256": parts.data.sha256})
-    known = {} if force else stored.get("measures", {})
+    results = Results(source, parts.data.sha256)
+    results.read(results_path)
+
+    def write() -> dict[str, Any]:
+        row = checkpoint.meta["history"][epoch - 1]
+        return results.write(results_path, fid_path, checkpoint.meta["provenance"], validation=row)
+
+    known = {} if force else dict(results.measures)
     here = provenance(parts.data.device)
-    measures, origins = dict(stored.get("measures", {})), dict(stored.get("origins", {}))
     new = {}
     for name, block in parts.evaluator.measure(known):
         if block != known.get(name):
-            measures[name], origins[name], new[name] = block, here, block
-    figures = stored.get("figures", {})
-    missing = [name for name in figures.get("files", ()) if not (album.directory / name).exists()]
-    if new or draw or missing or figures.get("settings") != config["figures"]:
-        _draw(config, parts, checkpoint, measures, album)
-        figures = {"settings": config["figures"], "files": album.names}
-
-    results = {
-        **source,
-        "validation": checkpoint.meta["history"][epoch - 1],
-        **_nested(measures),
-        "figures": figures,
-        "provenance": {
-            "training": checkpoint.meta["provenance"],
-            "evaluation": origins,
-            "data_sha256": parts.data.sha256,
-        },
-    }
-    if "fid" in results:
-        write_record(
-            run.fid.with_suffix(f"{suffix}.json"),
-            {**results["fid"], **source, "provenance": results["provenance"]},
-        )
-    write_record(results_path, results)
-    return results, _nested(new)
+            results.measures[name], results.origins[name], new[name] = block, here, block
+            write()  # measures take minutes: what is done survives a kill
+    missing = [name for name in results.figures.get("files", ()) if not (album.directory / name).exists()]
+    if new or draw or missing or results.figures.get("settings") != config["figures"]:
+        _draw(config, parts, checkpoint, results.measures, album)
+        results.figures = {"settings": config["figures"], "files": album.names}
+    return write(), nested(new)
 
 
 def _draw(
@@ -124,59 +110,6 @@ def _draw(
         write_projector(album.writer, projector_data(visualizer, data.test, settings["projector"], posteriors))
 
 
-def _stored(path: Path, source: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures, origins and figures of an earlier measurement of the same thing; empty if there is none."""
-    try:
-        results = read_record(path)
-        origins = results["provenance"]["evaluation"]
-        same = {key: results.get(key) for key in source} | {"data_sha256": results["provenance"]["data_sha256"]}
-        measures = {name: _at(results, name) for name in origins}
-    except (RunError, LookupError, TypeError):
-        return {}
-    return {"measures": measures, "origins": origins, "figures": results["figures"]} if same == source else {}
-
-
-def _at(results: Mapping[str, Any], name: str) -> Any:
-    for part in name.split("/"):
-        results = results[part]
-    return results
-
-
-def _nested(measures: Mapping[str, Any]) -> dict[str, Any]:
-    """``fid/pixels`` as ``pixels`` in ``fid``."""
-    nested: dict[str, Any] = {}
-    for name, block in measures.items():
-        *parents, leaf = name.split("/")
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = block
-    return nested
-
-
-def flat_scalars(results: Mapping[str, Any]) -> dict[str, float]:
-    """The final numbers by tag: ``test/...``, ``latent/...``, ``fid/<features>/...``, ``accuracy/...``."""
-    scalars: dict[str, float] = {}
-
-    def collect(tag: str, node: Any) -> None:
-        if isinstance(node, Mapping):
-            for name, child in node.items():
-                if name not in ("settings", "per_class", "num_images"):
-                    collect(f"{tag}/{name}", child)
-        elif isinstance(node, int | float) and not isinstance(node, bool):
-            scalars[tag] = node
-
-    for block, group in {
-        "test": "test",
-        "iwae": "test",
-        "latent": "latent",
-        "fid": "fid",
-        "accuracy": "accuracy",
-    }.items():
-        collect(group, results.get(block, {}))
-    return scalars
-
-
 class LoadedRun(NamedTuple):
     """A finished run: its files, config and results, and the objects of its config with trained weights."""
 
@@ -193,16 +126,32 @@ def load_run(path: str | Path, which: Which = "best", device: str = "auto") -> L
         ConfigError: there is no run, or its config was edited.
         RunError: it has no results yet, or its checkpoint is missing or damaged.
     """
-    (run,) = find_runs(Path(path))
+    runs = find_runs(Path(path))
+    if len(runs) != 1:
+        raise ConfigError("run", f"{str(path)!r} holds {len(runs)} runs", "name one of them")
+    run = runs[0]
     usual = compose(["run=x"], "evaluate")  # today's keys, whatever version wrote the run
     config = read_config(run.config) | {key: usual[key] for key in ("evaluation", "figures")}
     config |= {"device": device}
     _check_identity(run, config)
     parts = assemble(validate(config), set_up_torch(config))
-    checkpoint = load_checkpoint(run.best if which == "best" else run.last)
-    load_model(parts.model, checkpoint.tensors)
+    checkpoint = _load_checkpoint(run, config, parts, which)
     parts = parts._replace(visualizer=parts.visualizer.at_epoch(checkpoint.meta["epoch"]))
-    return LoadedRun(run, config, read_record(run.results), parts)
+    results = read_record(run.results if which == "best" else run.results.with_suffix(f".{which}.json"))
+    if results["checkpoint"]["sha256"] != checkpoint.sha256:
+        raise RunError(
+            run, f"its results are not of its {which} checkpoint", f"run `python evaluate.py run={run}`"
+        )
+    return LoadedRun(run, config, results, parts)
+
+
+def _load_checkpoint(run: RunDirectory, config: Mapping[str, Any], parts: Parts, which: Which) -> Checkpoint:
+    """Put a checkpoint's weights into the model of ``parts``, after a look at whose they are."""
+    path = run.best if which == "best" else run.last
+    checkpoint = load_checkpoint(path)
+    run.check_owner(path, checkpoint, config_sha256(semantic(config)))
+    load_model(parts.model, checkpoint.tensors)
+    return checkpoint
 
 
 def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -213,36 +162,49 @@ def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Raises:
         ConfigError: a path names no run.
-        RunError: a run is being trained, or its checkpoint is missing, damaged or of another config.
+        RunError: a run is being trained, or its checkpoint is missing, damaged or of another config; of several
+            runs, after the others have been measured.
     """
     device = set_up_torch(settings)
     given = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
-    if not all(given):  # `run=` with nothing behind it would measure whatever lies here
+    if not given or not all(given):  # `run=` with nothing behind it would measure whatever lies here
         raise ConfigError("run", "no directory given", "name a directory under outputs/, or a folder of runs")
     runs = [run for path in given for run in find_runs(Path(str(path)))]
-    all_results = []
+    all_results, failed = [], []
     for run in runs:
         try:
-            config = read_config(run.config)
-        except NotAVAE:
+            results = _evaluate_run(run, settings, device)
+        except FmvaeError as error:
             if len(runs) == 1:
                 raise
-            log.info("%s: a classifier, left out", run)
+            if isinstance(error, NotAVAE):
+                log.info("%s: a classifier, left out", run)
+            else:
+                log.error("fmvae: error: %s", error)
+                failed.append(run)
             continue
-        if settings["data_root"]:
-            config["data"]["root"] = settings["data_root"]
-        config |= {key: settings[key] for key in ("evaluation", "figures")}
-        _check_identity(run, config)
-        which: Which = settings["checkpoint"]
-        config = validate(config)
-        with run.held(), _album(run, which) as album:
-            parts = assemble(config, device)
-            force = settings["force"]
-            results, new = measure(run, config, parts, which, album, force=force, draw=force)
-            album.scalars(flat_scalars(new), results["checkpoint"]["epoch"])
         log.info("%s", describe(run, results))
         all_results.append(results)
+    if failed:
+        names = ", ".join(str(run) for run in failed)
+        raise RunError(
+            "run", f"{len(failed)} of {len(runs)} could not be measured ({names})", "see the lines above"
+        )
     return all_results
+
+
+def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    config = read_config(run.config)
+    if settings["data_root"]:
+        config["data"]["root"] = settings["data_root"]
+    config |= {key: settings[key] for key in ("evaluation", "figures")}
+    _check_identity(run, config)
+    config, which, force = validate(config), settings["checkpoint"], settings["force"]
+    with run.held(), _album(run, which) as album:
+        remove_temporaries(run.path)
+        results, new = measure(run, config, assemble(config, device), which, album, force=force, draw=force)
+        album.scalars(flat_scalars(new), results["checkpoint"]["epoch"])
+    return results
 
 
 @contextmanager
@@ -277,7 +239,8 @@ def find_runs(path: Path) -> list[RunDirectory]:
     path = path.resolve()  # the name and the lock are the directory's own, however it is reached
     if (path / "config.yaml").is_file():
         return [RunDirectory(path)]
-    found = sorted(file.parent for file in path.glob("*/config.yaml") if ".old-" not in file.parent.name)
+    directories = {file.parent.resolve() for file in path.glob("*/config.yaml")}
+    found = sorted(directory for directory in directories if ".old-" not in directory.name)
     if not found:
         what = "no run (no config.yaml in it)" if path.is_dir() else "no such directory"
         raise ConfigError("run", f"{str(path)!r}: {what}", "name a directory under outputs/, or a folder of runs")

@@ -21,6 +21,7 @@ class Rule:
     below: float = math.inf
     choices: tuple[str, ...] = ()
     optional: bool = False
+    of: type | None = None  # of a list's items
 
     def __str__(self) -> str:
         names = {
@@ -28,7 +29,7 @@ class Rule:
             float: "a finite number",
             bool: "true or false",
             str: "a text",
-            list: "a list",
+            list: "a list of whole numbers" if self.of is int else "a list of texts",
         }
         name = f"one of {', '.join(self.choices)}" if self.choices else names.get(self.type, "a group of keys")
         limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
@@ -42,6 +43,8 @@ class Rule:
         if self.type in (int, float):
             return self._accept_number(value)
         if not isinstance(value, self.type) or (self.choices and value not in self.choices):
+            raise ValueError
+        if self.of and isinstance(value, list) and not all(type(item) is self.of for item in value):
             raise ValueError
         return value
 
@@ -91,7 +94,7 @@ RULES: dict[str, Rule] = {
     "trainer.warmup": Rule(float, above=0, below=1),
     "trainer.shift": SIZE,
     "trainer.flip": Rule(bool),
-    "trainer.sides": Rule(list),
+    "trainer.sides": Rule(list, of=int),
     "trainer.prune": Rule(float, minimum=0, below=1),
     "trainer.precision": Rule(str, choices=("auto", "fp32", "bf16")),
     "optimizer.lr": Rule(float, above=0),
@@ -104,20 +107,20 @@ RULES: dict[str, Rule] = {
     "scheduler.factor": Rule(float, above=0),
     "scheduler.eta_min": Rule(float, minimum=0),
     "figures.every": SIZE,
-    "figures.only": Rule(list, optional=True),
+    "figures.only": Rule(list, optional=True, of=str),
     "figures.num_reconstructions": COUNT,
     "figures.num_samples": COUNT,
     "figures.manifold_side": Rule(int, minimum=2),
     "figures.traversal": Rule(dict),
     "figures.traversal.span": Rule(float, above=0),
     "figures.traversal.steps": Rule(int, minimum=2),
-    "figures.traversal.dimensions": Rule(list, optional=True),
+    "figures.traversal.dimensions": Rule(list, optional=True, of=int),
     "figures.traversal.every_class": Rule(bool),
     "figures.gif": Rule(bool),
     "figures.projector": SIZE,
     "evaluation.fid": Rule(dict),
     "evaluation.fid.num_images": Rule(int, minimum=0, optional=True),
-    "evaluation.fid.features": Rule(list),
+    "evaluation.fid.features": Rule(list, of=str),
     "evaluation.fid.num_neighbours": COUNT,
     "evaluation.extractor": Rule(dict),
     "evaluation.extractor.weights": Rule(str, optional=True),

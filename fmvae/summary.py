@@ -32,10 +32,12 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
         at_mean = f"{mean:>16.2f}" if mean is not None else ""
         lines.append(f"  {name:<22}{sampled:>12.2f}{at_mean}".rstrip())
     lines += [*_fid(results.get("fid", {})), *_latent(results.get("latent")), *_accuracy(results.get("accuracy"))]
+    which = checkpoint["which"]
+    suffix, folder = ("", "") if which == "best" else (f".{which}", f"{which}/")
     lines += [
         "",
-        f"  results      {run}/results.json",
-        f"  figures      {run}/figures/",
+        f"  results      {run}/results{suffix}.json",
+        f"  figures      {run}/figures/{folder}",
         f"  TensorBoard  {_tensorboard()} --logdir {RunDirectory(run.path.parent)}",
         "",
     ]
@@ -48,12 +50,17 @@ def _fid(blocks: Mapping[str, Any]) -> list[str]:
     lines = ["", "  FID                     generation        reconstruction   floor   precision  recall"]
     for features, block in blocks.items():
         title = f"{features}, {block['num_images']:,}"
-        generation = f"{block['generation']:.3f} ± {block['generation_se']:.3f}"
+        generation = number(block, "generation") + f" ± {number(block, 'generation_se')}"
         lines.append(
-            f"  {title:<18}{generation:>16}{block['reconstruction']:>22.3f}{block['floor']:>8.3f}"
-            f"{block['precision']:>12.3f}{block['recall']:>8.3f}"
+            f"  {title:<18}{generation:>16}{number(block, 'reconstruction'):>22}{number(block, 'floor'):>8}"
+            f"{number(block, 'precision'):>12}{number(block, 'recall'):>8}"
         )
     return lines
+
+
+def number(block: Mapping[str, Any], name: str) -> str:
+    """A value as text; a dash if there is none, as in the results of an older version."""
+    return f"{block[name]:.3f}" if block.get(name) is not None else "–"
 
 
 def _latent(block: Mapping[str, Any] | None) -> list[str]:
@@ -71,11 +78,12 @@ def _accuracy(block: Mapping[str, Any] | None) -> list[str]:
     if not block:
         return []
     made, real = block["generated"], block["real"]
-    worst = min(made["per_class"], key=made["per_class"].get)
+    shares = {name: share for name, share in made["per_class"].items() if share is not None}
+    worst = min(shares, key=lambda name: shares[name])
     return [
         "",
         f"  class of {made['num_images']:,} generated images as asked: {made['overall']:.2%} "
-        f"(least {worst}, {made['per_class'][worst]:.1%}); real test images: {real['overall']:.2%}",
+        f"(least {worst}, {shares[worst]:.1%}); real test images: {real['overall']:.2%}",
     ]
 
 

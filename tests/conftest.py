@@ -1,10 +1,11 @@
 """Shared by all tests: one thread each, as several run at once, and a small dataset that is quick to learn."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for child processes too
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,3 +33,11 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., "Fashi
         return FashionMNISTManager(root, **{"sha256": sha256, "download": False, "val_size": 100} | arguments)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> Iterator[None]:
+    """Training in this process flushes them to zero for good, and hypothesis can't work without them."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)

@@ -9,11 +9,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmvae.config import compose
-from fmvae.errors import ConfigError
+from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation import evaluator
 from fmvae.experiments import train
-from fmvae.measurement import evaluate_runs, find_runs, flat_scalars
+from fmvae.measurement import evaluate_runs, find_runs, load_run
 from fmvae.runs.files import read_record, write_record
+from fmvae.runs.results import flat_scalars
 from tests.cli.process import snapshot
 from tests.idx import write_idx_dataset
 
@@ -173,6 +174,54 @@ def test_a_folder_of_runs_leaves_the_classifiers_out(run):
     assert len(evaluate_runs(compose([f"run={run.parent}", *SMALL, *PICTURES], "evaluate"))) == 1
     with pytest.raises(ConfigError, match="classifier"):
         evaluate(other)
+
+
+def test_a_run_that_cannot_be_measured_does_not_stop_the_others(run, caplog):
+    for name in ("aaa", "zzz"):
+        shutil.copytree(run, run.with_name(name))
+        (run.with_name(name) / "checkpoints" / "best.safetensors").unlink()
+    (run / "results.json").unlink()
+    with pytest.raises(RunError, match="2 of 3 could not be measured"):
+        evaluate(run.parent)
+    assert (run / "results.json").exists()
+
+
+def test_damaged_results_are_moved_aside_not_lost(run, caplog):
+    (run / "results.json").write_text('{"test": {"recon": 1.0}}')
+    evaluate(run)
+    assert (run / "results.json.old-1").read_text() == '{"test": {"recon": 1.0}}'
+    assert "moved to results.json.old-1" in caplog.text
+
+
+def test_a_killed_measurement_keeps_what_it_has_done(run, monkeypatch):
+    (run / "results.json").unlink()
+    monkeypatch.setattr(evaluator, "latent_measures", None)
+    with pytest.raises(TypeError):
+        evaluate(run)
+    assert set(read_record(run / "results.json")["provenance"]["evaluation"]) == {"test", "iwae"}
+
+
+def test_a_run_reached_by_a_link_is_the_same_run(run, tmp_path):
+    folder = tmp_path / "links"
+    folder.mkdir()
+    (folder / "one").symlink_to(run)
+    (folder / "two").symlink_to(run)
+    assert [found.path for found in find_runs(folder)] == [run.resolve()]
+
+
+def test_load_run_opens_a_run_as_it_was_measured(run):
+    loaded = load_run(run, device="cpu")
+    assert loaded.results == read_record(run / "results.json")
+    measured = loaded.parts.evaluator._elbo()
+    assert measured["neg_elbo"] == loaded.results["test"]["neg_elbo"]
+    assert loaded.parts.visualizer.name.endswith("epoch 1")
+    with pytest.raises(RunError, match=r"results\.last\.json"):
+        load_run(run, "last")
+    record = read_record(run / "results.json")
+    record["checkpoint"]["sha256"] = "0" * 64
+    write_record(run / "results.json", record)
+    with pytest.raises(RunError, match="not of its best checkpoint"):
+        load_run(run)
 
 
 def test_scalars_are_named_by_split_and_quantity_and_leave_lists_and_counts_out():

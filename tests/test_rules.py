@@ -41,7 +41,12 @@ def accepted(rule: Rule) -> Iterator[Any]:
         assert math.isfinite(lowest), "a rule for numbers has a smallest one"
         yield lowest
         yield rule.type(highest if math.isfinite(highest) else 10**6)
-    others = {bool: [True, False], str: rule.choices or ["x", ""], dict: [{}], list: [[], [1, "a"]]}
+    others = {
+        bool: [True, False],
+        str: rule.choices or ["x", ""],
+        dict: [{}],
+        list: [[], [rule.of(1)] if rule.of else [1, "a"]],
+    }
     yield from others.get(rule.type, [])
     yield from [None] * rule.optional
 
@@ -58,7 +63,7 @@ def rejected(rule: Rule) -> Iterator[Any]:
         bool: [0, 1, "true"],
         str: [3, True, ["x"]],
         dict: [3, [], "x"],
-        list: [3, "x", {}, (1, 2), True],
+        list: [3, "x", {}, (1, 2), True, [1.5], [["x"]], [None]],
     }
     yield from others.get(rule.type, [])
     yield from ["other"] * bool(rule.choices)
@@ -116,16 +121,16 @@ def test_whole_floats_are_whole_numbers():
         ("trainer.prune", "a finite number >= 0 and < 1"),
         ("trainer.shift", "a whole number >= 0"),
         ("trainer.flip", "true or false"),
-        ("trainer.sides", "a list"),
+        ("trainer.sides", "a list of whole numbers"),
         ("trainer.precision", "one of auto, fp32, bf16"),
-        ("figures.only", "a list or null"),
+        ("figures.only", "a list of texts or null"),
         ("figures.traversal", "a group of keys"),
         ("figures.traversal.span", "a finite number > 0"),
         ("figures.traversal.steps", "a whole number >= 2"),
-        ("figures.traversal.dimensions", "a list or null"),
+        ("figures.traversal.dimensions", "a list of whole numbers or null"),
         ("figures.projector", "a whole number >= 0"),
         ("evaluation.fid.num_images", "a whole number >= 0 or null"),
-        ("evaluation.fid.features", "a list"),
+        ("evaluation.fid.features", "a list of texts"),
         ("evaluation.fid.num_neighbours", "a whole number >= 1"),
         ("evaluation.extractor.weights", "a text or null"),
         ("evaluation.extractor.precision", "one of fp32, bf16"),
@@ -157,7 +162,7 @@ def test_every_rule_is_of_a_key_that_some_config_file_holds():
     [
         ({"scheduler": {"gamma": math.nan}}, "scheduler.gamma"),
         ({"scheduler": {"milestones": [1, -math.inf]}}, "scheduler.milestones.1"),
-        ({"trainer": {"sides": [16, math.nan]}}, "trainer.sides.1"),
+        ({"trainer": {"betas": [16, math.nan]}}, "trainer.betas.1"),
         ({"new": object()}, "new"),
         ({"new": {"deep": {1: 2}}}, "new.deep"),
         ({1: 2}, "config"),

@@ -15,6 +15,7 @@ from fmvae.evaluation.features import Features, FeatureSet, real_images
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmvae.runs.files import digest
 
+FORMAT = 1  # to be raised when the code changes what features are
 log = logging.getLogger("fmvae")
 
 
@@ -23,7 +24,10 @@ def cache_key(split: Split, num: int, features: FeatureSet) -> dict[str, Any]:
     images = split.images[:num].cpu().contiguous()
     content = hashlib.sha256(images.numpy().data).hexdigest()
     shape = list(images.shape)
-    return {"split": split.name, "images_sha256": content, "shape": shape, **features.identity}
+    device = split.images.device.type  # another kind of machine rounds in another way
+    return {"format": FORMAT, "split": split.name, "images_sha256": content, "shape": shape, "device": device} | {
+        **features.identity
+    }
 
 
 def real_features(directory: Path | None, split: Split, num: int, features: FeatureSet) -> Features:

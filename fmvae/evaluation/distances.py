@@ -66,13 +66,15 @@ def _per_class(
     """Fréchet distances within each class; few images bias them upwards, so each has its own floor beside it."""
     result = {}
     for c, name in enumerate(class_names):
-        of_real, of_train = real_labels == c, train_labels == c
-        if min(of_real.sum(), of_train.sum()) <= real.shape[1]:
+        of_real, of_train = np.flatnonzero(real_labels == c), np.flatnonzero(train_labels == c)
+        num = min(len(of_real), len(of_train))  # as many on every side: the bias depends on it
+        if num <= real.shape[1]:
             continue
-        statistics = FeatureStatistics.of(real[of_real], warn=False)
+        sides = (real[of_real[:num]], generated[of_real[:num]], train[of_train[:num]])
+        of_class, made, floor = (FeatureStatistics.of(side, warn=False) for side in sides)
         result[name] = {
-            "generation": frechet_distance(statistics, FeatureStatistics.of(generated[of_real], warn=False)),
-            "floor": frechet_distance(statistics, FeatureStatistics.of(train[of_train], warn=False)),
-            "num_images": int(of_real.sum()),
+            "generation": frechet_distance(of_class, made),
+            "floor": frechet_distance(of_class, floor),
+            "num_images": num,
         }
     return result

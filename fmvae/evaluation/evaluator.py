@@ -30,7 +30,7 @@ from fmvae.evaluation.features import (
 from fmvae.evaluation.frechet import MIN_RELIABLE
 from fmvae.evaluation.latent import latent_measures
 from fmvae.evaluation.likelihood import importance_weighted_bound, measure_elbo
-from fmvae.models import VAE, encode_split
+from fmvae.models import VAE, FashionResNet18, encode_split
 from fmvae.models.resnet import SHIPPED, load_classifier
 from fmvae.objectives import Objective
 
@@ -65,7 +65,12 @@ class Evaluator:
     ):
         self.model, self.objective, self.data, self.seed, self.settings = model, objective, data, seed, settings
         self.cache = Path(settings["cache"]) if settings["cache"] else None
-        self.num_images = {name: self._fid_images(name) for name in settings["fid"]["features"]}
+        self.num_images = {str(name): self._fid_images(name) for name in settings["fid"]["features"]}
+        neighbours = settings["fid"]["num_neighbours"]
+        fewest = min(filter(None, self.num_images.values()), default=math.inf)
+        if neighbours >= fewest:
+            problem = f"{neighbours} neighbours among {fewest} images"
+            raise ConfigError("evaluation.fid.num_neighbours", problem, "give fewer, as 5")
         asked = settings["accuracy"]["num_per_class"]
         if asked and not model.conditional:
             raise ConfigError(
@@ -75,13 +80,15 @@ class Evaluator:
             )
         usual = PER_CLASS if len(data.test) >= MIN_RELIABLE else 0
         self.num_per_class = (usual if asked is None else asked) if model.conditional else 0
-        if weights := settings["extractor"]["weights"]:
+        weights = settings["extractor"]["weights"]
+        if weights is not None or self.num_per_class or self.num_images.get("resnet18"):
             load_classifier(weights, data.num_classes)  # better refused now than after training
 
     def _fid_images(self, features: str) -> int:
         """How many images a distance in these features compares; 0 leaves it out."""
         key, asked = "evaluation.fid.num_images", self.settings["fid"]["num_images"]
-        dim = {"resnet18": 512, "pixels": math.prod(self.model.image_shape)}.get(features)
+        dims = {"resnet18": FashionResNet18.num_features, "pixels": math.prod(self.model.image_shape)}
+        dim = dims.get(features) if isinstance(features, str) else None
         if dim is None:
             raise ConfigError(
                 "evaluation.fid.features", f"no features {features!r}", "choose from resnet18, pixels"
@@ -89,7 +96,8 @@ class Evaluator:
         # the floor takes as many training images
         available, smaller = min((len(split), split.name) for split in (self.data.test, self.data.train))
         if asked is None:
-            return min(FID_IMAGES, available) if available >= MIN_RELIABLE else 0
+            usual = min(FID_IMAGES, available)
+            return usual if usual >= MIN_RELIABLE and usual > dim else 0
         if asked > available:
             raise ConfigError(
                 key,
@@ -137,7 +145,8 @@ class Evaluator:
             else:
                 self.model.eval()
                 with torch.inference_mode():
-                    yield name, {**compute(), "settings": settings}
+                    block = {**compute(), "settings": settings}
+                yield name, block
 
     def _elbo(self) -> dict[str, Any]:
         noise = rng.stream(self.seed, "evaluation", device=self.data.device)
@@ -217,5 +226,5 @@ class Evaluator:
     @cached_property
     def _resnet_identity(self) -> dict[str, Any]:
         extractor = self.settings["extractor"]
-        content = Path(extractor["weights"] or SHIPPED).read_bytes()
+        content = Path(SHIPPED if extractor["weights"] is None else extractor["weights"]).read_bytes()
         return resnet_identity(hashlib.sha256(content).hexdigest(), extractor["precision"])

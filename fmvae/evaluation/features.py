@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fmvae.data import Split
+from fmvae.errors import RunError
 from fmvae.evaluation.likelihood import EVALUATION_BATCH
 from fmvae.models import VAE, FashionResNet18
-from fmvae.models.resnet import load_classifier
+from fmvae.models.resnet import SHIPPED, load_classifier
 from fmvae.objectives import Likelihood
 
 Precision = Literal["fp32", "bf16"]
@@ -110,6 +111,7 @@ class ResNetFeatures:
 
     def __init__(self, weights: str | Path | None, num_classes: int, precision: Precision, device: torch.device):
         loaded = load_classifier(weights, num_classes)
+        self.weights = weights or SHIPPED
         self.network = fold_batch_norm(loaded.model).to(device)
         self.precision = precision
         self.identity: Mapping[str, Any] = resnet_identity(loaded.sha256, precision)
@@ -119,7 +121,8 @@ class ResNetFeatures:
         device = self.network.mean.device
         start, parts = time.perf_counter(), []
         # cuDNN would round float32 to TF32 otherwise
-        with torch.backends.cudnn.flags(allow_tf32=False), _bar(f"features of {what}", num) as bar:
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False)
+        with exact, _bar(f"features of {what}", num) as bar:
             for batch in batches:
                 for x in batch.split(EXTRACTION_BATCH):
                     with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -128,6 +131,8 @@ class ResNetFeatures:
                     bar.update(len(x))
         log.info("  resnet18 features of %s: %s images, %.0f s", what, f"{num:,}", time.perf_counter() - start)
         features, logits = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+        if not np.isfinite(features).all():
+            raise RunError(self.weights, f"its features of {what} are not finite", "name other weights")
         return Features(features, logits)
 
 

@@ -92,7 +92,7 @@ class ClassifierExperiment(Experiment):
             f"{run.path.name}: best checkpoint, epoch {results['checkpoint']['epoch']}, rounded to float16",
             "",
             f"  test accuracy {test['accuracy']:.2%} of {test['num_images']:,} images, loss {test['loss']:.4f}",
-            *(f"    {name:<16}{share:>8.1%}" for name, share in test["per_class"].items()),
+            *(f"    {name:<16}{share:>8.1%}" for name, share in test["per_class"].items() if share is not None),
             "",
             f"  weights      {run}/{WEIGHTS}",
             f"  card         {run}/{CARD}",

@@ -9,8 +9,9 @@ import torch
 
 from fmvae.assembly import assemble
 from fmvae.experiments.experiment import Experiment, optimization
-from fmvae.measurement import flat_scalars, measure
+from fmvae.measurement import measure
 from fmvae.runs import Recorder, RunDirectory
+from fmvae.runs.results import flat_scalars
 from fmvae.summary import describe
 from fmvae.training import ConditionalVAETrainer, VAETrainer
 from fmvae.visualization import FigureObserver

@@ -131,9 +131,13 @@ def _foreign(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, A
 
 
 def _rebuilt(path: Path, state: Mapping[str, Tensor], num_classes: int | None) -> FashionResNet18:
+    plain = (isinstance(t, Tensor) and t.layout == torch.strided and not t.is_complex() for t in state.values())
+    if not all(plain):
+        raise RunError(path, "no FashionResNet18: it holds other things than plain tensors", WAY_OUT)
     head = state.get("head.weight")
     # a view into few numbers can claim any shape, and the network made for it would take all memory
-    if not isinstance(head, Tensor) or head.ndim != 2 or not head.numel() or not head.is_contiguous():
+    usable = head is not None and head.ndim == 2 and head.numel() and head.is_floating_point()
+    if head is None or not usable or not head.is_contiguous():
         raise RunError(path, "no FashionResNet18: it holds no matrix head.weight", WAY_OUT)
     if num_classes not in (None, len(head)):
         raise RunError(path, f"a classifier of {len(head)} classes, but the data have {num_classes}", WAY_OUT)
@@ -149,6 +153,8 @@ def _rebuilt(path: Path, state: Mapping[str, Tensor], num_classes: int | None) -
         raise RunError(path, "an empty tensor where there should be a number", WAY_OUT) from None
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
         raise RunError(path, "weights that are not finite", WAY_OUT)
+    if any((tensor < 0).any() for name, tensor in model.state_dict().items() if name.endswith("running_var")):
+        raise RunError(path, "variances below zero", WAY_OUT)
     if model.std <= 0:
         raise RunError(path, f"a standard deviation of pixels of {model.std.item():g}", WAY_OUT)
     return model.eval()

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from fmvae.config import PROJECT_ROOT, compose, semantic
-from fmvae.errors import FmvaeError, RunError
+from fmvae.errors import FmvaeError
 from fmvae.report.tables import (
     Row,
     accuracy_table,
@@ -78,18 +78,15 @@ sizes.
 
 
 def find(folder: Path, title: str, overrides: Sequence[str]) -> Row:
-    """The run that these overrides name, wherever in ``folder`` or its sweeps it is."""
-    name = run_name(semantic(compose(overrides)))
-    places = [folder / name, *sorted(folder.glob(f"*/{name}"))]
-    found = next((place for place in places if (place / "results.json").exists()), places[0])
-    run = RunDirectory(found)
-    try:
-        results = read_record(run.results)
-        if "settings" not in results["test"]:
-            raise RunError(run, "measured by an older version", "measure it again")
-    except RunError:
-        results = None
-    return Row(title, f"python train.py {' '.join(overrides)}", run, results)
+    """The complete run that these overrides name, wherever in ``folder`` or its sweeps it is."""
+    name, command = run_name(semantic(compose(overrides))), f"python train.py {' '.join(overrides)}"
+    runs = [RunDirectory(path) for path in (folder / name, *sorted(folder.glob(f"*/{name}")))]
+    for run in runs:
+        if run.state() == "complete" and run.config.exists():
+            results = read_record(run.results)
+            if "settings" in results["test"]:  # else measured by an older version
+                return Row(title, command, run, results)
+    return Row(title, command, runs[0], None)
 
 
 def keep(row: Row, docs: Path, figures: Sequence[str]) -> Iterator[str]:

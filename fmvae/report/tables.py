@@ -148,7 +148,8 @@ def accuracy_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
 
 
 def _shares(block: Mapping[str, Any]) -> list[str]:
-    return [percent(block["overall"]), *(f"{share:.1%}" for share in block["per_class"].values())]
+    shares = block["per_class"].values()
+    return [percent(block["overall"]), *("" if share is None else f"{share:.1%}" for share in shares)]
 
 
 def link(row: Row) -> str:

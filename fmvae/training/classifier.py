@@ -18,6 +18,7 @@ from fmvae.training.loop import Trainer
 from fmvae.training.state import TrainerState
 
 Precision = Literal["auto", "fp32", "bf16"]
+SMALLEST = 9  # pixels: smaller images end as one, and batch norm can say nothing of a last batch of one image
 EVALUATION_BATCH = 250  # keeps the widest layer's activations (50 MB) in reach of the caches
 FULL_SHARE = 1 / 8  # of training at its end, which passes over every image again (Qin et al. 2024, sec. 3.3)
 
@@ -70,11 +71,16 @@ class ClassifierTrainer(Trainer):
         super().__init__(model, data, optimizer, **settings)
         self.model: FashionResNet18 = model
         height = data.image_shape[1]
-        whole = all(type(side) is int for side in sides)
-        if not sides or not whole or sides[-1] != height or not all(8 <= side <= height for side in sides):
+        possible = all(type(side) is int and SMALLEST <= side <= height for side in sides)
+        if not sides or not possible or sides[-1] != height:
             raise ConfigError(
-                "trainer.sides", f"{list(sides)} for images of {height}", f"give 8 to {height}, {height} last"
+                "trainer.sides",
+                f"{list(sides)} for images of {height}",
+                f"give {SMALLEST} to {height}, {height} last",
             )
+        if self.epochs < len(sides):
+            problem = f"{len(sides)} sizes in {self.epochs} epochs"
+            raise ConfigError("trainer.sides", problem, "give no more sizes than trainer.epochs")
         self.label_smoothing, self.warmup, self.sides, self.prune = label_smoothing, warmup, list(sides), prune
         self.shift, self.flip = shift, flip
         self.bf16 = has_bf16(data.device) if precision == "auto" else precision == "bf16"
@@ -99,14 +105,17 @@ class ClassifierTrainer(Trainer):
                     logits = self.model(x).logits.float()
                 losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
                 loss = (weight * losses).mean()
-                accuracy = (logits.argmax(1) == labels).float().mean()
+                accuracy = (weight * (logits.argmax(1) == labels)).mean()
                 numbers = self._optimizer_step(loss, {"loss": loss, "accuracy": accuracy}, epoch, step + 1)
                 self.last_loss[chosen] = losses.detach().cpu()
                 for name, number in numbers.items():
                     sums[name] = sums.get(name, 0.0) + number * len(x)
                 for observer in self.observers:
                     observer.on_step(self, step + 1)
-        means = {f"train/{name}": total / len(index) for name, total in sums.items()}
+        # those that were left out are spoken for by the weights of the others
+        num = weights.sum().item()
+        means = {f"train/{name}": total / num for name, total in sums.items()}
+        means["train/grad_norm"] *= num / len(index)
         return {"epoch": epoch, "lr": lr, "side": side, "images": len(index), **means}
 
     def _chosen(self, epoch: int) -> tuple[Tensor, Tensor]:

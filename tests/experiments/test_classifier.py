@@ -13,7 +13,7 @@ from fmvae.runs.files import read_record
 from tests.cli.process import snapshot
 from tests.idx import write_idx_dataset
 
-OVERRIDES = ["trainer.epochs=2", "trainer.sides=[8,28]", "data.batch_size=32", "optimizer.lr=0.02", "device=cpu"]
+OVERRIDES = ["trainer.epochs=2", "trainer.sides=[12,28]", "data.batch_size=32", "optimizer.lr=0.02", "device=cpu"]
 
 
 @pytest.fixture(scope="module")

@@ -283,7 +283,7 @@ REFUSED: dict[str, tuple[Callable[[FashionResNet18], Any], str]] = {
     ),
     "a number among the weights": (
         lambda m: edited(m, lambda s: s.update({"head.bias": 3})),
-        "do not fit FashionResNet18",
+        "other things than plain tensors",
     ),
     "an empty counter": (
         lambda m: edited(m, lambda s: s.update({"backbone.bn1.num_batches_tracked": torch.ones(0)})),
@@ -298,7 +298,19 @@ REFUSED: dict[str, tuple[Callable[[FashionResNet18], Any], str]] = {
     "no head": (lambda m: edited(m, lambda s: s.pop("head.weight")), "no matrix head.weight"),
     "a head that is no tensor": (
         lambda m: edited(m, lambda s: s.update({"head.weight": [[1.0]]})),
+        "other things than plain tensors",
+    ),
+    "a sparse head": (
+        lambda m: edited(m, lambda s: s.update({"head.weight": s["head.weight"].to_sparse_csr()})),
+        "other things than plain tensors",
+    ),
+    "a head of whole numbers": (
+        lambda m: edited(m, lambda s: s.update({"head.weight": s["head.weight"].long()})),
         "no matrix head.weight",
+    ),
+    "a negative variance": (
+        lambda m: edited(m, lambda s: s.update({"backbone.bn1.running_var": -s["backbone.bn1.running_var"]})),
+        "variances below zero",
     ),
     "no classes": (
         lambda m: edited(m, lambda s: s.update({"head.weight": torch.ones(0, 512)})),

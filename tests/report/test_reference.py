@@ -11,7 +11,7 @@ from fmvae.config import compose, semantic, to_yaml
 from fmvae.errors import FmvaeError
 from fmvae.report.__main__ import main
 from fmvae.report.reference import PUBLISHED, TRAVERSALS, find, write_page
-from fmvae.runs import config_sha256, run_name
+from fmvae.runs import RunDirectory, config_sha256, run_name
 from fmvae.runs.files import write_record
 
 
@@ -43,6 +43,7 @@ def write_run(folder: Path, overrides: list[str], number: float) -> Path:
     for name in ("samples", "traversal_prior"):
         (run / "figures" / f"{name}.png").write_bytes(b"\x89PNG")
     write_record(run / "results.json", results_of(config, number))
+    RunDirectory(run).write_status("complete")
     return run
 
 
@@ -99,6 +100,14 @@ def test_damaged_results_are_no_results(tmp_path):
     content = (run / "results.json").read_text()
     (run / "results.json").write_text(content.replace("261.0", "161.0", 1))
     assert find(tmp_path, "x", ["experiment=baseline"]).results is None
+
+
+def test_half_a_training_is_no_result_and_hides_no_whole_one(tmp_path):
+    run = write_run(tmp_path, ["experiment=baseline"], 261.0)
+    RunDirectory(run).write_status("interrupted")
+    assert find(tmp_path, "x", ["experiment=baseline"]).results is None
+    whole = write_run(tmp_path / "sweep", ["experiment=baseline"], 251.0)
+    assert find(tmp_path, "x", ["experiment=baseline"]).run.path == whole
 
 
 def test_a_folder_without_runs_is_an_error_in_one_line(tmp_path, capsys):

@@ -305,8 +305,7 @@ def test_training_leaves_the_global_generator_as_it_was(data):
     [
         ([16, 20, 28], 6, [16, 16, 20, 20, 28, 28]),
         ([16, 20, 28], 7, [16, 16, 16, 20, 20, 28, 28]),
-        ([8, 28], 3, [8, 8, 28]),
-        ([16, 28], 1, [16]),
+        ([9, 28], 3, [9, 9, 28]),
         ([28], 3, [28, 28, 28]),
     ],
 )
@@ -335,7 +334,7 @@ def test_images_are_scaled_with_their_proportions_and_brightness(data):
         [],
         [16],
         [28, 16],
-        [7, 28],
+        [8, 28],
         [29, 28],
         [16, 28, 29],
         [16.0, 28],
@@ -347,9 +346,15 @@ def test_images_are_scaled_with_their_proportions_and_brightness(data):
     ids=str,
 )
 def test_sides_that_no_image_can_have_are_refused(sides, data):
-    with pytest.raises(ConfigError, match=r"trainer.sides: .*; give 8 to 28, 28 last") as caught:
+    with pytest.raises(ConfigError, match=r"trainer.sides: .*; give 9 to 28, 28 last") as caught:
         trainer_of(data, sides=sides)
     assert str(sides) in caught.value.problem
+
+
+def test_more_sizes_than_epochs_are_refused(data):
+    """The images' own size would never be trained on."""
+    with pytest.raises(ConfigError, match=r"trainer.sides: 2 sizes in 1 epochs"):
+        trainer_of(data, sides=[16, 28], epochs=1)
 
 
 # --- resuming -------------------------------------------------------------------------------------------------

@@ -1,0 +1,119 @@
+"""A run's results file: measures by name, each with its origin, and what of an earlier file may be kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fmvae.errors import RunError
+from fmvae.runs.files import read_record, write_record
+
+GROUPS = {"test": "test", "iwae": "test", "latent": "latent", "fid": "fid", "accuracy": "accuracy"}
+log = logging.getLogger("fmvae")
+
+
+@dataclass
+class Results:
+    """Measures of one checkpoint on one dataset, to be written as a whole.
+
+    Args:
+        source: the run, config and checkpoint; with ``data_sha256``, what two results must share to be merged.
+        data_sha256: of the dataset's files, by name.
+        measures: blocks by name, as ``fid/pixels``.
+        origins: the provenance of each.
+        figures: the settings that pictures were drawn with, and the files.
+    """
+
+    source: dict[str, Any]
+    data_sha256: Mapping[str, str]
+    measures: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def read(self, path: Path) -> None:
+        """Take over what a file holds of the same source and data.
+
+        One that is damaged, or of an older version, is moved aside with a warning: its numbers may be wanted.
+        """
+        if not path.exists():
+            return
+        try:
+            stored = read_record(path)
+            origins = stored["provenance"]["evaluation"]
+            measures = {name: _at(stored, name) for name in origins}
+            same = all(stored[key] == value for key, value in self.source.items())
+            same = same and stored["provenance"]["data_sha256"] == self.data_sha256
+            figures = stored["figures"]
+        except (RunError, LookupError, TypeError, AttributeError) as error:
+            aside = _free_name(path)
+            path.rename(aside)
+            reason = getattr(error, "problem", "not of this version")
+            log.warning("%s: %s; moved to %s, and measured again", path, reason, aside.name)
+            return
+        if same:
+            self.measures, self.origins, self.figures = measures, origins, figures
+
+    def write(self, path: Path, fid_path: Path, training: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+        """Write all of it, and the distances into a file of their own too; returns what was written.
+
+        Args:
+            training: the provenance of the checkpoint.
+            others: further entries.
+        """
+        provenance = {"training": training, "evaluation": self.origins, "data_sha256": self.data_sha256}
+        results = {
+            **self.source,
+            **others,
+            **nested(self.measures),
+            "figures": self.figures,
+            "provenance": provenance,
+        }
+        if "fid" in results:
+            write_record(fid_path, {**results["fid"], **self.source, "provenance": provenance})
+        write_record(path, results)
+        return results
+
+
+def _free_name(path: Path) -> Path:
+    n = 1
+    while (aside := path.with_name(f"{path.name}.old-{n}")).exists():
+        n += 1
+    return aside
+
+
+def _at(results: Mapping[str, Any], name: str) -> Any:
+    for part in name.split("/"):
+        results = results[part]
+    return results
+
+
+def nested(measures: Mapping[str, Any]) -> dict[str, Any]:
+    """``fid/pixels`` as ``pixels`` in ``fid``."""
+    tree: dict[str, Any] = {}
+    for name, block in measures.items():
+        *parents, leaf = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = block
+    return tree
+
+
+def flat_scalars(results: Mapping[str, Any]) -> dict[str, float]:
+    """The final numbers by tag: ``test/...``, ``latent/...``, ``fid/<features>/...``, ``accuracy/...``."""
+    scalars: dict[str, float] = {}
+
+    def collect(tag: str, node: Any) -> None:
+        if isinstance(node, Mapping):
+            for name, child in node.items():
+                if name not in ("settings", "per_class", "num_images"):
+                    collect(f"{tag}/{name}", child)
+        elif isinstance(node, int | float) and not isinstance(node, bool):
+            scalars[tag] = node
+
+    for block, group in GROUPS.items():
+        collect(group, results.get(block, {}))
+    return scalars
