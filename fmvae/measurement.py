@@ -81,10 +81,10 @@ def measure(
         if block != known.get(name):
             results.measures[name], results.origins[name], new[name] = block, here, block
             write()  # measures take minutes: what is done survives a kill
-    missing = [name for name in results.figures.get("files", ()) if not (album.directory / name).exists()]
-    if new or draw or missing or results.figures.get("settings") != config["figures"]:
+    drawn = {"settings": config["figures"], "checkpoint_sha256": checkpoint.sha256}
+    if new or draw or not album.holds(drawn):
         _draw(config, parts, checkpoint, results.measures, album)
-        results.figures = {"settings": config["figures"], "files": album.names}
+        album.note(drawn)
     return write(), nested(new)
 
 

@@ -127,6 +127,7 @@ def test_a_missing_picture_is_drawn_again_and_another_choice_too(run):
     assert picture.read_bytes() == before
     evaluate(run, "figures.only=[reconstructions,style_transfer]", "figures.gif=false")
     assert {path.name for path in picture.parent.iterdir()} == {
+        "index.json",
         "samples.png",
         "reconstructions.png",
         "style_transfer.png",

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmvae.errors import RunError
 from fmvae.runs.directory import RunDirectory
-from fmvae.runs.files import write_bytes
+from fmvae.runs.files import read_record, write_bytes, write_record
 from fmvae.runs.observer import Observer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
+
+
+INDEX = "index.json"  # of the pictures in a directory
 
 
 class Album:
@@ -57,6 +61,19 @@ class Album:
         for tag, value in values.items():
             if self.writer:
                 self.writer.add_scalar(tag, value, step)
+
+    def note(self, drawn: Mapping[str, Any]) -> None:
+        """Write down beside the files what they show."""
+        write_record(self.directory / INDEX, {**drawn, "files": self.names})
+
+    def holds(self, drawn: Mapping[str, Any]) -> bool:
+        """Whether the directory has all files of this note."""
+        try:
+            record = read_record(self.directory / INDEX)
+            files = record.pop("files")
+        except (RunError, LookupError):
+            return False
+        return record == drawn and all((self.directory / name).exists() for name in files)
 
     def close(self) -> None:
         """End the events, if any were begun."""

@@ -24,14 +24,12 @@ class Results:
         data_sha256: of the dataset's files, by name.
         measures: blocks by name, as ``fid/pixels``.
         origins: the provenance of each.
-        figures: the settings that pictures were drawn with, and the files.
     """
 
     source: dict[str, Any]
     data_sha256: Mapping[str, str]
     measures: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
 
     def read(self, path: Path) -> None:
         """Take over what a file holds of the same source and data.
@@ -46,7 +44,6 @@ class Results:
             measures = {name: _at(stored, name) for name in origins}
             same = all(stored[key] == value for key, value in self.source.items())
             same = same and stored["provenance"]["data_sha256"] == self.data_sha256
-            figures = stored["figures"]
         except (RunError, LookupError, TypeError, AttributeError) as error:
             aside = _free_name(path)
             path.rename(aside)
@@ -54,7 +51,7 @@ class Results:
             log.warning("%s: %s; moved to %s, and measured again", path, reason, aside.name)
             return
         if same:
-            self.measures, self.origins, self.figures = measures, origins, figures
+            self.measures, self.origins = measures, origins
 
     def write(self, path: Path, fid_path: Path, training: Mapping[str, Any], **others: Any) -> dict[str, Any]:
         """Write all of it, and the distances into a file of their own too; returns what was written.
@@ -64,13 +61,7 @@ class Results:
             others: further entries.
         """
         provenance = {"training": training, "evaluation": self.origins, "data_sha256": self.data_sha256}
-        results = {
-            **self.source,
-            **others,
-            **nested(self.measures),
-            "figures": self.figures,
-            "provenance": provenance,
-        }
+        results = {**self.source, **others, **nested(self.measures), "provenance": provenance}
         if "fid" in results:
             write_record(fid_path, {**results["fid"], **self.source, "provenance": provenance})
         write_record(path, results)

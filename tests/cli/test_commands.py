@@ -36,7 +36,7 @@ def check_run(run: Path, epochs: int = 1) -> dict:
     (events,) = [name for name in names if name.startswith("events.out.tfevents.")]
     assert names - {events, "fid.json"} == RUN_FILES
     assert {path.name for path in (run / "figures").iterdir()} >= FIGURES
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (run / "figures").iterdir())
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (run / "figures").glob("*.png"))
 
     config = yaml.safe_load((run / "config.yaml").read_text())
     identity = config_sha256(semantic(config))
@@ -121,6 +121,7 @@ def test_every_picture_and_the_projector(untrained, tmp_path):
         *(f"{name}.png" for name in ("latent_manifold", "latent_scatter", "kl_per_dimension")),
         *(f"{name}.png" for name in ("traversal_prior", "traversal_posterior")),
         "traversal_prior.gif",
+        "index.json",
     }
     assert (run / "projector_config.pbtxt").is_file()
     assert set(read_record(run / "results.json")["provenance"]["evaluation"]) == {"test", "iwae", "latent"}
