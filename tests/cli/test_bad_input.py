@@ -139,7 +139,7 @@ EVALUATE_OVERRIDES = {
     "run=": ["run: ", "no directory given", "outputs/"],
     "run=x evaluation=slow": ["evaluation: ", "'slow'", "choose from fast, full"],
     "run=x figures.num_samples=0": ["figures.num_samples: ", "0", ">= 1"],
-    "run={outputs} evaluation.accuracy.num_per_class=5": ["evaluation.accuracy.num_per_class: ", "no labels"],
+    "run={base} evaluation.accuracy.num_per_class=5": ["evaluation.accuracy.num_per_class: ", "no labels"],
     "run={outputs} force=perhaps": ["force: ", "'perhaps'", "true or false"],
     "run={outputs}/base": ["run: ", "base'", "no such directory"],
     "run={outputs},{empty}": ["run: ", "no config.yaml"],
@@ -149,7 +149,7 @@ EVALUATE_OVERRIDES = {
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(("arguments", "words"), EVALUATE_OVERRIDES.items(), ids=EVALUATE_OVERRIDES)
 def test_overrides_of_evaluation(study, tmp_path, tmp_path_factory, arguments, words):
-    paths = {"outputs": study.outputs, "empty": tmp_path_factory.mktemp("empty")}
+    paths = {"outputs": study.outputs, "base": study.run("base-*"), "empty": tmp_path_factory.mktemp("empty")}
     refused(study.evaluate(*arguments.format(**paths).split(), cwd=tmp_path), *words)
 
 
