@@ -27,7 +27,7 @@ PUBLISHED = PROJECT_ROOT / "docs" / "published.yaml"
 FIGURES = 420  # pixels that a picture is wide on the page
 PICTURES = ("samples", "class_samples")
 TRAVERSALS = tuple(
-    (f"{model}, z = 10, β = {beta:g}", f"model={model}", "latent_dim=10", f"beta={beta}")
+    (f"{model}, z = 10, β = {beta:g}", f"model={model}", "latent_dim=10", f"beta={beta}", "trainer.epochs=20")
     for model in ("conv", "base")
     for beta in (0.5, 1, 4)
 )
