@@ -37,7 +37,7 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"  results      {run}/results{suffix}.json",
-        f"  figures      {run}/figures/{folder}",
+        *([f"  figures      {run}/figures/{folder}"] if (run.figures / folder).exists() else []),
         f"  TensorBoard  {_tensorboard()} --logdir {RunDirectory(run.path.parent)}",
         "",
     ]
