@@ -11,9 +11,8 @@ def main(composed: DictConfig) -> None:
     """One run, several, or a folder of them."""
 
     def evaluate(config: dict, overrides: list[str]) -> None:
-        from fmvae.measurement import (
-            evaluate_runs,
-        )  # brings torch, which tab completion and --help don't need
+        # brings torch, which tab completion and --help don't need
+        from fmvae.measurement import evaluate_runs
 
         evaluate_runs(config)
 

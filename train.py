@@ -4,6 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from fmvae.cli import job, launch
+from fmvae.config import is_vae
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -11,9 +12,10 @@ def main(composed: DictConfig) -> float:
     """One run; returns its test negative ELBO in nats per image, for sweepers to minimise."""
 
     def train(config: dict, overrides: list[str]) -> float:
-        from fmvae.experiments import train  # brings torch, which tab completion and --help don't need
+        # brings torch, which tab completion and --help don't need
+        from fmvae.experiments import train
 
-        return train(config, overrides)["test"]["neg_elbo" if "beta" in config else "loss"]
+        return train(config, overrides)["test"]["neg_elbo" if is_vae(config) else "loss"]
 
     return job(train, composed)
 

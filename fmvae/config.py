@@ -46,6 +46,11 @@ def resolve(composed: DictConfig) -> dict[str, Any]:
     return validate({str(key): value for key, value in config.items()})
 
 
+def is_vae(config: Mapping[str, Any]) -> bool:
+    """Whether a config, whole or its semantic part, is a VAE's; the classifier's has no beta."""
+    return "beta" in config
+
+
 class NotAVAE(ConfigError):
     """The run is a classifier's, which has no latents to measure."""
 
@@ -65,7 +70,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(path, "there is no such file", "name a run's directory") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(path, f"not readable as YAML ({type(error).__name__})", way_out) from None
-    if isinstance(config, dict) and "trainer" in config and "beta" not in config:
+    if isinstance(config, dict) and "trainer" in config and not is_vae(config):
         raise NotAVAE(
             path,
             "the config of a classifier's run",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +23,11 @@ from fmvae.evaluation.features import (
     ResNetFeatures,
     generated_images,
     reconstructed_images,
-    resnet_identity,
 )
 from fmvae.evaluation.frechet import MIN_RELIABLE
 from fmvae.evaluation.latent import latent_measures
 from fmvae.evaluation.likelihood import importance_weighted_bound, measure_elbo
 from fmvae.models import VAE, FashionResNet18, encode_split
-from fmvae.models.resnet import SHIPPED, load_classifier
 from fmvae.objectives import Objective
 
 FID_IMAGES = 10_000  # on each side unless told: what published numbers use
@@ -80,9 +76,11 @@ class Evaluator:
             )
         usual = PER_CLASS if len(data.test) >= MIN_RELIABLE else 0
         self.num_per_class = (usual if asked is None else asked) if model.conditional else 0
-        weights = settings["extractor"]["weights"]
+        self.features: dict[str, FeatureSet] = {"pixels": Pixels()}
+        weights, precision = settings["extractor"]["weights"], settings["extractor"]["precision"]
         if weights is not None or self.num_per_class or self.num_images.get("resnet18"):
-            load_classifier(weights, data.num_classes)  # better refused now than after training
+            # better refused now than after training
+            self.features["resnet18"] = ResNetFeatures(weights, data.num_classes, precision, data.device)
 
     def _fid_images(self, features: str) -> int:
         """How many images a distance in these features compares; 0 leaves it out."""
@@ -124,10 +122,11 @@ class Evaluator:
             plan["latent"] = ({"num_train": min(PROBE_IMAGES, len(self.data.train))}, self._latent)
         for name, num in self.num_images.items():
             if num:
-                settings = {"num_images": num, "num_neighbours": fid["num_neighbours"], **self._identity(name)}
+                settings = {"num_images": num, "num_neighbours": fid["num_neighbours"]}
+                settings |= self.features[name].identity
                 plan[f"fid/{name}"] = (settings, lambda name=name: self._fid(name))
         if self.num_per_class:
-            settings = {"num_per_class": self.num_per_class, **self._identity("resnet18")}
+            settings = {"num_per_class": self.num_per_class, **self.features["resnet18"].identity}
             plan["accuracy"] = (settings, self._accuracy)
         return plan
 
@@ -170,7 +169,7 @@ class Evaluator:
         )
 
     def _fid(self, name: str) -> dict[str, Any]:
-        features, num, likelihood = self._feature_set(name), self.num_images[name], self.objective.likelihood
+        features, num, likelihood = self.features[name], self.num_images[name], self.objective.likelihood
         labels = self.data.test.labels[:num]
         generated = self._generated(labels)
         reconstructed = reconstructed_images(self.model, likelihood, self.data.test, num)
@@ -188,7 +187,7 @@ class Evaluator:
         )
 
     def _accuracy(self) -> dict[str, Any]:
-        features, test, num_classes = self._feature_set("resnet18"), self.data.test, self.data.num_classes
+        features, test, num_classes = self.features["resnet18"], self.data.test, self.data.num_classes
         asked = torch.arange(num_classes, device=self.data.device).repeat_interleave(self.num_per_class)
         made = features(self._generated(asked, part=1), "generated images of each class", len(asked))
         real: Features = real_features(self.cache, test, len(test), features)
@@ -206,25 +205,3 @@ class Evaluator:
         """Training images in a fixed random order: as stored, a sorted file would give a few classes only."""
         order = torch.randperm(len(self.data.train), generator=rng.stream(0, "evaluation"))
         return order.to(self.data.device)
-
-    # --- features -----------------------------------------------------------------------------------------
-
-    def _feature_set(self, name: str) -> FeatureSet:
-        return self._resnet if name == "resnet18" else Pixels()
-
-    @cached_property
-    def _resnet(self) -> ResNetFeatures:
-        extractor = self.settings["extractor"]
-        return ResNetFeatures(
-            extractor["weights"], self.data.num_classes, extractor["precision"], self.data.device
-        )
-
-    def _identity(self, name: str) -> dict[str, Any]:
-        """As the feature set's own, without loading a network."""
-        return dict(Pixels.identity) if name == "pixels" else self._resnet_identity
-
-    @cached_property
-    def _resnet_identity(self) -> dict[str, Any]:
-        extractor = self.settings["extractor"]
-        content = Path(SHIPPED if extractor["weights"] is None else extractor["weights"]).read_bytes()
-        return resnet_identity(hashlib.sha256(content).hexdigest(), extractor["precision"])

@@ -79,10 +79,10 @@ def frechet_standard_error(real: FeatureStatistics, features: ArrayLike) -> floa
     derivative of −2 tr((Σr Σ)^½).
 
     It says how the distance would vary with other draws from the same model. Not in it: the bias from a finite N,
-    and the real images, which are the same for all models. In simulations it is within a few percent, and too
-    large where bias is most of the distance: by 40 % for a perfect model and N = 20 D. It is also too large for
-    images drawn with set numbers of each class. The bootstrap (Efron 1979) needs random draws and a distance for
-    each; from 20 it scatters by 17 %, takes ten times longer, and is too large by 90 % for the perfect model.
+    and the real images, which are the same for all models. The tests compare it with the spread over new
+    samples: it is too large where bias is most of the distance, as for a perfect model. It is also too large for
+    images drawn with set numbers of each class. The bootstrap (Efron 1979) would need random draws and a distance
+    for each.
 
     Raises:
         ConfigError: N <= D.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.assembly import set_up_torch
-from fmvae.config import semantic, to_yaml
+from fmvae.config import is_vae, semantic, to_yaml
 from fmvae.errors import FmvaeError
 from fmvae.experiments.classifier import ClassifierExperiment
 from fmvae.experiments.experiment import Experiment
@@ -34,7 +34,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
     identity = semantic(config)
     sha256 = config_sha256(identity)
     run = RunDirectory(Path(config["output_root"]) / (config["sweep_name"] or "") / run_name(identity))
-    kind = VAEExperiment if "beta" in config else ClassifierExperiment
+    kind = VAEExperiment if is_vae(config) else ClassifierExperiment
     device = set_up_torch(config)
     with run.held():
         if config["restart"] and (aside := run.move_aside()):
@@ -42,9 +42,8 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
         if run.state(sha256) == "complete":
             log.info("complete: %s (restart=true trains it anew)", run)
             return _results(run, kind)
-        experiment = kind(
-            config, device
-        )  # builds whatever a config can be wrong about, before anything is written
+        # builds whatever a config can be wrong about, before anything is written
+        experiment = kind(config, device)
         checkpoint = run.newest_checkpoint(sha256)
         run.path.mkdir(parents=True, exist_ok=True)
         remove_temporaries(run.path)

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from fmvae.config import is_vae
 from fmvae.errors import FmvaeError, RunError
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
-from fmvae.runs.files import digest, read_record, sync_directory, write_bytes
+from fmvae.runs.files import digest, move_aside, read_record, write_bytes
 
 State = Literal["new", "partial", "failed", "complete"]
 Status = Literal["running", "interrupted", "failed", "complete"]
@@ -32,7 +33,7 @@ def run_name(semantic: Mapping[str, Any]) -> str:
     A classifier has no beta and no latents. A ``=`` in a path could not be passed back as an override.
     """
     parts = [semantic["model"]["_name_"]]
-    if "beta" in semantic:
+    if is_vae(semantic):
         parts += [f"b{semantic['beta']['value']:g}", f"z{semantic['latent_dim']['value']}"]
     parts.append(f"s{semantic['seed']}")
     parts = [re.sub(r"[^A-Za-z0-9._-]", "", part) for part in parts]
@@ -135,12 +136,7 @@ class RunDirectory:
         """Rename the run's directory to ``<name>.old-<n>``; None if there was none. Nothing is deleted."""
         if not self.path.exists():
             return None
-        n = 1
-        while (target := self.path.with_name(f"{self.path.name}.old-{n}")).exists():
-            n += 1
-        self.path.rename(target)
-        sync_directory(self.path.parent)
-        return target
+        return move_aside(self.path)
 
     def newest_checkpoint(self, sha256: str) -> Checkpoint | None:
         """The checkpoint to resume from: the newest that verifies, or None to start anew.

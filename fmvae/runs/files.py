@@ -40,6 +40,16 @@ def write_bytes(path: Path, content: bytes) -> None:
     sync_directory(path.parent)
 
 
+def move_aside(path: Path) -> Path:
+    """Rename a file or directory to ``<name>.old-<n>``, a name that was free; returns it."""
+    n = 1
+    while (aside := path.with_name(f"{path.name}.old-{n}")).exists():
+        n += 1
+    path.rename(aside)
+    sync_directory(path.parent)
+    return aside
+
+
 def remove_temporaries(directory: Path) -> None:
     """Remove what killed writers left half written. Only the holder of a run may: others could be writing."""
     for path in directory.rglob(f".*{TEMPORARY}"):

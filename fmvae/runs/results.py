@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.errors import RunError
-from fmvae.runs.files import read_record, write_record
+from fmvae.runs.files import move_aside, read_record, write_record
 
 GROUPS = {"test": "test", "iwae": "test", "latent": "latent", "fid": "fid", "accuracy": "accuracy"}
 log = logging.getLogger("fmvae")
@@ -45,8 +45,7 @@ class Results:
             same = all(stored[key] == value for key, value in self.source.items())
             same = same and stored["provenance"]["data_sha256"] == self.data_sha256
         except (RunError, LookupError, TypeError, AttributeError) as error:
-            aside = _free_name(path)
-            path.rename(aside)
+            aside = move_aside(path)
             reason = getattr(error, "problem", "not of this version")
             log.warning("%s: %s; moved to %s, and measured again", path, reason, aside.name)
             return
@@ -66,13 +65,6 @@ class Results:
             write_record(fid_path, {**results["fid"], **self.source, "provenance": provenance})
         write_record(path, results)
         return results
-
-
-def _free_name(path: Path) -> Path:
-    n = 1
-    while (aside := path.with_name(f"{path.name}.old-{n}")).exists():
-        n += 1
-    return aside
 
 
 def _at(results: Mapping[str, Any], name: str) -> Any:

@@ -26,8 +26,10 @@ OBJECTIVE = Objective(Bernoulli(), Constant(2.0))
 
 @pytest.fixture
 def data(small_data, monkeypatch) -> FashionMNISTManager:
-    read = module.load_classifier  # the shipped weights are not read: FakeResNet stands for them
-    monkeypatch.setattr(module, "load_classifier", lambda path, num: read(path, num) if path is not None else None)
+    actual = module.ResNetFeatures  # the shipped weights are not read: FakeResNet stands for them
+    monkeypatch.setattr(
+        module, "ResNetFeatures", lambda path, *others: FakeResNet() if path is None else actual(path, *others)
+    )
     monkeypatch.setattr(module, "MIN_RELIABLE", 400)  # so that this is enough to be measured unless told otherwise
     manager = small_data(num_train=700, val_size=100, num_test=400)
 
@@ -65,7 +67,7 @@ class FakeResNet:
     """Stands for the network: 20 random projections, of which the first ten are the logits."""
 
     name = "resnet18"
-    identity: ClassVar = {"features": "fake", "extractor_sha256": "0" * 64}
+    identity: ClassVar[dict[str, Any]] = {"features": "fake", "extractor_sha256": "0" * 64}
 
     def __init__(self):
         self.asked: list[tuple[str, int]] = []
@@ -80,9 +82,7 @@ class FakeResNet:
 
 
 def evaluator(model: VAE, data: FashionMNISTManager, *, seed: int = 0, **given: Any) -> Evaluator:
-    made = Evaluator(model, OBJECTIVE, data, seed=seed, settings=given or settings())
-    vars(made).update(_resnet=FakeResNet(), _resnet_identity=FakeResNet.identity)  # in place of cached properties
-    return made
+    return Evaluator(model, OBJECTIVE, data, seed=seed, settings=given or settings())
 
 
 def fid(model: VAE, data: FashionMNISTManager, *, seed: int = 0, num_images: int = NUM) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def test_another_extractor_measures_features_again_and_nothing_else(data):
     before = dict(evaluator(model, data, **both).measure())
     marked = {name: {**block, "kept": True} for name, block in before.items()}
     other = evaluator(model, data, **both)
-    vars(other)["_resnet_identity"] = {**FakeResNet.identity, "extractor_sha256": "1" * 64}
+    vars(other.features["resnet18"])["identity"] = {**FakeResNet.identity, "extractor_sha256": "1" * 64}
     after = dict(other.measure(marked))
     assert [name for name, block in after.items() if "kept" not in block] == ["fid/resnet18", "accuracy"]
 
@@ -231,7 +231,7 @@ def test_resnet_distances_are_those_of_its_features(data):
     measures = dict(asking.measure())
     assert list(measures) == ["test", "fid/resnet18", "fid/pixels"]
     sets = {"test images", "train images", "generated images", "reconstructions"}
-    network: Any = asking._resnet
+    network: Any = asking.features["resnet18"]
     assert network.asked == [*((what, 600) for what in ("test images", "train images")), *network.asked[2:]]
     assert {what for what, num in network.asked if num == 600} == sets
     fake = FakeResNet()
