@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra.utils
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
@@ -191,3 +193,15 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train") -> dict[s
     register_resolvers()
     with hydra.initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
         return resolve(hydra.compose(config_name, overrides=expand_shorthand(overrides)))
+
+
+def sweep_jobs(name: str) -> list[list[str]]:
+    """The overrides of each run of the sweep ``sweeps/sweep/<name>.yaml``, in the order in which it runs them."""
+    definition = OmegaConf.load(PROJECT_ROOT / "sweeps" / "sweep" / f"{name}.yaml")
+    params = [f"{key}={values}" for key, values in definition.hydra.sweeper.params.items()]
+    choices = []
+    for override in OverridesParser.create().parse_overrides(params):
+        single = not override.is_sweep_override()
+        values = [override.get_value_element_as_str()] if single else override.sweep_string_iterator()
+        choices.append([f"{override.get_key_element()}={value}" for value in values])
+    return [[f"sweep={name}", *job] for job in product(*choices)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fmvae.config import PROJECT_ROOT, compose, semantic
+from fmvae.config import PROJECT_ROOT, compose, semantic, sweep_jobs
 from fmvae.errors import FmvaeError
 from fmvae.report.tables import (
     Row,
@@ -26,12 +26,7 @@ from fmvae.runs.files import read_record, write_bytes
 PUBLISHED = PROJECT_ROOT / "docs" / "published.yaml"
 FIGURES = 420  # pixels that a picture is wide on the page
 PICTURES = ("samples", "class_samples")
-TRAVERSALS = tuple(
-    (f"{model}, z = 10, β = {beta:g}", f"model={model}", "latent_dim=10", f"beta={beta}", "trainer.epochs=20")
-    for model in ("conv", "base")
-    for beta in (0.5, 1, 4)
-)
-
+TRAVERSALS = ("traversal_prior",)
 
 PAGE = """# Results
 
@@ -60,6 +55,7 @@ sizes.
 ## Do generated images show the class they were asked for?
 
 {num_generated} generated images, {per_class} of each class, in the eyes of the FashionResNet18 ({classifier}).
+Below the reference rows, what was tried: `python train.py sweep=conditional_study`.
 
 {accuracy}
 
@@ -77,9 +73,18 @@ sizes.
 """
 
 
-def find(folder: Path, title: str, overrides: Sequence[str]) -> Row:
-    """The complete run that these overrides name, wherever in ``folder`` or its sweeps it is."""
-    name, command = run_name(semantic(compose(overrides))), f"python train.py {' '.join(overrides)}"
+def find(folder: Path, overrides: Sequence[str], title: str | None = None) -> Row:
+    """The complete run that these overrides name, wherever in ``folder`` or its sweeps it is.
+
+    Args:
+        title: of its row; None titles it by what studies vary.
+    """
+    config = compose(overrides)
+    if title is None:
+        model, z, beta = config["model"]["_name_"], config["latent_dim"]["value"], config["beta"]["value"]
+        title = f"{model}, z = {z}, β = {beta:g}, {config['trainer']['epochs']} epochs"
+    sweep = any(override.startswith("sweep=") for override in overrides)
+    name, command = run_name(semantic(config)), f"python train.py {'-m ' * sweep}{' '.join(overrides)}"
     runs = [RunDirectory(path) for path in (folder / name, *sorted(folder.glob(f"*/{name}")))]
     for run in runs:
         if run.state() == "complete" and run.config.exists():
@@ -111,20 +116,23 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
         FmvaeError: none of the runs is in the folder.
     """
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    rows = [find(folder, name, [f"experiment={name}"]) for name in published]
-    studies = [find(folder, title, overrides) for title, *overrides in TRAVERSALS]
-    found = [row for row in (*rows, *studies) if row.results]
+    rows = [find(folder, [f"experiment={name}"], name) for name in published]
+    traversals, conditionals = (
+        [find(folder, job) for job in sweep_jobs(name)] for name in ("traversal_study", "conditional_study")
+    )
+    found = [row for row in (*rows, *traversals, *conditionals) if row.results]
     if not found:
         raise FmvaeError(
             folder, "holds none of the reference runs", "run `python train.py experiment=baseline` first"
         )
     pictures = []
     for row in found:
-        for path in keep(row, docs, PICTURES if row in rows else ("traversal_prior",)):
+        figures = PICTURES if row in rows else TRAVERSALS if row in traversals else ()
+        for path in keep(row, docs, figures):
             pictures.append(f'<img src="{path}" width="{FIGURES}" alt="{row.title}: {Path(path).stem}">')
     text = PAGE.format(
         command=command,
-        likelihood=likelihood_table([*rows, *studies], published),
+        likelihood=likelihood_table([*rows, *traversals], published),
         fid=fid_table(found, published),
         accuracy=accuracy_table(found, published),
         latent=latent_table(found),

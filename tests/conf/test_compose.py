@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from fmvae.config import build, compose, semantic
+from fmvae.config import build, compose, semantic, sweep_jobs
 from fmvae.models import VAE
 from fmvae.objectives import BetaSchedule, Likelihood
-from fmvae.report.reference import PUBLISHED, TRAVERSALS
+from fmvae.report.reference import PUBLISHED
 from fmvae.rules import RULES, walk
 from fmvae.runs import config_sha256, run_name
 
@@ -259,6 +259,11 @@ def runs_of(sweep: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
+def test_the_jobs_of_a_sweep_are_those_of_its_file(sweep):
+    assert [compose(job) for job in sweep_jobs(sweep)] == runs_of(sweep)
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
 def test_a_sweeps_runs_differ_and_share_its_folder(sweep):
     runs = runs_of(sweep)
     assert {config["sweep_name"] for config in runs} == {sweep}
@@ -266,11 +271,14 @@ def test_a_sweeps_runs_differ_and_share_its_folder(sweep):
 
 
 def test_the_studies_hold_the_runs_of_the_results_page():
-    """As the page finds them: by the same names as single commands give."""
+    """By the same names as single commands give."""
 
     def names(configs):
         return {run_name(semantic(config)) for config in configs}
 
     published = yaml.safe_load(PUBLISHED.read_text())
     assert names(runs_of("vae_study")) == names(compose([f"experiment={row}"]) for row in published)
-    assert names(runs_of("traversal_study")) == names(compose(overrides) for _, *overrides in TRAVERSALS)
+    assert names(runs_of("traversal_study")) == names(
+        compose([f"model={model}", "latent_dim=10", f"beta={beta}", "trainer.epochs=20"])
+        for model, beta in itertools.product(("base", "conv"), (0.5, 1, 4))
+    )

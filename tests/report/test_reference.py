@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from fmvae.config import compose, semantic, to_yaml
+from fmvae.config import compose, semantic, sweep_jobs, to_yaml
 from fmvae.errors import FmvaeError
 from fmvae.report.__main__ import main
-from fmvae.report.reference import PUBLISHED, TRAVERSALS, find, write_page
+from fmvae.report.reference import PUBLISHED, find, write_page
 from fmvae.runs import RunDirectory, config_sha256, run_name
 from fmvae.runs.files import write_record
 
@@ -58,7 +58,7 @@ def cells(page: str, section: str, title: str) -> list[str]:
 def page(tmp_path) -> str:
     write_run(tmp_path / "outputs", ["experiment=baseline"], 261.0)
     write_run(tmp_path / "outputs" / "sweep", ["experiment=wide_latent"], 241.0)
-    write_run(tmp_path / "outputs", list(TRAVERSALS[0][1:]), 300.0)
+    write_run(tmp_path / "outputs", sweep_jobs("traversal_study")[0], 300.0)
     return write_page(tmp_path / "outputs", tmp_path / "docs", "the command").read_text()
 
 
@@ -76,7 +76,7 @@ def test_a_row_holds_theirs_beside_ours(page):
 
 def test_a_run_within_a_sweep_and_a_row_of_the_traversal_study_are_found(page):
     assert cells(page, "Likelihood", "wide_latent")[6] == "241.00"
-    assert cells(page, "Likelihood", TRAVERSALS[0][0])[1:4] == ["conv", "10", "0.5"]
+    assert cells(page, "Likelihood", "conv, z = 10, β = 0.5, 20 epochs")[1:4] == ["conv", "10", "0.5"]
 
 
 def test_a_row_without_a_run_says_how_to_make_it(page):
@@ -90,24 +90,24 @@ def test_every_row_leads_to_its_config_commit_and_hashes(page, tmp_path):
     assert all((tmp_path / "docs" / file).is_file() for file in files)
     row = cells(page, "Where each row comes from", "baseline: `python train.py experiment=baseline`")
     assert row[2:] == ["`cccccccccc`", "`aaaaaaaaaa`", "`dddddddddd`", "`eeeeeeeeee`"]
-    run = find(tmp_path / "outputs", "x", ["experiment=baseline"]).run
+    run = find(tmp_path / "outputs", ["experiment=baseline"], "x").run
     assert (tmp_path / "docs" / "results" / run.path.name / "config.yaml").read_bytes() == run.config.read_bytes()
 
 
 def test_damaged_results_are_no_results(tmp_path):
     run = write_run(tmp_path, ["experiment=baseline"], 261.0)
-    assert find(tmp_path, "x", ["experiment=baseline"]).results is not None
+    assert find(tmp_path, ["experiment=baseline"]).results is not None
     content = (run / "results.json").read_text()
     (run / "results.json").write_text(content.replace("261.0", "161.0", 1))
-    assert find(tmp_path, "x", ["experiment=baseline"]).results is None
+    assert find(tmp_path, ["experiment=baseline"]).results is None
 
 
 def test_half_a_training_is_no_result_and_hides_no_whole_one(tmp_path):
     run = write_run(tmp_path, ["experiment=baseline"], 261.0)
     RunDirectory(run).write_status("interrupted")
-    assert find(tmp_path, "x", ["experiment=baseline"]).results is None
+    assert find(tmp_path, ["experiment=baseline"]).results is None
     whole = write_run(tmp_path / "sweep", ["experiment=baseline"], 251.0)
-    assert find(tmp_path, "x", ["experiment=baseline"]).run.path == whole
+    assert find(tmp_path, ["experiment=baseline"]).run.path == whole
 
 
 def test_a_folder_without_runs_is_an_error_in_one_line(tmp_path, capsys):
