@@ -1,0 +1,54 @@
+"""The weights that come with fmvae are those that its card describes, and good enough to judge images by."""
+
+import hashlib
+
+import torch
+
+from fmvae.models import FashionResNet18
+from fmvae.models.resnet import SHIPPED, load_classifier
+from fmvae.runs.files import read_record
+
+CARD = SHIPPED.with_suffix(".json")
+
+
+def test_the_card_names_this_file():
+    assert read_record(CARD)["sha256"] == hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
+
+
+def test_the_classifier_is_right_on_93_of_100_test_images_or_more():
+    test = read_record(CARD)["test"]
+    assert 0.93 <= test["accuracy"] <= 1
+    assert test["num_images"] == 10_000
+    counts = torch.tensor(test["confusion"])
+    assert counts.trace().item() == round(test["accuracy"] * 10_000)
+
+
+def test_the_weights_load_as_a_network_of_ten_classes_in_evaluation_mode():
+    loaded = load_classifier(None, num_classes=10)
+    assert loaded.sha256 == read_record(CARD)["sha256"]
+    assert not loaded.model.training
+    assert isinstance(loaded.model, FashionResNet18)
+
+
+def test_the_pixels_statistics_are_those_of_fashion_mnist():
+    """0.2860 and 0.3530 over the 60,000 training images; a validation split moves them little."""
+    model = FashionResNet18.pretrained()
+    torch.testing.assert_close(model.mean, torch.tensor(0.286), rtol=0, atol=0.003)
+    torch.testing.assert_close(model.std, torch.tensor(0.353), rtol=0, atol=0.003)
+
+
+def test_the_file_is_small_enough_to_be_in_the_repository():
+    assert SHIPPED.stat().st_size < 23e6
+
+
+def test_the_network_has_learnt_to_tell_a_plain_shape_from_noise():
+    """Its answers depend on the image, and its features are numbers that a distance can use."""
+    model = FashionResNet18.pretrained()
+    x = torch.zeros(2, 1, 28, 28)
+    x[0, 0, 2:26, 6:12] = x[0, 0, 2:26, 16:22] = x[0, 0, 2:8, 6:22] = 0.6  # a pair of trousers
+    x[1] = torch.rand(28, 28, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits, features = model(x)
+    assert logits[0].argmax() == 1
+    assert features.isfinite().all()
+    assert not torch.allclose(features[0], features[1], rtol=0.1)
