@@ -2,11 +2,15 @@
 
 import hashlib
 
+import pytest
 import torch
 
+from fmvae.data import FashionMNISTManager, Split
+from fmvae.data.sources import DEFAULT_ROOT, FILES
 from fmvae.models import FashionResNet18
 from fmvae.models.resnet import SHIPPED, load_classifier
 from fmvae.runs.files import read_record
+from fmvae.training import classify
 
 CARD = SHIPPED.with_suffix(".json")
 
@@ -52,3 +56,20 @@ def test_the_network_has_learnt_to_tell_a_plain_shape_from_noise():
     assert logits[0].argmax() == 1
     assert features.isfinite().all()
     assert not torch.allclose(features[0], features[1], rtol=0.1)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not all((DEFAULT_ROOT / name).exists() for name in FILES), reason="needs `make data`")
+def test_the_accuracy_on_the_card_is_that_of_these_weights():
+    """On the first 300 test images, within four standard errors; other weights of the same kind fail."""
+    test, stated = FashionMNISTManager(download=False).test, read_record(CARD)["test"]["accuracy"]
+    first = Split("test", test.images[:300], test.labels[:300])
+    error = (stated * (1 - stated) / 300) ** 0.5
+    model = FashionResNet18.pretrained()
+    assert accuracy_of(model, first) == pytest.approx(stated, abs=4 * error)
+    model.head.weight.data = model.head.weight.data.roll(1, 0)
+    assert accuracy_of(model, Split("test", test.images[:100], test.labels[:100])) < 0.5
+
+
+def accuracy_of(model: FashionResNet18, split: Split) -> float:
+    return (classify(model, split).argmax(1) == split.labels).double().mean().item()
