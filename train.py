@@ -1,5 +1,7 @@
 """Train a VAE as the config says; the same command continues what is unfinished. See `python train.py --help`."""
 
+import math
+
 import hydra
 from omegaconf import DictConfig
 
@@ -12,7 +14,12 @@ def main(composed: DictConfig) -> float:
     """One run; returns its test negative ELBO in nats per image, for sweepers to minimise."""
 
     def train(config: dict, overrides: list[str]) -> float:
-        # brings torch, which tab completion and --help don't need
+        # bring torch, which tab completion and --help don't need
+        if config["dry_run"]:
+            from fmvae.sweeping import forecast_run
+
+            print(forecast_run(config, overrides))
+            return math.nan
         from fmvae.experiments import train
 
         return train(config, overrides)["test"]["neg_elbo" if is_vae(config) else "loss"]

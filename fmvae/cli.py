@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import config as configs
-from fmvae.errors import ConfigError, FmvaeError
+from fmvae.errors import ConfigError, FmvaeError, Terminated
 from fmvae.rules import RULES, walk
 
 T = TypeVar("T")
@@ -29,6 +29,7 @@ log = logging.getLogger("fmvae")
 
 # Hydra's flags that take the next argument as their value
 VALUED = ("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
+PLUGINS = configs.PROJECT_ROOT / "fmvae" / "plugins"
 HELP = "--help lists the keys and groups"
 
 
@@ -38,12 +39,16 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     Exit status: 0; 1 after an error, said in one line; 130 and 143 after Ctrl-C and SIGTERM.
     """
     configs.register_resolvers()
+    sys.path.append(str(PLUGINS))
+    os.environ["PYTHONPATH"] = os.pathsep.join(  # of a sweep's workers: they import the code, and unpickle plugins
+        filter(None, (str(configs.PROJECT_ROOT), str(PLUGINS), os.environ.get("PYTHONPATH")))
+    )
     arguments = flags_first(list_paths(configs.expand_shorthand(sys.argv[1:])))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole, and leave as one line
     # OpenMP's threads spin while they wait for each other: beside another busy program that made epochs many
     # times slower. A short spin costs a quiet machine nothing. Read when torch is imported, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.argv[1:] = name_sweep(arguments) if _program() == "train" else arguments
         main()
@@ -60,8 +65,8 @@ def launch(main: Callable[[], Any]) -> NoReturn:
 def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig) -> T:
     """Call ``function(config, overrides)`` for one composed config.
 
-    A single run that fails ends the process here, with its one line. A job of a sweep says its line and raises:
-    Hydra then goes on with the other jobs, which ``sys.exit`` would end.
+    A single run that fails ends the process here, with its one line. A job of a sweep says its line and raises an
+    exception, whatever it was: Hydra then goes on with the other jobs, which a ``sys.exit`` would end.
     """
     hydra_config = HydraConfig.get()
     # as written: ${...} in an override refers to the job's config, not to Hydra's
@@ -70,13 +75,21 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
         config = configs.resolve(composed)
         check_removed(overrides)
         return function(config, overrides)
-    except Exception as error:
-        if not (explained := explain(error)):
+    except (Exception, SystemExit) as error:
+        if isinstance(error, Terminated):
             raise
+        explained = explain(error)
         if hydra_config.mode == RunMode.MULTIRUN:
-            log.error("fmvae: error: %s", explained)
+            said = explained or f"{type(error).__name__}: {error}"
+            log.error("fmvae: error: %s", said)
+            raise RuntimeError(said) from error
+        if not explained:
             raise
         fail(explained)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated(143)
 
 
 def fail(error: FmvaeError) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
+from fmvae import rules
 from fmvae.errors import ConfigError, FmvaeError
 from fmvae.rules import validate, walk
 
@@ -95,6 +97,7 @@ NON_SEMANTIC = (
     "device",
     "threads",
     "restart",
+    "dry_run",
     "output_root",
     "sweep_name",
     "figures",
@@ -205,3 +208,13 @@ def sweep_jobs(name: str) -> list[list[str]]:
         values = [override.get_value_element_as_str()] if single else override.sweep_string_iterator()
         choices.append([f"{override.get_key_element()}={value}" for value in values])
     return [[f"sweep={name}", *job] for job in product(*choices)]
+
+
+def composed_by(*others: str) -> str:
+    """What configs are composed from, as 16 hex digits: the files, the code that reads them, and ``others``."""
+    folders = (PROJECT_ROOT / "conf", PROJECT_ROOT / "sweeps")
+    files = [path for folder in folders for path in sorted(folder.rglob("*.yaml"))]
+    content = sha256("\n".join(others).encode())
+    for path in (*files, Path(__file__), Path(rules.__file__)):
+        content.update(f"\n{path.relative_to(PROJECT_ROOT)}\n".encode() + path.read_bytes())
+    return content.hexdigest()[:16]

@@ -29,8 +29,16 @@ class DataError(FmvaeError):
 
 
 class RunError(FmvaeError):
-    """A run directory is held by another process, damaged, or belongs to another config."""
+    """A run directory is damaged, held by another process, or belongs to another config."""
+
+
+class HeldError(RunError):
+    """A run directory is held by another process, which may well bring it to its end."""
 
 
 class NumericsError(FmvaeError):
     """A loss or gradient stopped being finite."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM came: an end that is asked for from outside, unlike a ``sys.exit`` in someone's code."""

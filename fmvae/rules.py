@@ -65,6 +65,7 @@ RULES: dict[str, Rule] = {
     "device": Rule(str),
     "threads": Rule(int, minimum=1, maximum=4096, optional=True),
     "restart": Rule(bool),
+    "dry_run": Rule(bool),
     "output_root": Rule(str),
     "sweep_name": Rule(str, optional=True),
     "force": Rule(bool),

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # from the ground up; a module may import its own package and whatever stands before it
 FLOORS = (
     "errors",
+    "text",
     "rng",
     "rules",
     "config",
@@ -25,9 +26,17 @@ FLOORS = (
     "measurement",
     "experiments",
     "report",
+    "sweeping",
     "cli",
+    "plugins",
 )
-HYDRA = {"train.py", "evaluate.py", "fmvae/config.py", "fmvae/cli.py"}
+HYDRA = {
+    "train.py",
+    "evaluate.py",
+    "fmvae/config.py",
+    "fmvae/cli.py",
+    "fmvae/plugins/hydra_plugins/fmvae_sweeper.py",
+}
 ENTRY_SCRIPTS = {"fmvae/data/__main__.py", "fmvae/report/__main__.py"}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "fmvae").rglob("*.py"))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from fmvae.assembly import set_up_torch
 from fmvae.config import is_vae, semantic, to_yaml
-from fmvae.errors import FmvaeError
+from fmvae.errors import FmvaeError, Terminated
 from fmvae.experiments.classifier import ClassifierExperiment
 from fmvae.experiments.experiment import Experiment
 from fmvae.experiments.vae import VAEExperiment
@@ -35,16 +35,18 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
     sha256 = config_sha256(identity)
     run = RunDirectory(Path(config["output_root"]) / (config["sweep_name"] or "") / run_name(identity))
     kind = VAEExperiment if is_vae(config) else ClassifierExperiment
-    device = set_up_torch(config)
     with run.held():
-        if config["restart"] and (aside := run.move_aside()):
-            log.info("moved the run there was to %s", aside)
-        if run.state(sha256) == "complete":
+        if not config["restart"] and run.state(sha256) == "complete":
             log.info("complete: %s (restart=true trains it anew)", run)
             return _results(run, kind)
-        # builds whatever a config can be wrong about, before anything is written
-        experiment = kind(config, device)
-        checkpoint = run.newest_checkpoint(sha256)
+        # of a single run that can't begin, the terminal says why; nobody watches each run of a sweep
+        with reporting_failure(run) if config["sweep_name"] else nullcontext():
+            device = set_up_torch(config)
+            if config["restart"] and (aside := run.move_aside()):
+                log.info("moved the run there was to %s", aside)
+            # builds whatever a config can be wrong about, before anything is written
+            experiment = kind(config, device)
+            checkpoint = run.newest_checkpoint(sha256)
         run.path.mkdir(parents=True, exist_ok=True)
         remove_temporaries(run.path)
         with logging_to(run), reporting_failure(run):
@@ -119,10 +121,10 @@ def reporting_failure(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        kind = "failed" if isinstance(error, Exception) else "interrupted"
+        kind = "interrupted" if isinstance(error, KeyboardInterrupt | Terminated) else "failed"
         reason = str(error) if isinstance(error, FmvaeError) else f"{type(error).__name__}: {error}"
         try:
-            run.write_status(kind, error=reason, epoch=run.read_status().get("epoch", 0))
+            run.write_status(kind, error=" ".join(reason.split()), epoch=run.read_status().get("epoch", 0))
             with open(run.log, "a", encoding="utf-8") as file:
                 traceback.print_exception(error, file=file)
         except OSError as second:  # a full disk must not hide what happened

@@ -6,19 +6,22 @@ import logging
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from fmvae.config import is_vae
-from fmvae.errors import FmvaeError, RunError
+from fmvae.errors import FmvaeError, HeldError, RunError
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.files import digest, move_aside, read_record, write_bytes
+from fmvae.text import short
 
 State = Literal["new", "partial", "failed", "complete"]
 Status = Literal["running", "interrupted", "failed", "complete"]
+PROBE = 0.5  # seconds; who only asks whether a run is held has let go by then
 log = logging.getLogger("fmvae")
 
 
@@ -44,6 +47,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _locked(file: IO) -> bool:
+    """Lock an open file, until it is closed; False if someone else has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class RunDirectory:
     """The files of one run. Write into it only inside ``with run.held():``."""
 
@@ -64,11 +76,7 @@ class RunDirectory:
         self.best = self.checkpoints / "best.safetensors"
 
     def __str__(self) -> str:
-        """The path as short as it can be typed from here."""
-        try:
-            return str(self.path.resolve().relative_to(Path.cwd())) or "."
-        except ValueError:
-            return str(self.path)
+        return short(self.path)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -77,23 +85,40 @@ class RunDirectory:
         The lock lies beside the run, not in it, so that it still stands when the directory is moved aside.
 
         Raises:
-            RunError: another process holds it; the message says which.
+            HeldError: another process holds it; the message says which.
         """
-        path = self.path.parent / ".locks" / f"{self.path.name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise RunError(
-                    self, f"this run is held by {holder}", "wait for it to finish, or stop it first"
-                ) from None
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._lock, "a+") as file:
+            until = time.monotonic() + PROBE
+            while not _locked(file):
+                if time.monotonic() > until:
+                    raise HeldError(
+                        self, f"this run is held by {self.holder()}", "wait for it to finish, or stop it first"
+                    )
+                time.sleep(PROBE / 10)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {_now()}")
             file.flush()
             yield
+
+    @property
+    def _lock(self) -> Path:
+        return self.path.parent / ".locks" / f"{self.path.name}.lock"
+
+    def is_held(self) -> bool:
+        """Whether a process holds the run now. Asking takes the lock for a moment."""
+        try:
+            with open(self._lock) as file:
+                return not _locked(file)
+        except FileNotFoundError:
+            return False
+
+    def holder(self) -> str:
+        """Who held the run last, in words."""
+        try:
+            return self._lock.read_text().strip() or "another process"
+        except OSError:
+            return "another process"
 
     def state(self, sha256: str | None = None) -> State:
         """Where the run stands. It is complete only with results of its own config that verify.
@@ -103,15 +128,21 @@ class RunDirectory:
         """
         if not self.path.is_dir() or not (self.last.exists() or self.best.exists() or self.status.exists()):
             return "new"
+        if self.final_results(sha256) is not None:
+            return "complete"
+        return "failed" if self.read_status().get("state") == "failed" else "partial"
+
+    def final_results(self, sha256: str | None = None) -> dict[str, Any] | None:
+        """The results of a complete run; None if it is not, or if they don't verify. See ``state``."""
+        if self.read_status().get("state") != "complete":
+            return None
         try:
             results = read_record(self.results)
         except RunError as error:
             if self.results.exists():
                 log.warning("%s", error)
-        else:
-            if sha256 in (None, results.get("config_sha256")) and self.read_status().get("state") == "complete":
-                return "complete"
-        return "failed" if self.read_status().get("state") == "failed" else "partial"
+            return None
+        return results if sha256 in (None, results.get("config_sha256")) else None
 
     def read_status(self) -> dict[str, Any]:
         """What the run last said of itself; empty if it said nothing readable."""

@@ -15,6 +15,7 @@ from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import link, write_bytes
 from fmvae.runs.observer import Observer
+from fmvae.text import duration
 
 if TYPE_CHECKING:
     from fmvae.training.loop import Trainer
@@ -116,16 +117,6 @@ class EpochLog(Observer):
             self.seconds[-1],
             duration(left),
         )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 07 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class ProgressBar(Observer):

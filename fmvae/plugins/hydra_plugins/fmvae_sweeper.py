@@ -1,0 +1,58 @@
+"""The sweeper of ``-m``: Hydra's own, but that runs are known, and checked, before the first is launched.
+
+Hydra takes plugins from the package ``hydra_plugins`` alone; ``fmvae.cli`` puts this folder on the search path.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, open_dict
+
+from fmvae.cli import check_removed
+from fmvae.config import composed_by, resolve
+from fmvae.runs.sweep import Plan, SweepDirectory
+from fmvae.sweeping import forecast, run_sweep
+
+
+class FmvaeSweeper(BasicSweeper):
+    """Every combination of the values, as ``BasicSweeper``; see ``fmvae.sweeping`` for what happens with them."""
+
+    def __init__(self, params: dict[str, str] | None = None):
+        super().__init__(max_batch_size=None, params=params)
+
+    def sweep(self, arguments: list[str]) -> None:
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        loader = self.hydra_context.config_loader
+        parser = OverridesParser.create(config_loader=loader)
+        (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        sweep = SweepDirectory(Path(self.config.hydra.sweep.dir))
+        plans = dict(_plans(sweep, jobs, self.config, loader))
+        if self.config.dry_run:
+            print(forecast(sweep, plans, Path(self.config.output_root)))
+        else:
+            run_sweep(sweep, plans, self.launcher.launch)
+
+
+def _plans(
+    sweep: SweepDirectory, jobs: Sequence[Sequence[str]], main: DictConfig, loader: ConfigLoader
+) -> Iterator[tuple[str, Plan]]:
+    """The runs by name. Composing takes tens of milliseconds each, and a large sweep is asked for often."""
+    others = main.hydra.overrides.hydra
+    composed = composed_by(main.hydra.job.config_name, *others)
+    planned = sweep.planned().items()
+    known = {plan.overrides: (name, plan) for name, plan in planned if plan.composed_by == composed}
+    for overrides in map(tuple, jobs):
+        if overrides in known:
+            yield known[overrides]
+            continue
+        check_removed(overrides)
+        config: Any = loader.load_sweep_config(main, list(overrides))
+        with open_dict(config):
+            del config["hydra"]
+        yield Plan.of(resolve(config), overrides, composed)

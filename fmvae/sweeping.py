@@ -1,0 +1,159 @@
+"""Bringing every run of a sweep to its end, whatever happens to the others; knows nothing of Hydra."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fmvae.errors import FmvaeError, HeldError
+from fmvae.runs.sweep import Plan, Progress, SweepDirectory, known_paces, progress
+from fmvae.text import duration, short
+
+Launch = Callable[[Sequence[Sequence[str]], int], object]
+SHOWN = 50  # runs that a summary has lines for; more complete ones are counted
+TERMS = {"−ELBO": "neg_elbo", "objective": "objective", "accuracy": "accuracy"}  # of test results, in a summary
+KILLED = "its process ended without a word: killed, or out of memory"
+log = logging.getLogger("fmvae")
+
+
+def run_sweep(sweep: SweepDirectory, plans: Mapping[str, Plan], launch: Launch) -> None:
+    """Launch what is not complete, and say at the end where every run stands.
+
+    A launcher that dies with one of its jobs is started again for those that it never began.
+
+    Args:
+        plans: the runs by name.
+        launch: runs jobs, given as the overrides of each, numbered from its second argument; may raise.
+
+    Raises:
+        FmvaeError: a run failed, or the launcher began none.
+    """
+    sweep.path.mkdir(parents=True, exist_ok=True)
+    sweep.add(plans)
+    states = {name: progress(sweep.run(name), plan) for name, plan in plans.items()}
+    waiting = [name for name in plans if states[name].state != "complete"]
+    waiting.sort(key=lambda name: states[name].state == "failed")  # what never ran comes first
+    if len(waiting) < len(plans):
+        log.info("%s: %d of %d runs are complete", sweep, len(plans) - len(waiting), len(plans))
+    first = 0
+    while waiting:
+        before = {name: sweep.run(name).read_status() for name in waiting}
+        problem = None
+        try:
+            launch([plans[name].overrides for name in waiting], first)
+        except Exception as error:  # of the launcher: what jobs raise stays with them
+            problem = error
+        first += len(waiting)
+        for name in waiting:
+            note_if_killed(sweep, name)
+        if problem is None:
+            break
+        untouched = [name for name in waiting if sweep.run(name).read_status() == before[name]]
+        if len(untouched) == len(waiting):
+            raise problem
+        log.warning("the launcher stopped (%s)", problem)
+        waiting = untouched
+    report(sweep, plans)
+
+
+def note_if_killed(sweep: SweepDirectory, name: str) -> None:
+    """A run that says it is running, and that nobody holds, has lost its process."""
+    run = sweep.run(name)
+    if run.read_status().get("state") != "running":
+        return
+    try:
+        with run.held():
+            status = run.read_status()
+            if status.get("state") == "running":
+                run.write_status("failed", error=KILLED, epoch=status.get("epoch", 0))
+    except HeldError:
+        return
+
+
+def report(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> None:
+    """Say where every run stands, and write the sweep's report.
+
+    Raises:
+        FmvaeError: a run failed.
+    """
+    states = [progress(sweep.run(name), plan) for name, plan in plans.items()]
+    print(summary(sweep, plans, states))
+    failed = sum(state.state not in ("complete", "running") for state in states)
+    if failed:
+        problem = f"{failed} of {len(states)} runs failed"
+        raise FmvaeError(sweep, problem, "see their lines above; the same command tries them again")
+
+
+def summary(sweep: SweepDirectory, plans: Mapping[str, Plan], states: Sequence[Progress]) -> str:
+    """A sweep as a table for the terminal: what is not complete always, complete runs if they are not too many."""
+    counts = Counter(state.state for state in states)
+    told = ", ".join(f"{number} {state}" for state, number in counts.items())
+    shown = [state for state in states if state.state != "complete" or len(states) <= SHOWN]
+    rows, varied = [], differing(plans)
+    for state in shown:
+        name, said = state.run.path.name, ""
+        if state.results:
+            test = state.results["test"]
+            said = "  ".join(f"{term} {test[key]:.2f}" for term, key in TERMS.items() if key in test)
+        elif state.state == "failed":
+            said = f"{state.error} (see {state.run}/{state.run.log.name})"
+        elif state.state == "running":
+            said = f"held by {state.run.holder()}"
+        rows.append((name, varied[name], state.state, said))
+    return "\n".join(["", f"{sweep}: {told}", "", *aligned(rows), ""])
+
+
+def forecast(sweep: SweepDirectory, plans: Mapping[str, Plan], root: Path) -> str:
+    """What a sweep would do, as a table: each run, where it stands, and the time that its training will take.
+
+    Args:
+        root: the folder of sweeps and runs whose times are known.
+    """
+    paces, varied = known_paces(root), differing(plans)
+    states = [progress(sweep.run(name), plan, paces) for name, plan in plans.items()]
+    rows = [
+        (s.run.path.name, varied[s.run.path.name], s.state, f"epoch {s.epoch} of {s.epochs}", _time(s))
+        for s in states
+    ]
+    lines = ["", f"{sweep}: {len(states)} run{'s' * (len(states) != 1)}", "", *aligned(rows), ""]
+    known = [state.seconds_left for state in states if state.seconds_left is not None]
+    if known:
+        lines.append(f"  {duration(sum(known))} of training, one run after the other")
+    if unknown := len(states) - len(known):
+        lines.append(f"  {unknown} of unknown time: none like them has finished an epoch in {short(root)}")
+    return "\n".join([*lines, ""])
+
+
+def forecast_run(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """The same of a single run."""
+    root = Path(config["output_root"])
+    return forecast(
+        SweepDirectory(root / (config["sweep_name"] or "")), dict([Plan.of(config, overrides, "")]), root
+    )
+
+
+def _time(state: Progress) -> str:
+    if state.seconds_left is None:
+        return "unknown"
+    return "" if state.state == "complete" else duration(state.seconds_left)
+
+
+def differing(plans: Mapping[str, Plan]) -> dict[str, str]:
+    """By run, the overrides that not all runs share: what its name may not show."""
+    if not plans:
+        return {}
+    shared = set.intersection(*(set(plan.overrides) for plan in plans.values()))
+    return {
+        name: " ".join(override for override in plan.overrides if override not in shared)
+        for name, plan in plans.items()
+    }
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines, columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return [("  " + "  ".join(row)).rstrip() for row in cells]

@@ -1,0 +1,250 @@
+"""What a sweep does with a launcher that works, dies, or never begins; without any training."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from fmvae.config import compose, semantic
+from fmvae.errors import FmvaeError
+from fmvae.runs import config_sha256, run_name
+from fmvae.runs.files import write_record
+from fmvae.runs.sweep import Plan, SweepDirectory, progress
+from fmvae.sweeping import KILLED, aligned, differing, forecast, run_sweep, summary
+
+
+@pytest.fixture
+def sweep(tmp_path) -> SweepDirectory:
+    return SweepDirectory(tmp_path / "study")
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict[str, Plan]:
+    """Four runs."""
+    jobs = [[f"seed={seed}", "trainer.epochs=4"] for seed in range(4)]
+    return dict(Plan.of(compose(job), job, "here") for job in jobs)
+
+
+def finish(sweep: SweepDirectory, name: str, plan: Plan) -> None:
+    test = {"neg_elbo": 250.0, "objective": 251.0}
+    sweep.run(name).path.mkdir(parents=True, exist_ok=True)
+    write_record(sweep.run(name).results, {"config_sha256": plan.config_sha256, "test": test})
+    sweep.run(name).write_status("complete", epoch=4, epochs=4)
+
+
+class Launcher:
+    """Finishes every job but those that it is told to treat otherwise, and remembers them."""
+
+    def __init__(self, sweep, plans, **otherwise: Callable[[str], None]):
+        self.sweep, self.plans = sweep, plans
+        self.names = {plan.overrides: name for name, plan in plans.items()}
+        self.otherwise = otherwise  # by "seed<n>"
+        self.launched: list[list[str]] = []
+        self.first: list[int] = []
+
+    def __call__(self, jobs: Sequence[Sequence[str]], first: int) -> None:
+        names = [self.names[tuple(job)] for job in jobs]
+        self.launched.append([seed_of(name) for name in names])
+        self.first.append(first)
+        for name in names:
+            act = self.otherwise.get(seed_of(name))
+            if act:
+                act(name)
+            else:
+                finish(self.sweep, name, self.plans[name])
+
+
+def seed_of(name: str) -> str:
+    return f"seed{name.split('-s')[1][0]}"
+
+
+def dying(sweep: SweepDirectory) -> Callable[[str], None]:
+    """A job that takes its launcher with it, as a worker killed for its memory does."""
+
+    def act(name: str) -> None:
+        run = sweep.run(name)
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.write_status("running", epoch=1, epochs=4)
+        raise RuntimeError("a worker was terminated")
+
+    return act
+
+
+def test_what_is_complete_is_not_launched(sweep, plans, capsys):
+    first, *others = plans
+    finish(sweep, first, plans[first])
+    launcher = Launcher(sweep, plans)
+    run_sweep(sweep, plans, launcher)
+    assert launcher.launched == [[seed_of(name) for name in others]]
+    assert "4 complete" in capsys.readouterr().out
+    run_sweep(sweep, plans, launcher)
+    assert len(launcher.launched) == 1
+
+
+def test_results_of_another_config_are_not_complete(sweep, plans):
+    first = next(iter(plans))
+    finish(sweep, first, Plan(plans[first].overrides, "0" * 64, "", 4, ""))
+    launcher = Launcher(sweep, plans)
+    run_sweep(sweep, plans, launcher)
+    assert launcher.launched == [["seed0", "seed1", "seed2", "seed3"]]
+
+
+def test_a_launcher_that_dies_with_a_job_is_started_again_for_the_others(sweep, plans):
+    launcher = Launcher(sweep, plans, seed1=dying(sweep))
+    with pytest.raises(FmvaeError, match="1 of 4 runs failed"):
+        run_sweep(sweep, plans, launcher)
+    assert launcher.launched == [["seed0", "seed1", "seed2", "seed3"], ["seed2", "seed3"]]
+    assert launcher.first == [0, 4]  # no two jobs of one number
+    states = {seed_of(name): progress(sweep.run(name), plan) for name, plan in plans.items()}
+    assert {seed: state.state for seed, state in states.items()} == {
+        "seed0": "complete",
+        "seed1": "failed",
+        "seed2": "complete",
+        "seed3": "complete",
+    }
+    assert states["seed1"].error == KILLED
+
+
+def test_what_failed_is_tried_again_after_what_was_never_tried(sweep, plans):
+    with pytest.raises(FmvaeError):
+        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=dying(sweep), seed1=dying(sweep)))
+    for name in plans:
+        if seed_of(name) == "seed3":
+            sweep.run(name).results.unlink()
+    launcher = Launcher(sweep, plans)
+    run_sweep(sweep, plans, launcher)
+    assert launcher.launched == [["seed3", "seed0", "seed1"]]
+
+
+def test_a_launcher_that_begins_nothing_is_the_error(sweep, plans):
+    def launch(jobs, first):
+        raise OSError("no such queue")
+
+    with pytest.raises(OSError, match="no such queue"):
+        run_sweep(sweep, plans, launch)
+
+
+def test_a_run_that_someone_else_trains_is_no_failure(sweep, plans, capsys):
+    theirs = next(iter(plans))
+    run = sweep.run(theirs)
+    run.path.mkdir(parents=True)
+    with run.held():
+        run.write_status("running", epoch=1, epochs=4)
+        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=lambda name: None))
+    out = capsys.readouterr().out
+    assert "1 running, 3 complete" in out
+    assert f"held by process {os.getpid()}" in out
+
+
+def test_negative_control_a_run_that_nobody_trains_is_one(sweep, plans):
+    run = sweep.run(next(iter(plans)))
+    run.path.mkdir(parents=True)
+    run.write_status("running", epoch=1, epochs=4)
+    with pytest.raises(FmvaeError, match="1 of 4 runs failed"):
+        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=lambda name: None))
+
+
+def test_interrupting_is_no_failure_of_the_launcher(sweep, plans):
+    def launch(jobs, first):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(sweep, plans, launch)
+
+
+# --- what is said ---------------------------------------------------------------------------------------------
+
+
+def test_a_summary_tells_runs_apart_and_says_why_they_failed(sweep, plans):
+    a, b, *_ = plans
+    finish(sweep, a, plans[a])
+    sweep.run(b).path.mkdir(parents=True)
+    sweep.run(b).write_status("failed", error="epoch 1, step 2: recon is nan", epoch=0)
+    states = [progress(sweep.run(name), plan) for name, plan in plans.items()]
+    said = summary(sweep, plans, states)
+    assert "1 complete, 1 failed, 2 new" in said
+    lines = {line.split()[0]: line for line in said.splitlines() if "-z2-" in line and line.startswith("  ")}
+    assert "seed=0" in lines[a]
+    assert "−ELBO 250.00" in lines[a]
+    assert "recon is nan" in lines[b]
+    assert "train.log" in lines[b]
+
+
+def test_a_long_summary_shows_what_is_not_complete(sweep, plans, monkeypatch):
+    monkeypatch.setattr("fmvae.sweeping.SHOWN", 3)
+    for name in list(plans)[:3]:
+        finish(sweep, name, plans[name])
+    states = [progress(sweep.run(name), plan) for name, plan in plans.items()]
+    said = summary(sweep, plans, states)
+    assert [line.split()[2] for line in said.splitlines() if line.startswith("  ")] == ["new"]
+
+
+def test_a_forecast_knows_the_pace_of_runs_like_these(sweep, plans, tmp_path):
+    name = next(iter(plans))
+    assert forecast(sweep, plans, tmp_path).count("unknown") == 4 + 1
+    finish(sweep, name, plans[name])
+    sweep.add(plans)
+    sweep.run(name).timing.write_text('{"epoch_seconds": [90.0, 30.0, 30.0, 31.0]}')
+    said = forecast(sweep, plans, tmp_path)
+    assert said.count("2 min 02 s") == 3  # four epochs of the median, 30.5 s
+    assert "6 min 06 s of training" in said
+
+
+def test_another_architecture_or_dataset_has_another_pace():
+    def pace(*overrides: str) -> str:
+        return Plan.of(compose(overrides), overrides, "")[1].pace
+
+    assert pace() == pace("latent_dim=10", "beta=4", "seed=1", "trainer.epochs=2")
+    assert len({pace(), pace("model=conv"), pace("data=fashion_mnist_small"), pace("data.batch_size=64")}) == 4
+
+
+def test_overrides_that_all_share_are_left_out():
+    def plan(*overrides: str) -> Plan:
+        return Plan(overrides, "", "", 1, "")
+
+    plans = {"a": plan("x=1", "y=2"), "b": plan("x=1", "y=3")}
+    assert differing(plans) == {"a": "y=2", "b": "y=3"}
+    assert differing({}) == {}
+
+
+def test_columns_are_aligned():
+    assert aligned([("a", "bcd"), ("efg", "")]) == ["  a    bcd", "  efg"]
+    assert aligned([]) == []
+
+
+# --- the manifest -----------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_keeps_what_earlier_commands_asked(sweep, plans):
+    names = list(plans)
+    sweep.add({names[0]: plans[names[0]]})
+    content = sweep.manifest.read_bytes()
+    sweep.add({names[0]: plans[names[0]]})
+    assert sweep.manifest.read_bytes() == content
+    sweep.add({name: plans[name] for name in names[1:]})
+    assert sweep.planned() == plans
+    sweep.manifest.write_bytes(content[:-20])
+    assert sweep.planned() == {}  # it can be made again
+
+
+def test_a_plan_is_the_run_of_its_config():
+    config = compose(["beta=4", "trainer.epochs=7"])
+    name, plan = Plan.of(config, ["beta=4"], "x")
+    assert name == run_name(semantic(config))
+    assert (plan.config_sha256, plan.epochs) == (config_sha256(semantic(config)), 7)
+
+
+def test_whatever_configs_are_composed_from_is_in_the_manifests_key(tmp_path, monkeypatch):
+    from fmvae import config
+
+    before = config.composed_by("train")
+    assert before == config.composed_by("train") != config.composed_by("classifier")
+    for folder in ("conf", "sweeps", "fmvae"):
+        (tmp_path / folder).symlink_to(Path(config.PROJECT_ROOT) / folder)
+    monkeypatch.setattr(config, "__file__", str(tmp_path / "fmvae" / "config.py"))
+    monkeypatch.setattr(config.rules, "__file__", str(tmp_path / "fmvae" / "rules.py"))
+    monkeypatch.setattr(config, "PROJECT_ROOT", tmp_path)
+    (tmp_path / "sweeps").unlink()
+    (tmp_path / "sweeps").mkdir()
+    assert config.composed_by("train") != before
