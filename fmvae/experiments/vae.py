@@ -64,12 +64,12 @@ class VAEExperiment(Experiment):
             "beta": config["beta"]["value"],
             "beta_schedule": config["beta"]["_target_"].rsplit(".", 1)[-1].lower(),
             "latent_dim": config["latent_dim"]["value"],
+            "seed": config["seed"],
             "likelihood": config["likelihood"]["_target_"].rsplit(".", 1)[-1],
             "epochs": settings["epochs"],
             "batch_size": config["data"]["batch_size"],
             "optimizer": config["optimizer"]["_target_"].rsplit(".", 1)[-1],
             "lr": config["optimizer"]["lr"],
-            "seed": config["seed"],
         }
         # also what this run doesn't measure: another of the sweep may, or evaluate.py later
         self.metrics = (

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 INDEX = "index.json"  # of the pictures in a directory
+NUM_SHOWN = 5  # settings that TensorBoard's HParams page shows unless it is asked for more
 Layout = Mapping[str, Mapping[str, Sequence[str]]]
 
 
@@ -78,7 +79,7 @@ class Recorder(Observer):
         run: the run's directory.
         epoch: the epoch the run resumes after, 0 for a fresh one: later events of a killed process are purged.
         config_text: the resolved config, shown as text.
-        hparams: flat settings by which TensorBoard's HParams page compares runs.
+        hparams: flat settings by which TensorBoard's HParams page compares runs, the first five by default.
         metrics: tags of the scalars that it shows beside them; none shows all there are. TensorBoard takes the
             list of the first run it finds as that of all.
         layout: of the Custom Scalars page: titles of groups, in them titles of charts, in them tags (regular
@@ -106,7 +107,7 @@ class Recorder(Observer):
         events = self.writer.file_writer
         assert events is not None
         if metrics:
-            events.add_summary(experiment)
+            events.add_summary(_in_order(experiment))
         events.add_summary(start)
         if not epoch:
             if layout:
@@ -146,6 +147,18 @@ class Recorder(Observer):
         if complete and events is not None:
             events.add_summary(self._end)
         self.writer.close()
+
+
+def _in_order(experiment: Any) -> Any:
+    """An HParams experiment whose first settings come first: else the first by the alphabet would be shown."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[attr-defined]
+
+    plugin = experiment.value[0].metadata.plugin_data
+    data = HParamsPluginData.FromString(plugin.content)
+    for info in data.experiment.hparam_infos[:NUM_SHOWN]:
+        info.differs = True  # what TensorBoard sorts by
+    plugin.content = data.SerializeToString()
+    return experiment
 
 
 def render(figure: Figure) -> bytes:
