@@ -224,7 +224,7 @@ def test_the_custom_scalars_are_one_layout_whose_charts_all_find_their_tags(boar
         f"{category['title']}/{chart['title']}": {
             tag
             for pattern in chart["multiline"]["tag"]
-            for tag in board.get("plugin/custom_scalars/scalars", run=run, tag=pattern)["tagToEvents"]
+            for tag in board.get("plugin/custom_scalars/scalars", run=run, tag=pattern)["tag_to_events"]
         }
         for category in layout["category"]
         for chart in category["chart"]

@@ -102,6 +102,14 @@ def test_hparams_live_in_the_runs_own_file(run):
     assert {info.name for info in experiment.hparam_infos} == set(HPARAMS)
 
 
+def test_without_a_list_of_metrics_no_experiment_is_defined_that_could_hide_those_of_others(run):
+    Recorder(run, 0, CONFIG, HPARAMS).close(complete=True)
+    assert set(events(run).PluginTagToContent("hparams")) == {
+        metadata.SESSION_START_INFO_TAG,
+        metadata.SESSION_END_INFO_TAG,
+    }
+
+
 def test_add_hparams_would_make_a_second_run(run):
     recorder = record(run, 0, rows(1), close=False)
     recorder.writer.add_hparams(HPARAMS, {"test/kl": 1.0})
