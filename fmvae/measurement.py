@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,10 +15,11 @@ from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.rules import validate
 from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
 from fmvae.runs.checkpoint import Checkpoint, load_model
+from fmvae.runs.events import FinalEvents
 from fmvae.runs.files import read_record, remove_temporaries
 from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Album
-from fmvae.runs.results import Results, flat_scalars, nested
+from fmvae.runs.results import Results, flat_scalars
 from fmvae.summary import describe
 from fmvae.visualization import (
     measure_figures,
@@ -42,7 +42,7 @@ def measure(
     *,
     force: bool = False,
     draw: bool = False,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> dict[str, Any]:
     """Measure a run's checkpoint on the test split and draw it; writes its results and fid files.
 
     What is there of the same checkpoint, data and settings is kept. A measure with other settings takes the place
@@ -50,13 +50,12 @@ def measure(
 
     Args:
         which: the checkpoint. ``best`` writes results.json, ``last`` results.last.json.
-        album: where pictures go.
+        album: where pictures go, and what shows the numbers.
         force: measure everything anew.
         draw: also if no number is new.
 
     Returns:
-        What was written: every number, with what it was measured on and where it comes from; and of its measures
-        the new ones.
+        What was written: every number, with what it was measured on and where it comes from.
     """
     checkpoint = _load_checkpoint(run, config, parts, which)
     suffix = "" if which == "best" else f".{which}"
@@ -76,16 +75,18 @@ def measure(
 
     known = {} if force else dict(results.measures)
     here = provenance(parts.data.device)
-    new = {}
+    new = False
     for name, block in parts.evaluator.measure(known):
         if block != known.get(name):
-            results.measures[name], results.origins[name], new[name] = block, here, block
+            results.measures[name], results.origins[name], new = block, here, True
             write()  # measures take minutes: what is done survives a kill
     drawn = {"settings": config["figures"], "checkpoint_sha256": checkpoint.sha256}
     if new or draw or not album.holds(drawn):
         _draw(config, parts, checkpoint, results.measures, album)
         album.note(drawn)
-    return write(), nested(new)
+    written = write()
+    album.show(flat_scalars(written), epoch)
+    return written
 
 
 def _draw(
@@ -96,18 +97,18 @@ def _draw(
     album: Album,
 ) -> None:
     settings, data = config["figures"], parts.data
-    step = checkpoint.meta["epoch"]
-    visualizer = parts.visualizer.at_epoch(step)
+    visualizer = parts.visualizer.at_epoch(checkpoint.meta["epoch"])
     posteriors = visualizer.posteriors(data.test)
     history = checkpoint.meta["history"]
     for name, figure in result_figures(visualizer, data, history, settings, posteriors):
-        album.figure(name, figure, step)
+        album.figure(name, figure)
     for name, figure in measure_figures(visualizer, measures, settings):
-        album.figure(name, figure, step)
+        album.figure(name, figure)
     for name, content in result_animations(visualizer, data, settings, posteriors):
         album.file(name, content)
-    if settings["projector"] and album.writer:
-        write_projector(album.writer, projector_data(visualizer, data.test, settings["projector"], posteriors))
+    if settings["projector"] and album.events:
+        embedding = projector_data(visualizer, data.test, settings["projector"], posteriors)
+        write_projector(album.events.directory, embedding)
 
 
 class LoadedRun(NamedTuple):
@@ -200,27 +201,11 @@ def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.
     config |= {key: settings[key] for key in ("evaluation", "figures")}
     _check_identity(run, config)
     config, which, force = validate(config), settings["checkpoint"], settings["force"]
-    with run.held(), _album(run, which) as album:
+    # only the best checkpoint's numbers and figures are shown in TensorBoard
+    album = Album(run.figures, FinalEvents(run.path)) if which == "best" else Album(run.figures / which)
+    with run.held():
         remove_temporaries(run.path)
-        results, new = measure(run, config, assemble(config, device), which, album, force=force, draw=force)
-        album.scalars(flat_scalars(new), results["checkpoint"]["epoch"])
-    return results
-
-
-@contextmanager
-def _album(run: RunDirectory, which: Which) -> Iterator[Album]:
-    """Only the best checkpoint's numbers and figures are shown in TensorBoard, in an event file of their own."""
-
-    def open_writer():
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(run.path))
-
-    album = Album(run.figures, open_writer) if which == "best" else Album(run.figures / which)
-    try:
-        yield album
-    finally:
-        album.close()
+        return measure(run, config, assemble(config, device), which, album, force=force, draw=force)
 
 
 def _check_identity(run: RunDirectory, config: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,11 @@ from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.experiments.experiment import Experiment, optimization
 from fmvae.models import FashionResNet18
 from fmvae.models.resnet import save_classifier
-from fmvae.runs import Recorder, RunDirectory, config_sha256, load_checkpoint
+from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
 from fmvae.runs.checkpoint import load_model
 from fmvae.runs.files import write_record
 from fmvae.runs.provenance import provenance
+from fmvae.runs.recorder import Album
 from fmvae.training import ClassifierTrainer, classify
 from fmvae.visualization import classifier_curves, confusion_matrix
 
@@ -29,7 +30,14 @@ CARD = "fashion_resnet18.json"
 class ClassifierExperiment(Experiment):
     """FashionResNet18 trained to tell the classes apart."""
 
-    metrics = ("test/loss", "test/accuracy")
+    # no list of metrics: beside VAEs, TensorBoard could take it for theirs, and alone it shows all there are
+    layout: ClassVar = {
+        "training": {
+            "loss": ("(train|val)/loss$",),
+            "accuracy": ("(train|val)/accuracy$",),
+            "learning rate": ("schedule/lr$",),
+        },
+    }
 
     def __init__(self, config: Mapping[str, Any], device: torch.device):
         self.config = config
@@ -50,7 +58,7 @@ class ClassifierExperiment(Experiment):
             "seed": config["seed"],
         }
 
-    def measure(self, run: RunDirectory, recorder: Recorder) -> dict[str, float]:
+    def measure(self, run: RunDirectory, album: Album) -> None:
         """Test the best weights as they are shipped, rounded to float16, and write them with their card."""
         checkpoint = load_checkpoint(run.best)
         sha256 = config_sha256(semantic(self.config))
@@ -79,10 +87,10 @@ class ClassifierExperiment(Experiment):
         file_sha256 = save_classifier(run.path / WEIGHTS, model, card)
         write_record(run.path / CARD, {"file": WEIGHTS, "sha256": file_sha256, **card})
         title = f"{run.path.name}, epoch {epoch}: test accuracy {card['test']['accuracy']:.2%}"
-        recorder.figure("confusion", confusion_matrix(counts, data.class_names, title), epoch)
-        recorder.figure("training_curves", classifier_curves(checkpoint.meta["history"]), epoch)
+        album.figure("confusion", confusion_matrix(counts, data.class_names, title))
+        album.figure("training_curves", classifier_curves(checkpoint.meta["history"]))
         write_record(run.results, card)
-        return {"test/loss": loss, "test/accuracy": card["test"]["accuracy"]}
+        album.show({"test/loss": loss, "test/accuracy": card["test"]["accuracy"]}, epoch)
 
     @staticmethod
     def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:

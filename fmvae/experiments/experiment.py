@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from fmvae.config import build
 from fmvae.runs import Recorder, RunDirectory
 from fmvae.runs.observer import Observer
+from fmvae.runs.recorder import Album, Layout
 from fmvae.training import Trainer
 
 
@@ -21,12 +22,14 @@ class Experiment(ABC):
     Attributes:
         trainer: ready to train, or to take a checkpoint's state.
         hparams: the settings by which people compare runs, flat.
-        metrics: tags of the final scalars to compare.
+        metrics: tags of the scalars to compare by, the first by default; empty for all.
+        layout: of TensorBoard's Custom Scalars page, as ``Recorder`` takes it.
     """
 
     trainer: Trainer
     hparams: Mapping[str, Any]
-    metrics: ClassVar[Sequence[str]]
+    metrics: Sequence[str] = ()
+    layout: ClassVar[Layout]
 
     @abstractmethod
     def __init__(self, config: Mapping[str, Any], device: torch.device): ...
@@ -36,8 +39,8 @@ class Experiment(ABC):
         return ()
 
     @abstractmethod
-    def measure(self, run: RunDirectory, recorder: Recorder) -> Mapping[str, float]:
-        """Measure the best checkpoint, write results and figures; returns the final scalars by tag."""
+    def measure(self, run: RunDirectory, album: Album) -> None:
+        """Measure the best checkpoint, write its results, draw its figures and show both in TensorBoard."""
 
     @staticmethod
     @abstractmethod

@@ -72,7 +72,12 @@ def _train(
     settings = config["trainer"]
     trainer = experiment.trainer
     recorder = Recorder(
-        run, checkpoint.meta["epoch"] if checkpoint else 0, to_yaml(config), experiment.hparams, experiment.metrics
+        run,
+        checkpoint.meta["epoch"] if checkpoint else 0,
+        to_yaml(config),
+        experiment.hparams,
+        experiment.metrics,
+        experiment.layout,
     )
     at_terminal = settings["progress"] and sys.stderr.isatty()
     trainer.observers = [
@@ -94,7 +99,7 @@ def _train(
     with _above_the_bar(at_terminal):
         trainer.train()
 
-    recorder.scalars(experiment.measure(run, recorder), trainer.epoch)
+    experiment.measure(run, recorder.album)
     recorder.close(complete=True)
     run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
 

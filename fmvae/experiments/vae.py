@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -11,16 +11,37 @@ from fmvae.assembly import assemble
 from fmvae.experiments.experiment import Experiment, optimization
 from fmvae.measurement import measure
 from fmvae.runs import Recorder, RunDirectory
-from fmvae.runs.results import flat_scalars
+from fmvae.runs.recorder import Album
 from fmvae.summary import describe
 from fmvae.training import ConditionalVAETrainer, VAETrainer
 from fmvae.visualization import FigureObserver
+
+USUAL_IWAE = 64  # samples, as in conf/evaluation/full.yaml
 
 
 class VAEExperiment(Experiment):
     """A VAE trained by its objective, and all its measures and figures."""
 
-    metrics = ("test/objective", "test/recon", "test/kl", "test/neg_elbo")
+    layout: ClassVar = {
+        "training": {  # both splits on a chart
+            "objective": ("(train|val)/objective$",),
+            "reconstruction": ("(train|val)/recon$",),
+            "KL": ("(train|val)/kl$",),
+            "negative ELBO": ("(train|val)/neg_elbo$",),
+        },
+        "schedule": {
+            "beta": ("schedule/beta$",),
+            "learning rate": ("schedule/lr$",),
+        },
+        "test": {
+            "reconstruction": ("test/recon$", "test/recon_at_mean$"),
+            "KL": ("test/kl$",),
+            "negative ELBO and its importance-weighted bound": ("test/neg_elbo$", "test/iwae_[0-9]+$"),
+            "active units": ("latent/active_units$",),
+            "FID of samples": ("fid/[^/]+/generation$",),
+            "FID of reconstructions": ("fid/[^/]+/reconstruction$",),
+        },
+    }
 
     def __init__(self, config: Mapping[str, Any], device: torch.device):
         self.config = config
@@ -43,19 +64,31 @@ class VAEExperiment(Experiment):
             "beta": config["beta"]["value"],
             "beta_schedule": config["beta"]["_target_"].rsplit(".", 1)[-1].lower(),
             "latent_dim": config["latent_dim"]["value"],
+            "seed": config["seed"],
             "likelihood": config["likelihood"]["_target_"].rsplit(".", 1)[-1],
             "epochs": settings["epochs"],
             "batch_size": config["data"]["batch_size"],
             "optimizer": config["optimizer"]["_target_"].rsplit(".", 1)[-1],
             "lr": config["optimizer"]["lr"],
-            "seed": config["seed"],
         }
+        # also what this run doesn't measure: another of the sweep may, or evaluate.py later
+        self.metrics = (
+            "test/neg_elbo",
+            "test/recon",
+            "test/kl",
+            "fid/resnet18/generation",
+            "fid/pixels/generation",
+            f"test/iwae_{config['evaluation']['iwae']['num_samples'] or USUAL_IWAE}",
+            "latent/active_units",
+            "accuracy/generated/overall",
+            "test/objective",
+            "test/recon_at_mean",
+        )
 
     def observers(self, recorder: Recorder) -> list[FigureObserver]:
         return [FigureObserver(self.parts.visualizer, self.parts.data, recorder, self.config["figures"])]
 
-    def measure(self, run: RunDirectory, recorder: Recorder) -> dict[str, float]:
-        results, _ = measure(run, self.config, self.parts, "best", recorder.album, draw=True)
-        return flat_scalars(results)
+    def measure(self, run: RunDirectory, album: Album) -> None:
+        measure(run, self.config, self.parts, "best", album, draw=True)
 
     describe = staticmethod(describe)

@@ -16,6 +16,7 @@ from typing import IO, Any, Literal
 from fmvae.config import is_vae
 from fmvae.errors import FmvaeError, HeldError, RunError
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
+from fmvae.runs.events import hide_events
 from fmvae.runs.files import digest, move_aside, read_record, write_bytes
 from fmvae.text import short
 
@@ -164,10 +165,15 @@ class RunDirectory:
         write_bytes(self.status, (json.dumps(status, indent=2) + "\n").encode())
 
     def move_aside(self) -> Path | None:
-        """Rename the run's directory to ``<name>.old-<n>``; None if there was none. Nothing is deleted."""
+        """Rename the run's directory to ``<name>.old-<n>``; None if there was none. Nothing is deleted.
+
+        Its events are hidden, or TensorBoard would show a second run of the same config.
+        """
         if not self.path.exists():
             return None
-        return move_aside(self.path)
+        aside = move_aside(self.path)
+        hide_events(aside)
+        return aside
 
     def newest_checkpoint(self, sha256: str) -> Checkpoint | None:
         """The checkpoint to resume from: the newest that verifies, or None to start anew.

@@ -25,7 +25,8 @@ def sync_directory(directory: Path) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``; a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+    # not by the file's name: TensorBoard reads whatever speaks of `tfevents`, half written or not
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=TEMPORARY, dir=path.parent)
     temporary = Path(name)
     try:
         with open(descriptor, "wb") as file:

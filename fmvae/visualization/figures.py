@@ -55,7 +55,7 @@ class FigureObserver(Observer):
         if not self.settings["every"] or trainer.epoch % self.settings["every"] or trainer.epoch == trainer.epochs:
             return
         for name, draw in _glances(self.visualizer.at_epoch(trainer.epoch), self.data, self.settings).items():
-            self.recorder.figure(name, draw(), trainer.epoch, save=False)
+            self.recorder.glance(name, draw(), trainer.epoch)
 
 
 def check_figures(visualizer: VAEVisualizer, data: FashionMNISTManager, settings: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,13 +12,13 @@ from torch import Tensor
 
 from fmvae.data.split import Split, to_float
 from fmvae.models.posterior import Posteriors
+from fmvae.runs.files import write_bytes
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
     from fmvae.visualization.visualizer import VAEVisualizer
 
 TAG = "posterior_means"
+CONFIG = "projector_config.pbtxt"
 HEADER = ["class", "index"]
 MIN_COLUMNS = 3  # the projector opens with three principal components, and NaN for what the data lacks
 
@@ -50,16 +51,21 @@ def projector_data(
     return ProjectorData(posteriors.mu[:num].float().cpu(), metadata, to_float(split.images[:num]).cpu())
 
 
-def write_projector(writer: SummaryWriter, data: ProjectorData) -> None:
+def write_projector(directory: Path, data: ProjectorData) -> None:
     """Give a run's projector this data and nothing else, whatever was there before.
 
-    Files: ``projector_config.pbtxt`` and ``00000/posterior_means/`` in the writer's directory. Sprites may fill at
+    Files: ``projector_config.pbtxt`` and ``00000/posterior_means/`` in the run's directory. Sprites may fill at
     most 8192 x 8192 pixels, 292 x 292 images of Fashion-MNIST.
     """
+    from torch.utils.tensorboard import SummaryWriter
+
     mu = data.mu.numpy()
     mu = np.pad(mu, ((0, 0), (0, max(0, MIN_COLUMNS - mu.shape[1]))))
-    # `add_embedding` appends to what this writer has written before, and complains of a directory that exists
-    if hasattr(writer, "_projector_config"):
-        del writer._projector_config
-    shutil.rmtree(Path(writer.get_logdir()) / "00000" / TAG, ignore_errors=True)
-    writer.add_embedding(mu, data.metadata, data.images, tag=TAG, metadata_header=HEADER)
+    embedding = Path("00000") / TAG
+    with TemporaryDirectory() as made:
+        # a writer of its own, as it adds to what it has written before; its empty events stay behind
+        with SummaryWriter(made) as writer:
+            writer.add_embedding(mu, data.metadata, data.images, tag=TAG, metadata_header=HEADER)
+        shutil.rmtree(directory / embedding, ignore_errors=True)
+        shutil.copytree(Path(made) / embedding, directory / embedding)
+        write_bytes(directory / CONFIG, (Path(made) / CONFIG).read_bytes())

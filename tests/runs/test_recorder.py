@@ -102,6 +102,14 @@ def test_hparams_live_in_the_runs_own_file(run):
     assert {info.name for info in experiment.hparam_infos} == set(HPARAMS)
 
 
+def test_without_a_list_of_metrics_no_experiment_is_defined_that_could_hide_those_of_others(run):
+    Recorder(run, 0, CONFIG, HPARAMS).close(complete=True)
+    assert set(events(run).PluginTagToContent("hparams")) == {
+        metadata.SESSION_START_INFO_TAG,
+        metadata.SESSION_END_INFO_TAG,
+    }
+
+
 def test_add_hparams_would_make_a_second_run(run):
     recorder = record(run, 0, rows(1), close=False)
     recorder.writer.add_hparams(HPARAMS, {"test/kl": 1.0})
@@ -121,7 +129,7 @@ def test_only_a_complete_run_is_marked_as_ended(complete, run):
 
 def test_final_numbers_join_the_epochs(run):
     recorder = record(run, 0, rows(1, 2), close=False)
-    recorder.scalars({"test/kl": 6.5, "fid/pixels/floor": 0.25}, 2)
+    recorder.album.show({"test/kl": 6.5, "fid/pixels/floor": 0.25}, 2)
     recorder.close(complete=True)
     assert scalar(run, "test/kl") == [(2, 6.5)]
     assert scalar(run, "fid/pixels/floor") == [(2, 0.25)]
@@ -194,15 +202,16 @@ def test_a_number_that_json_cannot_say_keeps_the_old_metrics(run):
 # --- figures ---------------------------------------------------------------------------------------------------
 
 
-def shown_images(run: RunDirectory, name: str) -> list[tuple[int, np.ndarray]]:
-    return [(e.step, pixels(e.encoded_image_string)) for e in events(run).Images(f"figures/{name}")]
+def shown_images(run: RunDirectory, tag: str) -> list[tuple[int, np.ndarray]]:
+    return [(e.step, pixels(e.encoded_image_string)) for e in events(run).Images(tag)]
 
 
 def test_the_png_and_the_tensorboard_image_are_the_same_pixels(run):
     recorder = Recorder(run, 0, CONFIG, HPARAMS, METRICS)
-    recorder.figure("samples", picture(), 4)
+    recorder.album.figure("samples", picture())
+    recorder.album.show({}, 4)
     recorder.close(complete=True)
-    ((step, shown),) = shown_images(run, "samples")
+    ((step, shown),) = shown_images(run, "figures/samples")
     saved = pixels((run.figures / "samples.png").read_bytes())
     assert step == 4
     assert saved.dtype == np.uint8
@@ -213,9 +222,9 @@ def test_the_png_and_the_tensorboard_image_are_the_same_pixels(run):
 
 def test_a_figure_of_an_epoch_is_shown_but_not_saved(run):
     recorder = Recorder(run, 0, CONFIG, HPARAMS, METRICS)
-    recorder.figure("samples", picture(), 1, save=False)
+    recorder.glance("samples", picture(), 1)
     recorder.close(complete=True)
-    assert len(shown_images(run, "samples")) == 1
+    assert len(shown_images(run, "training/samples")) == 1
     assert not run.figures.exists()
 
 

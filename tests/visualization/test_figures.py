@@ -201,16 +201,14 @@ def test_titles_name_the_run_and_the_epoch(data):
 
 def test_during_training_every_few_epochs_are_seen_with_their_epoch(data):
     seen = []
-    recorder = SimpleNamespace(
-        figure=lambda name, figure, step, save: seen.append((name, step, figure.get_suptitle(), save))
-    )
+    recorder = SimpleNamespace(glance=lambda name, figure, step: seen.append((name, step, figure.get_suptitle())))
     observer = FigureObserver(shows(), data, recorder, settings(every=2))  # type: ignore[arg-type]
     for epoch in range(1, 7):
         observer.on_epoch_end(SimpleNamespace(epoch=epoch, epochs=6), {})
-    assert [(name, step, save) for name, step, _, save in seen] == [
-        (name, step, False) for step in (2, 4) for name in ("reconstructions", "samples")
+    assert [(name, step) for name, step, _ in seen] == [
+        (name, step) for step in (2, 4) for name in ("reconstructions", "samples")
     ]
-    assert all(title.endswith(f"epoch {step}") for _, step, title, _ in seen)
+    assert all(title.endswith(f"epoch {step}") for _, step, title in seen)
 
 
 def test_measured_accuracies_become_a_matrix_and_bars():

@@ -10,7 +10,6 @@ from google.protobuf import text_format
 from PIL import Image
 from tensorboard.plugins.projector import projector_plugin
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig  # type: ignore[attr-defined]
-from torch.utils.tensorboard import SummaryWriter
 
 from fmvae.data import CLASS_NAMES
 from fmvae.data.split import Split, to_float
@@ -35,9 +34,9 @@ def read_back(directory: Path) -> tuple[np.ndarray, list[str], np.ndarray]:
 def test_the_files_hold_means_names_and_images(model_class, tmp_path, capfd):
     model, split = seeded(model_class, 5, hidden_dim=16), random_split(30)
     data = projector_data(visualizer(model), split, 23)
-    with SummaryWriter(str(tmp_path)) as writer, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write_projector(writer, data)
+        write_projector(tmp_path, data)
     tensors, rows, sheet = read_back(tmp_path)
     with torch.no_grad():
         mu = model.eval().encode(to_float(split.images), split.labels)[0].numpy()
@@ -56,26 +55,20 @@ def test_the_files_hold_means_names_and_images(model_class, tmp_path, capfd):
 def test_every_grey_survives(tmp_path):
     images = torch.arange(256, dtype=torch.uint8).repeat(4)[: 28 * 28].reshape(1, 1, 28, 28)
     split = Split("test", images, torch.tensor([0]))
-    with SummaryWriter(str(tmp_path)) as writer:
-        write_projector(writer, projector_data(visualizer(seeded(BaseVAE, 3, hidden_dim=4)), split))
+    write_projector(tmp_path, projector_data(visualizer(seeded(BaseVAE, 3, hidden_dim=4)), split))
     np.testing.assert_array_equal(read_back(tmp_path)[2][:, :, 0], images[0, 0])
 
 
-@pytest.mark.parametrize("another_writer", [False, True])
-def test_a_second_time_replaces_the_first(another_writer, tmp_path, capfd):
+def test_a_second_time_replaces_the_first_and_no_events_are_left(tmp_path, capfd):
     split, shows = random_split(30), visualizer(seeded(BaseVAE, 3, hidden_dim=4))
-    writer = SummaryWriter(str(tmp_path))
-    write_projector(writer, projector_data(shows, split, 30))
+    write_projector(tmp_path, projector_data(shows, split, 30))
     stale = tmp_path / "00000" / "posterior_means" / "ghost.tsv"
     stale.write_text("of another time")
-    if another_writer:
-        writer.close()
-        writer = SummaryWriter(str(tmp_path))
-    write_projector(writer, projector_data(shows, split, 8))
-    writer.close()
+    write_projector(tmp_path, projector_data(shows, split, 8))
     tensors, rows, sheet = read_back(tmp_path)  # of one embedding alone
     assert (len(tensors), len(rows), sheet.shape[0]) == (8, 9, 3 * 28)
     assert not stale.exists()
+    assert not list(tmp_path.rglob("*tfevents*"))
     assert capfd.readouterr() == ("", "")
 
 
@@ -83,8 +76,7 @@ def test_a_second_time_replaces_the_first(another_writer, tmp_path, capfd):
 def test_few_dimensions_are_padded_as_the_projector_shows_three(latent_dim, tmp_path):
     data = projector_data(visualizer(seeded(BaseVAE, latent_dim, hidden_dim=4)), random_split(10))
     assert data.mu.shape == (10, latent_dim)
-    with SummaryWriter(str(tmp_path)) as writer:
-        write_projector(writer, data)
+    write_projector(tmp_path, data)
     tensors, _, _ = read_back(tmp_path)
     assert tensors.shape == (10, 3)
     np.testing.assert_allclose(tensors[:, :latent_dim], data.mu, rtol=1e-5)
