@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -166,32 +169,55 @@ def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         RunError: a run is being trained, or its checkpoint is missing, damaged or of another config; of several
             runs, after the others have been measured.
     """
-    device = set_up_torch(settings)
     given = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
     if not given or not all(given):  # `run=` with nothing behind it would measure whatever lies here
         raise ConfigError("run", "no directory given", "name a directory under outputs/, or a folder of runs")
     runs = [run for path in given for run in find_runs(Path(str(path)))]
     all_results, failed = [], []
-    for run in runs:
-        try:
-            results = _evaluate_run(run, settings, device)
-        except FmvaeError as error:
+    for run, outcome in _outcomes(runs, settings):
+        if isinstance(outcome, NotAVAE) and len(runs) > 1:
+            log.info("%s: a classifier, left out", run)
+        elif isinstance(outcome, FmvaeError):
             if len(runs) == 1:
-                raise
-            if isinstance(error, NotAVAE):
-                log.info("%s: a classifier, left out", run)
-            else:
-                log.error("fmvae: error: %s", error)
-                failed.append(run)
-            continue
-        log.info("%s", describe(run, results))
-        all_results.append(results)
+                raise outcome
+            log.error("fmvae: error: %s", outcome)
+            failed.append(run)
+        else:
+            log.info("%s", describe(run, outcome))
+            all_results.append(outcome)
     if failed:
         names = ", ".join(str(run) for run in failed)
         raise RunError(
             "run", f"{len(failed)} of {len(runs)} could not be measured ({names})", "see the lines above"
         )
     return all_results
+
+
+def _outcomes(
+    runs: Sequence[RunDirectory], settings: Mapping[str, Any]
+) -> Iterator[tuple[RunDirectory, dict[str, Any] | FmvaeError]]:
+    """Each run with its results, or with why there are none."""
+    workers = min(settings["workers"], len(runs))
+    if workers == 1:
+        for run in runs:
+            yield run, _outcome(run, settings)
+        return
+    # each its share of the processor, or they would wait for each other
+    threads = settings["threads"] or max(1, torch.get_num_threads() // workers)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        futures = [pool.submit(_outcome, run, {**settings, "threads": threads}) for run in runs]
+        for run, future in zip(runs, futures, strict=True):
+            try:
+                yield run, future.result()
+            except BrokenProcessPool:
+                yield run, RunError(run, "its worker was killed, or ran out of memory", "give fewer workers")
+
+
+def _outcome(run: RunDirectory, settings: Mapping[str, Any]) -> dict[str, Any] | FmvaeError:
+    try:
+        return _evaluate_run(run, settings, set_up_torch(settings))
+    except FmvaeError as error:
+        return error
 
 
 def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -63,6 +63,7 @@ SIZE = Rule(int, minimum=0)
 RULES: dict[str, Rule] = {
     "seed": SIZE,
     "device": Rule(str),
+    "workers": Rule(int, minimum=1, maximum=4096),
     "threads": Rule(int, minimum=1, maximum=4096, optional=True),
     "restart": Rule(bool),
     "dry_run": Rule(bool),

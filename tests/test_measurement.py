@@ -242,3 +242,20 @@ def test_scalars_are_named_by_split_and_quantity_and_leave_lists_and_counts_out(
         "fid/pixels/generation": 3.5,
         "accuracy/generated/overall": 0.5,
     }
+
+
+def test_several_workers_measure_what_one_does(run, caplog):
+    """Each run once, the damaged one told of."""
+    expected = read_record(run / "results.json")["test"]
+    copies = [run.with_name(f"{name}-{run.name}") for name in "ab"]
+    for copy in copies:
+        shutil.copytree(run, copy)
+    for directory in (run, *copies):
+        (directory / "results.json").unlink()
+    (copies[0] / "checkpoints" / "best.safetensors").write_bytes(b"")
+    settings = compose([f"run={run.parent}", "workers=2", "threads=1", *SMALL, *PICTURES], "evaluate")
+    with pytest.raises(RunError, match=r"1 of 3 could not be measured \(.*a-conditional"):
+        evaluate_runs(settings)
+    for directory in (run, copies[1]):
+        assert read_record(directory / "results.json")["test"] == expected
+    assert "best.safetensors" in caplog.text
