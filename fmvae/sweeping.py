@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.errors import FmvaeError, HeldError
+from fmvae.measurement import find_runs
 from fmvae.runs.sweep import Plan, Progress, SweepDirectory, known_paces, progress
 from fmvae.text import duration, short
 
@@ -133,6 +134,39 @@ def forecast_run(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
     return forecast(
         SweepDirectory(root / (config["sweep_name"] or "")), dict([Plan.of(config, overrides, "")]), root
     )
+
+
+def status(folder: Path) -> str:
+    """Where a sweep stands, as a table: for another terminal, while it runs. Complete runs are counted.
+
+    Raises:
+        FmvaeError: the folder holds no runs, and none were asked of it.
+    """
+    sweep = SweepDirectory(folder)
+    plans = sweep.planned()
+    found = {run.path.name for run in find_runs(folder)} if not plans else set()
+    paces, varied = known_paces(folder.resolve().parent), differing(plans)
+    states = [progress(sweep.run(name), plans.get(name), paces) for name in plans or sorted(found)]
+    rows = [
+        (
+            s.run.path.name,
+            varied.get(s.run.path.name, ""),
+            s.state,
+            f"epoch {s.epoch} of {s.epochs}",
+            s.error if s.state == "failed" else _time(s),
+        )
+        for s in states
+        if s.state != "complete"
+    ]
+    counts = Counter(state.state for state in states)
+    told = ", ".join(f"{number} {state}" for state, number in counts.items())
+    lines = ["", f"{sweep}: {told}", "", *aligned(rows)]
+    left = [state.seconds_left for state in states if state.state not in ("complete", "failed")]
+    if left and None not in left:
+        at_once = max(1, counts["running"])
+        total = sum(seconds for seconds in left if seconds is not None) / at_once
+        lines.append(f"\n  about {duration(total)} of training left, {at_once} at a time")
+    return "\n".join([*lines, ""])
 
 
 def _time(state: Progress) -> str:
