@@ -28,11 +28,11 @@ class Parts(NamedTuple):
 def choose_device(name: str) -> torch.device:
     """``auto`` or a torch device by name, checked to be there.
 
-    ``auto`` is a GPU if there is one. ``auto:5``, for job 5 of a sweep, takes the GPUs in turn, so that jobs side by
-    side share them evenly.
+    ``auto`` is a GPU if there is one. ``auto:5``, for job 5 of a sweep, takes the GPUs in turn, so that jobs side
+    by side share them evenly.
     """
     auto, _, job = name.partition(":")
-    if auto == "auto" and job.isdecimal() | (name == "auto"):
+    if auto == "auto" and (job.isdecimal() or name == "auto"):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if job and count > 1:
             return torch.device("cuda", int(job) % count)

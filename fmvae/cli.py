@@ -159,6 +159,8 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
     text = str(error)
     if isinstance(error, FmvaeError):
         return error
+    if isinstance(error.__cause__, FmvaeError):  # of what Hydra instantiates
+        return error.__cause__
     if isinstance(error, MissingConfigException):  # which is an OSError, too
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return _unknown_option(group or "config", option, error.options or ())

@@ -6,7 +6,7 @@ import atexit
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmvae.rules import RULES
+from fmvae.rules import validate
 from fmvae.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def direction(objective: str) -> str:
-    """Whether less is better."""
-    RULES["objective"].accept(objective)
+    """Whether less is better, or more. ConfigError if there is no such objective."""
+    validate({"objective": objective})
     return "maximize" if objective == "accuracy" else "minimize"
 
 

@@ -28,9 +28,8 @@ def check_objective(config: Mapping[str, Any], measured: Collection[str]) -> Non
     """Raise ObjectiveError unless the objective is one of the measures that a run will make."""
     if _place(config)[0] not in measured:
         name = config["objective"]
-        raise ObjectiveError(
-            "objective", f"{name!r} is not measured with this model and evaluation", WAYS_OUT[name]
-        )
+        problem = f"{name!r} is not measured with this model and evaluation"
+        raise ObjectiveError("objective", problem, WAYS_OUT[name])
 
 
 def objective(config: Mapping[str, Any], results: Mapping[str, Any]) -> float:
