@@ -25,6 +25,7 @@ FLOORS = (
     "measurement",
     "experiments",
     "report",
+    "search",
     "cli",
 )
 HYDRA = {"train.py", "evaluate.py", "fmvae/config.py", "fmvae/cli.py"}
