@@ -235,7 +235,7 @@ def test_results_without_the_objective_are_an_error(name):
 
 @pytest.mark.parametrize("name", ["iwae", "fid", "accuracy"])
 def test_an_objective_has_to_be_among_the_measures(name):
-    measure = {"fid": "fid/resnet18"}.get(name, name)
+    measure = "fid/resnet18" if name == "fid" else name
     check_objective(composed([f"objective={name}"]), ["test", measure])
     with pytest.raises(ObjectiveError, match=f"^objective: '{name}' is not measured"):
         check_objective(composed([f"objective={name}"]), ["test"])
