@@ -35,6 +35,7 @@ data: env
 bench: env  # on a quiet machine
 	$(PY) benchmarks/training_loop.py
 	$(PY) benchmarks/features.py
+	$(PY) benchmarks/launchers.py
 
 notebook: env  # in the browser
 	@$(PY) -c 'import jupyterlab' 2> /dev/null || $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'

@@ -68,7 +68,6 @@ def main() -> None:
         make(outputs, given.runs)
         commands = {
             "report": ["-m", "fmvae.report", str(outputs / "scale")],
-
             "status": ["-m", "fmvae.report", "status", str(outputs / "scale")],
             "again": ["train.py", "-m", f"seed=range(0,{given.runs})", *fixed(outputs)],
         }

@@ -26,9 +26,17 @@ class Parts(NamedTuple):
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` (a GPU if there is one) or a torch device by name, checked to be there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """``auto`` or a torch device by name, checked to be there.
+
+    ``auto`` is a GPU if there is one. ``auto:5``, for job 5 of a sweep, takes the GPUs in turn, so that jobs side
+    by side share them evenly.
+    """
+    auto, _, job = name.partition(":")
+    if auto == "auto" and (job.isdecimal() or name == "auto"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if job and count > 1:
+            return torch.device("cuda", int(job) % count)
+        return torch.device("cuda" if count else "cpu")
     way_out = "use device=auto or device=cpu"
     try:
         device = torch.device(name)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import config as configs
-from fmvae.errors import ConfigError, FmvaeError, Terminated
+from fmvae.errors import ConfigError, FmvaeError, ObjectiveError, Terminated
 from fmvae.rules import RULES, walk
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ log = logging.getLogger("fmvae")
 # Hydra's flags that take the next argument as their value
 VALUED = ("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
 PLUGINS = configs.PROJECT_ROOT / "fmvae" / "plugins"
+EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # of pyproject.toml, by the plugin's name if not the same
 HELP = "--help lists the keys and groups"
 
 
@@ -38,16 +39,15 @@ def launch(main: Callable[[], Any]) -> NoReturn:
 
     Exit status: 0; 1 after an error, said in one line; 130 and 143 after Ctrl-C and SIGTERM.
     """
-    configs.register_resolvers()
-    sys.path.append(str(PLUGINS))
-    os.environ["PYTHONPATH"] = os.pathsep.join(  # of a sweep's workers: they import the code, and unpickle plugins
-        filter(None, (str(configs.PROJECT_ROOT), str(PLUGINS), os.environ.get("PYTHONPATH")))
-    )
     arguments = flags_first(list_paths(configs.expand_shorthand(sys.argv[1:])))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole, and leave as one line
     # OpenMP's threads spin while they wait for each other: beside another busy program that made epochs many
     # times slower. A short spin costs a quiet machine nothing. Read when torch is imported, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # whatever a launcher starts, and wherever, runs the code that runs here
+    sys.path.append(str(PLUGINS))
+    paths = [str(configs.PROJECT_ROOT), str(PLUGINS), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.argv[1:] = name_sweep(arguments) if _program() == "train" else arguments
@@ -66,7 +66,8 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
     """Call ``function(config, overrides)`` for one composed config.
 
     A single run that fails ends the process here, with its one line. A job of a sweep says its line and raises an
-    exception, whatever it was: Hydra then goes on with the other jobs, which a ``sys.exit`` would end.
+    exception, whatever it was: Hydra then goes on with the other jobs, which a ``sys.exit`` would end. A search by a
+    number that is not measured does end, as no trial of it could succeed.
     """
     hydra_config = HydraConfig.get()
     # as written: ${...} in an override refers to the job's config, not to Hydra's
@@ -74,12 +75,14 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
     try:
         config = configs.resolve(composed)
         check_removed(overrides)
+        if hydra_config.mode == RunMode.MULTIRUN and config["device"] == "auto":
+            config["device"] = f"auto:{hydra_config.job.num}"
         return function(config, overrides)
     except (Exception, SystemExit) as error:
         if isinstance(error, Terminated):
             raise
         explained = explain(error)
-        if hydra_config.mode == RunMode.MULTIRUN:
+        if hydra_config.mode == RunMode.MULTIRUN and not isinstance(explained, ObjectiveError):
             said = explained or f"{type(error).__name__}: {error}"
             log.error("fmvae: error: %s", said)
             raise RuntimeError(said) from error
@@ -166,6 +169,8 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
     text = str(error)
     if isinstance(error, FmvaeError):
         return error
+    if isinstance(error.__cause__, FmvaeError):  # of what Hydra instantiates
+        return error.__cause__
     if isinstance(error, MissingConfigException):  # which is an OSError, too
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return _unknown_option(group or "config", option, error.options or ())
@@ -185,6 +190,10 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
         return ConfigError(found.group(1), "several values, but this is a single run", "add -m for a sweep")
     if "Config group override must be a string or a list" in text:
         return _no_name_of_an_option(arguments)
+    if found := re.search(r"plugin (?:class : ')?hydra_plugins\.hydra_(\w+?)_(launcher|sweeper)\.", text):
+        name, kind = found.groups()
+        way_out = f"pip install -e '.[{EXTRAS.get(name, name)}]'"
+        return ConfigError(f"hydra/{kind}", f"the plugin hydra-{name}-{kind} is not installed", way_out)
     if found := re.search(r"Missing mandatory value: (\S+)", text):
         return ConfigError(found.group(1), "no value given", f"add {found.group(1)}=...")
     if isinstance(error, HydraException | OmegaConfBaseException) or not _comes_from_a_job(error):

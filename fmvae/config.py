@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra.utils
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
@@ -100,6 +101,7 @@ NON_SEMANTIC = (
     "dry_run",
     "output_root",
     "sweep_name",
+    "objective",
     "figures",
     "evaluation",
     "data.root",
@@ -181,19 +183,38 @@ def _check_target(path: str, node: Mapping[str, Any], kind: type) -> None:
 # --- composing ----------------------------------------------------------------------------------------------
 
 
-def register_resolvers() -> None:
-    """Make the project's own interpolations known to OmegaConf; harmless when called again."""
-    OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
-    OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
-
-
 def _join(*parts: str | None) -> str:
     return str(Path(*(str(part) for part in parts if part is not None)))
 
 
+class OwnPresets(dict[str, Any]):
+    """What plugins store as options of one of Hydra's groups, less those that conf/hydra holds itself.
+
+    Hydra takes a plugin's option of the same name for the schema of ours, and refuses whatever else ours holds.
+    """
+
+    def __setitem__(self, name: str, node: Any) -> None:
+        if not any((PROJECT_ROOT / "conf" / "hydra").glob(f"*/{name}")):
+            super().__setitem__(name, node)
+
+
+def _prefer_own_presets() -> None:
+    stored = ConfigStore.instance().repo.setdefault("hydra", {})
+    for group in ("launcher", "sweeper"):
+        options = stored.get(group, {})
+        stored[group] = OwnPresets()
+        for name, node in options.items():
+            stored[group][name] = node
+
+
+# when imported, since a sweep's workers import this, but never come by cli.launch
+OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
+OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
+_prefer_own_presets()
+
+
 def compose(overrides: Sequence[str] = (), config_name: str = "train") -> dict[str, Any]:
     """The config that a command line with these overrides gives, for notebooks and tests; shorthand included."""
-    register_resolvers()
     with hydra.initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
         return resolve(hydra.compose(config_name, overrides=expand_shorthand(overrides)))
 

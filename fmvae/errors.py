@@ -24,6 +24,10 @@ class ConfigError(FmvaeError):
     """A config key is unknown, or its value is of the wrong type or out of range."""
 
 
+class ObjectiveError(ConfigError):
+    """What a search goes by is not among what its runs measure."""
+
+
 class DataError(FmvaeError):
     """The dataset is missing, damaged, or not the one that was asked for."""
 

@@ -69,6 +69,7 @@ RULES: dict[str, Rule] = {
     "dry_run": Rule(bool),
     "output_root": Rule(str),
     "sweep_name": Rule(str, optional=True),
+    "objective": Rule(str, choices=("neg_elbo", "iwae", "fid", "accuracy")),
     "force": Rule(bool),
     "checkpoint": Rule(str, choices=("best", "last")),
     "beta.value": Rule(float, minimum=0),

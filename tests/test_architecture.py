@@ -27,6 +27,7 @@ FLOORS = (
     "experiments",
     "report",
     "sweeping",
+    "search",
     "cli",
     "plugins",
 )

@@ -146,6 +146,7 @@ NAMELESS = {
     "threads",
     "restart",
     "output_root",
+    "objective",
     "sweep_name",
     "figures",
     "evaluation",

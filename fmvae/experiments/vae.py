@@ -9,6 +9,7 @@ import torch
 
 from fmvae.assembly import assemble
 from fmvae.experiments.experiment import Experiment, optimization
+from fmvae.experiments.objective import check_objective
 from fmvae.measurement import measure
 from fmvae.runs import Recorder, RunDirectory
 from fmvae.runs.recorder import Album
@@ -46,6 +47,7 @@ class VAEExperiment(Experiment):
     def __init__(self, config: Mapping[str, Any], device: torch.device):
         self.config = config
         self.parts = assemble(config, device)
+        check_objective(config, self.parts.evaluator.plan())
         settings = config["trainer"]
         trainer = ConditionalVAETrainer if self.parts.model.conditional else VAETrainer
         self.trainer = trainer(

@@ -1,0 +1,52 @@
+"""A search's study: one file in the sweep's folder, which the same command continues. See conf/hydra/sweeper."""
+
+from __future__ import annotations
+
+import atexit
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fmvae.rules import validate
+from fmvae.runs import RunDirectory
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+
+def direction(objective: str) -> str:
+    """Whether less is better, or more. ConfigError if there is no such objective."""
+    validate({"objective": objective})
+    return "maximize" if objective == "accuracy" else "minimize"
+
+
+def storage(path: str) -> RDBStorage:
+    """The database of a study, held by this process until it ends.
+
+    Trials that another process left unfinished are asked for again, with their parameters: their runs resume.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    from optuna.storages import RDBStorage
+    from optuna.trial import TrialState
+
+    held = RunDirectory(Path(path)).held()
+    held.__enter__()
+    atexit.register(held.__exit__, None, None, None)
+    database = RDBStorage(f"sqlite:///{path}")
+    for study in database.get_all_study_summaries():
+        for trial in database.get_all_trials(study._study_id, states=(TrialState.RUNNING,)):
+            database.set_trial_state(trial._trial_id, TrialState.WAITING)
+    return database
+
+
+def trials_left(path: str, study_name: str, total: int) -> int:
+    """How many trials a study still needs until it has ``total`` that succeeded."""
+    import optuna
+
+    try:
+        study = optuna.load_study(study_name, f"sqlite:///{path}")
+    except (KeyError, OSError):
+        return total
+    done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    return max(total - len(done), 0)

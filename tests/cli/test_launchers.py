@@ -1,0 +1,314 @@
+"""Sweeps through launchers and a search: the bits of one run after another, placed and continued as told."""
+
+import importlib.util
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
+
+from fmvae.assembly import choose_device
+from fmvae.config import PROJECT_ROOT
+from fmvae.config import compose as composed
+from fmvae.errors import ConfigError, ObjectiveError, RunError
+from fmvae.experiments import objective
+from fmvae.experiments.objective import check_objective
+from tests.cli.process import Study, call, refused
+from tests.cli.test_exactness import COMPARED
+
+LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "slurm": "submitit", "ray": "ray"}
+QUICK = ["figures.only=[samples]", "sweep_name=swept"]
+# a file is missing if nothing of it was measured
+BITS = [name for name in COMPARED if name != "fid.json"]
+
+
+def needs(plugin: str, kind: str = "launcher") -> Any:
+    found = importlib.util.find_spec(f"hydra_plugins.hydra_{plugin}_{kind}") is not None
+    return pytest.mark.skipif(not found, reason=f"hydra-{plugin}-{kind} is not installed")
+
+
+def launched(study: Study, folder: Path, *arguments: str) -> dict[str, dict[str, bytes]]:
+    """The bits of each run of a sweep, by its name; train.py is called in another directory, with two threads."""
+    settings = [s for s in study.settings if not s.startswith(("output_root=", "figures.only="))]
+    done = call(
+        str(PROJECT_ROOT / "train.py"),
+        "-m",
+        *[*settings, *QUICK, f"output_root={folder}", *arguments],
+        cwd=folder.parent,
+        environment={"PYTHONPATH": "", "OMP_NUM_THREADS": "2"},
+    )
+    assert done.status == 0, done
+    return {run.name: {bit: (run / bit).read_bytes() for bit in BITS} for run in (folder / "swept").glob("base-*")}
+
+
+@pytest.fixture(scope="module")
+def in_sequence(untrained, tmp_path_factory) -> dict[str, dict[str, bytes]]:
+    return launched(untrained, tmp_path_factory.mktemp("sequence"), "seed=0,1", "threads=1")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "arguments"),
+    [
+        pytest.param("joblib", ["hydra.launcher.n_jobs=2"], marks=needs("joblib")),
+        pytest.param("submitit_local", [], marks=needs("submitit")),
+        pytest.param("ray", ["hydra.launcher.ray.init.num_cpus=2"], marks=needs("ray")),
+    ],
+)
+def test_a_launcher_gives_the_bits_of_one_run_after_another(launcher, arguments, untrained, in_sequence, tmp_path):
+    """Each with one thread, which the launcher's preset sees to."""
+    assert launched(untrained, tmp_path, "seed=0,1", f"hydra/launcher={launcher}", *arguments) == in_sequence
+    assert len(in_sequence) == 2
+
+
+@needs("joblib")
+def test_negative_control_another_seed_or_number_of_threads_is_noticed(untrained, in_sequence, tmp_path):
+    others = launched(untrained, tmp_path, "seed=0,2", "threads=2", "hydra/launcher=joblib")
+    common = others.keys() & in_sequence.keys()
+    assert len(common) == 1
+    assert all(others[name]["results.json"] != in_sequence[name]["results.json"] for name in common)
+
+
+@needs("joblib")
+def test_the_same_sweep_again_trains_nothing(untrained, tmp_path):
+    arguments = ["seed=0", "hydra/launcher=joblib"]
+    before = launched(untrained, tmp_path, *arguments)
+    (checkpoint,) = (tmp_path / "swept").glob("base-*/checkpoints/last.safetensors")
+    written = checkpoint.stat().st_mtime_ns
+    assert launched(untrained, tmp_path, *arguments) == before
+    assert checkpoint.stat().st_mtime_ns == written
+
+
+# --- presets ------------------------------------------------------------------------------------------------
+
+
+def hydra_config(*overrides: str) -> Any:
+    with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
+        return compose("train", [*overrides, "hydra.job.name=train"], return_hydra_config=True).hydra
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_preset_is_ours_and_gives_each_job_one_thread(launcher):
+    config = hydra_config(f"hydra/launcher={launcher}")
+    file = yaml.safe_load((PROJECT_ROOT / f"conf/hydra/launcher/{launcher}.yaml").read_text())
+    assert set(config.launcher) == set(file["hydra"]["launcher"])
+    assert config.job.env_set.OMP_NUM_THREADS == "1"
+
+
+def test_slurm_asks_for_what_its_keys_say():
+    config = hydra_config("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=4").launcher
+    assert {"timeout_min", "mem_gb", "gpus_per_node", "partition", "max_num_timeout"} <= set(config)
+    assert config.additional_parameters.requeue is True
+    assert (
+        hydra_config("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=4").job.env_set.OMP_NUM_THREADS == "4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("launcher", "plugin"),
+    [pytest.param(name, plugin, marks=needs(plugin)) for name, plugin in LAUNCHERS.items()],
+)
+def test_a_presets_keys_are_the_plugins_own(launcher, plugin):
+    """So that a new version of a plugin which renames one is noticed."""
+    own = hydra_config(f"hydra/launcher={launcher}").launcher
+    target = own._target_
+    Plugins.instance()
+    assert target in Plugins.instance().class_name_to_class
+    module = importlib.import_module(
+        f"hydra_plugins.hydra_{plugin}_launcher.{'_config' if plugin == 'ray' else 'config'}"
+    )
+    known = {
+        key for name in dir(module) if name.endswith("Conf") for key in vars(module)[name].__dataclass_fields__
+    }
+    assert set(own) <= known
+
+
+@pytest.mark.parametrize(
+    ("override", "plugin", "extra"),
+    [
+        (
+            f"hydra/launcher={name}",
+            f"{plugin}-launcher",
+            {"joblib": "parallel", "submitit": "slurm"}.get(plugin, plugin),
+        )
+        for name, plugin in LAUNCHERS.items()
+    ]
+    + [("hydra/sweeper=optuna", "optuna-sweeper", "optuna")],
+)
+def test_a_missing_plugin_is_one_line_with_the_extra_to_install(override, plugin, extra, untrained, tmp_path):
+    hide = (
+        "import runpy, sys, hydra.core.plugins as p\n"
+        "register = p.Plugins._register\n"
+        f"name = 'hydra_{plugin.replace('-', '_')}'\n"
+        "p.Plugins._register = lambda self, c: None if name in c.__module__ else register(self, c)\n"
+        "sys.argv[0] = 'train.py'\n"
+        "runpy.run_path('train.py', run_name='__main__')"
+    )
+    done = call("-c", hide, "-m", "seed=0,1", override, f"output_root={tmp_path}")
+    refused(
+        done, f"{override.split('=')[0]}: the plugin hydra-{plugin} is not installed; pip install -e '.[{extra}]'"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+# --- devices ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "device", "expected"),
+    [
+        (0, "auto", "cpu"),
+        (0, "auto:3", "cpu"),
+        (1, "auto", "cuda"),
+        (1, "auto:3", "cuda"),
+        (2, "auto", "cuda"),
+        (2, "auto:0", "cuda:0"),
+        (2, "auto:3", "cuda:1"),
+        (4, "auto:10", "cuda:2"),
+        (4, "cuda:1", "cuda:1"),
+        (4, "cpu", "cpu"),
+    ],
+)
+def test_a_sweeps_jobs_take_the_gpus_in_turn(monkeypatch, num_gpus, device, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    assert str(choose_device(device)) == expected
+
+
+@pytest.mark.parametrize("device", ["auto:", "auto:x", "auto:-1", "automatic", "cuda:4"])
+def test_what_is_no_device_is_refused(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(ConfigError, match=r"^device: "):
+        choose_device(device)
+
+
+def test_only_the_jobs_of_a_sweep_have_numbers(untrained, in_sequence, study, tmp_path):
+    """A job is told its number, by which it is placed; a single run is not."""
+    launched(untrained, tmp_path, "seed=0,1")
+    devices = {
+        yaml.safe_load(path.read_text())["seed"]: yaml.safe_load(path.read_text())["device"]
+        for path in tmp_path.glob("swept/base-*/config.yaml")
+    }
+    assert devices == {0: "auto:0", 1: "auto:1"}
+    assert yaml.safe_load((study.run("base-*") / "config.yaml").read_text())["device"] == "auto"
+
+
+# --- a search's objective -----------------------------------------------------------------------------------
+
+RESULTS = {
+    "run": "some-run",
+    "test": {"neg_elbo": 1.0, "loss": 9.0},
+    "iwae": {"iwae_64": 2.0},
+    "fid": {"resnet18": {"generation": 3.0}, "pixels": {"generation": 4.0}},
+    "accuracy": {"generated": {"overall": 5.0}},
+}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], 1.0),
+        (["objective=neg_elbo"], 1.0),
+        (["objective=iwae"], 2.0),
+        (["objective=fid"], 3.0),
+        (["objective=fid", "evaluation.fid.features=[pixels]"], 4.0),
+        (["objective=accuracy"], 5.0),
+    ],
+)
+def test_the_objective_is_the_number_in_the_results(overrides, expected):
+    assert objective(composed(overrides), RESULTS) == expected
+
+
+def test_a_classifiers_objective_is_its_loss():
+    assert objective(composed([], "classifier"), RESULTS) == 9.0
+
+
+@pytest.mark.parametrize("name", ["iwae", "fid", "accuracy"])
+def test_results_without_the_objective_are_an_error(name):
+    with pytest.raises(RunError, match=f"some-run: its results lack {name}; .*evaluate.py"):
+        objective(composed([f"objective={name}"]), {"run": "some-run", "test": RESULTS["test"]})
+
+
+@pytest.mark.parametrize("name", ["iwae", "fid", "accuracy"])
+def test_an_objective_has_to_be_among_the_measures(name):
+    measure = "fid/resnet18" if name == "fid" else name
+    check_objective(composed([f"objective={name}"]), ["test", measure])
+    with pytest.raises(ObjectiveError, match=f"^objective: '{name}' is not measured"):
+        check_objective(composed([f"objective={name}"]), ["test"])
+
+
+REFUSED = {
+    "objective=elbo": ["'elbo' is not one of neg_elbo, iwae, fid, accuracy"],
+    "objective=fid": ["'fid' is not measured", "evaluation.fid.num_images"],
+    "objective=accuracy": ["'accuracy' is not measured", "conditional model"],
+    "objective=iwae": ["'iwae' is not measured", "evaluation.iwae.num_samples"],
+}
+
+
+@pytest.mark.parametrize(("override", "words"), REFUSED.items(), ids=REFUSED)
+def test_an_objective_that_is_not_measured_is_refused_before_training(override, words, untrained, tmp_path):
+    refused(untrained.train("seed=7", override, f"output_root={tmp_path}"), "objective: ", *words)
+    assert not list(tmp_path.glob("base-*"))
+
+
+# --- a search -----------------------------------------------------------------------------------------------
+
+SEARCH = ["beta=interval(0.5,4)", "hydra/sweeper=optuna"]
+
+
+def trials(folder: Path) -> list[tuple[str, float]]:
+    with sqlite3.connect(folder / "swept" / "study.db") as database:
+        return database.execute(
+            "select state, param_value from trials join trial_params using (trial_id) order by trial_id"
+        ).fetchall()
+
+
+@needs("optuna", "sweeper")
+@pytest.mark.parametrize("override", ["objective=elbo", "objective=fid", "objective=accuracy"])
+def test_a_search_by_what_is_not_measured_ends_at_once(override, untrained, tmp_path):
+    done = untrained.train("-m", *SEARCH, *QUICK, override, f"output_root={tmp_path}")
+    assert done.status == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("fmvae: error: ")]
+    assert len(lines) == 1, done
+    assert lines[0].startswith("fmvae: error: objective: ")
+    assert not list(tmp_path.glob("swept/base-*"))
+
+
+@needs("optuna", "sweeper")
+def test_a_search_is_continued_by_the_same_command(untrained, tmp_path):
+    """Up to its number of trials; one that was interrupted comes first, and with its own parameters."""
+    total = "hydra.sweeper.n_trials.total"
+    runs = launched(untrained, tmp_path, *SEARCH, f"{total}=2")
+    before = trials(tmp_path)
+    assert [state for state, _ in before] == ["COMPLETE"] * 2
+    found = yaml.safe_load((tmp_path / "swept" / "optimization_results.yaml").read_text())
+    losses = [json.loads(bits["results.json"])["test"]["neg_elbo"] for bits in runs.values()]
+    assert found["best_value"] == min(losses)
+
+    assert launched(untrained, tmp_path, *SEARCH, f"{total}=2") == runs, "there is nothing left to do"
+    assert trials(tmp_path) == before
+
+    with sqlite3.connect(tmp_path / "swept" / "study.db") as database:  # as a kill leaves it
+        database.execute("update trials set state = 'RUNNING' where number = 1")
+        database.execute("delete from trial_values where trial_id = 2")
+    assert launched(untrained, tmp_path, *SEARCH, f"{total}=2") == runs
+    assert trials(tmp_path) == before
+
+    assert len(launched(untrained, tmp_path, *SEARCH, f"{total}=3")) == 3
+    assert trials(tmp_path)[:2] == before
+
+
+@needs("optuna", "sweeper")
+def test_a_failed_trial_does_not_end_the_search(untrained, tmp_path):
+    optuna = pytest.importorskip("optuna")
+    (tmp_path / "swept").mkdir()
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/swept/study.db", study_name="neg_elbo")
+    for lr in (1e9, 1e-3):
+        study.enqueue_trial({"optimizer.lr": lr})
+    search = ["optimizer.lr=choice(1e-3,1e9)", "hydra/sweeper=optuna"]
+    launched(untrained, tmp_path, *search, "hydra.sweeper.n_trials=2")
+    assert [state for state, _ in trials(tmp_path)] == ["FAIL", "COMPLETE"]
