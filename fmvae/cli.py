@@ -66,8 +66,8 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
     """Call ``function(config, overrides)`` for one composed config.
 
     A single run that fails ends the process here, with its one line. A job of a sweep says its line and raises an
-    exception, whatever it was: Hydra then goes on with the other jobs, which a ``sys.exit`` would end. A search by a
-    number that is not measured does end, as no trial of it could succeed.
+    exception, whatever it was: Hydra then goes on with the other jobs, which a ``sys.exit`` would end. Only a
+    search by a number that is not measured ends, as no trial of it could succeed.
     """
     hydra_config = HydraConfig.get()
     # as written: ${...} in an override refers to the job's config, not to Hydra's
