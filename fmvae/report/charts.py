@@ -42,6 +42,11 @@ class Style:
         families = sorted({curve.family for curve in curves}, key=sortable)
         self.marker = {family: MARKERS[i % len(MARKERS)] for i, family in enumerate(families)}
 
+    @property
+    def width(self) -> float:
+        """Of the legend, in inches, about."""
+        return 0.7 + 0.08 * max(len(family) for family in self.marker)
+
     def legend(self, figure: Figure) -> None:
         """Beside the panels: colours, and markers; not their product, which would be long."""
         handles = [Line2D([], [], color=self.colour[z], label=f"z = {z}") for z in self.colour]
@@ -91,8 +96,9 @@ def rate_distortion(settings: Sequence[Setting]) -> Figure | None:
         lines += [(curve, found)] if found else []
     if not lines:
         return None
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    axes, style = figure.subplots(), Style([curve for curve, _ in lines])
+    style = Style([curve for curve, _ in lines])
+    figure = Figure(figsize=(7.5 + style.width, 6), layout="constrained")
+    axes = figure.subplots()
     all_labels = sum(len(points) for _, points in lines) <= MAX_LABELS
     for curve, points in lines:
         style.draw(axes, curve, points, across=True)
@@ -117,7 +123,8 @@ def against_beta(settings: Sequence[Setting]) -> Figure | None:
     curves, note = drawn_curves(settings)
     style, num_columns = Style(curves), min(len(columns), 2)
     num_rows = math.ceil(len(columns) / num_columns)
-    figure = Figure(figsize=(2.4 + 4.8 * num_columns, 0.6 + 3.6 * num_rows), layout="constrained")
+    size = (0.4 + 4.8 * num_columns + style.width, 0.4 + 3.6 * num_rows)
+    figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axes, column in zip(panels, columns, strict=False):
         for curve in curves:
@@ -134,19 +141,18 @@ def against_beta(settings: Sequence[Setting]) -> Figure | None:
             for value in spread(sorted(values), 1):
                 axes.axhline(value, color="gray", linestyle=":", linewidth=1)
                 axes.annotate("floor", (1, value), (-2, 2), ("axes fraction", "data"), "offset points", ha="right")
-        axes.set(title=column.header, ylabel=UNITS.get(column.header, "distance"))
+        axes.set(title=f"{column.header}, test set{note}", ylabel=UNITS.get(column.header, "distance"))
         beta_axis(axes, betas)
     for axes in panels[len(columns) :]:
         axes.set_axis_off()
-    figure.suptitle(f"Against β, on the test set{note}")
     style.legend(figure)
     return figure
 
 
 def beta_axis(axes: Axes, betas: Sequence[float]) -> None:
-    """Label the x axis with the betas that there are; logarithmic if they span a decade, with a place for 0."""
+    """Label the x axis with the betas that there are; logarithmic if they span much, with a place for 0."""
     positive = [beta for beta in betas if beta > 0]
-    if positive and max(positive) >= 10 * min(positive):
+    if positive and max(positive) >= 5 * min(positive):
         if len(positive) == len(betas):
             axes.set_xscale("log")
         else:

@@ -116,7 +116,8 @@ class Curve(NamedTuple):
     """Settings that differ in beta alone, by beta.
 
     Args:
-        family: what there is to say beside z and beta: the model, the schedule if not constant, differing keys.
+        family: what there is to say beside z and beta: the model, the schedule if not constant, and what else
+            tells settings of this model apart.
     """
 
     family: str
@@ -126,13 +127,16 @@ class Curve(NamedTuple):
 
 def curves_of(settings: Sequence[Setting]) -> list[Curve]:
     """The curves that the settings lie on, sorted like them."""
-    keys, groups = telling(settings), defaultdict(list)
+    of_model, groups = defaultdict(list), defaultdict(list)
     for setting in settings:
+        of_model[setting.first.model].append(setting)
         groups[without(setting.first.config, ("beta.value", *SEEDS))].append(setting)
+    keys = {model: telling(own) for model, own in of_model.items()}
     curves = []
     for group in groups.values():
         first: Run = group[0].first
+        own = keys[first.model]
         parts = [first.model] + ([first.schedule] if first.schedule != "constant" else [])
-        parts += [f"{label(key, keys)} {shown(key, first.config)}" for key in keys if key in first.config]
+        parts += [f"{label(key, own)} {shown(key, first.config)}" for key in own if key in first.config]
         curves.append(Curve(", ".join(parts), first.latent_dim or 0, group))
     return curves

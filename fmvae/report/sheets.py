@@ -77,12 +77,14 @@ def _read(path: Path | None) -> np.ndarray | None:
 
 
 def _tiles(ink: np.ndarray) -> tuple[int, int, int, int]:
-    """The box (left, upper, right, lower) of the lines that are mostly inked; letters are mostly paper."""
-    sides = []
-    for axis in (0, 1):
-        inked = np.flatnonzero(ink.mean(axis) > 0.3)
-        sides.append((int(inked[0]), int(inked[-1]) + 1) if inked.size else (0, ink.shape[1 - axis]))
-    (left, right), (upper, lower) = sides
+    """The box (left, upper, right, lower) of the lines that are mostly ink; lines of letters are mostly paper."""
+
+    def extent(inked: np.ndarray) -> tuple[int, int]:
+        found = np.flatnonzero(inked > 0.5)
+        return (int(found[0]), int(found[-1]) + 1) if found.size else (0, len(inked))
+
+    upper, lower = extent(ink.mean(1))
+    left, right = extent(ink[upper:lower].mean(0))
     return left, upper, right, lower
 
 
