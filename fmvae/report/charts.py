@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from fmvae.report.collect import sortable
-from fmvae.report.comparison import columns_of
+from fmvae.report.comparison import columns_of, floors_of
 from fmvae.report.settings import Curve, Setting, curves_of
 
 T = TypeVar("T")
 
 MAX_CURVES = 60
-MAX_LABELS = 60  # points with their beta beside them
 MAX_TICKS = 12
+CLEAR = (0.03, 0.025)  # of the axes' width and height: how near two points' labels may stand
 MARKERS = "osD^vP*X<>"
 UNITS = {"−ELBO": "nats per image", "accuracy": "share", "active units": "dimensions"}
 
@@ -72,6 +73,10 @@ class Style:
             capsize=2,
         )
 
+    def annotate(self, axes: Axes, curve: Curve, text: str, point: tuple[float, float]) -> None:
+        colour = self.colour[curve.latent_dim]
+        axes.annotate(text, point, (4, 4), textcoords="offset points", fontsize=8, color=colour)
+
 
 def drawn_curves(settings: Sequence[Setting]) -> tuple[list[Curve], str]:
     """The curves to draw, and the words for a title if these are not all."""
@@ -99,11 +104,17 @@ def rate_distortion(settings: Sequence[Setting]) -> Figure | None:
     style = Style([curve for curve, _ in lines])
     figure = Figure(figsize=(7.5 + style.width, 6), layout="constrained")
     axes = figure.subplots()
-    all_labels = sum(len(points) for _, points in lines) <= MAX_LABELS
     for curve, points in lines:
         style.draw(axes, curve, points, across=True)
-        for kl, recon, beta in points if all_labels else spread(points, 2):
-            axes.annotate(f"{beta:g}", (kl.mean, recon.mean), (4, 4), textcoords="offset points", fontsize=8)
+    axes.autoscale_view()
+    placed: list[np.ndarray] = []
+    for curve, points in lines:
+        for kl, recon, beta in points:
+            place = axes.transLimits.transform((kl.mean, recon.mean))
+            if any((np.abs(place - other) < CLEAR).all() for other in placed):
+                continue  # it would be written over another
+            placed.append(place)
+            style.annotate(axes, curve, f"{beta:g}", (kl.mean, recon.mean))
     axes.set(xlabel="rate: KL, nats per image", ylabel="distortion: recon, nats per image")
     axes.set_title(f"Rate and distortion on the test set; at the points: β{note}")
     axes.grid(alpha=0.25)
@@ -112,7 +123,7 @@ def rate_distortion(settings: Sequence[Setting]) -> Figure | None:
 
 
 def against_beta(settings: Sequence[Setting]) -> Figure | None:
-    """What compares across beta, a panel each: −ELBO, distances with their floors, active units, accuracy.
+    """What compares across beta, a panel each: −ELBO, distances, active units, accuracy.
 
     None if there is only one beta, or nothing to draw.
     """
@@ -127,6 +138,7 @@ def against_beta(settings: Sequence[Setting]) -> Figure | None:
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axes, column in zip(panels, columns, strict=False):
+        beta_axis(axes, betas)
         for curve in curves:
             points = [
                 (setting.first.beta, statistic)
@@ -135,14 +147,9 @@ def against_beta(settings: Sequence[Setting]) -> Figure | None:
             ]
             if points:
                 style.draw(axes, curve, points)
-        floor = column.tag.replace("/generation", "/floor")
-        if floor != column.tag:
-            values = {run.scalars[floor] for setting in settings for run in setting.runs if floor in run.scalars}
-            for value in spread(sorted(values), 1):
-                axes.axhline(value, color="gray", linestyle=":", linewidth=1)
-                axes.annotate("floor", (1, value), (-2, 2), ("axes fraction", "data"), "offset points", ha="right")
-        axes.set(title=f"{column.header}, test set{note}", ylabel=UNITS.get(column.header, "distance"))
-        beta_axis(axes, betas)
+        floors = floors_of(settings, column)
+        title = f"{column.header}, test set{note}" + f"; floor {floors}" * bool(floors)
+        axes.set(title=title, ylabel=UNITS.get(column.header, "distance"))
     for axes in panels[len(columns) :]:
         axes.set_axis_off()
     style.legend(figure)
@@ -157,7 +164,12 @@ def beta_axis(axes: Axes, betas: Sequence[float]) -> None:
             axes.set_xscale("log")
         else:
             axes.set_xscale("symlog", linthresh=min(positive), linscale=0.5)
-    axes.set_xticks(spread(betas, MAX_TICKS))
+    places = axes.xaxis.get_transform().transform(np.array(betas))
+    ticks = []
+    for place, beta in zip(places, betas, strict=True):
+        if not ticks or place - ticks[-1][0] >= (places[-1] - places[0]) / MAX_TICKS:
+            ticks.append((place, beta))
+    axes.set_xticks([beta for _, beta in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda beta, _: f"{beta:g}"))
     axes.set_xlabel("β")

@@ -11,7 +11,7 @@ from typing import Any
 from fmvae.config import NotAVAE, read_config, semantic
 from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.measurement import find_runs
-from fmvae.runs import RunDirectory, config_sha256, run_name
+from fmvae.runs import RunDirectory, run_name
 from fmvae.runs.files import read_record
 from fmvae.runs.results import flat_scalars
 
@@ -126,7 +126,7 @@ def read_run(directory: RunDirectory) -> Run:
     name, status = directory.path.name, directory.read_status()
     try:
         config = semantic(read_config(directory.config))
-        name, sha256 = run_name(config), config_sha256(config)
+        name = run_name(config)
     except NotAVAE:
         return Run(directory, name, "classifier", "no VAE, so not in the tables")
     except ConfigError as error:
@@ -139,7 +139,7 @@ def read_run(directory: RunDirectory) -> Run:
         return Run(directory, name, state, reason, values)
     try:
         results = read_record(directory.results)
-        if results.get("config_sha256") != sha256:
+        if not name.endswith(f"-{str(results.get('config_sha256'))[:8]}"):
             raise RunError(directory.results, "its numbers are of another config", "")
     except RunError as error:
         return Run(directory, name, "damaged", f"results.json: {error.problem}", values)

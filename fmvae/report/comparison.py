@@ -108,9 +108,6 @@ def caption(settings: Sequence[Setting]) -> str:
     """What was measured on how many images, and the distances that a perfect model would score."""
     runs = [run for setting in settings for run in setting.runs]
 
-    def listed(texts: Iterable[str]) -> str:
-        return " or ".join(sorted(set(texts), key=sortable))
-
     def images(block: str) -> str:
         sizes = {run.sizes[block] for run in runs if block in run.sizes}
         return listed(f"{size:,}" for size in sizes)
@@ -121,14 +118,24 @@ def caption(settings: Sequence[Setting]) -> str:
         parts.append(f"IWAE: on {bound} of them.")
     for column in columns_of(settings):
         if column.header.startswith("FID"):
-            block = column.tag.removesuffix("/generation")
-            tag = f"{block}/floor"
-            floors = listed(column.text(run.scalars[tag]) for run in runs if tag in run.scalars)
+            floors = floors_of(settings, column)
             floor = f"; floor (training against test images) {floors}" if floors else ""
-            parts.append(f"{column.header}: {images(block) or 'unknown'} images{floor}.")
+            num_images = images(column.tag.removesuffix("/generation"))
+            parts.append(f"{column.header}: {num_images or 'unknown'} images{floor}.")
     if made := images("accuracy/generated"):
         parts.append(f"Accuracy: of the classifier on {made} generated images.")
     return " ".join(parts)
+
+
+def floors_of(settings: Sequence[Setting], column: Column) -> str:
+    """The distances of training from test images, beside a column of distances; empty if there are none."""
+    tag = column.tag.replace("/generation", "/floor")
+    runs = [run for setting in settings for run in setting.runs if tag != column.tag and tag in run.scalars]
+    return listed(column.text(run.scalars[tag]) for run in runs)
+
+
+def listed(texts: Iterable[str]) -> str:
+    return " or ".join(sorted(set(texts), key=sortable))
 
 
 def run_table(runs: Sequence[Run]) -> str:

@@ -51,7 +51,7 @@ def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes |
         grid, [row.replace(", ", "\n") for row in shown_rows], [f"β = {b:g}" for b in shown_betas], title
     )
     file = io.BytesIO()  # grey pictures need a third of the bytes in grey
-    Image.open(io.BytesIO(render(figure))).convert("L").save(file, format="png", optimize=True)
+    Image.open(io.BytesIO(render(figure))).convert("L").save(file, format="png")
     return file.getvalue()
 
 

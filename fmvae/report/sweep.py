@@ -20,7 +20,7 @@ CHARTS = {
 }
 SHEETS = {
     "samples": "Samples from the prior",
-    "traversal_prior": "Latent traversals from the prior mean, one dimension a row",
+    "traversal_prior": "Latent traversals from the prior mean, a dimension a row, most KL first",
 }
 
 
