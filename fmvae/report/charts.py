@@ -39,7 +39,7 @@ class Style:
     def __init__(self, curves: Sequence[Curve]):
         dims = sorted({curve.latent_dim for curve in curves})
         colours = matplotlib.colormaps["viridis"]
-        self.colour = {z: colours(0.85 * i / max(len(dims) - 1, 1)) for i, z in enumerate(dims)}
+        self.colour = {z: colours(0.8 * i / max(len(dims) - 1, 1)) for i, z in enumerate(dims)}
         families = sorted({curve.family for curve in curves}, key=sortable)
         self.marker = {family: MARKERS[i % len(MARKERS)] for i, family in enumerate(families)}
 
@@ -73,10 +73,6 @@ class Style:
             capsize=2,
         )
 
-    def annotate(self, axes: Axes, curve: Curve, text: str, point: tuple[float, float]) -> None:
-        colour = self.colour[curve.latent_dim]
-        axes.annotate(text, point, (4, 4), textcoords="offset points", fontsize=8, color=colour)
-
 
 def drawn_curves(settings: Sequence[Setting]) -> tuple[list[Curve], str]:
     """The curves to draw, and the words for a title if these are not all."""
@@ -108,13 +104,14 @@ def rate_distortion(settings: Sequence[Setting]) -> Figure | None:
         style.draw(axes, curve, points, across=True)
     axes.autoscale_view()
     placed: list[np.ndarray] = []
-    for curve, points in lines:
+    for _, points in lines:
         for kl, recon, beta in points:
             place = axes.transLimits.transform((kl.mean, recon.mean))
             if any((np.abs(place - other) < CLEAR).all() for other in placed):
                 continue  # it would be written over another
             placed.append(place)
-            style.annotate(axes, curve, f"{beta:g}", (kl.mean, recon.mean))
+            point = (kl.mean, recon.mean)
+            axes.annotate(f"{beta:g}", point, (4, 4), textcoords="offset points", fontsize=8, color="0.25")
     axes.set(xlabel="rate: KL, nats per image", ylabel="distortion: recon, nats per image")
     axes.set_title(f"Rate and distortion on the test set; at the points: β{note}")
     axes.grid(alpha=0.25)

@@ -131,7 +131,7 @@ def read_run(directory: RunDirectory) -> Run:
         return Run(directory, name, "classifier", "no VAE, so not in the tables")
     except ConfigError as error:
         return Run(directory, name, "damaged", _one_line(f"config.yaml: {error.problem}"))
-    except (LookupError, TypeError, ValueError) as error:
+    except (OSError, LookupError, TypeError, ValueError) as error:
         return Run(directory, name, "damaged", f"config.yaml: not the config of a run ({type(error).__name__})")
     values = flat(config)
     if status.get("state") != "complete":
@@ -141,8 +141,9 @@ def read_run(directory: RunDirectory) -> Run:
         results = read_record(directory.results)
         if not name.endswith(f"-{str(results.get('config_sha256'))[:8]}"):
             raise RunError(directory.results, "its numbers are of another config", "")
-    except RunError as error:
-        return Run(directory, name, "damaged", f"results.json: {error.problem}", values)
+    except (RunError, OSError) as error:
+        problem = error.problem if isinstance(error, RunError) else f"not readable ({type(error).__name__})"
+        return Run(directory, name, "damaged", f"results.json: {problem}", values)
     return Run(directory, name, "complete", "", values, flat_scalars(results), dict(_sizes(results)))
 
 
@@ -150,12 +151,13 @@ def _unfinished(status: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[s
     if not status:
         return "unknown", "status.json is missing or not readable"
     state = _one_line(status.get("state", "unknown"))
-    reasons = [_one_line(status["error"])] if status.get("error") else []
+    # an interruption's is "KeyboardInterrupt: "
+    reasons = [_one_line(status["error"]).rstrip(" :")] if status.get("error") else []
     if "epoch" in status:
         reasons.append(f"epoch {status['epoch']} of {config.get('trainer.epochs', '?')}")
     if state == "running":
         reasons.append("if it was killed, its command run again finishes it")
-    return state, "; ".join(_one_line(reason) for reason in reasons)
+    return state, _one_line("; ".join(reasons))
 
 
 def _one_line(text: Any) -> str:

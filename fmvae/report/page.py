@@ -13,6 +13,8 @@ from urllib.parse import quote
 from fmvae.report.collect import Run
 from fmvae.report.comparison import Comparison
 
+MAX_OPEN = 60  # runs that are listed without a click
+
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -82,7 +84,11 @@ def render_page(
     for name, (caption, content) in figures.items():
         sections.append(_figure(name, caption, content))
     rows = [[_link(run, folder), escape(run.state), _files(run, folder)] for run in runs]
-    sections.append(f"<h2>Runs</h2>\n{_table(['run', 'state', 'files'], rows, 'text')}")
+    opened = " open" if len(runs) <= MAX_OPEN else ""
+    table = _table(["run", "state", "files"], rows, "text")
+    sections.append(
+        f"<h2>Runs</h2>\n<details{opened}><summary>{_count(len(runs), 'run')}</summary>\n{table}\n</details>"
+    )
     return PAGE.format(title=escape(title), style=STYLE, summary=summary, sections="\n".join(sections))
 
 

@@ -24,15 +24,15 @@ PAPER = 250  # what is lighter is not part of a picture
 def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes | None:
     """A PNG of ``figures/<name>.png`` of all settings: a row per model and z, a column per beta.
 
-    A setting is shown by its first seed that has the figure. A larger grid is thinned out to ``MAX_CELLS``, and
-    the title says so.
+    A setting is shown by its first seed whose figure can be read. A larger grid is thinned out to ``MAX_CELLS``,
+    and the title says so.
 
     Returns:
         The file's content; None if no run has the figure.
     """
     rows = {}
     for curve in curves_of(settings):
-        found = {setting.first.beta: path for setting in curve.settings if (path := _picture(setting, name))}
+        found = {setting.first.beta: paths for setting in curve.settings if (paths := _pictures(setting, name))}
         if found:
             rows[f"{curve.family}, z = {curve.latent_dim}"] = found
     betas = sorted({beta for found in rows.values() for beta in found})
@@ -40,7 +40,7 @@ def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes |
     # a thinned-out column may have left a row empty
     candidates = [row for row in rows if any(beta in rows[row] for beta in shown_betas)]
     shown_rows = spread(candidates, MAX_CELLS // max(len(shown_betas), 1))
-    cells = {(row, beta): _read(rows[row].get(beta)) for row in shown_rows for beta in shown_betas}
+    cells = {(row, beta): _first(rows[row].get(beta, [])) for row in shown_rows for beta in shown_betas}
     if all(cell is None for cell in cells.values()):
         return None
     grid = [[cells[row, beta] for beta in shown_betas] for row in shown_rows]
@@ -55,15 +55,17 @@ def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes |
     return file.getvalue()
 
 
-def _picture(setting: Setting, name: str) -> Path | None:
-    paths = (run.directory.figures / f"{name}.png" for run in setting.runs)
-    return next((path for path in paths if path.is_file()), None)
+def _pictures(setting: Setting, name: str) -> list[Path]:
+    paths = [run.directory.figures / f"{name}.png" for run in setting.runs]
+    return [path for path in paths if path.is_file()]
 
 
-def _read(path: Path | None) -> np.ndarray | None:
+def _first(paths: Sequence[Path]) -> np.ndarray | None:
+    return next((picture for path in paths if (picture := _read(path)) is not None), None)
+
+
+def _read(path: Path) -> np.ndarray | None:
     """The tiles of a figure, without its title and labels: (H, WIDTH) in [0, 1]. None if it can't be read."""
-    if path is None:
-        return None
     try:
         with Image.open(path) as image:
             paper = Image.new("RGBA", image.size, "white")
