@@ -28,6 +28,7 @@ def write_run(
     beta: float = 1.0,
     z: int = 2,
     seed: int = 0,
+    split: int | None = None,
     state: str = "complete",
     fid: float | None = 8.0,
     accuracy: float | None = None,
@@ -37,7 +38,7 @@ def write_run(
     config = copy.deepcopy(_composed(*overrides))
     config["beta"]["value"] = beta
     config["latent_dim"]["value"] = config["model"]["latent_dim"] = z
-    config["seed"] = config["data"]["seed"] = seed
+    config["seed"], config["data"]["seed"] = seed, seed if split is None else split
     identity = semantic(config)
     path = folder / run_name(identity)
     path.mkdir(parents=True)
