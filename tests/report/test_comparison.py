@@ -49,8 +49,7 @@ def test_a_changed_number_changes_the_table(tmp_path):
 
 
 def test_the_best_of_a_column_is_bold_where_there_is_a_best(tmp_path):
-    low = {"recon": 240.0, "kl": 5.0, "neg_elbo": 245.0}
-    write_run(tmp_path, "model=conditional", beta=0.5, fid=9.0, accuracy=0.75, **low)
+    write_run(tmp_path, "model=conditional", beta=0.5, fid=9.0, accuracy=0.75, recon=240.0, kl=5.0, neg_elbo=245.0)
     write_run(tmp_path, "model=conditional", beta=1.0, fid=8.0, accuracy=0.875)
     bold = [{name for name, cell in row.items() if cell.startswith("**")} for row in tables(tmp_path)[0]]
     assert bold == [{"recon", "−ELBO", "IWAE 64"}, {"FID resnet18", "accuracy"}]

@@ -40,7 +40,7 @@ def test_rows_are_models_and_z_and_columns_are_betas(tmp_path):
 
     def grey_of(row: int, column: int) -> float:
         top = bottom - (2 - row) * (cell + SPACE) + SPACE
-        return pixels[top + cell // 4, left + column * (WIDTH + SPACE) + WIDTH // 6]
+        return float(pixels[top + cell // 4, left + column * (WIDTH + SPACE) + WIDTH // 6])
 
     assert abs(grey_of(0, 0) - 0.2) < 0.02
     assert abs(grey_of(0, 1) - 0.4) < 0.02
@@ -60,7 +60,9 @@ def test_the_first_seed_whose_picture_can_be_read_is_shown(tmp_path):
     assert both is not None
     assert np.array_equal(alone, both)
     write_figure(damaged, "samples", 0.8)
-    assert not np.array_equal(alone, sheet(tmp_path))
+    changed = sheet(tmp_path)
+    assert changed is not None
+    assert not np.array_equal(alone, changed)
 
 
 def test_no_pictures_no_sheet(tmp_path):
