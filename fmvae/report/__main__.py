@@ -1,16 +1,32 @@
-"""``python -m fmvae.report reference``: docs/results.md from the run directories under outputs/."""
+"""Pages from run directories: ``python -m fmvae.report outputs/<sweep>``, ``python -m fmvae.report reference``."""
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from fmvae.config import PROJECT_ROOT
 from fmvae.errors import FmvaeError
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m fmvae.report", description=__doc__)
-    parser.add_argument("page", choices=["reference"], help="the published tables beside our own runs")
+def sweep(arguments: list[str]) -> Path:
+    """``<folder> ...``: tables, figures and a page of the runs in the folders."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fmvae.report",
+        description="Compare the runs in folders: index.html, table.csv, table.md and figures.",
+        epilog="`python -m fmvae.report reference` writes docs/results.md instead; see its --help.",
+    )
+    parser.add_argument("folder", nargs="+", type=Path, help="of runs; several are merged, equal runs count once")
+    parser.add_argument("--to", type=Path, help="the folder to write into; usually report/ in the first folder")
+    given = parser.parse_args(arguments)
+    from fmvae.report.sweep import write_report
+
+    return write_report(given.folder, given.to)
+
+
+def reference(arguments: list[str]) -> Path:
+    """``reference``: docs/results.md, the published tables beside our own runs."""
+    parser = argparse.ArgumentParser(prog="python -m fmvae.report reference", description=reference.__doc__)
     parser.add_argument(
         "folder", nargs="?", default=PROJECT_ROOT / "outputs", type=Path, help="of runs and sweeps"
     )
@@ -20,12 +36,22 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     from fmvae.report.reference import write_page
 
+    return write_page(given.folder, given.to, "python -m fmvae.report reference")
+
+
+COMMANDS: dict[str, Callable[[list[str]], object]] = {"reference": reference}  # what it returns is printed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        page = write_page(given.folder, given.to, "python -m fmvae.report reference")
+        if arguments and arguments[0] in COMMANDS:
+            print(COMMANDS[arguments[0]](arguments[1:]))
+        else:
+            print(sweep(arguments))
     except FmvaeError as error:
         print(f"fmvae: error: {error}", file=sys.stderr)
         return 1
-    print(page)
     return 0
 
 

@@ -1,0 +1,174 @@
+"""The runs of one or more folders as data: each file read once, each run counted once, damage told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fmvae.config import NotAVAE, read_config, semantic
+from fmvae.errors import ConfigError, FmvaeError, RunError
+from fmvae.measurement import find_runs
+from fmvae.runs import RunDirectory, run_name
+from fmvae.runs.files import read_record
+from fmvae.runs.results import flat_scalars
+
+SEEDS = ("seed", "data.seed")  # the second follows the first unless it is given
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a report knows of a run.
+
+    Args:
+        state: ``complete``, or what status.json says; ``damaged`` if a file of a run that calls itself complete
+            can't be used, ``classifier`` for a run that is no VAE's.
+        reason: for any state but ``complete``, why and how far; one line.
+        config: the semantic config by dotted key; empty if it can't be read.
+        scalars: the final numbers by tag; empty unless complete.
+        sizes: the numbers of images they were measured on, by block (``test``, ``fid/pixels``).
+    """
+
+    directory: RunDirectory
+    name: str
+    state: str
+    reason: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    scalars: Mapping[str, float] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return self.state == "complete"
+
+    @property
+    def model(self) -> str:
+        return str(self.config.get("model._name_", ""))
+
+    @property
+    def latent_dim(self) -> int | None:
+        return self.config.get("latent_dim.value")
+
+    @property
+    def beta(self) -> float | None:
+        return self.config.get("beta.value")
+
+    @property
+    def schedule(self) -> str:
+        """The kind of beta's schedule, as ``constant``."""
+        return short(self.config.get("beta._target_", "")).lower()
+
+    @property
+    def order(self) -> tuple:
+        """By model, z, beta, the rest of the config and the seed: z = 2 before 10, whatever the names say."""
+        rest = [(key, sortable(value)) for key, value in self.config.items() if key not in SEEDS]
+        main = (sortable(self.model), sortable(self.latent_dim), sortable(self.beta), self.schedule)
+        return (*main, rest, sortable(self.config.get("seed")), sortable(self.name))
+
+
+def short(target: Any) -> str:
+    """The class's own name of a ``_target_``."""
+    return str(target).rpartition(".")[2]
+
+
+def sortable(value: Any) -> tuple:
+    """A key that orders numbers by size, and texts with the numbers in them by size; None comes first."""
+    if value is None:
+        return (0,)
+    if isinstance(value, int | float):
+        return (1, value)
+    parts = re.split(r"([0-9]+)", str(value))  # texts and digits take turns
+    return (2, tuple(int(part) if i % 2 else part for i, part in enumerate(parts)))
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config's values by dotted key, keys in their order."""
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return values
+
+
+def collect(folders: Sequence[Path]) -> list[Run]:
+    """The runs in all folders, in the order of :attr:`Run.order`.
+
+    A run that lies in several folders, as after a sweep on several machines, counts once: the first that is
+    complete, or else the first.
+
+    Raises:
+        FmvaeError: a folder holds no runs.
+    """
+    found: dict[str, Run] = {}
+    for folder in folders:
+        for directory in _directories(folder):
+            run = read_run(directory)
+            known = found.get(run.name)
+            if known is None or (run.complete and not known.complete):
+                found[run.name] = run
+    return sorted(found.values(), key=lambda run: run.order)
+
+
+def _directories(folder: Path) -> list[RunDirectory]:
+    try:
+        return find_runs(folder)
+    except ConfigError:
+        problem = "no runs in it (no config.yaml)" if folder.is_dir() else "no such directory"
+        raise FmvaeError(folder, problem, "name the folder of a sweep, as outputs/<sweep>") from None
+
+
+def read_run(directory: RunDirectory) -> Run:
+    """A run as its files tell it; no error, whatever is in them.
+
+    It has numbers only if it is complete, by the rules of :meth:`RunDirectory.state`.
+    """
+    name, status = directory.path.name, directory.read_status()
+    try:
+        config = semantic(read_config(directory.config))
+        name = run_name(config)
+    except NotAVAE:
+        return Run(directory, name, "classifier", "no VAE, so not in the tables")
+    except ConfigError as error:
+        return Run(directory, name, "damaged", _one_line(f"config.yaml: {error.problem}"))
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        return Run(directory, name, "damaged", f"config.yaml: not the config of a run ({type(error).__name__})")
+    values = flat(config)
+    if status.get("state") != "complete":
+        state, reason = _unfinished(status, values)
+        return Run(directory, name, state, reason, values)
+    try:
+        results = read_record(directory.results)
+        if not name.endswith(f"-{str(results.get('config_sha256'))[:8]}"):
+            raise RunError(directory.results, "its numbers are of another config", "")
+    except (RunError, OSError) as error:
+        problem = error.problem if isinstance(error, RunError) else f"not readable ({type(error).__name__})"
+        return Run(directory, name, "damaged", f"results.json: {problem}", values)
+    return Run(directory, name, "complete", "", values, flat_scalars(results), dict(_sizes(results)))
+
+
+def _unfinished(status: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, str]:
+    if not status:
+        return "unknown", "status.json is missing or not readable"
+    state = _one_line(status.get("state", "unknown"))
+    # an interruption's is "KeyboardInterrupt: "
+    reasons = [_one_line(status["error"]).rstrip(" :")] if status.get("error") else []
+    if "epoch" in status:
+        reasons.append(f"epoch {status['epoch']} of {config.get('trainer.epochs', '?')}")
+    if state == "running":
+        reasons.append("if it was killed, its command run again finishes it")
+    return state, _one_line("; ".join(reasons))
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text).split())
+
+
+def _sizes(node: Any, tag: str = "") -> Iterator[tuple[str, int]]:
+    """``num_images`` of every block that has it, with the block's place."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get("num_images"), int):
+            yield tag, node["num_images"]
+        for name, child in node.items():
+            if name not in ("settings", "provenance"):
+                yield from _sizes(child, f"{tag}/{name}".lstrip("/"))

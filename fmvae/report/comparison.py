@@ -1,0 +1,166 @@
+"""A sweep's tables: every run with every number, and every setting with its means over the seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from fmvae.report.collect import Run, sortable
+from fmvae.report.settings import DERIVED, NAMED, Setting, Statistic, differing, label, shown, telling
+from fmvae.report.tables import number, percent, table
+
+CAPTION = (
+    "Mean ± sample standard deviation over n seeds. Test set{images}, nats per image; −ELBO = recon + KL compares "
+    "across β, the objective itself is in table.csv. Best of each column in bold (KL and active units have none)."
+)
+
+
+class Column(NamedTuple):
+    """A measured quantity: what it is called, its tag in ``flat_scalars``, and which of its values is best."""
+
+    header: str
+    tag: str
+    best: Callable[[Iterable[float]], float] | None = min
+    digits: int = 2
+    share: bool = False
+
+    def text(self, value: float) -> str:
+        return percent(value) if self.share else number(value, self.digits)
+
+
+class Cell(NamedTuple):
+    text: str
+    best: bool = False
+
+
+class Comparison(NamedTuple):
+    """The table of settings, to be written as Markdown or HTML."""
+
+    header: list[str]
+    rows: list[list[Cell]]
+    caption: str
+
+    def markdown(self) -> str:
+        rows = [[f"**{cell.text}**" if cell.best else markdown(cell.text) for cell in row] for row in self.rows]
+        return table([markdown(name) for name in self.header], rows) + f"\n\n{self.caption}"
+
+
+def markdown(text: str) -> str:
+    """A text from a file such that Markdown shows it as it is."""
+    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def columns_of(settings: Sequence[Setting]) -> list[Column]:
+    """The quantities that some setting has."""
+    tags = sorted({tag for setting in settings for run in setting.runs for tag in run.scalars}, key=sortable)
+    columns = [Column("−ELBO", "test/neg_elbo"), Column("recon", "test/recon"), Column("KL", "test/kl", None)]
+    columns += [
+        Column(f"IWAE {tag.rpartition('_')[2]}", tag) for tag in tags if re.fullmatch(r"test/iwae_\d+", tag)
+    ]
+    for features, digits in {"resnet18": 3, "pixels": 2}.items():
+        columns.append(Column(f"FID {features}", f"fid/{features}/generation", digits=digits))
+    columns.append(Column("active units", "latent/active_units", None, 0))
+    columns.append(Column("accuracy", "accuracy/generated/overall", max, share=True))
+    return [column for column in columns if column.tag in tags]
+
+
+def compare(settings: Sequence[Setting]) -> Comparison:
+    """One row per setting, one column per quantity that some setting has."""
+    keys, columns = telling(settings), columns_of(settings)
+    schedules = {setting.first.schedule for setting in settings} - {"constant"}
+    header = ["model", "z", "β", *(["schedule"] if schedules else []), *(label(key, keys) for key in keys), "n"]
+    best = {column: _best(column, settings) for column in columns}
+    rows = []
+    for setting in settings:
+        run = setting.first
+        cells = [run.model, str(run.latent_dim), f"{run.beta:g}", *([run.schedule] if schedules else [])]
+        cells += [*(shown(key, run.config) for key in keys), str(len(setting.runs))]
+        row = [Cell(text) for text in cells]
+        for column in columns:
+            row.append(_cell(column, setting.statistic(column.tag), len(setting.runs), best[column]))
+        rows.append(row)
+    return Comparison([*header, *(column.header for column in columns)], rows, caption(settings))
+
+
+def _best(column: Column, settings: Sequence[Setting]) -> str | None:
+    """The best mean as it is printed: rows that read the same are equally good. None if there is no choice."""
+    statistics = [statistic for setting in settings if (statistic := setting.statistic(column.tag))]
+    if column.best is None or len(statistics) < 2:
+        return None
+    return column.text(column.best(statistic.mean for statistic in statistics))
+
+
+def _cell(column: Column, statistic: Statistic | None, n: int, best: str | None) -> Cell:
+    if statistic is None:
+        return Cell("")
+    if column.digits == 0 and not statistic.mean.is_integer():
+        column = column._replace(digits=1)  # the mean of counts
+    mean = column.text(statistic.mean)
+    text = mean if statistic.sd is None else f"{mean} ± {column.text(statistic.sd)}"
+    return Cell(text if statistic.n == n else f"{text} (n = {statistic.n})", mean == best)
+
+
+def caption(settings: Sequence[Setting]) -> str:
+    """What was measured on how many images, and the distances that a perfect model would score."""
+    runs = [run for setting in settings for run in setting.runs]
+
+    def images(block: str) -> str:
+        sizes = {run.sizes[block] for run in runs if block in run.sizes}
+        return listed(f"{size:,}" for size in sizes)
+
+    test = images("test")
+    parts = [CAPTION.format(images=f", {test} images" if test else "")]
+    if bound := images("iwae"):
+        parts.append(f"IWAE: on {bound} of them.")
+    for column in columns_of(settings):
+        if column.header.startswith("FID"):
+            floors = floors_of(settings, column)
+            floor = f"; floor (training against test images) {floors}" if floors else ""
+            num_images = images(column.tag.removesuffix("/generation"))
+            parts.append(f"{column.header}: {num_images or 'unknown'} images{floor}.")
+    if made := images("accuracy/generated"):
+        parts.append(f"Accuracy: of the classifier on {made} generated images.")
+    return " ".join(parts)
+
+
+def floors_of(settings: Sequence[Setting], column: Column) -> str:
+    """The distances of training from test images, beside a column of distances; empty if there are none."""
+    tag = column.tag.replace("/generation", "/floor")
+    runs = [run for setting in settings for run in setting.runs if tag != column.tag and tag in run.scalars]
+    return listed(column.text(run.scalars[tag]) for run in runs)
+
+
+def listed(texts: Iterable[str]) -> str:
+    return " or ".join(sorted(set(texts), key=sortable))
+
+
+def run_table(runs: Sequence[Run]) -> str:
+    """CSV, one row per run: what it is, where its config differs, and every final number in full precision."""
+    configs = [run.config for run in runs if run.config]
+    skipped = {key for key in NAMED if key not in DERIVED} | {"trainer.epochs"}
+    repeated = {
+        key
+        for key, of in zip(DERIVED, ("latent_dim.value", "seed"), strict=True)
+        if all(config.get(key) == config.get(of) for config in configs)
+    }
+    keys = [key for key in differing(configs) if key not in skipped | repeated]
+    tags = sorted({tag for run in runs for tag in run.scalars}, key=sortable)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    names = ["run", "state", "model", "latent_dim", "beta", "schedule", "seed", "epochs"]
+    writer.writerow([*names, *keys, *tags, "error"])
+    for run in runs:
+        config = run.config
+        row = [run.name, run.state, run.model, run.latent_dim, run.beta, run.schedule]
+        row += [config.get("seed"), config.get("trainer.epochs")]
+        row += [_plain(config[key]) if key in config else "" for key in keys]
+        writer.writerow([*row, *(run.scalars.get(tag, "") for tag in tags), run.reason])
+    return file.getvalue()
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

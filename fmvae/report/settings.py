@@ -1,0 +1,142 @@
+"""Runs that differ in their seed alone are one setting: its means and standard deviations."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fmvae.report.collect import SEEDS, Run, short
+from fmvae.runs.files import canonical_json
+
+# follow other keys, and are shown as those
+DERIVED = ("model.latent_dim", "data.seed")
+# have a column or an axis of their own
+NAMED = ("model._name_", "model._target_", "latent_dim.value", "beta.value", "beta._target_", *SEEDS, *DERIVED)
+
+
+class Statistic(NamedTuple):
+    """Of one number over a setting's runs; ``sd`` is the sample standard deviation, None for one run."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Complete runs of one config, seed apart; at least one, by seed."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def first(self) -> Run:
+        return self.runs[0]
+
+    @cached_property
+    def _statistics(self) -> dict[str, Statistic | None]:
+        return {}
+
+    def statistic(self, tag: str) -> Statistic | None:
+        """Of the final number ``tag`` over the runs that have it; None if none has."""
+        if tag not in self._statistics:
+            values = np.array([run.scalars[tag] for run in self.runs if tag in run.scalars], np.float64)
+            n = len(values)
+            sd = float(values.std(ddof=1)) if n > 1 else None
+            self._statistics[tag] = Statistic(float(values.mean()), sd, n) if n else None
+        return self._statistics[tag]
+
+
+def settings_of(runs: Sequence[Run]) -> list[Setting]:
+    """The settings of the complete runs, in the order of the runs."""
+    groups: defaultdict[bytes, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.complete:
+            groups[without(run.config, SEEDS)].append(run)
+    return [Setting(tuple(group)) for group in groups.values()]
+
+
+def without(config: Mapping[str, Any], keys: Sequence[str]) -> bytes:
+    """What two configs share that are equal but for these keys."""
+    return canonical_json({key: value for key, value in config.items() if key not in keys})
+
+
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that some configs lack or hold another value of, sorted."""
+    first, keys = (configs[0] if configs else {}), {key for config in configs for key in config}
+    missing = object()
+    return sorted(
+        key for key in keys if any(config.get(key, missing) != first.get(key, missing) for config in configs[1:])
+    )
+
+
+def telling(settings: Sequence[Setting]) -> list[str]:
+    """The keys beside model, z, schedule and beta that tell settings apart.
+
+    A key of the model or the schedule tells only settings of one model or schedule apart: that ``base`` has a
+    ``hidden_dim`` and ``conv`` has none is said by their names.
+    """
+    configs = [setting.first.config for setting in settings]
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for setting in settings:
+        for kind in (("model.", setting.first.model), ("beta.", setting.first.schedule)):
+            groups.setdefault(kind, []).append(setting.first.config)
+    within = {key for (prefix, _), group in groups.items() for key in differing(group) if key.startswith(prefix)}
+    return [
+        key
+        for key in differing(configs)
+        if key not in NAMED and (not key.startswith(("model.", "beta.")) or key in within)
+    ]
+
+
+def label(key: str, keys: Sequence[str]) -> str:
+    """A config key as short as it stays clear beside ``keys``: ``lr``, and ``likelihood`` for its ``_target_``."""
+
+    def last(name: str) -> str:
+        return name.removesuffix("._target_").rpartition(".")[2]
+
+    return last(key) if [last(other) for other in keys].count(last(key)) == 1 else key
+
+
+def shown(key: str, config: Mapping[str, Any]) -> str:
+    """A config value as text; nothing if the config lacks it."""
+    if key not in config:
+        return ""
+    value = config[key]
+    if key.endswith("._target_"):
+        return short(value)
+    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
+
+
+class Curve(NamedTuple):
+    """Settings that differ in beta alone, by beta.
+
+    Args:
+        family: what there is to say beside z and beta: the model, the schedule if not constant, and what else
+            tells settings of this model apart.
+    """
+
+    family: str
+    latent_dim: int
+    settings: list[Setting]
+
+
+def curves_of(settings: Sequence[Setting]) -> list[Curve]:
+    """The curves that the settings lie on, sorted like them."""
+    of_model, groups = defaultdict(list), defaultdict(list)
+    for setting in settings:
+        of_model[setting.first.model].append(setting)
+        groups[without(setting.first.config, ("beta.value", *SEEDS))].append(setting)
+    keys = {model: telling(own) for model, own in of_model.items()}
+    curves = []
+    for group in groups.values():
+        first: Run = group[0].first
+        own = keys[first.model]
+        parts = [first.model] + ([first.schedule] if first.schedule != "constant" else [])
+        parts += [f"{label(key, own)} {shown(key, first.config)}" for key in own if key in first.config]
+        curves.append(Curve(", ".join(parts), first.latent_dim or 0, group))
+    return curves

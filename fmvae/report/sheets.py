@@ -1,0 +1,114 @@
+"""Contact sheets: one picture of every setting side by side, from the runs' own figures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from fmvae.report.charts import spread
+from fmvae.report.settings import Setting, curves_of
+from fmvae.runs.recorder import render
+from fmvae.visualization.tiles import show_tiles
+
+MAX_CELLS, MAX_COLUMNS = 60, 8
+WIDTH, SPACE = 300, 12  # pixels of a cell, and between cells
+DPI = 110  # of every figure (render)
+PAPER = 250  # what is lighter is not part of a picture
+
+
+def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes | None:
+    """A PNG of ``figures/<name>.png`` of all settings: a row per model and z, a column per beta.
+
+    A setting is shown by its first seed whose figure can be read. A larger grid is thinned out to ``MAX_CELLS``,
+    and the title says so.
+
+    Returns:
+        The file's content; None if no run has the figure.
+    """
+    rows = {}
+    for curve in curves_of(settings):
+        found = {setting.first.beta: paths for setting in curve.settings if (paths := _pictures(setting, name))}
+        if found:
+            rows[f"{curve.family}, z = {curve.latent_dim}"] = found
+    betas = sorted({beta for found in rows.values() for beta in found})
+    shown_betas = spread(betas, MAX_COLUMNS)
+    # a thinned-out column may have left a row empty
+    candidates = [row for row in rows if any(beta in rows[row] for beta in shown_betas)]
+    shown_rows = spread(candidates, MAX_CELLS // max(len(shown_betas), 1))
+    cells = {(row, beta): _first(rows[row].get(beta, [])) for row in shown_rows for beta in shown_betas}
+    if all(cell is None for cell in cells.values()):
+        return None
+    grid = [[cells[row, beta] for beta in shown_betas] for row in shown_rows]
+    total, drawn = sum(len(found) for found in rows.values()), sum(cell is not None for cell in cells.values())
+    if drawn < total:
+        title += f" ({drawn} of {total} settings)"
+    figure = _sheet(
+        grid, [row.replace(", ", "\n") for row in shown_rows], [f"β = {b:g}" for b in shown_betas], title
+    )
+    file = io.BytesIO()  # grey pictures need a third of the bytes in grey
+    Image.open(io.BytesIO(render(figure))).convert("L").save(file, format="png")
+    return file.getvalue()
+
+
+def _pictures(setting: Setting, name: str) -> list[Path]:
+    paths = [run.directory.figures / f"{name}.png" for run in setting.runs]
+    return [path for path in paths if path.is_file()]
+
+
+def _first(paths: Sequence[Path]) -> np.ndarray | None:
+    return next((picture for path in paths if (picture := _read(path)) is not None), None)
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """The tiles of a figure, without its title and labels: (H, WIDTH) in [0, 1]. None if it can't be read."""
+    try:
+        with Image.open(path) as image:
+            paper = Image.new("RGBA", image.size, "white")
+            grey = Image.alpha_composite(paper, image.convert("RGBA")).convert("L")
+    except (OSError, SyntaxError, ValueError):  # what PIL says of a damaged file
+        return None
+    left, upper, right, lower = _tiles(np.asarray(grey) < PAPER)
+    grey = grey.crop((left, upper, right, lower))
+    height = max(round(grey.height * WIDTH / grey.width), 1)
+    return np.asarray(grey.resize((WIDTH, height), Image.Resampling.LANCZOS), np.float32) / 255
+
+
+def _tiles(ink: np.ndarray) -> tuple[int, int, int, int]:
+    """The box (left, upper, right, lower) of the lines that are mostly ink; lines of letters are mostly paper."""
+
+    def extent(inked: np.ndarray) -> tuple[int, int]:
+        found = np.flatnonzero(inked > 0.5)
+        return (int(found[0]), int(found[-1]) + 1) if found.size else (0, len(inked))
+
+    upper, lower = extent(ink.mean(1))
+    left, right = extent(ink[upper:lower].mean(0))
+    return left, upper, right, lower
+
+
+def _sheet(
+    grid: Sequence[Sequence[np.ndarray | None]], rows: Sequence[str], columns: Sequence[str], title: str
+) -> Figure:
+    """Pictures (H, WIDTH) in rows and columns with their names, pixel for pixel."""
+    heights = [max((len(cell) for cell in row if cell is not None), default=WIDTH // 4) for row in grid]
+    tops = np.cumsum([0, *(height + SPACE for height in heights)])
+    tiles = np.full((tops[-1] - SPACE, len(columns) * (WIDTH + SPACE) - SPACE), np.nan, np.float32)
+    for top, row in zip(tops, grid, strict=False):
+        for j, cell in enumerate(row):
+            if cell is not None:
+                tiles[top : top + len(cell), j * (WIDTH + SPACE) :][:, :WIDTH] = cell
+    margin = 30 + 8 * max(len(line) for row in rows for line in row.split("\n"))
+    height, width = tiles.shape
+    total = (max(margin + width + SPACE, 9 * len(title)), height + 70 + SPACE)
+    figure = Figure(figsize=(total[0] / DPI, total[1] / DPI))
+    axes = figure.add_axes((margin / total[0], SPACE / total[1], width / total[0], height / total[1]))
+    show_tiles(axes, tiles)
+    axes.set_xticks(np.arange(len(columns)) * (WIDTH + SPACE) + WIDTH / 2, columns, fontsize=11)
+    axes.set_yticks(tops[:-1] + np.array(heights) / 2, rows, fontsize=10)
+    axes.xaxis.tick_top()
+    figure.text(SPACE / total[0], 1 - SPACE / total[1], title, va="top", fontsize=12)
+    return figure

@@ -1,0 +1,78 @@
+"""The report of a sweep: tables, figures and a page, from run directories alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fmvae.report.charts import against_beta, rate_distortion
+from fmvae.report.collect import Run, collect
+from fmvae.report.comparison import compare, markdown, run_table
+from fmvae.report.page import render_page
+from fmvae.report.settings import Setting, settings_of
+from fmvae.report.sheets import contact_sheet
+from fmvae.runs.files import write_bytes
+from fmvae.runs.recorder import render
+
+CHARTS = {
+    "rate_distortion": ("Rate and distortion", rate_distortion),
+    "against_beta": ("Against β", against_beta),
+}
+SHEETS = {
+    "samples": "Samples from the prior",
+    "traversal_prior": "Latent traversals from the prior mean, a dimension a row, most KL first",
+}
+
+
+def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
+    """Write ``index.html``, ``table.csv``, ``table.md`` and the figures of the runs in ``folders``.
+
+    Equal run directories give equal files, byte for byte.
+
+    Args:
+        folders: sweeps, or several machines' parts of one; a run that lies in several counts once.
+        to: the folder to write into; None is ``report/`` in the first folder.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        FmvaeError: a folder holds no runs.
+    """
+    runs = collect(folders)
+    target = (to or folders[0] / "report").resolve()
+    settings = settings_of(runs)
+    comparison, title = compare(settings), " + ".join(dict.fromkeys(folder.resolve().name for folder in folders))
+    figures = {f"{name}.png": (caption, content) for name, caption, content in _figures(settings)}
+    files = {name: content for name, (_, content) in figures.items()}
+    files["table.csv"] = run_table(runs).encode()
+    files["table.md"] = _markdown(title, comparison.markdown() if settings else "", runs).encode()
+    files["index.html"] = render_page(title, runs, comparison, figures, target).encode()
+    for name, content in files.items():
+        write_bytes(target / name, content)
+    for name in _names():  # of an earlier report on other runs
+        if name not in files:
+            (target / name).unlink(missing_ok=True)
+    return target / "index.html"
+
+
+def _names() -> list[str]:
+    return [f"{name}.png" for name in (*CHARTS, *(f"sheet_{name}" for name in SHEETS))]
+
+
+def _figures(settings: Sequence[Setting]) -> Iterator[tuple[str, str, bytes]]:
+    """Name, caption and PNG of each figure that the runs give something to draw for."""
+    for name, (caption, draw) in CHARTS.items():
+        if figure := draw(settings):
+            yield name, caption, render(figure)
+    for name, caption in SHEETS.items():
+        if content := contact_sheet(settings, name, caption):
+            yield f"sheet_{name}", caption, content
+
+
+def _markdown(title: str, table: str, runs: Sequence[Run]) -> str:
+    parts = [f"# {markdown(title)}", table or "No run is complete yet."]
+    if others := [run for run in runs if not run.complete]:
+        lines = [f"- {markdown(run.name)}: {markdown(run.state)}. {markdown(run.reason)}" for run in others]
+        parts += ["## Not in the table", "\n".join(lines)]
+    return "\n\n".join(parts) + "\n"

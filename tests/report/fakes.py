@@ -1,0 +1,81 @@
+"""Run directories that were never trained, for the tests of reports."""
+
+import copy
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+
+from fmvae.config import compose, semantic
+from fmvae.runs import config_sha256, run_name
+from fmvae.runs.files import digest
+from fmvae.runs.recorder import render
+from fmvae.visualization.tiles import show_tiles
+
+
+@cache
+def _composed(*overrides: str) -> dict[str, Any]:
+    return compose(overrides)
+
+
+def write_run(
+    folder: Path,
+    *overrides: str,
+    beta: float = 1.0,
+    z: int = 2,
+    seed: int = 0,
+    split: int | None = None,
+    state: str = "complete",
+    fid: float | None = 8.0,
+    accuracy: float | None = None,
+    **test: float,
+) -> Path:
+    """A run directory. ``test`` are the numbers of its results, a few are made up from beta, z and the seed."""
+    config = copy.deepcopy(_composed(*overrides))
+    config["beta"]["value"] = beta
+    config["latent_dim"]["value"] = config["model"]["latent_dim"] = z
+    config["seed"], config["data"]["seed"] = seed, seed if split is None else split
+    identity = semantic(config)
+    path = folder / run_name(identity)
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (path / "status.json").write_text(json.dumps({"state": state, "epoch": 3, "epochs": 30}))
+    recon, kl = 250 - z + beta + 0.1 * seed**2, 10 + z / (1 + beta) + 0.01 * seed
+    numbers = {"recon": recon, "kl": kl, "neg_elbo": recon + kl, "objective": recon + beta * kl} | test
+    results: dict[str, Any] = {
+        "run": path.name,
+        "config_sha256": config_sha256(identity),
+        "test": {**numbers, "num_images": 10_000, "settings": {}},
+        "iwae": {"iwae_64": recon + kl - 1, "num_images": 1000, "settings": {"num_samples": 64}},
+        "latent": {"active_units": z, "num_images": 10_000, "settings": {}},
+    }
+    if fid is not None:
+        block = {"generation": fid, "floor": 0.125, "num_images": 5000, "settings": {"num_images": 5000}}
+        results["fid"] = {"resnet18": block}
+    if accuracy is not None:
+        results["accuracy"] = {"generated": {"overall": accuracy, "num_images": 5000}, "settings": {}}
+    if state == "complete":
+        # write_record would wait for the disk, hundreds of times
+        (path / "results.json").write_text(json.dumps({**results, "content_sha256": digest(results)}))
+    return path
+
+
+def edit_status(run: Path, **changes: Any) -> None:
+    status = json.loads((run / "status.json").read_text()) | changes
+    (run / "status.json").write_text(json.dumps(status))
+
+
+def write_figure(run: Path, name: str, grey: float) -> None:
+    """A titled figure of 2 x 3 tiles of one grey on black, like those of the package."""
+    tiles = np.zeros((60, 90), np.float32)
+    tiles[5:25, 5:25] = grey
+    tiles[:, 29::30] = np.nan
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    show_tiles(figure.subplots(), tiles)
+    figure.suptitle("A title\nof two lines, as long as it can be")
+    (run / "figures").mkdir(exist_ok=True)
+    (run / "figures" / f"{name}.png").write_bytes(render(figure))

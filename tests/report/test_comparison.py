@@ -1,0 +1,129 @@
+"""The tables say what the runs say: means, deviations, the best of each column, every number of every run."""
+
+import csv
+import io
+import statistics
+
+import pytest
+
+from fmvae.report.collect import collect
+from fmvae.report.comparison import compare, markdown, run_table
+from fmvae.report.settings import settings_of
+from tests.report.fakes import edit_status, write_run
+
+
+def tables(folder):
+    """The table of settings as dictionaries by column, and that of runs."""
+    runs = collect([folder])
+    comparison = compare(settings_of(runs))
+    lines = comparison.markdown().split("\n\n")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    settings = [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+    return settings, list(csv.DictReader(io.StringIO(run_table(runs), newline="")))
+
+
+def test_a_setting_shows_mean_and_deviation_over_its_seeds(tmp_path):
+    values = [251.25, 249.5, 250.125]
+    for seed, value in enumerate(values):
+        write_run(tmp_path, seed=seed, recon=value)
+    ((row,), _) = tables(tmp_path)
+    assert row["recon"] == f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    assert [row[name] for name in ("model", "z", "β", "n")] == ["base", "2", "1", "3"]
+    assert row["FID resnet18"] == "8.000 ± 0.000"
+
+
+def test_one_seed_shows_no_deviation_and_one_setting_no_best(tmp_path):
+    write_run(tmp_path, recon=250.0)
+    ((row,), _) = tables(tmp_path)
+    assert row["recon"] == "250.00"
+    assert not [cell for cell in row.values() if "±" in cell or "**" in cell]
+
+
+def test_a_changed_number_changes_the_table(tmp_path):
+    for seed, recon in enumerate((250.0, 251.0)):
+        write_run(tmp_path / "one", seed=seed, recon=recon)
+        write_run(tmp_path / "other", seed=seed, recon=recon + 0.02 * seed)
+    (one,), _ = tables(tmp_path / "one")
+    (other,), _ = tables(tmp_path / "other")
+    assert {name for name in one if one[name] != other[name]} == {"recon"}
+
+
+def test_the_best_of_a_column_is_bold_where_there_is_a_best(tmp_path):
+    write_run(tmp_path, "model=conditional", beta=0.5, fid=9.0, accuracy=0.75, recon=240.0, kl=5.0, neg_elbo=245.0)
+    write_run(tmp_path, "model=conditional", beta=1.0, fid=8.0, accuracy=0.875)
+    bold = [{name for name, cell in row.items() if cell.startswith("**")} for row in tables(tmp_path)[0]]
+    assert bold == [{"recon", "−ELBO", "IWAE 64"}, {"FID resnet18", "accuracy"}]
+
+
+def test_rows_that_read_the_same_are_equally_good(tmp_path):
+    for beta, neg_elbo in ((0.5, 250.001), (1.0, 250.002), (2.0, 250.1)):
+        write_run(tmp_path, beta=beta, neg_elbo=neg_elbo)
+    assert [row["−ELBO"] for row in tables(tmp_path)[0]] == ["**250.00**", "**250.00**", "250.10"]
+
+
+def test_there_are_columns_for_what_was_measured_and_no_others(tmp_path):
+    write_run(tmp_path, fid=None)
+    assert not {"FID resnet18", "accuracy", "schedule"} & set(tables(tmp_path)[0][0])
+    write_run(tmp_path, "model=conditional", "beta=warmup", fid=8.0, accuracy=0.9)
+    rows, _ = tables(tmp_path)
+    assert {"FID resnet18", "accuracy", "schedule"} <= set(rows[0])
+    assert [row["accuracy"] for row in rows] == ["", "90.00%"]
+
+
+def test_a_mean_of_fewer_runs_says_so(tmp_path):
+    for seed, fid in enumerate((8.0, None, 10.0)):
+        write_run(tmp_path, seed=seed, fid=fid)
+    assert tables(tmp_path)[0][0]["FID resnet18"] == f"9.000 ± {statistics.stdev([8, 10]):.3f} (n = 2)"
+
+
+def test_the_caption_says_how_many_images_and_the_floor(tmp_path):
+    write_run(tmp_path)
+    caption = compare(settings_of(collect([tmp_path]))).caption
+    assert "10,000 images" in caption
+    assert "FID resnet18: 5,000 images; floor (training against test images) 0.125" in caption
+    write_run(tmp_path, seed=1, fid=None)
+    assert compare(settings_of(collect([tmp_path]))).caption == caption
+
+
+def test_every_run_has_a_row_with_every_number_in_full(tmp_path):
+    done = write_run(tmp_path, beta=0.5, z=10, seed=3, recon=1 / 3)
+    write_run(tmp_path, "optimizer.lr=0.01")
+    failed = write_run(tmp_path, seed=9, state="failed")
+    edit_status(failed, error='loss, "nan"\nat step 3')
+    rows = {row["run"]: row for row in tables(tmp_path)[1]}
+    assert len(rows) == 3
+    row = rows[done.name]
+    assert float(row["test/recon"]) == 1 / 3
+    names = ("state", "model", "latent_dim", "beta", "schedule", "seed", "epochs", "optimizer.lr")
+    assert [row[name] for name in names] == ["complete", "base", "10", "0.5", "constant", "3", "30", "0.001"]
+    assert rows[failed.name]["state"] == "failed"
+    assert rows[failed.name]["error"].startswith('loss, "nan" at step 3')
+    assert rows[failed.name]["test/recon"] == ""
+    assert not {"data.seed", "model.latent_dim", "output_root", "trainer.epochs"} & set(row)
+
+
+def test_a_split_of_its_own_seed_is_told(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, seed=seed, split=7)
+    settings, runs = tables(tmp_path)
+    assert len(settings) == 1
+    assert "data.seed" not in runs[0]  # equal in all
+    write_run(tmp_path, seed=7, split=7)
+    write_run(tmp_path, seed=8, split=8)
+    settings, runs = tables(tmp_path)
+    assert len(settings) == 1
+    assert [row["data.seed"] for row in runs] == ["7", "7", "7", "8"]
+
+
+@pytest.mark.parametrize("text", ["a | b", "**a**", "<b>", "`x`", "[a](b)", "a\nb"])
+def test_texts_from_files_break_no_markdown(text):
+    escaped = markdown(text)
+    assert "\n" not in escaped
+    assert not [c for i, c in enumerate(escaped) if c in "|*<`[" and escaped[i - 1] != "\\"]
+
+
+def test_only_failed_runs_give_empty_tables_and_no_error(tmp_path):
+    write_run(tmp_path, state="failed")
+    settings, runs = tables(tmp_path)
+    assert settings == []
+    assert [row["state"] for row in runs] == ["failed"]

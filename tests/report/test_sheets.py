@@ -1,0 +1,90 @@
+"""A contact sheet shows the runs' own pictures, each in its place."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from fmvae.report.collect import collect
+from fmvae.report.settings import settings_of
+from fmvae.report.sheets import MAX_CELLS, SPACE, WIDTH, _read, contact_sheet
+from tests.report.fakes import write_figure, write_run
+
+
+def sheet(folder, title="Samples") -> np.ndarray | None:
+    content = contact_sheet(settings_of(collect([folder])), "samples", title)
+    return None if content is None else np.asarray(Image.open(io.BytesIO(content)), float) / 255
+
+
+def test_a_picture_is_cropped_to_its_tiles(tmp_path):
+    run = write_run(tmp_path)
+    write_figure(run, "samples", 0.5)
+    picture = _read(run / "figures" / "samples.png")
+    assert picture is not None
+    height, width = picture.shape
+    assert width == WIDTH
+    assert abs(height / width - 60 / 90) < 0.03  # nothing of the title is left
+    assert picture[:10, :80].max() < 0.1  # but the black of the first tile is
+    assert abs(picture[int(15 / 60 * height), int(15 / 90 * width)] - 0.5) < 0.02
+
+
+def test_rows_are_models_and_z_and_columns_are_betas(tmp_path):
+    greys = {(2, 0.5): 0.2, (2, 4.0): 0.4, (10, 4.0): 0.6}
+    for (z, beta), grey in greys.items():
+        write_figure(write_run(tmp_path, z=z, beta=beta), "samples", grey)
+    pixels = sheet(tmp_path)
+    assert pixels is not None
+    left = pixels.shape[1] - 2 * (WIDTH + SPACE)
+    cell = round(WIDTH * 60 / 90)
+    bottom = pixels.shape[0] - SPACE
+
+    def grey_of(row: int, column: int) -> float:
+        top = bottom - (2 - row) * (cell + SPACE) + SPACE
+        return float(pixels[top + cell // 4, left + column * (WIDTH + SPACE) + WIDTH // 6])
+
+    assert abs(grey_of(0, 0) - 0.2) < 0.02
+    assert abs(grey_of(0, 1) - 0.4) < 0.02
+    assert abs(grey_of(1, 1) - 0.6) < 0.02
+    assert grey_of(1, 0) == 1  # there is no such run
+
+
+def test_the_first_seed_whose_picture_can_be_read_is_shown(tmp_path):
+    damaged, whole, other = (write_run(tmp_path, seed=seed) for seed in range(3))
+    write_figure(whole, "samples", 0.4)
+    alone = sheet(tmp_path)
+    write_figure(other, "samples", 0.8)
+    (damaged / "figures").mkdir()
+    (damaged / "figures" / "samples.png").write_bytes(b"\x89PNG")
+    both = sheet(tmp_path)
+    assert alone is not None
+    assert both is not None
+    assert np.array_equal(alone, both)
+    write_figure(damaged, "samples", 0.8)
+    changed = sheet(tmp_path)
+    assert changed is not None
+    assert not np.array_equal(alone, changed)
+
+
+def test_no_pictures_no_sheet(tmp_path):
+    run = write_run(tmp_path)
+    assert sheet(tmp_path) is None
+    (run / "figures").mkdir()
+    (run / "figures" / "samples.png").write_text("no picture")
+    assert sheet(tmp_path) is None
+    assert contact_sheet([], "samples", "Samples") is None
+
+
+def test_a_large_grid_is_thinned_out(tmp_path):
+    first = write_run(tmp_path, z=1)
+    write_figure(first, "samples", 0.5)
+    picture = (first / "figures" / "samples.png").read_bytes()
+    for z in range(1, 13):
+        for beta in range(1, 11):
+            run = first if (z, beta) == (1, 1) else write_run(tmp_path, z=z, beta=float(beta))
+            (run / "figures").mkdir(exist_ok=True)
+            (run / "figures" / "samples.png").write_bytes(picture)
+    pixels = sheet(tmp_path)
+    assert pixels is not None
+    rows, columns = pixels.shape[0] // (round(WIDTH * 60 / 90) + SPACE), pixels.shape[1] // (WIDTH + SPACE)
+    assert rows * columns <= MAX_CELLS
+    assert columns == 8

@@ -1,0 +1,189 @@
+"""The report as a whole: files that say what the runs say, need nothing else, and repeat byte for byte."""
+
+import csv
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+
+from fmvae.errors import FmvaeError
+from fmvae.report.__main__ import main
+from fmvae.report.sweep import write_report
+from tests.report.fakes import edit_status, write_figure, write_run
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: texts, links, and what it would load."""
+
+    VOID = ("meta", "img", "link", "br")
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.texts: list[str] = []
+        self.feed(path.read_text())
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "src" or (name == "href" and tag != "a"):
+                self.loads.append(value or "")
+            elif name == "href":
+                self.links.append(value or "")
+            assert not name.startswith("on")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+        else:
+            assert "url(" not in data
+            assert "@import" not in data
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Path:
+    """Two models, two betas, two seeds, and a run that failed."""
+    folder = tmp_path / "a sweep & more"
+    for model in ("base", "conv"):
+        for beta in (0.5, 4.0):
+            for seed in range(2):
+                run = write_run(folder, f"model={model}", beta=beta, seed=seed)
+                for name in ("samples", "traversal_prior"):
+                    write_figure(run, name, beta / 8)
+                (run / "train.log").write_text("")
+    failed = write_run(folder, beta=9.0, state="failed")
+    edit_status(failed, error="<script>alert('x')</script> & more")
+    return folder
+
+
+def test_the_page_needs_nothing_but_itself_and_every_link_leads_somewhere(sweep):
+    page = write_report([sweep])
+    assert page == sweep / "report" / "index.html"
+    parsed = Page(page)
+    assert len(parsed.loads) == 4
+    assert all(load.startswith("data:image/png;base64,") for load in parsed.loads)
+    assert not {"script", "link", "iframe", "object"} & parsed.tags
+    assert len(parsed.links) >= 9 * 2 + 8 * 3
+    for link in parsed.links:
+        address = urlparse(link)
+        assert not address.scheme
+        assert not address.netloc
+        assert (page.parent / unquote(address.path)).exists(), link
+
+
+def test_what_comes_from_files_is_text(sweep):
+    parsed = Page(write_report([sweep]))
+    text = "".join(parsed.texts)
+    assert "<script>alert('x')</script> & more" in text
+    assert "a sweep & more" in text
+
+
+def test_page_and_tables_say_the_same(sweep):
+    page = write_report([sweep])
+    rows = list(csv.DictReader((page.parent / "table.csv").open(newline="")))
+    assert [row["state"] for row in rows].count("complete") == 8
+    markdown = (page.parent / "table.md").read_text()
+    line = next(line for line in markdown.splitlines() if line.startswith("| conv | 2 | 4 |"))
+    texts = Page(page).texts
+    for cell in line.strip("|").split("|"):
+        assert cell.strip().strip("*") in texts
+    assert "failed" in markdown
+
+
+def test_the_same_runs_give_the_same_bytes_and_another_number_other_ones(sweep, tmp_path):
+    write_report([sweep], tmp_path / "one" / "report")
+    (tmp_path / "two").mkdir()
+    first = {file.name: file.read_bytes() for file in (tmp_path / "one" / "report").iterdir()}
+    assert len(first) == 7
+    write_report([sweep], tmp_path / "two" / "report")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "two" / "report").iterdir()} == first
+    run = next(iter(sweep.glob("conv-b4-*-s0-*")))
+    shutil.rmtree(run)
+    write_run(sweep, "model=conv", beta=4.0, recon=260.0)
+    write_report([sweep], tmp_path / "two" / "report")
+    second = {file.name: file.read_bytes() for file in (tmp_path / "two" / "report").iterdir()}
+    changed = {name for name in first if first[name] != second[name]}
+    assert {"index.html", "table.csv", "table.md", "rate_distortion.png"} <= changed
+
+
+def test_parts_of_a_sweep_are_merged_and_a_copy_changes_no_number(sweep, tmp_path):
+    write_report([sweep], tmp_path / "whole")
+    other = tmp_path / "other machine"
+    shutil.copytree(sweep, other)
+    for run in list(sweep.glob("conv-*")):
+        shutil.rmtree(run)
+    write_report([sweep, other], tmp_path / "merged")
+    for name in ("table.csv", "rate_distortion.png", "sheet_samples.png"):
+        assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_report_in_the_folder_is_no_run_and_an_earlier_ones_figures_go(sweep):
+    first = write_report([sweep])
+    content = first.read_bytes()
+    assert write_report([sweep]).read_bytes() == content
+    for run in sweep.glob("*-s*"):
+        shutil.rmtree(run)
+    write_run(sweep)
+    write_report([sweep])
+    assert sorted(file.name for file in first.parent.iterdir()) == [
+        "index.html",
+        "rate_distortion.png",
+        "table.csv",
+        "table.md",
+    ]
+
+
+def test_one_run_is_a_report(tmp_path):
+    write_run(tmp_path / "sweep", fid=None)
+    page = Page(write_report([tmp_path / "sweep"]))
+    assert len(page.loads) == 1
+    assert "1 run: 1 complete. 1 setting" in "".join(page.texts)
+
+
+@pytest.mark.parametrize("state", ["failed", "running", "interrupted"])
+def test_without_a_complete_run_the_page_says_so(tmp_path, state):
+    write_run(tmp_path / "sweep", state=state)
+    path = write_report([tmp_path / "sweep"])
+    page = Page(path)
+    assert page.loads == []
+    assert "No run is complete yet" in "".join(page.texts)
+    assert "No run is complete yet" in (path.parent / "table.md").read_text()
+
+
+def test_damaged_results_are_listed_and_stop_nothing(sweep):
+    run = next(iter(sweep.glob("conv-b4-*-s0-*")))
+    (run / "results.json").write_text("{")
+    page = write_report([sweep])
+    assert "results.json: not a record of ours" in "".join(Page(page).texts)
+    assert f"{run.name},damaged" in (page.parent / "table.csv").read_text()
+
+
+def test_a_folder_without_runs_is_one_line_and_writes_nothing(tmp_path, capsys):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    assert main([str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"fmvae: error: {folder}: no runs in it")
+    assert error.count("\n") == 1
+    assert list(folder.iterdir()) == []
+    with pytest.raises(FmvaeError):
+        write_report([folder])
+
+
+def test_the_command_takes_folders_and_prints_the_page(sweep, tmp_path, capsys):
+    assert main([str(sweep), "--to", str(tmp_path / "here")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "here" / "index.html")
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2
