@@ -39,7 +39,7 @@ def run_sweep(sweep: SweepDirectory, plans: Mapping[str, Plan], launch: Launch) 
     waiting.sort(key=lambda name: states[name].state == "failed")  # what never ran comes first
     if len(waiting) < len(plans):
         log.info("%s: %d of %d runs are complete", sweep, len(plans) - len(waiting), len(plans))
-    first = 0
+    first, new = 0, bool(waiting) or not (sweep.path / "report" / "index.html").exists()
     while waiting:
         before = {name: sweep.run(name).read_status() for name in waiting}
         problem = None
@@ -57,7 +57,19 @@ def run_sweep(sweep: SweepDirectory, plans: Mapping[str, Plan], launch: Launch) 
             raise problem
         log.warning("the launcher stopped (%s)", problem)
         waiting = untouched
-    report(sweep, plans)
+    if new:
+        _write_report(sweep)
+    tell(sweep, plans)
+
+
+def _write_report(sweep: SweepDirectory) -> None:
+    """The page on all runs of the folder. What keeps it from being written is said, and spoils no run."""
+    from fmvae.report.sweep import write_report  # brings matplotlib
+
+    try:
+        print(f"\nreport: {short(write_report([sweep.path]))}")
+    except (FmvaeError, OSError) as error:
+        log.warning("no report: %s", error)
 
 
 def note_if_killed(sweep: SweepDirectory, name: str) -> None:
@@ -74,8 +86,8 @@ def note_if_killed(sweep: SweepDirectory, name: str) -> None:
         return
 
 
-def report(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> None:
-    """Say where every run stands, and write the sweep's report.
+def tell(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> None:
+    """Say where every run stands.
 
     Raises:
         FmvaeError: a run failed.

@@ -40,7 +40,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
             log.info("complete: %s (restart=true trains it anew)", run)
             return _results(run, kind)
         # of a single run that can't begin, the terminal says why; nobody watches each run of a sweep
-        with reporting_failure(run) if config["sweep_name"] else nullcontext():
+        with reporting_failure(run, config) if config["sweep_name"] else nullcontext():
             device = set_up_torch(config)
             if config["restart"] and (aside := run.move_aside()):
                 log.info("moved the run there was to %s", aside)
@@ -49,7 +49,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
             checkpoint = run.newest_checkpoint(sha256)
         run.path.mkdir(parents=True, exist_ok=True)
         remove_temporaries(run.path)
-        with logging_to(run), reporting_failure(run):
+        with logging_to(run), reporting_failure(run, config):
             write_bytes(run.config, to_yaml(config).encode())
             write_bytes(run.overrides, to_yaml_list(overrides).encode())
             _train(
@@ -121,7 +121,7 @@ def logging_to(run: RunDirectory) -> Iterator[None]:
 
 
 @contextmanager
-def reporting_failure(run: RunDirectory) -> Iterator[None]:
+def reporting_failure(run: RunDirectory, config: Mapping[str, Any]) -> Iterator[None]:
     """Leave the reason of a failure in status.json, and its traceback in train.log alone."""
     try:
         yield
@@ -129,6 +129,8 @@ def reporting_failure(run: RunDirectory) -> Iterator[None]:
         kind = "interrupted" if isinstance(error, KeyboardInterrupt | Terminated) else "failed"
         reason = str(error) if isinstance(error, FmvaeError) else f"{type(error).__name__}: {error}"
         try:
+            if not run.config.exists():  # not begun yet: say at least what it would be
+                write_bytes(run.config, to_yaml(config).encode())
             run.write_status(kind, error=" ".join(reason.split()), epoch=run.read_status().get("epoch", 0))
             with open(run.log, "a", encoding="utf-8") as file:
                 traceback.print_exception(error, file=file)

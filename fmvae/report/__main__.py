@@ -14,7 +14,7 @@ def sweep(arguments: list[str]) -> Path:
     parser = argparse.ArgumentParser(
         prog="python -m fmvae.report",
         description="Compare the runs in folders: index.html, table.csv, table.md and figures.",
-        epilog="`python -m fmvae.report reference` writes docs/results.md instead; see its --help.",
+        epilog="Also: `python -m fmvae.report status <sweep>`, and `... reference`, which writes docs/results.md.",
     )
     parser.add_argument("folder", nargs="+", type=Path, help="of runs; several are merged, equal runs count once")
     parser.add_argument("--to", type=Path, help="the folder to write into; usually report/ in the first folder")
@@ -39,7 +39,20 @@ def reference(arguments: list[str]) -> Path:
     return write_page(given.folder, given.to, "python -m fmvae.report reference")
 
 
-COMMANDS: dict[str, Callable[[list[str]], object]] = {"reference": reference}  # what it returns is printed
+def status(arguments: list[str]) -> str:
+    """``status <sweep>``: where a sweep stands, also while it runs."""
+    parser = argparse.ArgumentParser(prog="python -m fmvae.report status", description=status.__doc__)
+    parser.add_argument("folder", type=Path, help="of the sweep")
+    given = parser.parse_args(arguments)
+    from fmvae.sweeping import status as table
+
+    return table(given.folder)
+
+
+COMMANDS: dict[str, Callable[[list[str]], object]] = {
+    "reference": reference,
+    "status": status,
+}  # print what they return
 
 
 def main(arguments: list[str] | None = None) -> int:
