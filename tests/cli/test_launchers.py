@@ -33,7 +33,7 @@ def needs(plugin: str, kind: str = "launcher") -> Any:
 
 
 def launched(study: Study, folder: Path, *arguments: str) -> dict[str, dict[str, bytes]]:
-    """The bits of each run of a sweep, by its name; train.py is called in another directory, with two threads."""
+    """The bits of a sweep's complete runs, by name; train.py is called in another directory, with two threads."""
     settings = [s for s in study.settings if not s.startswith(("output_root=", "figures.only="))]
     done = call(
         str(PROJECT_ROOT / "train.py"),
@@ -43,7 +43,8 @@ def launched(study: Study, folder: Path, *arguments: str) -> dict[str, dict[str,
         environment={"PYTHONPATH": "", "OMP_NUM_THREADS": "2"},
     )
     assert done.status == 0, done
-    return {run.name: {bit: (run / bit).read_bytes() for bit in BITS} for run in (folder / "swept").glob("base-*")}
+    runs = [results.parent for results in (folder / "swept").glob("base-*/results.json")]
+    return {run.name: {bit: (run / bit).read_bytes() for bit in BITS} for run in runs}
 
 
 @pytest.fixture(scope="module")
