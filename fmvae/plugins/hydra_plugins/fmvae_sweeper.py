@@ -21,8 +21,8 @@ from fmvae.sweeping import forecast, run_sweep
 class FmvaeSweeper(BasicSweeper):
     """Every combination of the values, as ``BasicSweeper``; see ``fmvae.sweeping`` for what happens with them."""
 
-    def __init__(self, params: dict[str, str] | None = None):
-        super().__init__(max_batch_size=None, params=params)
+    def __init__(self, params: dict[str, str] | None = None, max_batch_size: int | None = None):
+        super().__init__(max_batch_size=max_batch_size, params=params)
 
     def sweep(self, arguments: list[str]) -> None:
         assert self.config is not None
@@ -36,7 +36,13 @@ class FmvaeSweeper(BasicSweeper):
         if self.config.dry_run:
             print(forecast(sweep, plans, Path(self.config.output_root)))
         else:
-            run_sweep(sweep, plans, self.launcher.launch)
+            run_sweep(sweep, plans, self._launch)
+
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> None:
+        assert self.launcher is not None
+        size = self.max_batch_size or len(jobs)
+        for start in range(0, len(jobs), size):
+            self.launcher.launch(jobs[start : start + size], initial_job_idx=first + start)
 
 
 def _plans(
