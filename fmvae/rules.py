@@ -93,6 +93,7 @@ RULES: dict[str, Rule] = {
     "trainer.max_grad_norm": Rule(float, above=0, optional=True),
     "trainer.checkpoint_every": COUNT,
     "trainer.progress": Rule(bool),
+    "trainer.start": Rule(str, optional=True),
     "trainer.label_smoothing": Rule(float, minimum=0, below=1),
     "trainer.warmup": Rule(float, above=0, below=1),
     "trainer.shift": SIZE,

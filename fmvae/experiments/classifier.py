@@ -14,7 +14,7 @@ from fmvae.data import FashionMNISTManager
 from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.experiments.experiment import Experiment, optimization
 from fmvae.models import FashionResNet18
-from fmvae.models.resnet import save_classifier
+from fmvae.models.resnet import load_classifier, save_classifier
 from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
 from fmvae.runs.checkpoint import load_model
 from fmvae.runs.files import write_record
@@ -39,11 +39,17 @@ class ClassifierExperiment(Experiment):
         },
     }
 
+    start: Mapping[str, Any] | None = None  # where its first weights are from, unless random
+
     def __init__(self, config: Mapping[str, Any], device: torch.device):
         self.config = config
         data = build(config["data"], "data", FashionMNISTManager, device=device)
         with rng.seeded_init(config["seed"]):
             model = build(config["model"], "model", FashionResNet18)
+        if start := config["trainer"]["start"]:
+            loaded = load_classifier(None if start == "shipped" else start, data.num_classes)
+            model.load_state_dict(loaded.model.state_dict())
+            self.start = {"weights": start, "sha256": loaded.sha256, "run": loaded.card.get("run")}
         self.model, self.data = model.to(device), data
         optimizer, _ = optimization(config, self.model)
         own = ("label_smoothing", "warmup", "shift", "flip", "sides", "prune", "precision")
@@ -75,6 +81,7 @@ class ClassifierExperiment(Experiment):
             "run": run.path.name,
             "config_sha256": sha256,
             "config": checkpoint.meta["config"],
+            "start": self.start,
             "checkpoint": {"which": "best", "epoch": epoch, "sha256": checkpoint.sha256},
             "validation": checkpoint.meta["history"][epoch - 1],
             "test": {"loss": loss, "accuracy": test.pop("overall"), **test},

@@ -7,6 +7,7 @@ import torch
 
 from fmvae.config import compose
 from fmvae.data import FashionMNISTManager
+from fmvae.errors import RunError
 from fmvae.experiments import train
 from fmvae.models.resnet import load_classifier
 from fmvae.runs.files import read_record
@@ -69,3 +70,25 @@ def test_the_same_config_again_shows_the_result_and_changes_nothing(run, dataset
     results = train(compose(settings(dataset, run.parent), "classifier"))
     assert results == read_record(run / "results.json")
     assert snapshot(run) == before
+
+
+def test_training_goes_on_from_given_weights_and_says_so(run, dataset, tmp_path):
+    """With a learning rate that moves nothing, they are what comes out; without them, it is something else."""
+    weights = run / "fashion_resnet18.safetensors"
+    still = [*settings(dataset, tmp_path), "trainer.epochs=1", "trainer.sides=[28]", "optimizer.lr=1e-12"]
+    begun = load_classifier(weights).model.backbone.conv1.weight
+    for start in (str(weights), None):
+        card = train(compose([*still, f"trainer.start={start or 'null'}"], "classifier"))
+        found = load_classifier(tmp_path / card["run"] / weights.name).model.backbone.conv1.weight
+        assert found.allclose(begun, atol=1e-3) == (start is not None)
+        assert card["start"] == (
+            {"weights": start, "sha256": load_classifier(weights).sha256, "run": run.name} if start else None
+        )
+
+
+def test_weights_of_another_network_are_no_start(dataset, tmp_path):
+    (tmp_path / "mine.safetensors").write_bytes(b"12345678")
+    given = f"trainer.start={tmp_path / 'mine.safetensors'}"
+    with pytest.raises(RunError, match=r"mine\.safetensors"):
+        train(compose([*settings(dataset, tmp_path / "outputs"), given], "classifier"))
+    assert not list((tmp_path / "outputs").glob("resnet18*"))
