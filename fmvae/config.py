@@ -208,14 +208,20 @@ def _prefer_own_presets() -> None:
             stored[group][name] = node
 
 
+def register_resolvers() -> None:
+    """Make the project's own interpolations known to OmegaConf; harmless when called again."""
+    OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
+    OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
+
+
 # when imported, since a sweep's workers import this, but never come by cli.launch
-OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
-OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
+register_resolvers()
 _prefer_own_presets()
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "train") -> dict[str, Any]:
     """The config that a command line with these overrides gives, for notebooks and tests; shorthand included."""
+    register_resolvers()  # a program that composes may have cleared them
     with hydra.initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
         return resolve(hydra.compose(config_name, overrides=expand_shorthand(overrides)))
 

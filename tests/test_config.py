@@ -145,6 +145,7 @@ NAMELESS = {
     "device",
     "threads",
     "restart",
+    "dry_run",
     "output_root",
     "objective",
     "sweep_name",

@@ -84,7 +84,9 @@ class SweepDirectory:
         with open(path, "a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             known = self.planned()
-            if (both := {**known, **plans}) != known:
+            # of other words for the same run, the first are kept
+            new = {n: p for n, p in plans.items() if n not in known or known[n].composed_by != p.composed_by}
+            if both := new and {**known, **new}:
                 write_record(self.manifest, {"runs": {name: asdict(both[name]) for name in sorted(both)}})
 
 

@@ -3,9 +3,11 @@
 Hydra takes plugins from the package ``hydra_plugins`` alone; ``fmvae.cli`` puts this folder on the search path.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
@@ -14,8 +16,9 @@ from omegaconf import DictConfig, open_dict
 
 from fmvae.cli import check_removed
 from fmvae.config import composed_by, resolve
-from fmvae.runs.sweep import Plan, SweepDirectory
-from fmvae.sweeping import forecast, run_sweep
+
+if TYPE_CHECKING:  # they bring torch, and Hydra imports its plugins even to complete a word
+    from fmvae.runs.sweep import Plan, SweepDirectory
 
 
 class FmvaeSweeper(BasicSweeper):
@@ -28,6 +31,9 @@ class FmvaeSweeper(BasicSweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         assert self.launcher is not None
+        from fmvae.runs.sweep import SweepDirectory
+        from fmvae.sweeping import forecast, run_sweep
+
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
         (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
@@ -49,6 +55,8 @@ def _plans(
     sweep: SweepDirectory, jobs: Sequence[Sequence[str]], main: DictConfig, loader: ConfigLoader
 ) -> Iterator[tuple[str, Plan]]:
     """The runs by name. Composing takes tens of milliseconds each, and a large sweep is asked for often."""
+    from fmvae.runs.sweep import Plan
+
     others = main.hydra.overrides.hydra
     composed = composed_by(main.hydra.job.config_name, *others)
     planned = sweep.planned().items()
