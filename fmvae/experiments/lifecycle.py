@@ -36,14 +36,14 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
     run = RunDirectory(Path(config["output_root"]) / (config["sweep_name"] or "") / run_name(identity))
     kind = VAEExperiment if is_vae(config) else ClassifierExperiment
     with run.held():
-        if not config["restart"] and run.state(sha256) == "complete":
-            log.info("complete: %s (restart=true trains it anew)", run)
-            return _results(run, kind)
         # of a single run that can't begin, the terminal says why; nobody watches each run of a sweep
         with reporting_failure(run, config) if config["sweep_name"] else nullcontext():
             device = set_up_torch(config)
             if config["restart"] and (aside := run.move_aside()):
                 log.info("moved the run there was to %s", aside)
+            if run.state(sha256) == "complete":
+                log.info("complete: %s (restart=true trains it anew)", run)
+                return _results(run, kind)
             # builds whatever a config can be wrong about, before anything is written
             experiment = kind(config, device)
             checkpoint = run.newest_checkpoint(sha256)
@@ -128,6 +128,8 @@ def reporting_failure(run: RunDirectory, config: Mapping[str, Any]) -> Iterator[
     except BaseException as error:
         kind = "interrupted" if isinstance(error, KeyboardInterrupt | Terminated) else "failed"
         reason = str(error) if isinstance(error, FmvaeError) else f"{type(error).__name__}: {error}"
+        if run.read_status().get("state") == "complete":
+            raise  # what was wrong with asking again takes nothing from it
         try:
             if not run.config.exists():  # not begun yet: say at least what it would be
                 write_bytes(run.config, to_yaml(config).encode())

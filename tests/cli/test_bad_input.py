@@ -57,7 +57,7 @@ OVERRIDES = {
     "model=base model.hidden_dim=-5": ["model.hidden_dim: ", "-5", ">= 1"],
     "restart=maybe": ["restart: ", "'maybe'", "true or false"],
     "evaluation.fid=3": ["evaluation.fid: ", "3", "group of keys"],
-    "seed=1 evaluation.fid.num_images=500": ["evaluation.fid.num_images: ", "500", "more than 784"],
+    "seed=1 evaluation.fid.num_images=500": ["evaluation.fid.num_images: ", "500", "more than 512"],
     "seed=1 evaluation.fid.num_images=801": ["evaluation.fid.num_images: ", "801", "test split holds 800"],
     "seed=1 evaluation.fid.features=[inception]": ["evaluation.fid.features: ", "'inception'", "resnet18, pixels"],
     "seed=1 evaluation.extractor.weights=nope.pt": ["nope.pt: ", "cannot be read", "shipped"],

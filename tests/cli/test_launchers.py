@@ -276,7 +276,7 @@ def test_a_search_by_what_is_not_measured_ends_at_once(override, untrained, tmp_
     lines = [line for line in done.stderr.splitlines() if line.startswith("fmvae: error: ")]
     assert len(lines) == 1, done
     assert lines[0].startswith("fmvae: error: objective: ")
-    assert not list(tmp_path.glob("swept/base-*"))
+    assert not list(tmp_path.glob("swept/base-*/checkpoints"))
 
 
 @needs("optuna", "sweeper")
