@@ -83,8 +83,10 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
             raise
         explained = explain(error)
         if hydra_config.mode == RunMode.MULTIRUN and not isinstance(explained, ObjectiveError):
-            said = explained or f"{type(error).__name__}: {error}"
+            said = str(explained or f"{type(error).__name__}: {error}")
             log.error("fmvae: error: %s", said)
+            if isinstance(error, Exception):
+                raise
             raise RuntimeError(said) from error
         if not explained:
             raise

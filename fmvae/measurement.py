@@ -169,6 +169,7 @@ def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         RunError: a run is being trained, or its checkpoint is missing, damaged or of another config; of several
             runs, after the others have been measured.
     """
+    set_up_torch(settings)  # a wrong device is told once, not of every run
     given = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
     if not given or not all(given):  # `run=` with nothing behind it would measure whatever lies here
         raise ConfigError("run", "no directory given", "name a directory under outputs/, or a folder of runs")

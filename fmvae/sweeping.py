@@ -156,9 +156,9 @@ def status(folder: Path) -> str:
     """
     sweep = SweepDirectory(folder)
     plans = sweep.planned()
-    found = {run.path.name for run in find_runs(folder)} if not plans else set()
+    runs = [sweep.run(name) for name in plans] if plans else find_runs(folder)
     paces, varied = known_paces(folder.resolve().parent), differing(plans)
-    states = [progress(sweep.run(name), plans.get(name), paces) for name in plans or sorted(found)]
+    states = [progress(run, plans.get(run.path.name), paces) for run in runs]
     rows = [
         (
             s.run.path.name,
