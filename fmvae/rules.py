@@ -98,6 +98,7 @@ RULES: dict[str, Rule] = {
     "trainer.warmup": Rule(float, above=0, below=1),
     "trainer.shift": SIZE,
     "trainer.flip": Rule(bool),
+    "trainer.blur": Rule(float, minimum=0, maximum=1),
     "trainer.sides": Rule(list, of=int),
     "trainer.prune": Rule(float, minimum=0, below=1),
     "trainer.precision": Rule(str, choices=("auto", "fp32", "bf16")),

@@ -52,7 +52,7 @@ class ClassifierExperiment(Experiment):
             self.start = {"weights": start, "sha256": loaded.sha256, "run": loaded.card.get("run")}
         self.model, self.data = model.to(device), data
         optimizer, _ = optimization(config, self.model)
-        own = ("label_smoothing", "warmup", "shift", "flip", "sides", "prune", "precision")
+        own = ("label_smoothing", "warmup", "shift", "flip", "blur", "sides", "prune", "precision")
         shared = ("epochs", "validate_every", "patience", "max_grad_norm")
         settings = {name: config["trainer"][name] for name in (*shared, *own)}
         self.trainer = ClassifierTrainer(self.model, data, optimizer, seed=config["seed"], **settings)

@@ -20,6 +20,7 @@ from fmvae.training.state import TrainerState
 Precision = Literal["auto", "fp32", "bf16"]
 SMALLEST = 9  # pixels: smaller images end as one, and batch norm can say nothing of a last batch of one image
 EVALUATION_BATCH = 250  # keeps the widest layer's activations (50 MB) in reach of the caches
+BLUR = (0.5, 2.0)  # pixels: standard deviations that blurred training images are drawn from
 FULL_SHARE = 1 / 8  # of training at its end, which passes over every image again (Qin et al. 2024, sec. 3.3)
 
 
@@ -43,6 +44,8 @@ class ClassifierTrainer(Trainer):
         warmup: share of training until the learning rate is at its peak, in (0, 1).
         shift: training images are moved by up to so many pixels each way.
         flip: training images are mirrored, half of them.
+        blur: this share of the training images is blurred. What a VAE generates is smooth, and a network that saw
+            sharp images alone takes smoothness for a class: a soft sandal for a sneaker.
         sides: heights that training images are scaled to, each for an equal part of training; the last is the
             images' own. Small images cost little and teach most (Touvron et al. 2019; Howard 2018).
         prune: of the images whose last loss was below the mean, this share is left out of an epoch at random, and
@@ -63,6 +66,7 @@ class ClassifierTrainer(Trainer):
         warmup: float,
         shift: int,
         flip: bool,
+        blur: float,
         sides: Sequence[int],
         prune: float,
         precision: Precision,
@@ -82,7 +86,7 @@ class ClassifierTrainer(Trainer):
             problem = f"{len(sides)} sizes in {self.epochs} epochs"
             raise ConfigError("trainer.sides", problem, "give no more sizes than trainer.epochs")
         self.label_smoothing, self.warmup, self.sides, self.prune = label_smoothing, warmup, list(sides), prune
-        self.shift, self.flip = shift, flip
+        self.shift, self.flip, self.blur = shift, flip, blur
         self.bf16 = has_bf16(data.device) if precision == "auto" else precision == "bf16"
         self.peak_lr = [group["lr"] for group in optimizer.param_groups]
         self.last_loss = torch.full((len(data.train),), math.inf)  # of each training image, when last seen
@@ -139,16 +143,12 @@ class ClassifierTrainer(Trainer):
         from torchvision.transforms import v2
 
         train, size = self.data.train, self.data.image_shape[1:]
-        augment = (
-            v2.Compose(
-                [
-                    *([v2.RandomCrop(size, padding=self.shift)] if self.shift else []),
-                    *([v2.RandomHorizontalFlip()] if self.flip else []),
-                ]
-            )
-            if self.shift or self.flip
-            else None
-        )
+        transforms = [
+            *([v2.RandomCrop(size, padding=self.shift)] if self.shift else []),
+            *([v2.RandomHorizontalFlip()] if self.flip else []),
+            *([v2.RandomApply([v2.GaussianBlur(9, BLUR)], self.blur)] if self.blur else []),
+        ]
+        augment = v2.Compose(transforms) if transforms else None
         scaled = [side, round(side * size[1] / size[0])]
         for chosen, weight in zip(
             index.split(self.data.batch_size), weights.split(self.data.batch_size), strict=True

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -67,6 +68,7 @@ def trainer_of(
         "warmup": WARMUP,
         "shift": 2,
         "flip": True,
+        "blur": 0.0,
         "sides": [28],
         "prune": 0.5,
         "precision": "fp32",
@@ -259,6 +261,27 @@ def test_half_of_the_images_are_mirrored_each_by_its_own_draw(data):
     assert set(found) == {(10, 9), (10, 27 - 9)}
     assert 30 < found.count((10, 9)) < 70
     assert len(set(found[:32])) == 2
+
+
+def test_a_share_of_the_images_is_blurred_each_by_its_own_draw(data):
+    """Against SciPy's Gaussian filter: the width that each image was blurred with is found again."""
+    order = torch.randperm(NUM_TRAIN, generator=rng.stream(0, "shuffle", 1))
+    stored = data.train.images[order].float().div(255)
+    images = epoch_of(trainer_of(data, shift=0, flip=False, blur=0.25), 1)
+    blurred = [n for n in range(NUM_TRAIN) if not torch.equal(images[n], stored[n])]
+    assert 0.12 < len(blurred) / NUM_TRAIN < 0.4
+    widths = np.linspace(0.5, 2, 151)
+    found = []
+    for n in blurred:
+        off = [
+            np.abs(gaussian_filter(stored[n, 0].numpy(), w, mode="mirror", radius=4) - images[n, 0].numpy()).max()
+            for w in widths
+        ]
+        assert min(off) < 5e-3
+        found.append(widths[np.argmin(off)])
+    assert max(found) > 1.7
+    assert min(found) < 0.8
+    assert len(set(found)) > len(found) / 2
 
 
 def test_without_augmentation_images_are_as_stored_in_the_order_drawn(data):
