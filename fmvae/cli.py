@@ -29,6 +29,7 @@ log = logging.getLogger("fmvae")
 
 # Hydra's flags that take the next argument as their value
 VALUED = ("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
+OWN_SWEEPER = ".FmvaeSweeper"  # runs a list of jobs; others search
 PLUGINS = configs.PROJECT_ROOT / "fmvae" / "plugins"
 EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # of pyproject.toml, by the plugin's name if not the same
 HELP = "--help lists the keys and groups"
@@ -82,7 +83,8 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
         if isinstance(error, Terminated):
             raise
         explained = explain(error)
-        if hydra_config.mode == RunMode.MULTIRUN and not isinstance(explained, ObjectiveError):
+        hopeless = isinstance(explained, ObjectiveError) and not hydra_config.sweeper._target_.endswith(OWN_SWEEPER)
+        if hydra_config.mode == RunMode.MULTIRUN and not hopeless:
             said = str(explained or f"{type(error).__name__}: {error}")
             log.error("fmvae: error: %s", said)
             if isinstance(error, Exception):

@@ -156,7 +156,9 @@ def status(folder: Path) -> str:
     """
     sweep = SweepDirectory(folder)
     plans = sweep.planned()
-    runs = [sweep.run(name) for name in plans] if plans else find_runs(folder)
+    runs = [sweep.run(name) for name in plans]
+    if not plans or any(folder.glob("*/config.yaml")):  # some may have been put here by another command
+        runs += [run for run in find_runs(folder) if run.path.name not in plans]
     paces, varied = known_paces(folder.resolve().parent), differing(plans)
     states = [progress(run, plans.get(run.path.name), paces) for run in runs]
     rows = [

@@ -11,7 +11,7 @@ from fmvae.errors import FmvaeError
 from fmvae.runs import config_sha256, run_name
 from fmvae.runs.files import write_record
 from fmvae.runs.sweep import Plan, SweepDirectory, progress
-from fmvae.sweeping import KILLED, aligned, differing, forecast, run_sweep, summary
+from fmvae.sweeping import KILLED, aligned, differing, forecast, run_sweep, status, summary
 
 
 @pytest.fixture
@@ -178,6 +178,20 @@ def test_a_long_summary_shows_what_is_not_complete(sweep, plans, monkeypatch):
     states = [progress(sweep.run(name), plan) for name, plan in plans.items()]
     said = summary(sweep, plans, states)
     assert [line.split()[2] for line in said.splitlines() if line.startswith("  ")] == ["new"]
+
+
+def test_status_shows_what_another_command_put_there(sweep, plans):
+    first, *others, stray = plans
+    for name in plans:
+        finish(sweep, name, plans[name])
+    sweep.run(others[0]).write_status("failed", error="loss is nan")
+    sweep.run(stray).write_status("failed", error="no space left")
+    sweep.add({name: plans[name] for name in [first, *others]})
+    (sweep.run(stray).path / "config.yaml").write_text("seed: 3")
+    told = status(sweep.path)
+    assert "2 complete, 2 failed" in told
+    assert "loss is nan" in told
+    assert "no space left" in told
 
 
 def test_a_forecast_knows_the_pace_of_runs_like_these(sweep, plans, tmp_path):

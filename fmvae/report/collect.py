@@ -135,7 +135,7 @@ def read_run(directory: RunDirectory) -> Run:
         return Run(directory, name, "damaged", f"config.yaml: not the config of a run ({type(error).__name__})")
     values = flat(config)
     if status.get("state") != "complete":
-        state, reason = _unfinished(status, values)
+        state, reason = _unfinished(status, values, held=directory.is_held())
         return Run(directory, name, state, reason, values)
     try:
         results = read_record(directory.results)
@@ -147,7 +147,7 @@ def read_run(directory: RunDirectory) -> Run:
     return Run(directory, name, "complete", "", values, flat_scalars(results), dict(_sizes(results)))
 
 
-def _unfinished(status: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, str]:
+def _unfinished(status: Mapping[str, Any], config: Mapping[str, Any], *, held: bool) -> tuple[str, str]:
     if not status:
         return "unknown", "status.json is missing or not readable"
     state = _one_line(status.get("state", "unknown"))
@@ -155,8 +155,9 @@ def _unfinished(status: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[s
     reasons = [_one_line(status["error"]).rstrip(" :")] if status.get("error") else []
     if "epoch" in status:
         reasons.append(f"epoch {status['epoch']} of {config.get('trainer.epochs', '?')}")
-    if state == "running":
-        reasons.append("if it was killed, its command run again finishes it")
+    if state == "running" and not held:  # by any process here: the lock says it, whatever the file does
+        state = "partial"
+        reasons.append("its command run again finishes it")
     return state, _one_line("; ".join(reasons))
 
 

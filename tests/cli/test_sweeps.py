@@ -155,6 +155,14 @@ def test_a_run_that_cannot_begin_leaves_its_reason_in_the_sweep(six, tmp_path):
     assert "two: 1 complete, 1 failed" in finished.stdout
 
 
+def test_an_objective_that_is_not_measured_is_every_runs_own_failure(six, tmp_path):
+    """In a search it ends all (tests/cli/test_launchers.py): none of its trials could succeed."""
+    finished = replace(six, outputs=tmp_path).train("-m", "seed=0,1", "objective=fid", "sweep_name=two")
+    assert finished.status == 1
+    assert "two: 2 failed" in finished.stdout
+    assert "objective: 'fid' is not measured with this model and evaluation" in finished.stdout
+
+
 def test_a_value_of_a_wrong_type_ends_a_sweep_before_its_first_run(six, tmp_path):
     ours = replace(six, outputs=tmp_path)
     refused(ours.train("-m", "beta=0.5,-1,2"), "beta.value: -1 is not a finite number >= 0")

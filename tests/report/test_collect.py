@@ -23,15 +23,23 @@ def test_a_complete_run_has_its_numbers_config_and_sizes(tmp_path):
     assert "output_root" not in run.config  # where a run lies is no part of what it is
 
 
-@pytest.mark.parametrize("state", ["running", "failed", "interrupted"])
+@pytest.mark.parametrize("state", ["partial", "failed", "interrupted"])
 def test_an_unfinished_run_says_why_in_one_line_and_has_no_numbers(tmp_path, state):
     path = write_run(tmp_path)
-    edit_status(path, state=state, error="loss is\nnan", epoch=7)
+    edit_status(path, state=state.replace("partial", "running"), error="loss is\nnan", epoch=7)
     run = read_run(RunDirectory(path))
     assert run.state == state
     assert "loss is nan" in run.reason
     assert "epoch 7 of 30" in run.reason
     assert not run.scalars
+
+
+def test_a_run_is_running_if_a_process_holds_it(tmp_path):
+    directory = RunDirectory(write_run(tmp_path, state="running"))
+    with directory.held():
+        assert read_run(directory).state == "running"
+    assert read_run(directory).state == "partial"
+    assert "its command run again finishes it" in read_run(directory).reason
 
 
 def damage_results(path):
@@ -101,7 +109,7 @@ def test_a_run_in_several_folders_counts_once_and_the_complete_one_wins(tmp_path
     for folders in ([first, second], [second, first], [first, second, first]):
         runs = collect(folders)
         assert [run.config["seed"] for run in runs] == [0, 1, 2]
-        assert [run.state for run in runs] == ["complete", "running", "complete"]
+        assert [run.state for run in runs] == ["complete", "partial", "complete"]
         assert runs[0].directory.path == whole
     assert halves[0].name == whole.name
 
