@@ -102,6 +102,7 @@ def _train(
     experiment.measure(run, recorder.album)
     recorder.close(complete=True)
     run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
+    run.previous.unlink(missing_ok=True)  # nothing is resumed from it any more, and sweeps have thousands
 
 
 @contextmanager

@@ -52,6 +52,7 @@ def check_run(run: Path, epochs: int = 1) -> dict:
     assert results["test"]["num_images"] == (config["data"]["num_test"] or 800)
     assert math.isfinite(results["test"]["neg_elbo"])
     assert ("fid" in results) == (run / "fid.json").exists() == bool(config["evaluation"]["fid"]["num_images"])
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.safetensors", "last.safetensors"}
     for which in ("best", "last"):
         checkpoint = load_checkpoint(run / "checkpoints" / f"{which}.safetensors")
         assert checkpoint.meta["config_sha256"] == identity
