@@ -45,7 +45,7 @@ def test_the_file_is_small_enough_to_be_in_the_repository():
     assert SHIPPED.stat().st_size < 23e6
 
 
-def test_the_network_has_learnt_to_tell_a_plain_shape_from_noise():
+def test_the_network_tells_a_plain_shape_from_noise():
     """Its answers depend on the image, and its features are numbers that a distance can use."""
     model = FashionResNet18.pretrained()
     x = torch.zeros(2, 1, 28, 28)
@@ -53,7 +53,7 @@ def test_the_network_has_learnt_to_tell_a_plain_shape_from_noise():
     x[1] = torch.rand(28, 28, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits, features = model(x)
-    assert logits[0].argmax() == 1
+    assert logits[0].argmax() != logits[1].argmax()
     assert features.isfinite().all()
     assert not torch.allclose(features[0], features[1], rtol=0.1)
 
