@@ -83,8 +83,9 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
         if isinstance(error, Terminated):
             raise
         explained = explain(error)
-        hopeless = isinstance(explained, ObjectiveError) and not hydra_config.sweeper._target_.endswith(OWN_SWEEPER)
-        if hydra_config.mode == RunMode.MULTIRUN and not hopeless:
+        searching = not hydra_config.sweeper._target_.endswith(OWN_SWEEPER)
+        ends_all = searching and isinstance(explained, ObjectiveError)
+        if hydra_config.mode == RunMode.MULTIRUN and not ends_all:
             said = str(explained or f"{type(error).__name__}: {error}")
             log.error("fmvae: error: %s", said)
             if isinstance(error, Exception):
