@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmvae import rules
 from fmvae.errors import ConfigError, FmvaeError
 from fmvae.rules import validate, walk
+from fmvae.weights import weights_file
 
 T = TypeVar("T")
 
@@ -108,6 +109,7 @@ NON_SEMANTIC = (
     "data.root",
     "data.download",
     "trainer.checkpoint_every",
+    "trainer.start",  # a path; trainer.start_sha256 is what lies there
     "trainer.progress",
 )
 
@@ -188,6 +190,14 @@ def _join(*parts: str | None) -> str:
     return str(Path(*(str(part) for part in parts if part is not None)))
 
 
+def _sha256(weights: str | None) -> str | None:
+    """Of a file's content; None for one that cannot be read, which whoever opens it will say."""
+    try:
+        return sha256(weights_file(weights).read_bytes()).hexdigest() if weights else None
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return None
+
+
 class OwnPresets(dict[str, Any]):
     """What plugins store as options of one of Hydra's groups, less those that conf/hydra holds itself.
 
@@ -212,6 +222,7 @@ def register_resolvers() -> None:
     """Make the project's own interpolations known to OmegaConf; harmless when called again."""
     OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
     OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
+    OmegaConf.register_new_resolver("fmvae.sha256", _sha256, replace=True)
 
 
 # when imported, since a sweep's workers import this, but never come by cli.launch

@@ -29,6 +29,7 @@ from fmvae.evaluation.latent import latent_measures
 from fmvae.evaluation.likelihood import importance_weighted_bound, measure_elbo
 from fmvae.models import VAE, FashionResNet18, encode_split
 from fmvae.objectives import Objective
+from fmvae.weights import SHIPPED
 
 FID_IMAGES = 10_000  # on each side unless told: what published numbers use
 PROBE_IMAGES = 10_000  # training images that the linear probe is fit on
@@ -77,10 +78,16 @@ class Evaluator:
         usual = PER_CLASS if len(data.test) >= MIN_RELIABLE else 0
         self.num_per_class = (usual if asked is None else asked) if model.conditional else 0
         self.features: dict[str, FeatureSet] = {"pixels": Pixels()}
-        weights, precision = settings["extractor"]["weights"], settings["extractor"]["precision"]
-        if weights is not None or self.num_per_class or self.num_images.get("resnet18"):
-            # better refused now than after training
-            self.features["resnet18"] = ResNetFeatures(weights, data.num_classes, precision, data.device)
+        # read now even if not needed: better refused than forgotten, and before training than after
+        own = settings["extractor"]["weights"] not in SHIPPED
+        if own or self.num_images.get("resnet18"):
+            self.features["resnet18"] = self._resnet(settings["extractor"]["weights"])
+        if self.num_per_class or settings["accuracy"]["weights"] not in SHIPPED:
+            self.judge = self._resnet(settings["accuracy"]["weights"])
+
+    def _resnet(self, weights: str) -> ResNetFeatures:
+        precision = self.settings["extractor"]["precision"]
+        return ResNetFeatures(weights, self.data.num_classes, precision, self.data.device)
 
     def _fid_images(self, features: str) -> int:
         """How many images a distance in these features compares; 0 leaves it out."""
@@ -126,7 +133,7 @@ class Evaluator:
                 settings |= self.features[name].identity
                 plan[f"fid/{name}"] = (settings, lambda name=name: self._fid(name))
         if self.num_per_class:
-            settings = {"num_per_class": self.num_per_class, **self.features["resnet18"].identity}
+            settings = {"num_per_class": self.num_per_class, **self.judge.identity}
             plan["accuracy"] = (settings, self._accuracy)
         return plan
 
@@ -187,10 +194,10 @@ class Evaluator:
         )
 
     def _accuracy(self) -> dict[str, Any]:
-        features, test, num_classes = self.features["resnet18"], self.data.test, self.data.num_classes
+        judge, test, num_classes = self.judge, self.data.test, self.data.num_classes
         asked = torch.arange(num_classes, device=self.data.device).repeat_interleave(self.num_per_class)
-        made = features(self._generated(asked, part=1), "generated images of each class", len(asked))
-        real: Features = real_features(self.cache, test, len(test), features)
+        made = judge(self._generated(asked, part=1), "generated images of each class", len(asked))
+        real: Features = real_features(self.cache, test, len(test), judge)
         assert made.logits is not None
         assert real.logits is not None
         return accuracy_block(

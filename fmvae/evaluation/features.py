@@ -18,7 +18,7 @@ from fmvae.data import Split
 from fmvae.errors import RunError
 from fmvae.evaluation.likelihood import EVALUATION_BATCH
 from fmvae.models import VAE, FashionResNet18
-from fmvae.models.resnet import SHIPPED, load_classifier
+from fmvae.models.resnet import load_classifier
 from fmvae.objectives import Likelihood
 
 Precision = Literal["fp32", "bf16"]
@@ -98,7 +98,7 @@ class ResNetFeatures:
     """What FashionResNet18 pools before its last layer: (N, 512), float32, with the logits.
 
     Args:
-        weights: a file (see ``load_classifier``); None means the shipped ones.
+        weights: a file, or a word for those shipped (see ``load_classifier``).
         num_classes: what the data have.
         precision: ``bf16`` computes convolutions in bfloat16: faster on some machines, nearly the same distances.
         device: where to compute.
@@ -109,9 +109,9 @@ class ResNetFeatures:
 
     name = "resnet18"
 
-    def __init__(self, weights: str | Path | None, num_classes: int, precision: Precision, device: torch.device):
+    def __init__(self, weights: str | Path, num_classes: int, precision: Precision, device: torch.device):
         loaded = load_classifier(weights, num_classes)
-        self.weights = weights or SHIPPED
+        self.weights = weights
         self.network = fold_batch_norm(loaded.model).to(device)
         self.precision = precision
         self.identity: Mapping[str, Any] = resnet_identity(loaded.sha256, precision)

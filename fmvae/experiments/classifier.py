@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from fmvae import rng
 from fmvae.config import build, semantic
 from fmvae.data import FashionMNISTManager
+from fmvae.errors import ConfigError
 from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.experiments.experiment import Experiment, optimization
 from fmvae.models import FashionResNet18
@@ -47,7 +48,10 @@ class ClassifierExperiment(Experiment):
         with rng.seeded_init(config["seed"]):
             model = build(config["model"], "model", FashionResNet18)
         if start := config["trainer"]["start"]:
-            loaded = load_classifier(None if start == "shipped" else start, data.num_classes)
+            loaded = load_classifier(start, data.num_classes)
+            if loaded.sha256 != config["trainer"]["start_sha256"]:
+                problem = f"{start!r} is not the file of SHA-256 {config['trainer']['start_sha256']}"
+                raise ConfigError("trainer.start_sha256", problem, "leave the key out, it is computed from the file")
             model.load_state_dict(loaded.model.state_dict())
             self.start = {"weights": start, "sha256": loaded.sha256, "run": loaded.card.get("run")}
         self.model, self.data = model.to(device), data

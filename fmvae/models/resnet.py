@@ -7,16 +7,16 @@ import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fmvae.errors import FmvaeError, RunError
 from fmvae.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from fmvae.weights import weights_file
 
-SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "fashion_resnet18.safetensors"
-WAY_OUT = "name weights of FashionResNet18 (see its class for the layout), or leave the key out for those shipped"
+WAY_OUT = "name sharp or blur for those shipped, or a file (see FashionResNet18 for its layout)"
 
 
 class ClassifierOutput(NamedTuple):
@@ -66,9 +66,9 @@ class FashionResNet18(nn.Module):
         return ClassifierOutput(self.head(features), features)
 
     @classmethod
-    def pretrained(cls) -> FashionResNet18:
-        """The network with the weights shipped with fmvae, in evaluation mode."""
-        return load_classifier(None).model
+    def pretrained(cls, weights: Literal["sharp", "blur"] = "sharp") -> FashionResNet18:
+        """The network with weights shipped with fmvae (see ``fmvae.weights``), in evaluation mode."""
+        return load_classifier(weights).model
 
 
 class LoadedClassifier(NamedTuple):
@@ -86,18 +86,19 @@ def save_classifier(path: Path, model: FashionResNet18, card: Mapping[str, Any])
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def load_classifier(weights: str | Path | None, num_classes: int | None = None) -> LoadedClassifier:
+def load_classifier(weights: str | Path, num_classes: int | None = None) -> LoadedClassifier:
     """Read a FashionResNet18, executing nothing that is in the file.
 
     Args:
-        weights: a ``.safetensors`` file of ours (as shipped, or a checkpoint of a classifier's run), or a foreign
-            ``.pt`` or ``.pth`` file ``{"model_state_dict", "mean", "std"}``; None means the shipped ones.
+        weights: ``sharp`` or ``blur`` for those shipped; or a ``.safetensors`` file of ours (as shipped, or a
+            checkpoint of a classifier's run); or a foreign ``.pt`` or ``.pth`` file ``{"model_state_dict", "mean",
+            "std"}``.
         num_classes: what the data have; None takes any.
 
     Raises:
         RunError: the file is missing, damaged, or not such a network; nothing has been executed.
     """
-    path = Path(weights) if weights is not None else SHIPPED
+    path = weights_file(weights)
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
