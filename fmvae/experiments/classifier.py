@@ -51,7 +51,9 @@ class ClassifierExperiment(Experiment):
             loaded = load_classifier(start, data.num_classes)
             if loaded.sha256 != config["trainer"]["start_sha256"]:
                 problem = f"{start!r} is not the file of SHA-256 {config['trainer']['start_sha256']}"
-                raise ConfigError("trainer.start_sha256", problem, "leave the key out, it is computed from the file")
+                raise ConfigError(
+                    "trainer.start_sha256", problem, "leave the key out, it is computed from the file"
+                )
             model.load_state_dict(loaded.model.state_dict())
             self.start = {"weights": start, "sha256": loaded.sha256, "run": loaded.card.get("run")}
         self.model, self.data = model.to(device), data

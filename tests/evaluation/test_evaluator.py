@@ -18,6 +18,7 @@ from fmvae.evaluation.features import Features
 from fmvae.evaluation.latent import latent_measures
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, encode_split
 from fmvae.objectives import Bernoulli, Constant, Objective
+from fmvae.weights import SHIPPED
 
 SIDE = 12  # the images' middle, so that a covariance takes few images and little time
 NUM = 300
@@ -28,7 +29,9 @@ OBJECTIVE = Objective(Bernoulli(), Constant(2.0))
 def data(small_data, monkeypatch) -> FashionMNISTManager:
     actual = module.ResNetFeatures  # the shipped weights are not read: FakeResNet stands for them
     monkeypatch.setattr(
-        module, "ResNetFeatures", lambda path, *others: FakeResNet() if path is None else actual(path, *others)
+        module,
+        "ResNetFeatures",
+        lambda path, *others: FakeResNet(path) if path in SHIPPED else actual(path, *others),
     )
     monkeypatch.setattr(module, "MIN_RELIABLE", 400)  # so that this is enough to be measured unless told otherwise
     manager = small_data(num_train=700, val_size=100, num_test=400)
@@ -50,33 +53,43 @@ def settings(num_images: int | None = NUM, features=("pixels",), **others: Any) 
     """The config group ``evaluation`` with everything on, at small sizes."""
     return {
         "fid": {"num_images": num_images, "features": list(features), "num_neighbours": 5},
-        "extractor": {"weights": None, "precision": "fp32"},
+        "extractor": {"weights": "sharp", "precision": "fp32"},
         "iwae": {"num_samples": 4, "num_images": 50},
         "latent": True,
-        "accuracy": {"num_per_class": None},
+        "accuracy": judged(None),
         "cache": None,
     } | others
 
 
+def judged(num_per_class: int | None) -> dict[str, Any]:
+    return {"weights": "blur", "num_per_class": num_per_class}
+
+
 def nothing_but_fid(**others: Any) -> dict[str, Any]:
-    off = {"iwae": {"num_samples": 0, "num_images": 1}, "latent": False, "accuracy": {"num_per_class": 0}}
+    off = {
+        "iwae": {"num_samples": 0, "num_images": 1},
+        "latent": False,
+        "accuracy": {"weights": "blur", "num_per_class": 0},
+    }
     return settings(**(off | others))
 
 
 class FakeResNet:
-    """Stands for the network: 20 random projections, of which the first ten are the logits."""
+    """Stands for the network: 20 random projections of each weights, of which the first ten are the logits."""
 
     name = "resnet18"
-    identity: ClassVar[dict[str, Any]] = {"features": "fake", "extractor_sha256": "0" * 64}
+    seeds: ClassVar[dict[str, int]] = {"sharp": 9, "blur": 10}
 
-    def __init__(self):
+    def __init__(self, weights: str = "sharp"):
+        self.seed = self.seeds[weights]
+        self.identity = {"features": "fake", "extractor_sha256": weights}
         self.asked: list[tuple[str, int]] = []
 
     def __call__(self, batches, what="", num=0) -> Features:
         self.asked.append((what, num))
         x = torch.cat(list(batches)).flatten(1)
         assert len(x) == num
-        weights = torch.randn(x.shape[1], 20, generator=rng.stream(9, "init"))
+        weights = torch.randn(x.shape[1], 20, generator=rng.stream(self.seed, "init"))
         projected = (x @ weights).numpy()
         return Features(projected, projected[:, :10])
 
@@ -189,7 +202,8 @@ def test_what_is_stored_with_the_same_settings_is_not_measured_again(data, monke
         ({"iwae": {"num_samples": 4, "num_images": 51}}, ["iwae"]),
         ({"fid": {"num_images": NUM, "features": ["pixels"], "num_neighbours": 6}}, ["fid/pixels"]),
         ({"fid": {"num_images": NUM + 1, "features": ["pixels"], "num_neighbours": 5}}, ["fid/pixels"]),
-        ({"accuracy": {"num_per_class": 3}}, ["accuracy"]),
+        ({"accuracy": judged(3)}, ["accuracy"]),
+        ({"accuracy": {"weights": "sharp", "num_per_class": None}}, ["accuracy"]),
         ({"cache": "elsewhere"}, []),
     ],
     ids=str,
@@ -209,9 +223,9 @@ def test_another_extractor_measures_features_again_and_nothing_else(data):
     before = dict(evaluator(model, data, **both).measure())
     marked = {name: {**block, "kept": True} for name, block in before.items()}
     other = evaluator(model, data, **both)
-    vars(other.features["resnet18"])["identity"] = {**FakeResNet.identity, "extractor_sha256": "1" * 64}
+    vars(other.features["resnet18"])["identity"] = {"features": "fake", "extractor_sha256": "another"}
     after = dict(other.measure(marked))
-    assert [name for name, block in after.items() if "kept" not in block] == ["fid/resnet18", "accuracy"]
+    assert [name for name, block in after.items() if "kept" not in block] == ["fid/resnet18"]
 
 
 # --- features and classes of a classifier ----------------------------------------------------------------------
@@ -238,27 +252,36 @@ def test_resnet_distances_are_those_of_its_features(data):
     order = torch.randperm(len(data.train), generator=rng.stream(0, "evaluation"))[:600]
     real, train = (fake([x.float() / 255], "", 600).features for x in (data.test.images, data.train.images[order]))
     assert measures["fid/resnet18"]["floor"] == pytest.approx(calculate_fid(real, train), rel=1e-4)
-    assert measures["fid/resnet18"]["settings"]["extractor_sha256"] == "0" * 64
+    assert measures["fid/resnet18"]["settings"]["extractor_sha256"] == "sharp"
 
 
 def test_accuracy_asks_for_every_class_as_often_and_compares_with_the_real_test_images(data):
     model = made(ConditionalVAE, hidden_dim=16)
-    block = dict(evaluator(model, data, **settings(accuracy={"num_per_class": 7})).measure())["accuracy"]
+    block = dict(evaluator(model, data, **settings(accuracy=judged(7))).measure())["accuracy"]
     assert np.sum(block["generated"]["confusion"], axis=1).tolist() == [7] * 10
     assert block["real"]["num_images"] == 400
     labels = torch.arange(10).repeat_interleave(7)
     z = torch.randn(70, 2, generator=rng.stream(0, "sampling", 1))
     with torch.no_grad():
         images = model.eval().decode(z, labels).sigmoid()
-    logits = FakeResNet()([images], "", 70).logits
+    logits = FakeResNet("blur")([images], "", 70).logits
     assert logits is not None
     predicted = logits.argmax(1)
     assert block["generated"]["overall"] == pytest.approx((predicted == labels.numpy()).mean())
+    assert block["settings"]["extractor_sha256"] == "blur"
+
+
+def test_the_judge_of_classes_is_another_than_the_features_of_distances_are_of(data):
+    """What looks past blur would forgive it in a distance too."""
+    model = made(ConditionalVAE, hidden_dim=16)
+    both = settings(num_images=None, features=("resnet18",), accuracy=judged(3))
+    measures = dict(evaluator(model, grown(data), **both).measure())
+    weights = {name: measures[name]["settings"]["extractor_sha256"] for name in ("fid/resnet18", "accuracy")}
+    assert weights == {"fid/resnet18": "sharp", "accuracy": "blur"}
 
 
 def test_a_conditional_model_has_distances_by_class(data, monkeypatch):
     data = grown(data)
-    monkeypatch.setattr(FakeResNet, "identity", {"features": "fake"})
     given = nothing_but_fid(num_images=None, features=("resnet18",))
     model = made(ConditionalVAE, hidden_dim=16)
     per_class = dict(evaluator(model, data, **given).measure())["fid/resnet18"]["per_class"]
@@ -365,7 +388,7 @@ def test_small_data_are_measured_by_distances_only_if_asked(few, data, monkeypat
     model = made(ConditionalVAE)
     plan = evaluator(model, data, **settings(None)).plan()
     assert ("fid/pixels" in plan, "accuracy" in plan) == (not few, not few)
-    asked = settings(NUM, accuracy={"num_per_class": 3})
+    asked = settings(NUM, accuracy=judged(3))
     assert {"fid/pixels", "accuracy"} <= set(evaluator(model, data, **asked).plan())
 
 
@@ -376,8 +399,13 @@ def test_unknown_features_are_an_error_that_lists_what_there_is(data):
 
 
 def test_the_classes_of_an_unconditional_model_cannot_be_asked_for(data):
-    refused(made(), data, settings(accuracy={"num_per_class": 5}), r"5 images of each class asked of BaseVAE")
-    Evaluator(made(), OBJECTIVE, data, seed=0, settings=settings(accuracy={"num_per_class": 0}))
+    refused(
+        made(),
+        data,
+        settings(accuracy=judged(5)),
+        r"5 images of each class asked of BaseVAE",
+    )
+    Evaluator(made(), OBJECTIVE, data, seed=0, settings=settings(accuracy=judged(0)))
 
 
 def test_weights_of_ones_own_are_looked_at_before_anything_is_measured(data, tmp_path):

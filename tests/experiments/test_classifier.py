@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fmvae.config import compose
+from fmvae.config import compose, semantic
 from fmvae.data import FashionMNISTManager
-from fmvae.errors import RunError
+from fmvae.errors import ConfigError, RunError
 from fmvae.experiments import train
 from fmvae.models.resnet import load_classifier
+from fmvae.runs import run_name
 from fmvae.runs.files import read_record
 from tests.cli.process import snapshot
 from tests.idx import write_idx_dataset
@@ -84,6 +85,28 @@ def test_training_goes_on_from_given_weights_and_says_so(run, dataset, tmp_path)
         assert card["start"] == (
             {"weights": start, "sha256": load_classifier(weights).sha256, "run": run.name} if start else None
         )
+
+
+def test_a_run_is_named_by_the_weights_that_it_starts_from_and_not_by_where_they_lie(run, tmp_path):
+    """Else a run begun before the file was replaced would go on, and state a start that it never had."""
+
+    def named(path: object) -> str:
+        return run_name(semantic(compose([f"trainer.start={path}"], "classifier")))
+
+    weights, elsewhere = run / "fashion_resnet18.safetensors", tmp_path / "moved.safetensors"
+    elsewhere.write_bytes(weights.read_bytes())
+    before = named(elsewhere)
+    assert named(weights) == before
+    elsewhere.write_bytes(weights.read_bytes() + b" ")
+    assert named(elsewhere) != before
+    assert named("null") != before
+
+
+def test_a_start_that_is_not_the_one_named_is_refused(run, dataset, tmp_path):
+    """As when the file is replaced between a command's first look and its second."""
+    given = [f"trainer.start={run / 'fashion_resnet18.safetensors'}", "trainer.start_sha256=" + "0" * 64]
+    with pytest.raises(ConfigError, match=r"trainer\.start_sha256: .* is not the file of SHA-256 000"):
+        train(compose([*settings(dataset, tmp_path), *given], "classifier"))
 
 
 def test_weights_of_another_network_are_no_start(dataset, tmp_path):

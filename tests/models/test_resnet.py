@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from fmvae import rng
 from fmvae.errors import FmvaeError, RunError
 from fmvae.models import BaseVAE, FashionResNet18
-from fmvae.models.resnet import SHIPPED, LoadedClassifier, load_classifier, save_classifier
+from fmvae.models.resnet import LoadedClassifier, load_classifier, save_classifier
 from fmvae.runs import save_checkpoint
+from fmvae.weights import SHIPPED
 from tests.models.layers import num_parameters
 
 CARD = {"sha256": "none yet", "accuracy": 0.5, "name": "é"}
@@ -73,7 +74,7 @@ def refusal(path: Path | str, num_classes: int | None = None) -> RunError:
     with pytest.raises(RunError) as caught:
         load_classifier(path, num_classes)
     assert caught.value.subject == str(path)
-    assert "name weights of FashionResNet18" in caught.value.way_out
+    assert "name sharp or blur for those shipped" in caught.value.way_out
     assert "\n" not in caught.value.problem
     return caught.value
 
@@ -175,13 +176,14 @@ def test_loading_draws_nothing_from_the_global_generator(shipped_like):
     assert not torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_shipped_weights_are_those_in_the_package(shipped_like, monkeypatch):
+@pytest.mark.parametrize("word", ["sharp", "blur"])
+def test_a_word_stands_for_weights_in_the_package(word, shipped_like, monkeypatch):
     import fmvae
 
-    assert Path(fmvae.__path__[0]) / "weights" / "fashion_resnet18.safetensors" == SHIPPED
-    monkeypatch.setattr("fmvae.models.resnet.SHIPPED", shipped_like)
+    assert SHIPPED[word].parent == Path(fmvae.__path__[0]) / "weights"
+    monkeypatch.setitem(SHIPPED, word, shipped_like)
     expected = load_classifier(shipped_like).model.state_dict()
-    for found in (load_classifier("sharp").model, FashionResNet18.pretrained()):
+    for found in (load_classifier(word).model, FashionResNet18.pretrained(word)):
         assert all(torch.equal(t, expected[name]) for name, t in found.state_dict().items())
         assert not found.training
 
