@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from fmvae.assembly import Parts, assemble, set_up_torch
-from fmvae.config import NotAVAE, compose, read_config, semantic
+from fmvae.config import ASKED_ANEW, NotAVAE, compose, read_config, semantic
 from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.rules import validate
 from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
@@ -135,7 +135,7 @@ def load_run(path: str | Path, which: Which = "best", device: str = "auto") -> L
         raise ConfigError("run", f"{str(path)!r} holds {len(runs)} runs", "name one of them")
     run = runs[0]
     usual = compose(["run=x"], "evaluate")  # today's keys, whatever version wrote the run
-    config = read_config(run.config) | {key: usual[key] for key in ("evaluation", "figures")}
+    config = read_config(run.config) | {key: usual[key] for key in ASKED_ANEW}
     config |= {"device": device}
     _check_identity(run, config)
     parts = assemble(validate(config), set_up_torch(config))
@@ -225,7 +225,7 @@ def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.
     config = read_config(run.config)
     if settings["data_root"]:
         config["data"]["root"] = settings["data_root"]
-    config |= {key: settings[key] for key in ("evaluation", "figures")}
+    config |= {key: settings[key] for key in ASKED_ANEW}
     _check_identity(run, config)
     config, which, force = validate(config), settings["checkpoint"], settings["force"]
     # only the best checkpoint's numbers and figures are shown in TensorBoard

@@ -211,6 +211,19 @@ def test_a_run_reached_by_a_link_is_the_same_run(run, tmp_path):
     assert [found.path for found in find_runs(folder)] == [run.resolve()]
 
 
+def test_what_an_earlier_version_asked_of_a_run_does_not_keep_it_from_being_measured(run):
+    """Only what to measure is asked anew; a key of its identity is still looked at."""
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("    weights: sharp", "    weights: null\n    old_key: 1"))
+    assert "old_key" in (run / "config.yaml").read_text()
+    before = read_record(run / "results.json")
+    assert evaluate(run) == before
+    assert load_run(run, device="cpu").results == before
+    (run / "config.yaml").write_text(text.replace("val_size: ", "val_size: x"))
+    with pytest.raises(ConfigError, match=r"data\.val_size"):
+        evaluate(run)
+
+
 def test_load_run_opens_a_run_as_it_was_measured(run):
     loaded = load_run(run, device="cpu")
     assert loaded.results == read_record(run / "results.json")
