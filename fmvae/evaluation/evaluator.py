@@ -178,20 +178,24 @@ class Evaluator:
     def _fid(self, name: str) -> dict[str, Any]:
         features, num, likelihood = self.features[name], self.num_images[name], self.objective.likelihood
         labels = self.data.test.labels[:num]
-        generated = self._generated(labels)
-        reconstructed = reconstructed_images(self.model, likelihood, self.data.test, num)
         order = self._random_train()[:num]
         train = Split("train", self.data.train.images[order], self.data.train.labels[order])
         by_class = self.model.conditional
-        return fid_block(
-            real=real_features(self.cache, self.data.test, num, features).features,
-            train=real_features(self.cache, train, num, features).features,
-            generated=features(generated, "generated images", num).features,
+        real, known = (real_features(self.cache, split, num, features) for split in (self.data.test, train))
+        generated = features(self._generated(labels), "generated images", num)
+        reconstructed = reconstructed_images(self.model, likelihood, self.data.test, num)
+        block = fid_block(
+            real=real.features,
+            train=known.features,
+            generated=generated.features,
             reconstructed=features(reconstructed, "reconstructions", num).features,
             labels=(labels.cpu().numpy(), train.labels.cpu().numpy()) if by_class else None,
             class_names=self.data.class_names,
             num_neighbours=self.settings["fid"]["num_neighbours"],
         )
+        if by_class and generated.logits is not None:  # a second opinion beside the judge's, at no cost
+            block["as_asked"] = float((generated.logits.argmax(1) == labels.cpu().numpy()).mean())
+        return block
 
     def _accuracy(self) -> dict[str, Any]:
         judge, test, num_classes = self.judge, self.data.test, self.data.num_classes

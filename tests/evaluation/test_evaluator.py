@@ -276,6 +276,12 @@ def test_the_judge_of_classes_is_another_than_the_features_of_distances_are_of(d
     model = made(ConditionalVAE, hidden_dim=16)
     both = settings(num_images=None, features=("resnet18",), accuracy=judged(3))
     measures = dict(evaluator(model, grown(data), **both).measure())
+    images = torch.cat(list(evaluator(model, data)._generated(data.test.labels)))
+    logits = FakeResNet("sharp")([images], "", len(images)).logits
+    assert logits is not None
+    share = (logits.argmax(1) == data.test.labels.numpy()).mean()
+    assert 0 < share < 1
+    assert measures["fid/resnet18"]["as_asked"] == share
     weights = {name: measures[name]["settings"]["extractor_sha256"] for name in ("fid/resnet18", "accuracy")}
     assert weights == {"fid/resnet18": "sharp", "accuracy": "blur"}
 
