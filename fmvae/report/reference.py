@@ -54,8 +54,8 @@ sizes.
 
 ## Do generated images show the class they were asked for?
 
-{num_generated} generated images, {per_class} of each class, in the eyes of the FashionResNet18 that was trained to look
-past blur ({classifier}); last but one, the images that FID compares in the eyes of the other, which was not.
+{num_generated} generated images, {per_class} of each class, in the eyes of the FashionResNet18 that was trained to
+look past blur ({classifier}); last but one, the images that FID compares in the eyes of the other, which was not.
 Below the reference rows, what was tried: `python train.py sweep=conditional_study`.
 
 {accuracy}
