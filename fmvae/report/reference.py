@@ -12,6 +12,7 @@ import yaml
 from fmvae.config import PROJECT_ROOT, compose, semantic, sweep_jobs
 from fmvae.errors import FmvaeError
 from fmvae.report.tables import (
+    Found,
     Row,
     accuracy_table,
     fid_table,
@@ -37,18 +38,18 @@ last table.
 
 ## Likelihood
 
-Test set, nats per image. *ours* draws z from the posterior, *at μ* decodes its mean, as many published tables do;
-−ELBO = recon + KL compares across β; IWAE 64 is the importance-weighted bound of 64 draws (lower is closer to
-−log p(x)).
+Test set, nats per image; of several seeds the mean ± standard deviation. *ours* draws z from the posterior, *at μ*
+decodes its mean, as many published tables do; −ELBO = recon + KL compares across β; IWAE 64 is the
+importance-weighted bound of 64 draws (lower is closer to −log p(x)).
 
 {likelihood}
 
 ## Fréchet distances and what goes with them
 
 {num_images} generated images (decoder means) against as many test images, in the features of our FashionResNet18
-and in pixels; ± is the standard error of the draw. *recon.* is the distance of reconstructions, *floor* that of
-training images: what a perfect model would score. Published distances are in other extractors: compare orders, not
-sizes.
+and in pixels; ± is the standard deviation over seeds, of one seed the standard error of the draw. *recon.* is the
+distance of reconstructions, *floor* that of training images: what a perfect model would score. Published distances
+are in other extractors: compare orders, not sizes.
 
 {fid}
 
@@ -74,37 +75,47 @@ Below the reference rows, what was tried: `python train.py sweep=conditional_stu
 """
 
 
-def find(folder: Path, overrides: Sequence[str], title: str | None = None) -> Row:
-    """The complete run that these overrides name, wherever in ``folder`` or its sweeps it is.
+def find(folder: Path, overrides: Sequence[str], title: str | None = None, seeds: Sequence[str] = ()) -> Row:
+    """The complete runs that these overrides name, wherever in ``folder`` or its sweeps they are.
 
     Args:
         title: of its row; None titles it by what studies vary.
+        seeds: to look for, as ``seed=0``; empty leaves the seed to the overrides.
     """
     config = compose(overrides)
     if title is None:
         model, z, beta = config["model"]["_name_"], config["latent_dim"]["value"], config["beta"]["value"]
         title = f"{model}, z = {z}, β = {beta:g}, {config['trainer']['epochs']} epochs"
+    jobs = [[*overrides, seed] for seed in seeds] or [list(overrides)]
+    found = [one for job in jobs if (one := _complete(folder, job))]
+    return Row(title, _command(jobs[0]), tuple(found))
+
+
+def _command(overrides: Sequence[str]) -> str:
     sweep = any(override.startswith("sweep=") for override in overrides)
-    name, command = run_name(semantic(config)), f"python train.py {'-m ' * sweep}{' '.join(overrides)}"
-    runs = [RunDirectory(path) for path in (folder / name, *sorted(folder.glob(f"*/{name}")))]
-    for run in runs:
+    return f"python train.py {'-m ' * sweep}{' '.join(overrides)}"
+
+
+def _complete(folder: Path, overrides: Sequence[str]) -> Found | None:
+    name = run_name(semantic(compose(overrides)))
+    for run in [RunDirectory(path) for path in (folder / name, *sorted(folder.glob(f"*/{name}")))]:
         if run.state() == "complete" and run.config.exists():
             results = read_record(run.results)
             if "settings" in results["test"]:  # else measured by an older version
-                return Row(title, command, run, results)
-    return Row(title, command, runs[0], None)
+                return Found(_command(overrides), run, results)
+    return None
 
 
-def keep(row: Row, docs: Path, figures: Sequence[str]) -> Iterator[str]:
+def keep(found: Found, docs: Path, figures: Sequence[str]) -> Iterator[str]:
     """Copy what the page links to beside it; yields the paths of the figures that there are, relative to it."""
-    target = docs / "results" / row.run.path.name
-    for file in (row.run.config, row.run.results):
+    target = docs / "results" / found.run.path.name
+    for file in (found.run.config, found.run.results):
         write_bytes(target / file.name, file.read_bytes())
     for name in figures:
-        source = row.run.figures / f"{name}.png"
+        source = found.run.figures / f"{name}.png"
         if source.exists():
             shutil.copyfile(source, target / source.name)
-            yield f"results/{row.run.path.name}/{source.name}"
+            yield f"results/{found.run.path.name}/{source.name}"
 
 
 def write_page(folder: Path, docs: Path, command: str) -> Path:
@@ -117,11 +128,12 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
         FmvaeError: none of the runs is in the folder.
     """
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    rows = [find(folder, [f"experiment={name}"], name) for name in published]
+    seeds = {word: None for job in sweep_jobs("vae_study") for word in job if word.startswith("seed=")}
+    rows = [find(folder, [f"experiment={name}"], name, list(seeds)) for name in published]
     traversals, conditionals = (
         [find(folder, job) for job in sweep_jobs(name)] for name in ("traversal_study", "conditional_study")
     )
-    found = [row for row in (*rows, *traversals, *conditionals) if row.results]
+    found = [row for row in (*rows, *traversals, *conditionals) if row.found]
     if not found:
         raise FmvaeError(
             folder, "holds none of the reference runs", "run `python train.py experiment=baseline` first"
@@ -129,8 +141,9 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
     pictures = []
     for row in found:
         figures = PICTURES if row in rows else TRAVERSALS if row in traversals else ()
-        for path in keep(row, docs, figures):
-            pictures.append(f'<img src="{path}" width="{FIGURES}" alt="{row.title}: {Path(path).stem}">')
+        for i, one in enumerate(row.found):
+            for path in keep(one, docs, figures if i == 0 else ()):
+                pictures.append(f'<img src="{path}" width="{FIGURES}" alt="{row.title}: {Path(path).stem}">')
     text = PAGE.format(
         command=command,
         likelihood=likelihood_table([*rows, *traversals], published),
@@ -148,8 +161,9 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
 
 def _sizes(rows: Sequence[Row]) -> dict[str, str]:
     """The numbers of images that the captions name, and the classifier's own accuracy."""
-    fids = [row.results["fid"] for row in rows if row.results and "fid" in row.results]
-    blocks = [row.results["accuracy"] for row in rows if row.results and "accuracy" in row.results]
+    results = [one.results for row in rows for one in row.found]
+    fids = [result["fid"] for result in results if "fid" in result]
+    blocks = [result["accuracy"] for result in results if "accuracy" in result]
     images = {block["num_images"] for fid in fids for block in fid.values()}
     generated = {block["generated"]["num_images"] for block in blocks}
     per_class = {block["settings"]["num_per_class"] for block in blocks}

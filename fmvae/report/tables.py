@@ -1,8 +1,10 @@
-"""Markdown tables of runs, one row each."""
+"""Markdown tables of the reference page: a row is a config, its cells are over the seeds it was run with."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import yaml
@@ -10,17 +12,50 @@ import yaml
 from fmvae.runs import RunDirectory
 
 
+class Found(NamedTuple):
+    """A complete run, the command that makes it, and its results."""
+
+    command: str
+    run: RunDirectory
+    results: dict[str, Any]
+
+
 class Row(NamedTuple):
-    """A run that the page shows: its title, the command that makes it, and its results if it is complete."""
+    """A config that the page shows: its title, the command that makes it, and its complete runs by seed."""
 
     title: str
     command: str
-    run: RunDirectory
-    results: dict[str, Any] | None
+    found: tuple[Found, ...]
 
     @property
     def config(self) -> dict[str, Any]:
-        return yaml.safe_load(self.run.config.read_text())
+        return yaml.safe_load(self.found[0].run.config.read_text())
+
+    @property
+    def link(self) -> str:
+        return f"[{self.title}](results/{self.found[0].run.path.name}/results.json)" if self.found else self.title
+
+    def values(self, path: str) -> list[float]:
+        """The number at ``path``, as ``test/recon``, in each run that has it."""
+        found = [reduce(_below, path.split("/"), one.results) for one in self.found]
+        return [value for value in found if value is not None]
+
+    def cell(self, path: str, digits: int = 2, *, scale: float = 1, error: str | None = None) -> str:
+        """Mean ± standard deviation over seeds; of one seed the number, with its standard error at ``error``."""
+        values = [scale * value for value in self.values(path)]
+        if not values:
+            return ""
+        spread = [statistics.stdev(values)] if len(values) > 1 else self.values(error) if error else []
+        return " ± ".join(number(value, digits) for value in (statistics.fmean(values), *spread))
+
+    def share(self, path: str, digits: int = 2) -> str:
+        """As ``cell``, in per cent."""
+        text = self.cell(path, digits, scale=100)
+        return text and f"{text} %"
+
+
+def _below(node: Any, name: str) -> Any:
+    return node.get(name) if isinstance(node, Mapping) else None
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -37,44 +72,41 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2%}"
 
 
-def with_error(block: Mapping[str, Any], digits: int) -> str:
-    """The distance of generated images and its standard error."""
-    return f"{block['generation']:.{digits}f} ± {block['generation_se']:.{digits}f}"
-
-
 def likelihood_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
-    header = ["experiment", "model", "z", "β", "epochs"]
-    header += [f"{name} {whose}" for name in ("objective", "recon", "KL") for whose in ("theirs", "ours", "at μ")][
-        :-1
-    ]
-    header += ["−ELBO", "IWAE 64"]
+    header = ["experiment", "model", "z", "β", "epochs", "seeds"]
+    header += ["objective theirs", "objective ours", "objective at μ", "recon theirs", "recon ours", "recon at μ"]
+    header += ["KL theirs", "KL ours", "−ELBO", "IWAE 64"]
     body = []
     for row in rows:
         theirs = published.get(row.title, {})
-        if row.results is None:
+        if not row.found:
             body.append([row.title, f"not run yet: `{row.command}`", *[""] * (len(header) - 2)])
             continue
-        config, test = row.config, row.results["test"]
+        config = row.config
         note = f" ({theirs['note']})" if "note" in theirs else ""
         body.append(
             [
-                link(row),
+                row.link,
                 config["model"]["_name_"],
                 str(config["latent_dim"]["value"]),
                 f"{config['beta']['value']:g}",
-                f"{row.results['checkpoint']['epoch']} of {config['trainer']['epochs']}",
-                *(
-                    number(theirs.get("objective")) + note,
-                    number(test["objective"]),
-                    number(test["objective_at_mean"]),
-                ),
-                *(number(theirs.get("recon")), number(test["recon"]), number(test["recon_at_mean"])),
-                *(number(theirs.get("kl")), number(test["kl"])),
-                number(test["neg_elbo"]),
-                number(row.results.get("iwae", {}).get("iwae_64")),
+                _epochs(row),
+                str(len(row.found)),
+                number(theirs.get("objective")) + note,
+                *(row.cell(f"test/{name}") for name in ("objective", "objective_at_mean")),
+                number(theirs.get("recon")),
+                *(row.cell(f"test/{name}") for name in ("recon", "recon_at_mean")),
+                number(theirs.get("kl")),
+                *(row.cell(path) for path in ("test/kl", "test/neg_elbo", "iwae/iwae_64")),
             ]
         )
     return table(header, body)
+
+
+def _epochs(row: Row) -> str:
+    """Which epoch was the best, of how many."""
+    best = [int(epoch) for epoch in row.values("checkpoint/epoch")]
+    return f"{', '.join(str(epoch) for epoch in best)} of {row.config['trainer']['epochs']}"
 
 
 def fid_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
@@ -83,22 +115,19 @@ def fid_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
     header += ["pixels", "recon.", "floor"]
     body = []
     for row in rows:
-        fid = (row.results or {}).get("fid", {})
-        ours, pixels = fid.get("resnet18"), fid.get("pixels")
-        cells = [link(row), number(published.get(row.title, {}).get("fid"))]
-        if ours:
-            cells.append(with_error(ours, 3))
-            cells += [number(ours[name], 3) for name in ("reconstruction", "floor")]
-            cells.append(number(1000 * ours["kid"], 3))
-            cells += [number(ours[name], 3) for name in ("precision", "recall", "density", "coverage")]
-        else:
-            cells += [""] * 8
-        if pixels:
-            cells.append(with_error(pixels, 2))
-            cells += [number(pixels[name], 2) for name in ("reconstruction", "floor")]
-        else:
-            cells += [""] * 3
-        body.append(cells)
+        resnet, pixels = "fid/resnet18", "fid/pixels"
+        body.append(
+            [
+                row.link,
+                number(published.get(row.title, {}).get("fid")),
+                row.cell(f"{resnet}/generation", 3, error=f"{resnet}/generation_se"),
+                *(row.cell(f"{resnet}/{name}", 3) for name in ("reconstruction", "floor")),
+                row.cell(f"{resnet}/kid", 3, scale=1000),
+                *(row.cell(f"{resnet}/{name}", 3) for name in ("precision", "recall", "density", "coverage")),
+                row.cell(f"{pixels}/generation", error=f"{pixels}/generation_se"),
+                *(row.cell(f"{pixels}/{name}") for name in ("reconstruction", "floor")),
+            ]
+        )
     return table(header, body)
 
 
@@ -112,78 +141,76 @@ def latent_table(rows: Sequence[Row]) -> str:
         "total correlation",
         "linear probe",
     ]
-    body = []
-    for row in rows:
-        if not (latent := (row.results or {}).get("latent")):
-            continue
-        names = ("aggregate_kl", "aggregate_mean_norm", "aggregate_covariance_gap", "total_correlation")
-        body.append(
-            [
-                link(row),
-                f"{latent['active_units']} of {len(latent['kl_per_dimension'])}",
-                *(number(latent[name], 3) for name in names),
-                percent(latent["linear_probe_accuracy"]),
-            ]
-        )
+    names = ("aggregate_kl", "aggregate_mean_norm", "aggregate_covariance_gap", "total_correlation")
+    body = [
+        [
+            row.link,
+            f"{row.cell('latent/active_units', 1)} of {row.config['latent_dim']['value']}",
+            *(row.cell(f"latent/{name}", 3) for name in names),
+            row.share("latent/linear_probe_accuracy"),
+        ]
+        for row in rows
+        if row.values("latent/active_units")
+    ]
     return table(header, body)
 
 
 def accuracy_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
-    rows = [row for row in rows if (row.results or {}).get("accuracy")]
+    rows = [row for row in rows if row.values("accuracy/generated/overall")]
     if not rows:
         return "No conditional model has been measured yet."
-    first = rows[0].results
-    assert first
-    real = first["accuracy"]["real"]
-    header = ["", "theirs", "overall", *real["per_class"], "in `sharp`'s eyes", "FID resnet18"]
-    body = []
-    for row in rows:
-        assert row.results
-        made = row.results["accuracy"]["generated"]
-        theirs = published.get(row.title, {}).get("accuracy")
-        fid = row.results.get("fid", {}).get("resnet18", {})
-        body.append(
-            [
-                link(row),
-                percent(theirs),
-                *_shares(made),
-                percent(fid.get("as_asked")),
-                number(fid.get("generation"), 3),
-            ]
-        )
-    body.append(["the classifier on the real test images", "", *_shares(real), "", ""])
+    classes = list(rows[0].found[0].results["accuracy"]["real"]["per_class"])
+
+    def shares(row: Row, whose: str) -> list[str]:
+        block = f"accuracy/{whose}"
+        return [row.share(f"{block}/overall"), *(row.share(f"{block}/per_class/{name}", 1) for name in classes)]
+
+    header = ["", "theirs", "overall", *classes, "in `sharp`'s eyes", "FID resnet18"]
+    body = [
+        [
+            row.link,
+            percent(published.get(row.title, {}).get("accuracy")),
+            *shares(row, "generated"),
+            row.share("fid/resnet18/as_asked"),
+            row.cell("fid/resnet18/generation", 3, error="fid/resnet18/generation_se"),
+        ]
+        for row in rows
+    ]
+    one = rows[0]._replace(found=rows[0].found[:1])
+    body.append(["the classifier on the real test images", "", *shares(one, "real"), "", ""])
     return table(header, body)
-
-
-def _shares(block: Mapping[str, Any]) -> list[str]:
-    shares = block["per_class"].values()
-    return [percent(block["overall"]), *("" if share is None else f"{share:.1%}" for share in shares)]
-
-
-def link(row: Row) -> str:
-    return f"[{row.title}](results/{row.run.path.name}/results.json)" if row.results else row.title
 
 
 def provenance_table(rows: Sequence[Row]) -> str:
-    header = ["run", "config", "commit", "data", "checkpoint", "extractor"]
+    """A line for each run."""
+    header = ["run", "config", "commit", "data", "checkpoint", "extractor", "judge"]
     body = []
     for row in rows:
-        if not row.results:
-            continue
-        results, name = row.results, row.run.path.name
-        training = results["provenance"]["training"]["git"]
-        commit = f"`{(training['commit'] or 'none')[:10]}`" + (" (edited)" if training["dirty"] else "")
-        data = results["provenance"]["data_sha256"]
-        images = data.get("t10k-images-idx3-ubyte", next(iter(data.values()), ""))
-        extractor = results.get("fid", {}).get("resnet18", {}).get("settings", {}).get("extractor_sha256", "")
-        body.append(
-            [
-                f"{row.title}: `{row.command}`",
-                f"[{results['config_sha256'][:10]}](results/{name}/config.yaml)",
-                commit,
-                f"`{images[:10]}`",
-                f"`{results['checkpoint']['sha256'][:10]}`",
-                f"`{extractor[:10]}`" if extractor else "",
-            ]
-        )
+        for found in row.found:
+            results = found.results
+            training = results["provenance"]["training"]["git"]
+            data = results["provenance"]["data_sha256"]
+            config = f"[{results['config_sha256'][:10]}](results/{found.run.path.name}/config.yaml)"
+            body.append(
+                [
+                    f"{row.title}: `{found.command}`",
+                    config,
+                    _short(training["commit"] or "none") + (" (edited)" if training["dirty"] else ""),
+                    _short(data.get("t10k-images-idx3-ubyte", next(iter(data.values()), ""))),
+                    _short(results["checkpoint"]["sha256"]),
+                    *(_short(extractor(results)) for extractor in (_extractor, _judge)),
+                ]
+            )
     return table(header, body)
+
+
+def _extractor(results: Mapping[str, Any]) -> str:
+    return results.get("fid", {}).get("resnet18", {}).get("settings", {}).get("extractor_sha256", "")
+
+
+def _judge(results: Mapping[str, Any]) -> str:
+    return results.get("accuracy", {}).get("settings", {}).get("extractor_sha256", "")
+
+
+def _short(digest: str) -> str:
+    return digest and f"`{digest[:10]}`"

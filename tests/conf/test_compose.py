@@ -277,7 +277,9 @@ def test_the_studies_hold_the_runs_of_the_results_page():
         return {run_name(semantic(config)) for config in configs}
 
     published = yaml.safe_load(PUBLISHED.read_text())
-    assert names(runs_of("vae_study")) == names(compose([f"experiment={row}"]) for row in published)
+    assert names(runs_of("vae_study")) == names(
+        compose([f"experiment={row}", f"seed={seed}"]) for row in published for seed in range(3)
+    )
     assert names(runs_of("traversal_study")) == names(
         compose([f"model={model}", "latent_dim=10", f"beta={beta}", "trainer.epochs=20"])
         for model, beta in itertools.product(("base", "conv"), (0.5, 1, 4))

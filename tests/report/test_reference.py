@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -57,7 +58,8 @@ def cells(page: str, section: str, title: str) -> list[str]:
 @pytest.fixture
 def page(tmp_path) -> str:
     write_run(tmp_path / "outputs", ["experiment=baseline"], 261.0)
-    write_run(tmp_path / "outputs" / "sweep", ["experiment=wide_latent"], 241.0)
+    for seed, number in enumerate((241.0, 242.0, 244.5)):
+        write_run(tmp_path / "outputs" / "sweep", ["experiment=wide_latent", f"seed={seed}"], number)
     write_run(tmp_path / "outputs", sweep_jobs("traversal_study")[0], 300.0)
     return write_page(tmp_path / "outputs", tmp_path / "docs", "the command").read_text()
 
@@ -65,22 +67,36 @@ def page(tmp_path) -> str:
 def test_a_row_holds_theirs_beside_ours(page):
     theirs = yaml.safe_load(PUBLISHED.read_text())["baseline"]
     row = cells(page, "Likelihood", "baseline")
-    assert row[1:5] == ["base", "2", "1", "3 of 30"]
-    assert row[5:8] == [f"{theirs['objective']:.2f}", "261.00", "266.00"]
-    assert row[8:13] == [f"{theirs['recon']:.2f}", "262.00", "265.00", f"{theirs['kl']:.2f}", "263.00"]
-    assert row[13] == "264.00"
+    assert row[1:6] == ["base", "2", "1", "3 of 30", "1"]
+    assert row[6:9] == [f"{theirs['objective']:.2f}", "261.00", "266.00"]
+    assert row[9:14] == [f"{theirs['recon']:.2f}", "262.00", "265.00", f"{theirs['kl']:.2f}", "263.00"]
+    assert row[14] == "264.00"
     distances = cells(page, "Fréchet distances", "baseline")
     assert distances[1:5] == [f"{theirs['fid']:.2f}", "2.610 ± 2.611", "2.612", "2.613"]
     assert distances[-3:] == ["26.10 ± 26.10", "26.10", "26.10"]
 
 
 def test_a_run_within_a_sweep_and_a_row_of_the_traversal_study_are_found(page):
-    assert cells(page, "Likelihood", "wide_latent")[6] == "241.00"
+    assert cells(page, "Likelihood", "wide_latent")[5] == "3"
     assert cells(page, "Likelihood", "conv, z = 10, β = 0.5, 20 epochs")[1:4] == ["conv", "10", "0.5"]
 
 
 def test_a_row_without_a_run_says_how_to_make_it(page):
-    assert "`python train.py experiment=low_beta`" in cells(page, "Likelihood", "low_beta")[1]
+    assert "`python train.py experiment=low_beta seed=0`" in cells(page, "Likelihood", "low_beta")[1]
+
+
+def test_seeds_are_one_row_with_their_mean_and_sample_standard_deviation(page):
+    mean, sd = np.mean([241, 242, 244.5]), np.std([241, 242, 244.5], ddof=1)
+    row = cells(page, "Likelihood", "wide_latent")
+    assert row[4:6] == ["3, 3, 3 of 30", "3"]
+    assert row[7] == f"{mean:.2f} ± {sd:.2f}"
+    distances = cells(page, "Fréchet distances", "wide_latent")
+    assert distances[2] == f"{mean / 100:.3f} ± {sd / 100:.3f}"
+    assert distances[-3] == f"{mean / 10:.2f} ± {sd / 10:.2f}"
+    for seed in range(3):  # each with its own config and hashes
+        cells(
+            page, "Where each row comes from", f"wide_latent: `python train.py experiment=wide_latent seed={seed}`"
+        )
 
 
 def test_every_row_leads_to_its_config_commit_and_hashes(page, tmp_path):
@@ -88,26 +104,27 @@ def test_every_row_leads_to_its_config_commit_and_hashes(page, tmp_path):
     files = [a or b for a, b in links]
     assert len(set(files)) >= 3 * 3  # results, config and picture of each
     assert all((tmp_path / "docs" / file).is_file() for file in files)
-    row = cells(page, "Where each row comes from", "baseline: `python train.py experiment=baseline`")
-    assert row[2:] == ["`cccccccccc`", "`aaaaaaaaaa`", "`dddddddddd`", "`eeeeeeeeee`"]
-    run = find(tmp_path / "outputs", ["experiment=baseline"], "x").run
+    row = cells(page, "Where each row comes from", "baseline: `python train.py experiment=baseline seed=0`")
+    assert row[2:] == ["`cccccccccc`", "`aaaaaaaaaa`", "`dddddddddd`", "`eeeeeeeeee`", ""]
+    (one,) = find(tmp_path / "outputs", ["experiment=baseline"], "x").found
+    run = one.run
     assert (tmp_path / "docs" / "results" / run.path.name / "config.yaml").read_bytes() == run.config.read_bytes()
 
 
 def test_damaged_results_are_no_results(tmp_path):
     run = write_run(tmp_path, ["experiment=baseline"], 261.0)
-    assert find(tmp_path, ["experiment=baseline"]).results is not None
+    assert find(tmp_path, ["experiment=baseline"]).found
     content = (run / "results.json").read_text()
     (run / "results.json").write_text(content.replace("261.0", "161.0", 1))
-    assert find(tmp_path, ["experiment=baseline"]).results is None
+    assert not find(tmp_path, ["experiment=baseline"]).found
 
 
 def test_half_a_training_is_no_result_and_hides_no_whole_one(tmp_path):
     run = write_run(tmp_path, ["experiment=baseline"], 261.0)
     RunDirectory(run).write_status("interrupted")
-    assert find(tmp_path, ["experiment=baseline"]).results is None
+    assert not find(tmp_path, ["experiment=baseline"]).found
     whole = write_run(tmp_path / "sweep", ["experiment=baseline"], 251.0)
-    assert find(tmp_path, ["experiment=baseline"]).run.path == whole
+    assert [one.run.path for one in find(tmp_path, ["experiment=baseline"]).found] == [whole]
 
 
 def test_a_folder_without_runs_is_an_error_in_one_line(tmp_path, capsys):
