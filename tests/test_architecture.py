@@ -13,6 +13,7 @@ FLOORS = (
     "text",
     "rng",
     "rules",
+    "weights",
     "config",
     "runs",
     "objectives",

@@ -36,13 +36,16 @@ def unflatten_optimizer(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) 
     return {"state": state, "param_groups": meta["param_groups"]}
 
 
+SPELLED_OUT = ("__items__", "__float__")  # the keys that stand for what JSON cannot say
+
+
 def to_json(value: Any) -> Any:
     """A scheduler's state with what JSON cannot say spelled out: infinities, and keys that are not texts.
 
     ReduceLROnPlateau holds the first, MultiStepLR the second.
     """
     if isinstance(value, Mapping):
-        if all(isinstance(key, str) for key in value):
+        if all(isinstance(key, str) and key not in SPELLED_OUT for key in value):
             return {key: to_json(child) for key, child in value.items()}
         return {"__items__": [[to_json(key), to_json(child)] for key, child in value.items()]}
     if isinstance(value, list | tuple):

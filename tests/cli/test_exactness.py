@@ -49,6 +49,10 @@ def dataset(tmp_path_factory) -> list[str]:
     return [f"data.root={root}", f"data.sha256={{{digests}}}"]
 
 
+def heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(outputs: Path, dataset: list[str], overrides: list[str], prelude: str = "") -> subprocess.Popen:
     """train.py in a process of its own; ``prelude`` is run in it first."""
     program = (
@@ -61,6 +65,8 @@ def start(outputs: Path, dataset: list[str], overrides: list[str], prelude: str 
         [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         env=environment,
+        # a shell that runs the tests in the background has them, and so this, ignore Ctrl-C
+        preexec_fn=heed_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
