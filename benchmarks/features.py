@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="per timing; the time is proportional to it")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=[50, 100, 250, 500])
-    parser.add_argument("--weights", default=None, help="of FashionResNet18; the shipped ones unless given")
+    parser.add_argument("--weights", default="sharp", help="of FashionResNet18: sharp, blurred or a file")
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
 

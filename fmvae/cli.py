@@ -139,12 +139,11 @@ def name_sweep(arguments: Sequence[str]) -> list[str]:
     named = any(_key(argument) in ("sweep_name", "sweep") for argument in arguments)  # sweeps/ have names
     if named or not multirun:
         return list(arguments)
+    nameless = tuple(key for key in configs.NON_SEMANTIC if key not in configs.NAMED_BY_CONTENT)
     semantic = sorted(
         argument
         for argument in arguments
-        if "=" in argument
-        and not argument.startswith(("-", "hydra"))
-        and not _key(argument).startswith(configs.NON_SEMANTIC)
+        if "=" in argument and not argument.startswith(("-", "hydra")) and not _key(argument).startswith(nameless)
     )
     parsed = OverridesParser.create().parse_overrides(semantic)
     swept = dict.fromkeys(o.key_or_group.removesuffix(".value") for o in parsed if o.is_sweep_override())

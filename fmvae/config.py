@@ -15,10 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from fmvae import rules
+from fmvae import rules, weights
 from fmvae.errors import ConfigError, FmvaeError
 from fmvae.rules import validate, walk
-from fmvae.weights import weights_file
 
 T = TypeVar("T")
 
@@ -99,6 +98,7 @@ def to_yaml(config: Mapping[str, Any]) -> str:
 
 # --- identity -----------------------------------------------------------------------------------------------
 
+NAMED_BY_CONTENT = ("trainer.start",)  # a file; the key beside it, trainer.start_sha256, says what it holds
 NON_SEMANTIC = (
     "device",
     "threads",
@@ -112,7 +112,7 @@ NON_SEMANTIC = (
     "data.root",
     "data.download",
     "trainer.checkpoint_every",
-    "trainer.start",  # a path; trainer.start_sha256 is what lies there
+    *NAMED_BY_CONTENT,
     "trainer.progress",
 )
 
@@ -193,12 +193,14 @@ def _join(*parts: str | None) -> str:
     return str(Path(*(str(part) for part in parts if part is not None)))
 
 
-def _sha256(weights: str | None) -> str | None:
-    """Of a file's content; None for one that cannot be read, which whoever opens it will say."""
-    try:
-        return sha256(weights_file(weights).read_bytes()).hexdigest() if weights else None
-    except (OSError, ValueError):  # ValueError: a name that no file can have
+def _sha256(name: str | None) -> str | None:
+    """Of a file's content, None for no file; one that cannot be read has a name too, and who opens it says why."""
+    if name is None:
         return None
+    try:
+        return sha256(weights.weights_file(name).read_bytes()).hexdigest()
+    except (OSError, ValueError, TypeError):  # ValueError: a name that no file can have; TypeError: not a text
+        return f"unreadable: {name}"
 
 
 class OwnPresets(dict[str, Any]):
@@ -257,6 +259,6 @@ def composed_by(*others: str) -> str:
     folders = (PROJECT_ROOT / "conf", PROJECT_ROOT / "sweeps")
     files = [path for folder in folders for path in sorted(folder.rglob("*.yaml"))]
     content = sha256("\n".join(others).encode())
-    for path in (*files, Path(__file__), Path(rules.__file__)):
+    for path in (*files, Path(__file__), Path(rules.__file__), Path(weights.__file__)):
         content.update(f"\n{path.relative_to(PROJECT_ROOT)}\n".encode() + path.read_bytes())
     return content.hexdigest()[:16]

@@ -258,6 +258,7 @@ def test_whatever_configs_are_composed_from_is_in_the_manifests_key(tmp_path, mo
         (tmp_path / folder).symlink_to(Path(config.PROJECT_ROOT) / folder)
     monkeypatch.setattr(config, "__file__", str(tmp_path / "fmvae" / "config.py"))
     monkeypatch.setattr(config.rules, "__file__", str(tmp_path / "fmvae" / "rules.py"))
+    monkeypatch.setattr(config.weights, "__file__", str(tmp_path / "fmvae" / "weights" / "__init__.py"))
     monkeypatch.setattr(config, "PROJECT_ROOT", tmp_path)
     (tmp_path / "sweeps").unlink()
     (tmp_path / "sweeps").mkdir()

@@ -78,7 +78,7 @@ class Evaluator:
         usual = PER_CLASS if len(data.test) >= MIN_RELIABLE else 0
         self.num_per_class = (usual if asked is None else asked) if model.conditional else 0
         self.features: dict[str, FeatureSet] = {"pixels": Pixels()}
-        # read now even if not needed: better refused than forgotten, and before training than after
+        # one's own are read even if nothing needs them, and before training: better refused now than later
         own = settings["extractor"]["weights"] not in SHIPPED
         if own or self.num_images.get("resnet18"):
             self.features["resnet18"] = self._resnet(settings["extractor"]["weights"])

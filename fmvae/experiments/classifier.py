@@ -47,13 +47,12 @@ class ClassifierExperiment(Experiment):
         data = build(config["data"], "data", FashionMNISTManager, device=device)
         with rng.seeded_init(config["seed"]):
             model = build(config["model"], "model", FashionResNet18)
-        if start := config["trainer"]["start"]:
-            loaded = load_classifier(start, data.num_classes)
-            if loaded.sha256 != config["trainer"]["start_sha256"]:
-                problem = f"{start!r} is not the file of SHA-256 {config['trainer']['start_sha256']}"
-                raise ConfigError(
-                    "trainer.start_sha256", problem, "leave the key out, it is computed from the file"
-                )
+        start, named = config["trainer"]["start"], config["trainer"]["start_sha256"]
+        loaded = load_classifier(start, data.num_classes) if start is not None else None
+        if named != (loaded and loaded.sha256):
+            problem = f"{start!r} is not the file of SHA-256 {named}"
+            raise ConfigError("trainer.start_sha256", problem, "leave the key out: the file gives it")
+        if loaded:
             model.load_state_dict(loaded.model.state_dict())
             self.start = {"weights": start, "sha256": loaded.sha256, "run": loaded.card.get("run")}
         self.model, self.data = model.to(device), data
@@ -98,7 +97,7 @@ class ClassifierExperiment(Experiment):
             },
         }
         file_sha256 = save_classifier(run.path / WEIGHTS, model, card)
-        write_record(run.path / CARD, {"file": WEIGHTS, "sha256": file_sha256, **card})
+        write_record(run.path / CARD, {"sha256": file_sha256, **card})
         title = f"{run.path.name}, epoch {epoch}: test accuracy {card['test']['accuracy']:.2%}"
         album.figure("confusion", confusion_matrix(counts, data.class_names, title))
         album.figure("training_curves", classifier_curves(checkpoint.meta["history"]))

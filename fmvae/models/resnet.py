@@ -16,7 +16,7 @@ from fmvae.errors import FmvaeError, RunError
 from fmvae.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
 from fmvae.weights import weights_file
 
-WAY_OUT = "name sharp or blur for those shipped, or a file (see FashionResNet18 for its layout)"
+WAY_OUT = "name sharp or blurred for those shipped, or a file (see FashionResNet18 for its layout)"
 
 
 class ClassifierOutput(NamedTuple):
@@ -66,7 +66,7 @@ class FashionResNet18(nn.Module):
         return ClassifierOutput(self.head(features), features)
 
     @classmethod
-    def pretrained(cls, weights: Literal["sharp", "blur"] = "sharp") -> FashionResNet18:
+    def pretrained(cls, weights: Literal["sharp", "blurred"] = "sharp") -> FashionResNet18:
         """The network with weights shipped with fmvae (see ``fmvae.weights``), in evaluation mode."""
         return load_classifier(weights).model
 
@@ -90,7 +90,7 @@ def load_classifier(weights: str | Path, num_classes: int | None = None) -> Load
     """Read a FashionResNet18, executing nothing that is in the file.
 
     Args:
-        weights: ``sharp`` or ``blur`` for those shipped; or a ``.safetensors`` file of ours (as shipped, or a
+        weights: ``sharp`` or ``blurred`` for those shipped; or a ``.safetensors`` file of ours (as shipped, or a
             checkpoint of a classifier's run); or a foreign ``.pt`` or ``.pth`` file ``{"model_state_dict", "mean",
             "std"}``.
         num_classes: what the data have; None takes any.

@@ -56,7 +56,8 @@ are in other extractors: compare orders, not sizes.
 ## Do generated images show the class they were asked for?
 
 {num_generated} generated images, {per_class} of each class, in the eyes of the FashionResNet18 that was trained to
-look past blur ({classifier}); last but one, the images that FID compares in the eyes of the other, which was not.
+look past blur ({classifier}). The last column but one: the images that FID compares, as the network of its
+features classifies them.
 Below the reference rows, what was tried: `python train.py sweep=conditional_study`.
 
 {accuracy}
@@ -106,6 +107,25 @@ def _complete(folder: Path, overrides: Sequence[str]) -> Found | None:
     return None
 
 
+def check_comparable(rows: Sequence[Row]) -> None:
+    """Numbers of one table must be of one extractor and as many images.
+
+    Raises:
+        FmvaeError: a run was measured in another way than the runs before it.
+    """
+    for measure in ("fid/resnet18", "fid/pixels", "accuracy", "iwae"):
+        usual = None
+        for one in (one for row in rows for one in row.found):
+            block = one.results
+            for name in measure.split("/"):
+                block = block.get(name, {})
+            settings = block.get("settings")
+            usual = usual or settings
+            if settings and settings != usual:
+                problem = f"its {measure} was measured with {settings}, that of others with {usual}"
+                raise FmvaeError(one.run, problem, f"measure it like them: python evaluate.py run={one.run}")
+
+
 def keep(found: Found, docs: Path, figures: Sequence[str]) -> Iterator[str]:
     """Copy what the page links to beside it; yields the paths of the figures that there are, relative to it."""
     target = docs / "results" / found.run.path.name
@@ -138,6 +158,7 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
         raise FmvaeError(
             folder, "holds none of the reference runs", "run `python train.py experiment=baseline` first"
         )
+    check_comparable(found)
     pictures = []
     for row in found:
         figures = PICTURES if row in rows else TRAVERSALS if row in traversals else ()

@@ -41,12 +41,17 @@ class Row(NamedTuple):
         return [value for value in found if value is not None]
 
     def cell(self, path: str, digits: int = 2, *, scale: float = 1, error: str | None = None) -> str:
-        """Mean ± standard deviation over seeds; of one seed the number, with its standard error at ``error``."""
+        """Mean ± standard deviation over seeds; of one seed the number, with its standard error at ``error``.
+
+        Of fewer seeds than the row has, how many is said.
+        """
         values = [scale * value for value in self.values(path)]
         if not values:
             return ""
-        spread = [statistics.stdev(values)] if len(values) > 1 else self.values(error) if error else []
-        return " ± ".join(number(value, digits) for value in (statistics.fmean(values), *spread))
+        one = len(self.found) == 1
+        spread = [statistics.stdev(values)] if len(values) > 1 else self.values(error) if error and one else []
+        text = " ± ".join(number(value, digits) for value in (statistics.fmean(values), *spread))
+        return text if len(values) == len(self.found) else f"{text} (n = {len(values)})"
 
     def share(self, path: str, digits: int = 2) -> str:
         """As ``cell``, in per cent."""
@@ -145,7 +150,7 @@ def latent_table(rows: Sequence[Row]) -> str:
     body = [
         [
             row.link,
-            f"{row.cell('latent/active_units', 1)} of {row.config['latent_dim']['value']}",
+            f"{row.cell('latent/active_units', int(len(row.found) > 1))} of {row.config['latent_dim']['value']}",
             *(row.cell(f"latent/{name}", 3) for name in names),
             row.share("latent/linear_probe_accuracy"),
         ]
@@ -159,13 +164,14 @@ def accuracy_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
     rows = [row for row in rows if row.values("accuracy/generated/overall")]
     if not rows:
         return "No conditional model has been measured yet."
-    classes = list(rows[0].found[0].results["accuracy"]["real"]["per_class"])
+    measured = next(one for one in rows[0].found if "accuracy" in one.results)
+    classes = list(measured.results["accuracy"]["real"]["per_class"])
 
     def shares(row: Row, whose: str) -> list[str]:
         block = f"accuracy/{whose}"
         return [row.share(f"{block}/overall"), *(row.share(f"{block}/per_class/{name}", 1) for name in classes)]
 
-    header = ["", "theirs", "overall", *classes, "in `sharp`'s eyes", "FID resnet18"]
+    header = ["", "theirs", "overall", *classes, "overall, by FID's network", "FID resnet18"]
     body = [
         [
             row.link,
@@ -176,7 +182,7 @@ def accuracy_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
         ]
         for row in rows
     ]
-    one = rows[0]._replace(found=rows[0].found[:1])
+    one = rows[0]._replace(found=(measured,))
     body.append(["the classifier on the real test images", "", *shares(one, "real"), "", ""])
     return table(header, body)
 

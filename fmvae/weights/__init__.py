@@ -5,7 +5,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SHIPPED = {
     "sharp": HERE / "fashion_resnet18.safetensors",  # trained on images as they are: its features see blur
-    "blur": HERE / "fashion_resnet18_blur.safetensors",  # trained on blurred ones too: it looks past blur
+    "blurred": HERE / "fashion_resnet18_blurred.safetensors",  # trained on blurred ones too: it looks past blur
 }
 
 

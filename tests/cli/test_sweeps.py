@@ -196,6 +196,22 @@ def test_a_dry_run_of_what_was_never_trained_says_that_its_time_is_unknown(six, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_replaced_file_that_classifiers_start_from_makes_them_other_runs(tmp_path):
+    """Which the same command's plan, kept from before, would miss."""
+    command = ["--config-name", "classifier", "-m", "trainer.start=w.safetensors", "seed=0,1", "sweep_name=s"]
+    command += ["data=fashion_mnist_small", f"output_root={tmp_path / 'outputs'}"]
+    for content in (b"12345678", b"87654321", b"12345678"):
+        (tmp_path / "w.safetensors").write_bytes(content)
+        done = call(str(ROOT / "train.py"), *command, cwd=tmp_path)
+        refused(done, "2 of 2 runs failed")
+        assert (
+            done.stdout.count("w.safetensors: not a readable checkpoint") == 4
+        )  # when it fails, and in the summary
+    assert {path.name for path in tmp_path.iterdir()} == {"w.safetensors", "outputs"}
+    names = sorted(path.name for path in (tmp_path / "outputs" / "s").glob("resnet18-*"))
+    assert [name.rsplit("-", 1)[0] for name in names] == ["resnet18-s0"] * 2 + ["resnet18-s1"] * 2
+
+
 def test_terminating_a_sweep_ends_all_of_it(six, tmp_path):
     """Unlike a job's own sys.exit, which ends the job."""
     ours = replace(six, outputs=tmp_path)

@@ -62,14 +62,14 @@ def settings(num_images: int | None = NUM, features=("pixels",), **others: Any) 
 
 
 def judged(num_per_class: int | None) -> dict[str, Any]:
-    return {"weights": "blur", "num_per_class": num_per_class}
+    return {"weights": "blurred", "num_per_class": num_per_class}
 
 
 def nothing_but_fid(**others: Any) -> dict[str, Any]:
     off = {
         "iwae": {"num_samples": 0, "num_images": 1},
         "latent": False,
-        "accuracy": {"weights": "blur", "num_per_class": 0},
+        "accuracy": {"weights": "blurred", "num_per_class": 0},
     }
     return settings(**(off | others))
 
@@ -78,7 +78,7 @@ class FakeResNet:
     """Stands for the network: 20 random projections of each weights, of which the first ten are the logits."""
 
     name = "resnet18"
-    seeds: ClassVar[dict[str, int]] = {"sharp": 9, "blur": 10}
+    seeds: ClassVar[dict[str, int]] = {"sharp": 9, "blurred": 10}
 
     def __init__(self, weights: str = "sharp"):
         self.seed = self.seeds[weights]
@@ -264,11 +264,11 @@ def test_accuracy_asks_for_every_class_as_often_and_compares_with_the_real_test_
     z = torch.randn(70, 2, generator=rng.stream(0, "sampling", 1))
     with torch.no_grad():
         images = model.eval().decode(z, labels).sigmoid()
-    logits = FakeResNet("blur")([images], "", 70).logits
+    logits = FakeResNet("blurred")([images], "", 70).logits
     assert logits is not None
     predicted = logits.argmax(1)
     assert block["generated"]["overall"] == pytest.approx((predicted == labels.numpy()).mean())
-    assert block["settings"]["extractor_sha256"] == "blur"
+    assert block["settings"]["extractor_sha256"] == "blurred"
 
 
 def test_the_judge_of_classes_is_another_than_the_features_of_distances_are_of(data):
@@ -283,7 +283,7 @@ def test_the_judge_of_classes_is_another_than_the_features_of_distances_are_of(d
     assert 0 < share < 1
     assert measures["fid/resnet18"]["as_asked"] == share
     weights = {name: measures[name]["settings"]["extractor_sha256"] for name in ("fid/resnet18", "accuracy")}
-    assert weights == {"fid/resnet18": "sharp", "accuracy": "blur"}
+    assert weights == {"fid/resnet18": "sharp", "accuracy": "blurred"}
 
 
 def test_a_conditional_model_has_distances_by_class(data, monkeypatch):

@@ -74,7 +74,7 @@ def refusal(path: Path | str, num_classes: int | None = None) -> RunError:
     with pytest.raises(RunError) as caught:
         load_classifier(path, num_classes)
     assert caught.value.subject == str(path)
-    assert "name sharp or blur for those shipped" in caught.value.way_out
+    assert "name sharp or blurred for those shipped" in caught.value.way_out
     assert "\n" not in caught.value.problem
     return caught.value
 
@@ -176,7 +176,7 @@ def test_loading_draws_nothing_from_the_global_generator(shipped_like):
     assert not torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("word", ["sharp", "blur"])
+@pytest.mark.parametrize("word", ["sharp", "blurred"])
 def test_a_word_stands_for_weights_in_the_package(word, shipped_like, monkeypatch):
     import fmvae
 

@@ -23,8 +23,8 @@ def test_the_card_names_its_file(word):
 
 
 @both
-def test_only_the_judge_of_classes_has_seen_blur(word):
-    assert (read_record(CARD[word])["config"]["trainer"].get("blur", 0) > 0) == (word == "blur")
+def test_training_ended_with_blurred_images_for_the_judge_of_classes_alone(word):
+    assert (read_record(CARD[word])["config"]["trainer"].get("blur", 0) > 0) == (word == "blurred")
 
 
 @both

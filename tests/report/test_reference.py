@@ -13,7 +13,7 @@ from fmvae.errors import FmvaeError
 from fmvae.report.__main__ import main
 from fmvae.report.reference import PUBLISHED, find, write_page
 from fmvae.runs import RunDirectory, config_sha256, run_name
-from fmvae.runs.files import write_record
+from fmvae.runs.files import read_record, write_record
 
 
 def fid(value: float) -> dict[str, Any]:
@@ -53,6 +53,26 @@ def cells(page: str, section: str, title: str) -> list[str]:
     table = page.partition(f"## {section}")[2].partition("\n## ")[0]
     (line,) = [line for line in table.splitlines() if line.startswith((f"| [{title}]", f"| {title} |"))]
     return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def judged(overall: float) -> dict[str, Any]:
+    """An accuracy block; each class has its own share."""
+    shares = {name: overall - i / 100 for i, name in enumerate(("Shirt", "Coat"))}
+    made = {"overall": overall, "per_class": shares, "num_images": 5_000}
+    real = {"overall": 0.95, "per_class": dict.fromkeys(shares, 0.96), "num_images": 10_000}
+    return {"generated": made, "real": real, "settings": {"num_per_class": 500, "extractor_sha256": "f" * 64}}
+
+
+def write_conditional(folder: Path, seed: int, number: float, accuracy: float | None) -> Path:
+    run = write_run(folder, ["experiment=conditional_z32", f"seed={seed}"], number)
+    results = read_record(run / "results.json")
+    if accuracy is not None:
+        results["accuracy"] = judged(accuracy)
+        results["fid"]["resnet18"]["as_asked"] = accuracy - 0.1
+    else:
+        del results["fid"]
+    write_record(run / "results.json", results)
+    return run
 
 
 @pytest.fixture
@@ -97,6 +117,32 @@ def test_seeds_are_one_row_with_their_mean_and_sample_standard_deviation(page):
         cells(
             page, "Where each row comes from", f"wide_latent: `python train.py experiment=wide_latent seed={seed}`"
         )
+
+
+def test_accuracies_are_over_the_seeds_that_have_one_and_say_how_many(tmp_path):
+    """The first seed was trained with evaluation=fast."""
+    for seed, accuracy in enumerate((None, 0.91, 0.94)):
+        write_conditional(tmp_path / "outputs", seed, 230.0 + seed, accuracy)
+    page = write_page(tmp_path / "outputs", tmp_path / "docs", "the command").read_text()
+    row = cells(page, "Do generated images", "conditional_z32")
+    sd = 100 * np.std([0.91, 0.94], ddof=1)
+    assert row[1:3] == ["90.66%", f"92.50 ± {sd:.2f} (n = 2) %"]
+    assert row[3:5] == [f"92.5 ± {sd:.1f} (n = 2) %", f"91.5 ± {sd:.1f} (n = 2) %"]
+    assert row[5] == f"82.50 ± {sd:.2f} (n = 2) %"
+    assert cells(page, "Do generated images", "the classifier on the real test images")[2] == "95.00 %"
+    title = "conditional_z32: `python train.py experiment=conditional_z32 seed=2`"
+    assert cells(page, "Where each row comes from", title)[-2:] == ["`eeeeeeeeee`", "`ffffffffff`"]
+
+
+def test_numbers_of_two_extractors_share_no_table(tmp_path):
+    write_run(tmp_path, ["experiment=baseline"], 261.0)
+    other = write_run(tmp_path, ["experiment=baseline", "seed=1"], 262.0)
+    write_page(tmp_path, tmp_path / "docs", "")
+    results = read_record(other / "results.json")
+    results["fid"]["resnet18"]["settings"]["extractor_sha256"] = "0" * 64
+    write_record(other / "results.json", results)
+    with pytest.raises(FmvaeError, match=r"fid/resnet18 was measured with .*0000.*python evaluate\.py run="):
+        write_page(tmp_path, tmp_path / "docs", "")
 
 
 def test_every_row_leads_to_its_config_commit_and_hashes(page, tmp_path):

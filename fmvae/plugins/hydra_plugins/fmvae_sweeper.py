@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from fmvae.cli import check_removed
-from fmvae.config import composed_by, resolve
+from fmvae.config import NAMED_BY_CONTENT, composed_by, resolve
 
 if TYPE_CHECKING:  # they bring torch, and Hydra imports its plugins even to complete a word
     from fmvae.runs.sweep import Plan, SweepDirectory
@@ -62,7 +62,7 @@ def _plans(
     planned = sweep.planned().items()
     known = {plan.overrides: (name, plan) for name, plan in planned if plan.composed_by == composed}
     for overrides in map(tuple, jobs):
-        if overrides in known:
+        if overrides in known and not any(o.startswith(NAMED_BY_CONTENT) for o in overrides):
             yield known[overrides]
             continue
         check_removed(overrides)
