@@ -4,8 +4,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = {
-    "sharp": HERE / "fashion_resnet18.safetensors",  # trained on images as they are: its features see blur
-    "blurred": HERE / "fashion_resnet18_blurred.safetensors",  # trained on blurred ones too: it looks past blur
+    "sharp": HERE / "fashion_resnet18.safetensors",  # training ended with images as they are: its features see blur
+    "blurred": HERE / "fashion_resnet18_blurred.safetensors",  # it ended with blurred ones among them: it looks past blur
 }
 
 

@@ -30,7 +30,7 @@ def test_training_ended_with_blurred_images_for_the_judge_of_classes_alone(word)
 @both
 def test_the_classifier_is_right_on_most_test_images(word):
     test = read_record(CARD[word])["test"]
-    assert 0.93 <= test["accuracy"] <= 1
+    assert {"sharp": 0.945, "blurred": 0.94}[word] <= test["accuracy"] <= 1
     assert test["num_images"] == 10_000
     counts = torch.tensor(test["confusion"])
     assert counts.trace().item() == round(test["accuracy"] * 10_000)
