@@ -4,8 +4,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = {
-    "sharp": HERE / "fashion_resnet18.safetensors",  # training ended with images as they are: its features see blur
-    "blurred": HERE / "fashion_resnet18_blurred.safetensors",  # it ended with blurred ones among them: it looks past blur
+    # training ended with images as they are: its features tell a blurry sample from a photograph
+    "sharp": HERE / "fashion_resnet18.safetensors",
+    # training ended with blurred images among them: it knows the class of a blurry sample
+    "blurred": HERE / "fashion_resnet18_blurred.safetensors",
 }
 
 
