@@ -83,8 +83,8 @@ def find(folder: Path, overrides: Sequence[str], title: str | None = None, seeds
         title: of its row; None titles it by what studies vary.
         seeds: to look for, as ``seed=0``; empty leaves the seed to the overrides.
     """
-    config = compose(overrides)
     if title is None:
+        config = compose(overrides)
         model, z, beta = config["model"]["_name_"], config["latent_dim"]["value"], config["beta"]["value"]
         title = f"{model}, z = {z}, β = {beta:g}, {config['trainer']['epochs']} epochs"
     jobs = [[*overrides, seed] for seed in seeds] or [list(overrides)]
@@ -107,8 +107,8 @@ def _complete(folder: Path, overrides: Sequence[str]) -> Found | None:
     return None
 
 
-def check_comparable(rows: Sequence[Row]) -> None:
-    """Numbers of one table must be of one extractor and as many images.
+def check_comparable(folder: Path, rows: Sequence[Row]) -> None:
+    """Numbers of one table, all from runs in ``folder``, must be of one extractor and as many images.
 
     Raises:
         FmvaeError: a run was measured in another way than the runs before it.
@@ -116,14 +116,11 @@ def check_comparable(rows: Sequence[Row]) -> None:
     for measure in ("fid/resnet18", "fid/pixels", "accuracy", "iwae"):
         usual = None
         for one in (one for row in rows for one in row.found):
-            block = one.results
-            for name in measure.split("/"):
-                block = block.get(name, {})
-            settings = block.get("settings")
+            settings = one.at(f"{measure}/settings")
             usual = usual or settings
             if settings and settings != usual:
                 problem = f"its {measure} was measured with {settings}, that of others with {usual}"
-                raise FmvaeError(one.run, problem, f"measure it like them: python evaluate.py run={one.run}")
+                raise FmvaeError(one.run, problem, f"measure all alike: python evaluate.py run={folder}")
 
 
 def keep(found: Found, docs: Path, figures: Sequence[str]) -> Iterator[str]:
@@ -158,7 +155,7 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
         raise FmvaeError(
             folder, "holds none of the reference runs", "run `python train.py experiment=baseline` first"
         )
-    check_comparable(found)
+    check_comparable(folder, found)
     pictures = []
     for row in found:
         figures = PICTURES if row in rows else TRAVERSALS if row in traversals else ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import Any, NamedTuple
 
 import yaml
@@ -18,6 +17,13 @@ class Found(NamedTuple):
     command: str
     run: RunDirectory
     results: dict[str, Any]
+
+    def at(self, path: str) -> Any:
+        """What the results hold at ``path``, as ``test/recon``; None if nothing."""
+        node: Any = self.results
+        for name in path.split("/"):
+            node = node.get(name) if isinstance(node, Mapping) else None
+        return node
 
 
 class Row(NamedTuple):
@@ -36,9 +42,8 @@ class Row(NamedTuple):
         return f"[{self.title}](results/{self.found[0].run.path.name}/results.json)" if self.found else self.title
 
     def values(self, path: str) -> list[float]:
-        """The number at ``path``, as ``test/recon``, in each run that has it."""
-        found = [reduce(_below, path.split("/"), one.results) for one in self.found]
-        return [value for value in found if value is not None]
+        """The number at ``path`` in each run that has it."""
+        return [value for one in self.found if (value := one.at(path)) is not None]
 
     def cell(self, path: str, digits: int = 2, *, scale: float = 1, error: str | None = None) -> str:
         """Mean ± standard deviation over seeds; of one seed the number, with its standard error at ``error``.
@@ -57,10 +62,6 @@ class Row(NamedTuple):
         """As ``cell``, in per cent."""
         text = self.cell(path, digits, scale=100)
         return text and f"{text} %"
-
-
-def _below(node: Any, name: str) -> Any:
-    return node.get(name) if isinstance(node, Mapping) else None
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -164,8 +165,8 @@ def accuracy_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
     rows = [row for row in rows if row.values("accuracy/generated/overall")]
     if not rows:
         return "No conditional model has been measured yet."
-    measured = next(one for one in rows[0].found if "accuracy" in one.results)
-    classes = list(measured.results["accuracy"]["real"]["per_class"])
+    measured = next(one for one in rows[0].found if one.at("accuracy"))
+    classes = list(measured.at("accuracy/real/per_class"))
 
     def shares(row: Row, whose: str) -> list[str]:
         block = f"accuracy/{whose}"
@@ -204,19 +205,14 @@ def provenance_table(rows: Sequence[Row]) -> str:
                     _short(training["commit"] or "none") + (" (edited)" if training["dirty"] else ""),
                     _short(data.get("t10k-images-idx3-ubyte", next(iter(data.values()), ""))),
                     _short(results["checkpoint"]["sha256"]),
-                    *(_short(extractor(results)) for extractor in (_extractor, _judge)),
+                    *(
+                        _short(found.at(f"{name}/settings/extractor_sha256"))
+                        for name in ("fid/resnet18", "accuracy")
+                    ),
                 ]
             )
     return table(header, body)
 
 
-def _extractor(results: Mapping[str, Any]) -> str:
-    return results.get("fid", {}).get("resnet18", {}).get("settings", {}).get("extractor_sha256", "")
-
-
-def _judge(results: Mapping[str, Any]) -> str:
-    return results.get("accuracy", {}).get("settings", {}).get("extractor_sha256", "")
-
-
-def _short(digest: str) -> str:
-    return digest and f"`{digest[:10]}`"
+def _short(digest: str | None) -> str:
+    return f"`{digest[:10]}`" if digest else ""

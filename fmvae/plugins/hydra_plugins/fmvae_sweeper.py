@@ -62,7 +62,7 @@ def _plans(
     planned = sweep.planned().items()
     known = {plan.overrides: (name, plan) for name, plan in planned if plan.composed_by == composed}
     for overrides in map(tuple, jobs):
-        if overrides in known and not any(o.startswith(NAMED_BY_CONTENT) for o in overrides):
+        if overrides in known and not any(o.lstrip("+").startswith(NAMED_BY_CONTENT) for o in overrides):
             yield known[overrides]
             continue
         check_removed(overrides)
