@@ -34,6 +34,7 @@ data: env
 
 bench: env  # on a quiet machine
 	$(PY) benchmarks/training_loop.py
+	$(PY) benchmarks/label_maps.py
 	$(PY) benchmarks/features.py
 	$(PY) benchmarks/launchers.py
 

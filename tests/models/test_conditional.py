@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmvae.models import ConditionalVAE
-from fmvae.models.conditional import with_label_maps
+from fmvae.models.conditional import convolve_with_label_maps, with_label_maps
 from fmvae.rng import seeded_init
 from tests.models.layers import num_parameters, table
 
@@ -82,6 +82,26 @@ def test_label_maps_are_1_everywhere_in_the_labels_own_channel_and_0_elsewhere()
     for i, label in enumerate(labels):
         for c in range(3):
             assert (found[i, 5 + c] == float(c == label)).all()
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
+def test_label_maps_looked_up_by_class_are_the_maps_convolved_image_by_image(layer):
+    with seeded_init(0):
+        layer = layer(5 + 3, 4, 4, 2, 1).double()
+    one_hot = torch.eye(3, dtype=torch.float64)[torch.tensor([2, 0, 2, 1, 0])]
+    features = torch.rand(5, 5, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def output_and_gradients(convolve: Any) -> list[Tensor]:
+        x = features.clone().requires_grad_()
+        out = convolve(layer, x, one_hot)
+        return [out, *torch.autograd.grad(out.square().sum(), [x, layer.weight, layer.bias])]
+
+    found = output_and_gradients(convolve_with_label_maps)
+    maps = output_and_gradients(lambda layer, x, one_hot: layer(with_label_maps(x, one_hot)))
+    torch.testing.assert_close(found, maps)
+    none = output_and_gradients(lambda layer, x, one_hot: layer(with_label_maps(x, 0 * one_hot)))
+    with pytest.raises(AssertionError):  # the labels matter here
+        torch.testing.assert_close(found, none)
 
 
 def mlp_pass(model: ConditionalVAE, x: Tensor, z: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:
