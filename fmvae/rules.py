@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmvae.errors import ConfigError
+from fmvae.weights import SHIPPED
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     optional: bool = False
     of: type | None = None  # of a list's items
+    called: str = ""  # in messages, where the type says too little
 
     def __str__(self) -> str:
         names = {
@@ -32,6 +34,7 @@ class Rule:
             list: "a list of whole numbers" if self.of is int else "a list of texts",
         }
         name = f"one of {', '.join(self.choices)}" if self.choices else names.get(self.type, "a group of keys")
+        name = self.called or name
         limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
         bounds = [f" {sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit)]
         return name + " and".join(bounds) + (" or null" if self.optional else "")
@@ -60,6 +63,7 @@ class Rule:
 
 COUNT = Rule(int, minimum=1)
 SIZE = Rule(int, minimum=0)
+WEIGHTS = Rule(str, called=f"{', '.join(SHIPPED)} or a file of weights")
 RULES: dict[str, Rule] = {
     "seed": SIZE,
     "device": Rule(str),
@@ -129,14 +133,14 @@ RULES: dict[str, Rule] = {
     "evaluation.fid.features": Rule(list, of=str),
     "evaluation.fid.num_neighbours": COUNT,
     "evaluation.extractor": Rule(dict),
-    "evaluation.extractor.weights": Rule(str),
+    "evaluation.extractor.weights": WEIGHTS,
     "evaluation.extractor.precision": Rule(str, choices=("fp32", "bf16")),
     "evaluation.iwae": Rule(dict),
     "evaluation.iwae.num_samples": SIZE,
     "evaluation.iwae.num_images": COUNT,
     "evaluation.latent": Rule(bool),
     "evaluation.accuracy": Rule(dict),
-    "evaluation.accuracy.weights": Rule(str),
+    "evaluation.accuracy.weights": WEIGHTS,
     "evaluation.accuracy.num_per_class": Rule(int, minimum=0, optional=True),
     "evaluation.cache": Rule(str, optional=True),
 }
