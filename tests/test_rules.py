@@ -133,7 +133,7 @@ def test_whole_floats_are_whole_numbers():
         ("evaluation.fid.features", "a list of texts"),
         ("evaluation.fid.num_neighbours", "a whole number >= 1"),
         ("evaluation.extractor.weights", "sharp, blurred or a file of weights"),
-        ("evaluation.accuracy.weights", "a text"),
+        ("evaluation.accuracy.weights", "sharp, blurred or a file of weights"),
         ("evaluation.extractor.precision", "one of fp32, bf16"),
         ("evaluation.iwae.num_samples", "a whole number >= 0"),
         ("evaluation.iwae.num_images", "a whole number >= 1"),

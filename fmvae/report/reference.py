@@ -32,9 +32,9 @@ TRAVERSALS = ("traversal_prior",)
 PAGE = """# Results
 
 The runs of the reference studies, by us, and the numbers published for them. This page is written by
-`{command}` from run directories; no number on it was typed, but for the published ones
-(`docs/published.yaml`). A title links to all numbers of its run; its config, commit and hashes are in the
-last table.
+`{command}` from run directories, and from what it kept of those that are on other machines
+(`docs/results/`); no number on it was typed, but for the published ones (`docs/published.yaml`). A title links to
+all numbers of its run; its config, commit and hashes are in the last table.
 
 ## Likelihood
 
@@ -76,19 +76,27 @@ Below the reference rows, what was tried: `python train.py sweep=conditional_stu
 """
 
 
-def find(folder: Path, overrides: Sequence[str], title: str | None = None, seeds: Sequence[str] = ()) -> Row:
-    """The complete runs that these overrides name, wherever in ``folder`` or its sweeps they are.
+def find(
+    folder: Path, kept: Path, overrides: Sequence[str], title: str | None = None, seeds: Sequence[str] = ()
+) -> Row:
+    """The complete runs that these overrides name: in ``folder``, in one of its sweeps, or else in ``kept``.
 
     Args:
+        kept: what the page kept of runs, some of which may be on other machines.
         title: of its row; None titles it by what studies vary.
         seeds: to look for, as ``seed=0``; empty leaves the seed to the overrides.
     """
+    jobs = [[*overrides, seed] for seed in seeds] or [list(overrides)]
+    configs = [compose(job) for job in jobs]
     if title is None:
-        config = compose(overrides)
+        config = configs[0]
         model, z, beta = config["model"]["_name_"], config["latent_dim"]["value"], config["beta"]["value"]
         title = f"{model}, z = {z}, β = {beta:g}, {config['trainer']['epochs']} epochs"
-    jobs = [[*overrides, seed] for seed in seeds] or [list(overrides)]
-    found = [one for job in jobs if (one := _complete(folder, job))]
+    found = []
+    for job, config in zip(jobs, configs, strict=True):
+        name = run_name(semantic(config))
+        if read := _complete(folder, name) or _kept(kept / name):
+            found.append(Found(_command(job), *read))
     return Row(title, _command(jobs[0]), tuple(found))
 
 
@@ -97,18 +105,20 @@ def _command(overrides: Sequence[str]) -> str:
     return f"python train.py {'-m ' * sweep}{' '.join(overrides)}"
 
 
-def _complete(folder: Path, overrides: Sequence[str]) -> Found | None:
-    name = run_name(semantic(compose(overrides)))
-    for run in [RunDirectory(path) for path in (folder / name, *sorted(folder.glob(f"*/{name}")))]:
-        if run.state() == "complete" and run.config.exists():
-            results = read_record(run.results)
-            if "settings" in results["test"]:  # else measured by an older version
-                return Found(_command(overrides), run, results)
+def _complete(folder: Path, name: str) -> tuple[RunDirectory, dict[str, Any]] | None:
+    for run in map(RunDirectory, (folder / name, *sorted(folder.glob(f"*/{name}")))):
+        if run.config.exists() and (results := run.final_results()) and "settings" in results["test"]:
+            return run, results  # without settings an older version measured
     return None
 
 
-def check_comparable(folder: Path, rows: Sequence[Row]) -> None:
-    """Numbers of one table, all from runs in ``folder``, must be of one extractor and as many images.
+def _kept(path: Path) -> tuple[RunDirectory, dict[str, Any]] | None:
+    run = RunDirectory(path)
+    return (run, read_record(run.results)) if run.config.exists() and run.results.exists() else None
+
+
+def check_comparable(folder: Path, kept: Path, rows: Sequence[Row]) -> None:
+    """Numbers of one table, from runs in ``folder`` and those kept, must be of one extractor and as many images.
 
     Raises:
         FmvaeError: a run was measured in another way than the runs before it.
@@ -120,23 +130,28 @@ def check_comparable(folder: Path, rows: Sequence[Row]) -> None:
             usual = usual or settings
             if settings and settings != usual:
                 problem = f"its {measure} was measured with {settings}, that of others with {usual}"
-                raise FmvaeError(one.run, problem, f"measure all alike: python evaluate.py run={folder}")
+                way_out = (
+                    f"measure all alike: python evaluate.py run={folder}; delete from {kept} what is not there"
+                )
+                raise FmvaeError(one.run, problem, way_out)
 
 
-def keep(found: Found, docs: Path, figures: Sequence[str]) -> Iterator[str]:
-    """Copy what the page links to beside it; yields the paths of the figures that there are, relative to it."""
-    target = docs / "results" / found.run.path.name
-    for file in (found.run.config, found.run.results):
-        write_bytes(target / file.name, file.read_bytes())
-    for name in figures:
-        source = found.run.figures / f"{name}.png"
-        if source.exists():
-            shutil.copyfile(source, target / source.name)
-            yield f"results/{found.run.path.name}/{source.name}"
+def keep(found: Found, kept: Path, figures: Sequence[str]) -> Iterator[str]:
+    """Copy what the page links to into ``kept``; yields the paths of the figures there, relative to the page."""
+    target = kept / found.run.path.name
+    if target != found.run.path:
+        for file in (found.run.config, found.run.results):
+            write_bytes(target / file.name, file.read_bytes())
+        for source in (found.run.figures / f"{name}.png" for name in figures):
+            if source.exists():
+                shutil.copyfile(source, target / source.name)
+    yield from (f"{kept.name}/{target.name}/{name}.png" for name in figures if (target / f"{name}.png").exists())
 
 
 def write_page(folder: Path, docs: Path, command: str) -> Path:
-    """Write ``results.md`` into ``docs`` from the run directories in ``folder``; returns its path.
+    """Write ``results.md`` into ``docs``; returns its path.
+
+    Its rows are the runs in ``folder``; of others, what an earlier page kept of them in ``docs/results``.
 
     Args:
         command: that wrote it, for the page.
@@ -146,21 +161,22 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
     """
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
     seeds = {word: None for job in sweep_jobs("vae_study") for word in job if word.startswith("seed=")}
-    rows = [find(folder, [f"experiment={name}"], name, list(seeds)) for name in published]
+    kept = docs / "results"
+    rows = [find(folder, kept, [f"experiment={name}"], name, list(seeds)) for name in published]
     traversals, conditionals = (
-        [find(folder, job) for job in sweep_jobs(name)] for name in ("traversal_study", "conditional_study")
+        [find(folder, kept, job) for job in sweep_jobs(name)] for name in ("traversal_study", "conditional_study")
     )
     found = [row for row in (*rows, *traversals, *conditionals) if row.found]
     if not found:
         raise FmvaeError(
             folder, "holds none of the reference runs", "run `python train.py experiment=baseline` first"
         )
-    check_comparable(folder, found)
+    check_comparable(folder, kept, found)
     pictures = []
     for row in found:
         figures = PICTURES if row in rows else TRAVERSALS if row in traversals else ()
         for i, one in enumerate(row.found):
-            for path in keep(one, docs, figures if i == 0 else ()):
+            for path in keep(one, kept, figures if i == 0 else ()):
                 pictures.append(f'<img src="{path}" width="{FIGURES}" alt="{row.title}: {Path(path).stem}">')
     text = PAGE.format(
         command=command,

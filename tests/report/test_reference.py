@@ -1,6 +1,9 @@
 """The page of reference results says what the run directories hold, and nothing else."""
 
+import copy
+import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,27 @@ import pytest
 import yaml
 
 from fmvae.config import compose, semantic, sweep_jobs, to_yaml
-from fmvae.errors import FmvaeError
+from fmvae.errors import FmvaeError, RunError
+from fmvae.report import reference
 from fmvae.report.__main__ import main
 from fmvae.report.reference import PUBLISHED, find, write_page
 from fmvae.runs import RunDirectory, config_sha256, run_name
 from fmvae.runs.files import read_record, write_record
+
+
+@pytest.fixture(autouse=True)
+def composed_once(monkeypatch):
+    monkeypatch.setattr(reference, "compose", composed)
+
+
+@functools.cache
+def _composed(*overrides: str) -> dict[str, Any]:
+    return compose(overrides)
+
+
+def composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """A page asks for some 45 configs, always the same."""
+    return copy.deepcopy(_composed(*overrides))
 
 
 def fid(value: float) -> dict[str, Any]:
@@ -152,25 +171,56 @@ def test_every_row_leads_to_its_config_commit_and_hashes(page, tmp_path):
     assert all((tmp_path / "docs" / file).is_file() for file in files)
     row = cells(page, "Where each row comes from", "baseline: `python train.py experiment=baseline seed=0`")
     assert row[2:] == ["`cccccccccc`", "`aaaaaaaaaa`", "`dddddddddd`", "`eeeeeeeeee`", ""]
-    (one,) = find(tmp_path / "outputs", ["experiment=baseline"], "x").found
+    (one,) = find(tmp_path / "outputs", tmp_path, ["experiment=baseline"], "x").found
     run = one.run
     assert (tmp_path / "docs" / "results" / run.path.name / "config.yaml").read_bytes() == run.config.read_bytes()
 
 
 def test_damaged_results_are_no_results(tmp_path):
     run = write_run(tmp_path, ["experiment=baseline"], 261.0)
-    assert find(tmp_path, ["experiment=baseline"]).found
+    assert find(tmp_path, tmp_path / "docs", ["experiment=baseline"]).found
     content = (run / "results.json").read_text()
     (run / "results.json").write_text(content.replace("261.0", "161.0", 1))
-    assert not find(tmp_path, ["experiment=baseline"]).found
+    assert not find(tmp_path, tmp_path / "docs", ["experiment=baseline"]).found
 
 
 def test_half_a_training_is_no_result_and_hides_no_whole_one(tmp_path):
     run = write_run(tmp_path, ["experiment=baseline"], 261.0)
     RunDirectory(run).write_status("interrupted")
-    assert not find(tmp_path, ["experiment=baseline"]).found
+    assert not find(tmp_path, tmp_path / "docs", ["experiment=baseline"]).found
     whole = write_run(tmp_path / "sweep", ["experiment=baseline"], 251.0)
-    assert [one.run.path for one in find(tmp_path, ["experiment=baseline"]).found] == [whole]
+    assert [one.run.path for one in find(tmp_path, tmp_path / "docs", ["experiment=baseline"]).found] == [whole]
+
+
+def test_a_run_on_another_machine_stays_on_the_page(tmp_path):
+    """What an earlier page kept of it is read again, when the run itself is not here."""
+    here, docs = tmp_path / "here", tmp_path / "docs"
+    write_run(tmp_path / "there", ["experiment=baseline", "seed=0"], 261.0)
+    write_page(tmp_path / "there", docs, "")
+    write_run(here, ["experiment=baseline", "seed=1"], 263.0)
+    page = write_page(here, docs, "").read_text()
+    assert cells(page, "Likelihood", "baseline")[5:8:2] == ["2", f"262.00 ± {2**0.5:.2f}"]
+    assert page == write_page(here, docs, "").read_text()
+    for seed in (0, 1):
+        cells(page, "Where each row comes from", f"baseline: `python train.py experiment=baseline seed={seed}`")
+    assert page.count("samples.png") == 1  # the picture is kept too
+
+
+def test_what_is_here_goes_before_what_was_kept(tmp_path):
+    run = write_run(tmp_path / "runs", ["experiment=baseline"], 261.0)
+    write_page(tmp_path / "runs", tmp_path / "docs", "")
+    write_record(run / "results.json", results_of(compose(["experiment=baseline"]), 251.0))
+    page = write_page(tmp_path / "runs", tmp_path / "docs", "").read_text()
+    assert cells(page, "Likelihood", "baseline")[7] == "251.00"
+
+
+def test_what_was_kept_is_refused_if_damaged(tmp_path):
+    run = write_run(tmp_path / "there", ["experiment=baseline"], 261.0)
+    write_page(tmp_path / "there", tmp_path / "docs", "")
+    kept = tmp_path / "docs" / "results" / run.name / "results.json"
+    kept.write_text(kept.read_text().replace("261.0", "161.0", 1))
+    with pytest.raises(RunError, match="does not match its digest"):
+        write_page(tmp_path / "here", tmp_path / "docs", "")
 
 
 def test_a_folder_without_runs_is_an_error_in_one_line(tmp_path, capsys):
