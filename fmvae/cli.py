@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import config as configs
-from fmvae.errors import ConfigError, FmvaeError, ObjectiveError, Terminated
+from fmvae.errors import ConfigError, FmvaeError, ObjectiveError, Terminated, of_the_machine
 from fmvae.rules import RULES, walk
 
 T = TypeVar("T")
@@ -178,11 +178,8 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
     if isinstance(error, MissingConfigException):  # which is an OSError, too
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return _unknown_option(group or "config", option, error.options or ())
-    if isinstance(error, OSError):
-        where = error.filename or "output"
-        return FmvaeError(where, error.strerror or text, "check the path, its permissions and the free space")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
-        return FmvaeError("memory", text or "exhausted", "lower data.batch_size, or train a smaller model")
+    if failed := of_the_machine(error):
+        return failed
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
     if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):

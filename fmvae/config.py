@@ -88,7 +88,10 @@ def read_config(path: Path) -> dict[str, Any]:
     groups = ("model", "beta", "latent_dim", "data")
     if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
         raise ConfigError(path, "not the config of a run", way_out)
-    return validate({key: value for key, value in config.items() if key not in ASKED_ANEW})
+    try:
+        return validate({key: value for key, value in config.items() if key not in ASKED_ANEW})
+    except ConfigError as error:
+        raise ConfigError(path, f"{error.subject}: {error.problem}", way_out) from None
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:

@@ -44,5 +44,17 @@ class NumericsError(FmvaeError):
     """A loss or gradient stopped being finite."""
 
 
+def of_the_machine(error: BaseException) -> FmvaeError | None:
+    """A disk or memory that failed, in our words; None if it was something else."""
+    if isinstance(error, OSError):
+        where, problem = error.filename or "output", error.strerror or str(error)
+        return FmvaeError(where, problem, "check the path, its permissions and the free space")
+    # torch's, by name and by words, as nothing here imports it
+    of_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: can't allocate" in str(error)
+    if isinstance(error, MemoryError) or of_torch:
+        return FmvaeError("memory", str(error) or "exhausted", "lower data.batch_size, or train a smaller model")
+    return None
+
+
 class Terminated(SystemExit):
     """SIGTERM came: an end that is asked for from outside, unlike a ``sys.exit`` in someone's code."""

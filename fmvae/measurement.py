@@ -14,7 +14,7 @@ import torch
 
 from fmvae.assembly import Parts, assemble, set_up_torch
 from fmvae.config import ASKED_ANEW, NotAVAE, compose, read_config, semantic
-from fmvae.errors import ConfigError, FmvaeError, RunError
+from fmvae.errors import ConfigError, FmvaeError, RunError, of_the_machine
 from fmvae.rules import validate
 from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
 from fmvae.runs.checkpoint import Checkpoint, load_model
@@ -179,8 +179,6 @@ def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         if isinstance(outcome, NotAVAE) and len(runs) > 1:
             log.info("%s: a classifier, left out", run)
         elif isinstance(outcome, FmvaeError):
-            if len(runs) == 1:
-                raise outcome
             log.error("fmvae: error: %s", outcome)
             failed.append(run)
         else:
@@ -198,6 +196,9 @@ def _outcomes(
     runs: Sequence[RunDirectory], settings: Mapping[str, Any]
 ) -> Iterator[tuple[RunDirectory, dict[str, Any] | FmvaeError]]:
     """Each run with its results, or with why there are none."""
+    if len(runs) == 1:  # its errors are the command's
+        yield runs[0], _evaluate_run(runs[0], settings, set_up_torch(settings))
+        return
     workers = min(settings["workers"], len(runs))
     if workers == 1:
         for run in runs:
@@ -219,6 +220,11 @@ def _outcome(run: RunDirectory, settings: Mapping[str, Any]) -> dict[str, Any] |
         return _evaluate_run(run, settings, set_up_torch(settings))
     except FmvaeError as error:
         return error
+    except Exception as error:  # whatever it is, it is this run's: the others are still measured
+        if not (explained := of_the_machine(error)):
+            log.exception("%s", run)
+            explained = RunError(run, f"{type(error).__name__}: {error}", "report it with the lines above")
+        return explained
 
 
 def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

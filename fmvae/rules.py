@@ -31,7 +31,7 @@ class Rule:
             float: "a finite number",
             bool: "true or false",
             str: "a text",
-            list: "a list of whole numbers" if self.of is int else "a list of texts",
+            list: "a list of whole numbers, as [0,1]" if self.of is int else "a list of texts, as [a,b]",
         }
         name = f"one of {', '.join(self.choices)}" if self.choices else names.get(self.type, "a group of keys")
         name = self.called or name
@@ -118,12 +118,12 @@ RULES: dict[str, Rule] = {
     "scheduler.eta_min": Rule(float, minimum=0),
     "figures.every": SIZE,
     "figures.only": Rule(list, optional=True, of=str),
-    "figures.num_reconstructions": COUNT,
-    "figures.num_samples": COUNT,
-    "figures.manifold_side": Rule(int, minimum=2),
+    "figures.num_reconstructions": Rule(int, minimum=1, maximum=1000),
+    "figures.num_samples": Rule(int, minimum=1, maximum=10_000),
+    "figures.manifold_side": Rule(int, minimum=2, maximum=100),
     "figures.traversal": Rule(dict),
-    "figures.traversal.span": Rule(float, above=0),
-    "figures.traversal.steps": Rule(int, minimum=2),
+    "figures.traversal.span": Rule(float, above=0, maximum=1000),
+    "figures.traversal.steps": Rule(int, minimum=2, maximum=101),
     "figures.traversal.dimensions": Rule(list, optional=True, of=int),
     "figures.traversal.every_class": Rule(bool),
     "figures.gif": Rule(bool),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.runs import RunDirectory
+from fmvae.weights import weights_name
 
 
 def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
@@ -47,12 +48,14 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
 def _fid(blocks: Mapping[str, Any]) -> list[str]:
     if not blocks:
         return []
-    lines = ["", "  FID                     generation        reconstruction   floor   precision  recall"]
+    lines = ["", "  FID                            generation      reconstruction   floor   precision  recall"]
     for features, block in blocks.items():
-        title = f"{features}, {block['num_images']:,}"
+        extractor = block["settings"].get("extractor_sha256")
+        of = f" ({weights_name(extractor)})" if extractor else ""
+        title = f"{features}{of}, {block['num_images']:,}"
         generation = number(block, "generation") + f" ± {number(block, 'generation_se')}"
         lines.append(
-            f"  {title:<18}{generation:>16}{number(block, 'reconstruction'):>22}{number(block, 'floor'):>8}"
+            f"  {title:<26}{generation:>15}{number(block, 'reconstruction'):>20}{number(block, 'floor'):>8}"
             f"{number(block, 'precision'):>12}{number(block, 'recall'):>8}"
         )
     return lines
@@ -77,12 +80,12 @@ def _latent(block: Mapping[str, Any] | None) -> list[str]:
 def _accuracy(block: Mapping[str, Any] | None) -> list[str]:
     if not block:
         return []
-    made, real = block["generated"], block["real"]
+    made, real, judge = block["generated"], block["real"], weights_name(block["settings"]["extractor_sha256"])
     shares = {name: share for name, share in made["per_class"].items() if share is not None}
     worst = min(shares, key=lambda name: shares[name])
     return [
         "",
-        f"  class of {made['num_images']:,} generated images as asked: {made['overall']:.2%} "
+        f"  {judge} sees the class asked for in {made['overall']:.2%} of {made['num_images']:,} generated images "
         f"(least {worst}, {shares[worst]:.1%}); real test images: {real['overall']:.2%}",
     ]
 

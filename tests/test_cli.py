@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+import torch
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -245,6 +246,13 @@ def test_memory_of_the_device():
     """By name, as nothing here imports torch."""
     error = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.")
     assert str(explain(error)).startswith("memory: CUDA out of memory.; lower data.batch_size")
+
+
+def test_memory_of_the_processor_that_torch_asks_for():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert str(explain(caught.value)).startswith("memory: ")
+    assert "lower data.batch_size" in str(explain(caught.value))
 
 
 # --- the programs -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fmvae import measurement
 from fmvae.config import compose
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation import evaluator
@@ -179,12 +180,37 @@ def test_a_folder_of_runs_leaves_the_classifiers_out(run):
 
 
 def test_a_run_that_cannot_be_measured_does_not_stop_the_others(run, caplog):
-    for name in ("aaa", "zzz"):
-        shutil.copytree(run, run.with_name(name))
-        (run.with_name(name) / "checkpoints" / "best.safetensors").unlink()
+    """Whatever the reason: no file, one that the system cannot read, or an error in our own code."""
+    unreadable, missing, broken = (run.with_name(f"{letter}-{run.name}") for letter in "abc")
+    for copy in (unreadable, missing, broken):
+        shutil.copytree(run, copy)
+    for copy in (unreadable, missing):
+        (copy / "checkpoints" / "best.safetensors").unlink()
+    (unreadable / "checkpoints" / "best.safetensors").mkdir()
+    (broken / "results.json").unlink()
+    (broken / "results.json").mkdir()
     (run / "results.json").unlink()
-    with pytest.raises(RunError, match="2 of 3 could not be measured"):
+    with pytest.raises(RunError, match="3 of 4 could not be measured"):
         evaluate(run.parent)
+    for copy, problem in {unreadable: "Is a directory", missing: "there is no such checkpoint"}.items():
+        assert f"{copy}/checkpoints/best.safetensors: {problem}; " in caplog.text
+    assert f"{broken}/results.json: " in caplog.text
+    assert (run / "results.json").is_file()
+
+
+def test_a_bug_in_one_run_is_shown_whole_and_stops_no_other(run, caplog, monkeypatch):
+    shutil.copytree(run, other := run.with_name(f"a-{run.name}"))
+    (run / "results.json").unlink()
+    measure = measurement.measure
+
+    def broken(directory, *arguments, **options):
+        return 1 // 0 if directory.path == other else measure(directory, *arguments, **options)
+
+    monkeypatch.setattr(measurement, "measure", broken)
+    with pytest.raises(RunError, match=r"1 of 2 could not be measured \(.*a-"):
+        evaluate(run.parent)
+    assert "ZeroDivisionError" in caplog.text
+    assert "Traceback" in caplog.text
     assert (run / "results.json").exists()
 
 

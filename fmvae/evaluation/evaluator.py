@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from fmvae import rng
 from fmvae.data import FashionMNISTManager, Split
-from fmvae.errors import ConfigError
+from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.accuracy import accuracy_block
 from fmvae.evaluation.cache import real_features
 from fmvae.evaluation.distances import fid_block
@@ -47,8 +47,8 @@ class Evaluator:
         settings: the config group ``evaluation``.
 
     Raises:
-        ConfigError: a request that does not fit the model or the data.
-        RunError: the extractor's weights are missing, damaged or of another network.
+        ConfigError: a request does not fit the model or the data; or weights of a classifier are missing,
+            damaged or of another network.
     """
 
     def __init__(
@@ -81,13 +81,17 @@ class Evaluator:
         # one's own are read even if nothing needs them, and before training: better refused now than later
         own = settings["extractor"]["weights"] not in SHIPPED
         if own or self.num_images.get("resnet18"):
-            self.features["resnet18"] = self._resnet(settings["extractor"]["weights"])
+            self.features["resnet18"] = self._resnet("extractor")
         if self.num_per_class or settings["accuracy"]["weights"] not in SHIPPED:
-            self.judge = self._resnet(settings["accuracy"]["weights"])
+            self.judge = self._resnet("accuracy")
 
-    def _resnet(self, weights: str) -> ResNetFeatures:
-        precision = self.settings["extractor"]["precision"]
-        return ResNetFeatures(weights, self.data.num_classes, precision, self.data.device)
+    def _resnet(self, part: Literal["extractor", "accuracy"]) -> ResNetFeatures:
+        weights, precision = self.settings[part]["weights"], self.settings["extractor"]["precision"]
+        try:
+            return ResNetFeatures(weights, self.data.num_classes, precision, self.data.device)
+        except RunError as error:
+            problem = f"{error.subject}: {error.problem}"
+            raise ConfigError(f"evaluation.{part}.weights", problem, error.way_out) from None
 
     def _fid_images(self, features: str) -> int:
         """How many images a distance in these features compares; 0 leaves it out."""

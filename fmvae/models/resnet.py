@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,6 +17,7 @@ from fmvae.errors import FmvaeError, RunError
 from fmvae.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
 from fmvae.weights import weights_file
 
+MAX_BYTES = 2**30  # of a file of weights; ours has some 22 million
 WAY_OUT = "name sharp or blurred for those shipped, or a file (see FashionResNet18 for its layout)"
 
 
@@ -100,6 +102,9 @@ def load_classifier(weights: str | Path, num_classes: int | None = None) -> Load
     """
     path = weights_file(weights)
     try:
+        size = path.stat().st_size
+        if not path.is_file() or size > MAX_BYTES:  # a pipe or device has no end, and memory has one
+            raise RunError(path, f"no file of weights (it should have 1 to {MAX_BYTES:,} bytes)", WAY_OUT)
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise RunError(path, f"cannot be read ({getattr(error, 'strerror', error)})", WAY_OUT) from None
@@ -119,6 +124,8 @@ def load_classifier(weights: str | Path, num_classes: int | None = None) -> Load
 def _foreign(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state in someone's ``torch.save``: the one place that reads pickles, tensors and containers alone."""
     try:
+        if zipfile.is_zipfile(io.BytesIO(content)) and (damaged := zipfile.ZipFile(io.BytesIO(content)).testzip()):
+            raise ValueError(f"{damaged} does not match its checksum")
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         state = dict(saved["model_state_dict"])
         state |= {name: torch.as_tensor(saved[name], dtype=torch.float32).reshape(()) for name in ("mean", "std")}

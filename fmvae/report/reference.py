@@ -169,7 +169,9 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
     found = [row for row in (*rows, *traversals, *conditionals) if row.found]
     if not found:
         raise FmvaeError(
-            folder, "holds none of the reference runs", "run `python train.py experiment=baseline` first"
+            folder,
+            f"holds none of the reference runs ({', '.join(published)}; with other settings they are other runs)",
+            "run `python train.py experiment=baseline`, or `python train.py sweep=vae_study` for all",
         )
     check_comparable(folder, kept, found)
     pictures = []

@@ -60,7 +60,7 @@ def style_transfer(visualizer: VAEVisualizer, images: Tensor, labels: Tensor) ->
     axes.set_xticks(centres, ["original", *names], fontsize=8)
     axes.set_yticks(tile_centres(num_rows, height), [names[label] for label in labels.tolist()])
     axes.xaxis.tick_top()
-    axes.axvline((centres[0] + centres[1]) / 2, color=FRAME_COLOUR, linewidth=2)
+    axes.axvline((centres[0] + centres[1]) / 2, color="white", linewidth=2)
     for row, label in enumerate(labels.tolist()):
         corner = ((label + 1) * (width + GAP) - 1, row * (height + GAP) - 1)
         axes.add_patch(

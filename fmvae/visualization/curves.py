@@ -9,13 +9,14 @@ from matplotlib.ticker import MaxNLocator
 CURVE_COLOURS = {"train": "#4477aa", "val": "#cc6633"}
 
 
-def training_curves(history: Sequence[Mapping]) -> Figure:
+def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
     """Objective, reconstruction and KL by epoch, for training and validation, with the best epoch marked.
 
     Args:
         history: a row per epoch: ``epoch``, ``beta``, and ``train/`` and ``val/`` of ``objective``, ``recon``
             and ``kl``, in nats per image. What a row lacks, such as validation in most epochs, is not drawn.
             Beta has a panel, below the KL that it weighs, if it varies.
+        name: of the model, for the title.
 
     Raises:
         ValueError: ``history`` is empty.
@@ -38,11 +39,11 @@ def training_curves(history: Sequence[Mapping]) -> Figure:
         panels["B"].step(*_curve(history, "beta"), where="mid", color="black")
         panels["B"].set(ylabel="β", xlabel="epoch")
     panels["O"].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # the axis is shared
-    title = "Training curves"
+    title = f"Training curves: {name}" if name else "Training curves"
     points = zip(*_curve(history, "val/objective"), strict=True)
     if validated := [(value, epoch) for epoch, value in points if math.isfinite(value)]:
         value, best = min(validated)
-        title += f" (best validation objective {value:.2f} at epoch {best})"
+        title += f"\n(best validation objective {value:.2f} at epoch {best})"
         for axes in panels.values():
             axes.axvline(best, color="gray", linestyle=":", label="best")
     figure.suptitle(title)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,14 @@ from fmvae.visualization.interpolation import interpolation_pairs, interpolation
 from fmvae.visualization.latent import kl_per_dimension, latent_scatter
 from fmvae.visualization.traversal import chosen_dimensions, latent_traversal, traversal_animation
 from fmvae.visualization.visualizer import VAEVisualizer
+from fmvae.weights import weights_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from fmvae.runs.recorder import Recorder
 
+log = logging.getLogger("fmvae")
 Drawings = dict[str, Callable[[], "Figure"]]
 OF_MEASURES = ("confusion_matrix", "class_accuracy")  # by measure_figures
 OF_CLASS = "_class_"  # latent_manifold_class_3 is one of the figures latent_manifold
@@ -139,10 +142,15 @@ def measure_figures(
 
     Args:
         measures: by name. ``accuracy`` holds ``generated`` and ``real``, each with ``confusion`` (C, C) and
-            ``per_class`` accuracies by class name, None for a class without images; drawn if it is there.
+            ``per_class`` accuracies by class name, None for a class without images, and ``settings``; drawn if it
+            is there.
         settings: the config's ``figures``; if ``only`` is given, it must name a figure.
     """
     if "accuracy" not in measures:
+        for name in set(settings["only"] or []) & set(OF_MEASURES):
+            log.warning(
+                "figures.only: %s shows an accuracy, which evaluation.accuracy.num_per_class=500 measures", name
+            )
         return
     generated, real = measures["accuracy"]["generated"], measures["accuracy"]["real"]
     names = visualizer.class_names
@@ -151,10 +159,12 @@ def measure_figures(
         return np.array([side["per_class"][name] for name in names], dtype=float)  # None becomes NaN
 
     def bars() -> Figure:
-        title = f"Accuracy of the classifier, by class: {visualizer.name}"
+        title = f"Accuracy of {judge}, by class: {visualizer.name}\n{counted}"
         return class_accuracy(rates(generated), rates(real), names, title)
 
-    title = f"What a classifier sees in generated images: {visualizer.name}"
+    judge = f"FashionResNet18 ({weights_name(measures['accuracy']['settings']['extractor_sha256'])})"
+    counted = f"{generated['num_images']:,} generated images, {real['num_images']:,} of the test split"
+    title = f"What {judge} sees in {generated['num_images']:,} generated images: {visualizer.name}"
     drawings: Drawings = {
         "confusion_matrix": lambda: confusion_matrix(generated["confusion"], names, title, rows="asked class"),
         "class_accuracy": bars,
@@ -225,5 +235,5 @@ def _drawings(
         drawings["style_transfer"] = lambda: style_transfer(
             visualizer, to_float(test.images[rows]), test.labels[rows]
         )
-    drawings["training_curves"] = lambda: training_curves(history)
+    drawings["training_curves"] = lambda: training_curves(history, visualizer.name)
     return drawings

@@ -86,7 +86,7 @@ def latent_scatter(
     mu, labels = posteriors.mu.cpu().numpy(), posteriors.labels.cpu().numpy()[order]
     classes = np.arange(len(visualizer.class_names))
     colours = colormaps["tab10" if len(classes) <= 10 else "tab20"](classes % 20)
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    figure = Figure(figsize=(9.6, 7), layout="constrained")
     axes = figure.subplots()
     if visualizer.model.latent_dim == 1:
         jitter = 0.7 * torch.rand(num_points, generator=generator).numpy() - 0.35
@@ -99,11 +99,12 @@ def latent_scatter(
         projected, origin, shares = principal_components(mu)
         points = projected[order]
         _frame_plane(axes, [f"PC{i + 1}  ({share:.1%} of variance)" for i, share in enumerate(shares)], origin)
-    axes.scatter(*points.T, s=5, c=colours[labels], alpha=0.6, linewidths=0)
-    axes.set_title(f"Posterior means of {num_points:,} {split_name} images: {visualizer.name}")
+    axes.scatter(*points.T, s=5 if num_points > 3000 else 16, c=colours[labels], alpha=0.6, linewidths=0)
+    projection = ", on two principal components" if visualizer.model.latent_dim > 2 else ""
+    axes.set_title(f"Posterior means of {num_points:,} {split_name} images{projection}: {visualizer.name}")
     handles = [Line2D([], [], color=colour, marker="o", linestyle="") for colour in colours]
     handles.append(Line2D([], [], color="black", linestyle="--"))
-    names = [*visualizer.class_names, f"{PRIOR_SHARE:.0%} of the prior"]
+    names = [*visualizer.class_names, f"{PRIOR_SHARE:.0%} of the prior (z = 0)"]
     axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
 
@@ -145,7 +146,9 @@ def kl_per_dimension(visualizer: VAEVisualizer, posteriors: Posteriors, split_na
     axes.set(xlabel="latent dimension, by KL", ylabel="KL (nats per image)")
     axes.set_xlim(-0.6, max(len(order), 6) - 0.4)  # one bar is no wall
     variance = f"variance of the posterior mean > {ACTIVE_VARIANCE:g}"
-    handles = [Patch(color=ACTIVE_COLOUR), Patch(color=INACTIVE_COLOUR)]
-    names = [f"active ({variance})", "inactive"]
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+    kinds = {f"active ({variance})": ACTIVE_COLOUR, "inactive": INACTIVE_COLOUR}
+    shown = [kind for kind, any_such in zip(kinds, (active.any(), not active.all()), strict=True) if any_such]
+    figure.legend(
+        [Patch(color=kinds[kind]) for kind in shown], shown, loc="outside lower center", ncols=2, frameon=False
+    )
     return figure

@@ -176,7 +176,9 @@ class VAEVisualizer:
         axes = figure.subplots()
         show_tiles(axes, tile(means, side, gap=0))
         of_class = "" if label is None else f" of {self.class_names[label]}"
-        axes.set(title=f"Latent manifold{of_class}: {self.name}", xlabel="z0", ylabel="z1")
+        axes.set(
+            title=f"Latent manifold{of_class}: {self.name}", xlabel="z0 (equal shares of the prior)", ylabel="z1"
+        )
         # the axes run as the normal's CDF does, so round values have their place between the tiles' own
         ticks = torch.arange(-3, 3.1, 0.5, dtype=torch.float64)
         ticks = ticks[ticks.abs() <= quantiles.max()]

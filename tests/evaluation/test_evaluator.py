@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fmvae import rng
 from fmvae.data import FashionMNISTManager, Split
-from fmvae.errors import ConfigError, RunError
+from fmvae.errors import ConfigError
 from fmvae.evaluation import Evaluator, calculate_fid, importance_weighted_bound, measure_elbo
 from fmvae.evaluation import evaluator as module
 from fmvae.evaluation.features import Features
@@ -417,7 +417,7 @@ def test_the_classes_of_an_unconditional_model_cannot_be_asked_for(data):
 def test_weights_of_ones_own_are_looked_at_before_anything_is_measured(data, tmp_path):
     damaged = tmp_path / "mine.safetensors"
     damaged.write_bytes(b"12345678")
-    with pytest.raises(RunError, match=r"mine\.safetensors"):
+    with pytest.raises(ConfigError, match=r"evaluation\.extractor\.weights: .*mine\.safetensors: "):
         Evaluator(
             made(),
             OBJECTIVE,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fmvae import rng
 from fmvae.errors import FmvaeError, RunError
-from fmvae.models import BaseVAE, FashionResNet18
+from fmvae.models import BaseVAE, FashionResNet18, resnet
 from fmvae.models.resnet import LoadedClassifier, load_classifier, save_classifier
 from fmvae.runs import save_checkpoint
 from fmvae.weights import SHIPPED
@@ -365,7 +365,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, shipped_like):
     problems = {
         "missing.pt": "cannot be read (No such file",
         "missing.safetensors": "cannot be read (No such file",
-        "folder.safetensors": "cannot be read (Is a directory",
+        "folder.safetensors": "no file of weights",
         "w.onnx": "unknown kind of file '.onnx'",
         "x" * 5000 + ".pt": "cannot be read (File name too long",
         "a\0b.pt": "cannot be read (embedded null byte",
@@ -376,6 +376,21 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, shipped_like):
         empty = tmp_path / f"empty{suffix}"
         empty.write_bytes(b"")
         refusal(empty)
+
+
+def test_a_pipe_or_device_is_refused_unread(tmp_path):
+    """The one has no writer, the other no end."""
+    os.mkfifo(tmp_path / "pipe.pt")
+    (tmp_path / "zeros.safetensors").symlink_to("/dev/zero")
+    for name in ("pipe.pt", "zeros.safetensors"):
+        assert "no file of weights" in refusal(tmp_path / name).problem
+
+
+def test_a_file_too_large_for_any_such_network_is_refused_unread(shipped_like, monkeypatch):
+    monkeypatch.setattr(resnet, "MAX_BYTES", shipped_like.stat().st_size)
+    load_classifier(shipped_like)
+    monkeypatch.setattr(resnet, "MAX_BYTES", shipped_like.stat().st_size - 1)
+    assert "no file of weights" in refusal(shipped_like).problem
 
 
 # --- damage ---------------------------------------------------------------------------------------------------
@@ -400,6 +415,20 @@ def test_any_flipped_bit_of_a_file_of_ours_is_noticed(shipped_like, tmp_path):
         flipped[place] ^= 1 << draw.randrange(8)
         path.write_bytes(flipped)
         refusal(path)
+
+
+def test_a_flipped_bit_in_a_tensor_of_a_foreign_file_is_noticed(model, tmp_path, monkeypatch):
+    """By the checksums of the archive that torch.save writes."""
+    path = saved(tmp_path / "w.pt", foreign(model))
+    content, draw = path.read_bytes(), random.Random(0)
+    weights = content.index(model.head.weight.detach().numpy().tobytes())
+    for _ in range(5):
+        flipped = bytearray(content)
+        flipped[weights + draw.randrange(4 * model.head.weight.numel())] ^= 1 << draw.randrange(4)
+        path.write_bytes(flipped)
+        assert "does not match its checksum" in refusal(path).problem
+    monkeypatch.setattr("zipfile.ZipFile.testzip", lambda self: None)
+    load_classifier(path)  # torch itself reads it without a word
 
 
 def small_foreign(legacy: bool) -> bytes:

@@ -11,7 +11,7 @@ from fmvae.models import FashionResNet18
 from fmvae.models.resnet import load_classifier
 from fmvae.runs.files import read_record
 from fmvae.training import classify
-from fmvae.weights import SHIPPED
+from fmvae.weights import SHIPPED, weights_name
 
 CARD = {word: path.with_suffix(".json") for word, path in SHIPPED.items()}
 both = pytest.mark.parametrize("word", SHIPPED)
@@ -87,3 +87,9 @@ def test_the_accuracy_on_the_card_is_that_of_these_weights(word):
 
 def accuracy_of(model: FashionResNet18, split: Split) -> float:
     return (classify(model, split).argmax(1) == split.labels).double().mean().item()
+
+
+def test_shipped_weights_are_called_by_their_word_and_others_by_their_sha256():
+    for word, file in SHIPPED.items():
+        assert weights_name(hashlib.sha256(file.read_bytes()).hexdigest()) == word
+    assert weights_name("0123456789abcdef") == "0123456789"

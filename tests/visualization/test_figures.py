@@ -211,10 +211,14 @@ def test_during_training_every_few_epochs_are_seen_with_their_epoch(data):
     assert all(title.endswith(f"epoch {step}") for _, step, title in seen)
 
 
-def test_measured_accuracies_become_a_matrix_and_bars():
+def test_measured_accuracies_become_a_matrix_and_bars(caplog):
     confusion = np.diag(range(1, 11)).tolist()
     per_class = dict(zip(CLASS_NAMES, [None, *[0.5] * 9], strict=True))
-    block = {"generated": {"confusion": confusion, "per_class": per_class}, "real": {"per_class": per_class}}
+    block = {
+        "generated": {"confusion": confusion, "per_class": per_class, "num_images": 4500},
+        "real": {"per_class": per_class, "num_images": 9000},
+        "settings": {"extractor_sha256": "f" * 64},
+    }
     model = shows(3, conditional=True)
     figures = dict(measure_figures(model, {"accuracy": block, "test": {}}, settings()))
     assert list(figures) == ["confusion_matrix", "class_accuracy"]
@@ -222,7 +226,13 @@ def test_measured_accuracies_become_a_matrix_and_bars():
     assert texts[::11] == [str(count) for count in range(1, 11)]
     heights = [bar.get_height() for bar in figures["class_accuracy"].axes[0].containers[0]]  # type: ignore
     np.testing.assert_array_equal(heights, [np.nan, *[0.5] * 9])
+    for figure in figures.values():
+        assert "FashionResNet18 (ffffffffff)" in figure.axes[0].get_title()
+        assert "4,500 generated images" in figure.axes[0].get_title()
     assert not dict(measure_figures(model, {"test": {}}, settings()))
+    assert not caplog.text
+    assert not dict(measure_figures(model, {"test": {}}, settings(only=["class_accuracy"])))
+    assert "class_accuracy shows an accuracy, which evaluation.accuracy.num_per_class=500 measures" in caplog.text
     assert list(dict(measure_figures(model, {"accuracy": block}, settings(only=["class_accuracy"])))) == [
         "class_accuracy"
     ]

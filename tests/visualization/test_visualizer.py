@@ -172,7 +172,7 @@ def test_the_manifold_is_decoded_at_the_quantiles_of_the_prior(base, side):
 
 def test_the_axes_of_the_manifold_are_ticked_where_the_values_are(base):
     axes = visualizer(base).latent_manifold(20).axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z0", "z1")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z0 (equal shares of the prior)", "z1")
     values = [float(text) for text in tick_labels(axes.xaxis)]
     assert values == [-1.5, -1, -0.5, 0, 0.5, 1, 1.5]
     # the centre of tile i is at the quantile (i + 0.5) / side, and so is a tick of that value
