@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ from fmvae.models import VAE, FashionResNet18, encode_split
 from fmvae.objectives import Objective
 from fmvae.weights import SHIPPED
 
+log = logging.getLogger("fmvae")
 FID_IMAGES = 10_000  # on each side unless told: what published numbers use
 PROBE_IMAGES = 10_000  # training images that the linear probe is fit on
 PER_CLASS = 500  # generated images of each class for the accuracy of a conditional model
@@ -148,6 +150,11 @@ class Evaluator:
         computed again; the caller knows that it is of the same model and data.
         """
         stored = stored or {}
+        left_out = ", ".join(name for name, num in self.num_images.items() if not num)
+        if left_out and self.settings["fid"]["num_images"] is None:
+            available = min(len(self.data.test), len(self.data.train))
+            way_in = f"evaluation.fid.num_images={available} asks for it"
+            log.info("FID (%s) is left out: the data are too few to compare models by it; %s", left_out, way_in)
         for name, (settings, compute) in self.plan().items():
             known = stored.get(name)
             if isinstance(known, Mapping) and known.get("settings") == settings:

@@ -388,7 +388,7 @@ def test_no_more_images_than_features_is_an_error(data):
 
 
 @pytest.mark.parametrize("few", [False, True])
-def test_small_data_are_measured_by_distances_only_if_asked(few, data, monkeypatch):
+def test_small_data_are_measured_by_distances_only_if_asked(few, data, monkeypatch, caplog):
     """The estimate's bias would be larger than differences between models."""
     monkeypatch.setattr(module, "MIN_RELIABLE", len(data.test) + few)
     model = made(ConditionalVAE)
@@ -396,6 +396,14 @@ def test_small_data_are_measured_by_distances_only_if_asked(few, data, monkeypat
     assert ("fid/pixels" in plan, "accuracy" in plan) == (not few, not few)
     asked = settings(NUM, accuracy=judged(3))
     assert {"fid/pixels", "accuracy"} <= set(evaluator(model, data, **asked).plan())
+    with caplog.at_level("INFO", "fmvae"):
+        next(evaluator(model, data, **settings(None)).measure())
+        way_in = f"evaluation.fid.num_images={len(data.test)} asks for it"
+        assert (way_in in caplog.text) == few
+        caplog.clear()
+        next(evaluator(model, data, **asked).measure())
+        next(evaluator(model, data, **settings(0)).measure())
+    assert "left out" not in caplog.text
 
 
 def test_unknown_features_are_an_error_that_lists_what_there_is(data):
