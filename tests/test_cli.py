@@ -190,7 +190,12 @@ def test_errors_of_composing(overrides, subject, problem, way_out):
 def test_suggestions_are_of_the_program_itself(program):
     program("evaluate")
     assert composing("chekpoint=last", name="evaluate").way_out.startswith("did you mean checkpoint?")
-    assert "trainer" not in composing("trainer.epochs=3", name="evaluate").way_out
+    for of_training in ("trainer.epochs=3", "beta.value=4", "model=conv"):
+        assert "part of the run's own config" in composing(of_training, name="evaluate").problem
+    assert (
+        "did you mean evaluation.fid.num_images"
+        in composing("evaluation.fid.num_image=3", name="evaluate").way_out
+    )
 
 
 @pytest.mark.usefixtures("program")

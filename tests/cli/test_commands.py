@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fmvae.config import semantic
+from fmvae.config import ASKED_ANEW, semantic
 from fmvae.data.__main__ import main
 from fmvae.data.sources import DEFAULT_ROOT, FILES
 from fmvae.runs import config_sha256, load_checkpoint, run_name
@@ -278,6 +278,14 @@ def test_tab_completion_lists_the_options_without_torch(without_torch, line, opt
     assert (
         succeeded(call(program, "-sc", "query=bash", environment=without_torch | point)).split() == options.split()
     )
+
+
+def test_help_of_evaluate_lists_its_own_groups_alone():
+    """Those of its defaults, with the options that there are."""
+    text = succeeded(call(str(ROOT / "evaluate.py"), "--help"))
+    listed = text.partition("== Groups (group=option) ==\n")[2].partition("\n\n")[0].splitlines()
+    options = {group: sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml")) for group in ASKED_ANEW}
+    assert listed == [f"{group}: {', '.join(options[group])}" for group in sorted(options)]
 
 
 @pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
