@@ -120,8 +120,10 @@ def fid_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
     header += ["resnet18", "recon.", "floor", "KID ×10³", "precision", "recall", "density", "coverage"]
     header += ["pixels", "recon.", "floor"]
     body = []
+    resnet, pixels = "fid/resnet18", "fid/pixels"
     for row in rows:
-        resnet, pixels = "fid/resnet18", "fid/pixels"
+        if not any(row.values(f"{features}/generation") for features in (resnet, pixels)):
+            continue
         body.append(
             [
                 row.link,

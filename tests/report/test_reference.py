@@ -153,6 +153,16 @@ def test_accuracies_are_over_the_seeds_that_have_one_and_say_how_many(tmp_path):
     assert cells(page, "Where each row comes from", title)[-2:] == ["`eeeeeeeeee`", "`ffffffffff`"]
 
 
+def test_a_run_without_distances_has_no_row_of_them(tmp_path):
+    write_conditional(tmp_path, 0, 230.0, accuracy=None)
+    write_run(tmp_path, ["experiment=baseline"], 261.0)
+    page = write_page(tmp_path, tmp_path / "docs", "").read_text()
+    assert cells(page, "Likelihood", "conditional_z32")[7] == "230.00"
+    with pytest.raises(ValueError, match="not enough values"):
+        cells(page, "Fréchet distances", "conditional_z32")
+    assert cells(page, "Fréchet distances", "baseline")[2]
+
+
 def test_numbers_of_two_extractors_share_no_table(tmp_path):
     write_run(tmp_path, ["experiment=baseline"], 261.0)
     other = write_run(tmp_path, ["experiment=baseline", "seed=1"], 262.0)
