@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fmvae.config import PROJECT_ROOT, compose, semantic, sweep_jobs
+from fmvae.config import PROJECT_ROOT, compose, semantic, sweep_jobs, to_yaml
 from fmvae.errors import FmvaeError
 from fmvae.report.tables import (
     Found,
@@ -137,11 +137,15 @@ def check_comparable(folder: Path, kept: Path, rows: Sequence[Row]) -> None:
 
 
 def keep(found: Found, kept: Path, figures: Sequence[str]) -> Iterator[str]:
-    """Copy what the page links to into ``kept``; yields the paths of the figures there, relative to the page."""
+    """Copy what the page links to into ``kept``; yields the paths of the figures there, relative to the page.
+
+    Of the config what the run is named by: the rest, as where its outputs went, is of one machine.
+    """
     target = kept / found.run.path.name
     if target != found.run.path:
-        for file in (found.run.config, found.run.results):
-            write_bytes(target / file.name, file.read_bytes())
+        config = semantic(yaml.safe_load(found.run.config.read_text()))
+        write_bytes(target / found.run.config.name, to_yaml(config).encode())
+        write_bytes(target / found.run.results.name, found.run.results.read_bytes())
         for source in (found.run.figures / f"{name}.png" for name in figures):
             if source.exists():
                 shutil.copyfile(source, target / source.name)

@@ -18,10 +18,10 @@ class Found(NamedTuple):
     run: RunDirectory
     results: dict[str, Any]
 
-    def at(self, path: str) -> Any:
-        """What the results hold at ``path``, as ``test/recon``; None if nothing."""
+    def at(self, path: str | Sequence[str]) -> Any:
+        """What the results hold at ``path``, ``test/recon`` or its names one by one; None if nothing."""
         node: Any = self.results
-        for name in path.split("/"):
+        for name in path.split("/") if isinstance(path, str) else path:
             node = node.get(name) if isinstance(node, Mapping) else None
         return node
 
@@ -41,11 +41,13 @@ class Row(NamedTuple):
     def link(self) -> str:
         return f"[{self.title}](results/{self.found[0].run.path.name}/results.json)" if self.found else self.title
 
-    def values(self, path: str) -> list[float]:
+    def values(self, path: str | Sequence[str]) -> list[float]:
         """The number at ``path`` in each run that has it."""
         return [value for one in self.found if (value := one.at(path)) is not None]
 
-    def cell(self, path: str, digits: int = 2, *, scale: float = 1, error: str | None = None) -> str:
+    def cell(
+        self, path: str | Sequence[str], digits: int = 2, *, scale: float = 1, error: str | None = None
+    ) -> str:
         """Mean ± standard deviation over seeds; of one seed the number, with its standard error at ``error``.
 
         Of fewer seeds than the row has, how many is said.
@@ -58,7 +60,7 @@ class Row(NamedTuple):
         text = " ± ".join(number(value, digits) for value in (statistics.fmean(values), *spread))
         return text if len(values) == len(self.found) else f"{text} (n = {len(values)})"
 
-    def share(self, path: str, digits: int = 2) -> str:
+    def share(self, path: str | Sequence[str], digits: int = 2) -> str:
         """As ``cell``, in per cent."""
         text = self.cell(path, digits, scale=100)
         return text and f"{text} %"
@@ -171,8 +173,8 @@ def accuracy_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
     classes = list(measured.at("accuracy/real/per_class"))
 
     def shares(row: Row, whose: str) -> list[str]:
-        block = f"accuracy/{whose}"
-        return [row.share(f"{block}/overall"), *(row.share(f"{block}/per_class/{name}", 1) for name in classes)]
+        per_class = (row.share(("accuracy", whose, "per_class", name), 1) for name in classes)
+        return [row.share(f"accuracy/{whose}/overall"), *per_class]
 
     header = ["", "theirs", "overall", *classes, "overall, by FID's network", "FID resnet18"]
     body = [
