@@ -234,9 +234,7 @@ def _no_name_of_an_option(arguments: Sequence[str]) -> ConfigError:
 
 def _unknown_key(key: str, arguments: Sequence[str]) -> ConfigError:
     """With the nearest key there is, by its whole name or by its last part, and those beside it."""
-    if _program() == "evaluate" and key.partition(".")[0] in {*_groups()} - {
-        *configs.compose(["run=x"], "evaluate")
-    }:
+    if _program() == "evaluate" and key.partition(".")[0] in set(_groups()).difference(configs.ASKED_ANEW):
         way_out = "leave it out, or train another run with it"
         return ConfigError(key, "part of the run's own config, which is measured as it was trained", way_out)
     known = [name for name in _known_keys(arguments) if name != key]

@@ -33,8 +33,8 @@ class Rule:
             str: "a text",
             list: "a list of whole numbers, as [0,1]" if self.of is int else "a list of texts, as [a,b]",
         }
-        name = f"one of {', '.join(self.choices)}" if self.choices else names.get(self.type, "a group of keys")
-        name = self.called or name
+        choices = f"one of {', '.join(self.choices)}" if self.choices else ""
+        name = self.called or choices or names.get(self.type, "a group of keys")
         limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
         bounds = [f" {sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit)]
         return name + " and".join(bounds) + (" or null" if self.optional else "")

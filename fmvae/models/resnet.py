@@ -124,9 +124,11 @@ def load_classifier(weights: str | Path, num_classes: int | None = None) -> Load
 def _foreign(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state in someone's ``torch.save``: the one place that reads pickles, tensors and containers alone."""
     try:
-        if zipfile.is_zipfile(io.BytesIO(content)) and (damaged := zipfile.ZipFile(io.BytesIO(content)).testzip()):
+        file = io.BytesIO(content)
+        if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):
             raise ValueError(f"{damaged} does not match its checksum")
-        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        file.seek(0)
+        saved = torch.load(file, map_location="cpu", weights_only=True)
         state = dict(saved["model_state_dict"])
         state |= {name: torch.as_tensor(saved[name], dtype=torch.float32).reshape(()) for name in ("mean", "std")}
     except pickle.UnpicklingError:
