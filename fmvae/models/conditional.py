@@ -13,6 +13,7 @@ from fmvae.models.conv import quarter_size
 from fmvae.models.vae import VAE
 
 Backbone = Literal["mlp", "conv"]
+Prior = Literal["standard", "learned"]
 
 
 def with_label_maps(features: Tensor, one_hot: Tensor) -> Tensor:
@@ -99,13 +100,36 @@ class _Conv(nn.Module):
         return convolve_with_label_maps(self.out, hidden, one_hot)
 
 
+class _ClassPrior(nn.Module):
+    """p(z | class) = N(m, s²), which starts as N(0, 1); one-hot rows (B, num_classes) look m and log s up."""
+
+    def __init__(self, num_classes: int, latent_dim: int):
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(num_classes, latent_dim))
+        self.log_std = nn.Parameter(torch.zeros(num_classes, latent_dim))
+
+    def standardize(self, mu: Tensor, logvar: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior N(mu, exp(logvar)) of z, as that of (z - m) / s."""
+        log_std = one_hot @ self.log_std
+        return (mu - one_hot @ self.mean) * (-log_std).exp(), logvar - 2 * log_std
+
+    def restore(self, standardized: Tensor, one_hot: Tensor) -> Tensor:
+        """z of (z - m) / s."""
+        return one_hot @ self.mean + (one_hot @ self.log_std).exp() * standardized
+
+
 class ConditionalVAE(VAE):
     """A VAE of p(x | label): ``encode`` and ``decode`` take labels (B,), integers in [0, num_classes).
+
+    A learned prior is one Gaussian per class, N(m, s²), each dimension on its own (Sohn et al. 2015, sec. 4).
+    Latents are then given and taken in units of their class's prior, (z − m) / s. In these units every class has
+    the prior N(0, 1), and the KL divergence, which no such change of units alters, is the usual one.
 
     Args:
         num_classes: number of classes.
         backbone: ``mlp`` (one layer of ``hidden_dim`` each way) or ``conv`` (label maps at three scales).
         hidden_dim: width of the fully connected backbone.
+        prior: of z, ``standard``: N(0, 1) whatever the label, or ``learned``: one for each class.
     """
 
     conditional = True
@@ -116,11 +140,13 @@ class ConditionalVAE(VAE):
         num_classes: int = 10,
         backbone: Backbone = "mlp",
         hidden_dim: int = 400,
+        prior: Prior = "standard",
         image_shape: Sequence[int] = (1, 28, 28),
     ):
         super().__init__(latent_dim, image_shape)
-        if backbone not in get_args(Backbone):
-            raise ValueError(f"backbone must be one of {', '.join(get_args(Backbone))}, got {backbone!r}")
+        for name, value, known in (("backbone", backbone, Backbone), ("prior", prior, Prior)):
+            if value not in get_args(known):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value!r}")
         self.num_classes = num_classes
         self.backbone = (
             _MLP(latent_dim, num_classes, hidden_dim, self.image_shape)
@@ -129,6 +155,7 @@ class ConditionalVAE(VAE):
         )
         self.mu = nn.Linear(self.backbone.num_features, latent_dim)
         self.logvar = nn.Linear(self.backbone.num_features, latent_dim)
+        self.prior = _ClassPrior(num_classes, latent_dim) if prior == "learned" else None
 
     def _one_hot(self, labels: Tensor | None, like: Tensor) -> Tensor:
         if labels is None:
@@ -136,8 +163,11 @@ class ConditionalVAE(VAE):
         return F.one_hot(labels, self.num_classes).to(like.dtype)  # raises for labels out of range
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        features = self.backbone.encode(x, self._one_hot(labels, x))
-        return self.mu(features), self.logvar(features)
+        one_hot = self._one_hot(labels, x)
+        features = self.backbone.encode(x, one_hot)
+        mu, logvar = self.mu(features), self.logvar(features)
+        return self.prior.standardize(mu, logvar, one_hot) if self.prior else (mu, logvar)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.backbone.decode(z, self._one_hot(labels, z))
+        one_hot = self._one_hot(labels, z)
+        return self.backbone.decode(self.prior.restore(z, one_hot) if self.prior else z, one_hot)

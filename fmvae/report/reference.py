@@ -18,6 +18,7 @@ from fmvae.report.tables import (
     fid_table,
     latent_table,
     likelihood_table,
+    model_of,
     percent,
     provenance_table,
 )
@@ -90,8 +91,8 @@ def find(
     configs = [compose(job) for job in jobs]
     if title is None:
         config = configs[0]
-        model, z, beta = config["model"]["_name_"], config["latent_dim"]["value"], config["beta"]["value"]
-        title = f"{model}, z = {z}, β = {beta:g}, {config['trainer']['epochs']} epochs"
+        z, beta, epochs = config["latent_dim"]["value"], config["beta"]["value"], config["trainer"]["epochs"]
+        title = f"{model_of(config)}, z = {z}, β = {beta:g}, {epochs} epochs"
     found = []
     for job, config in zip(jobs, configs, strict=True):
         name = run_name(semantic(config))

@@ -72,6 +72,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def model_of(config: Mapping[str, Any]) -> str:
+    """The model's name, and its prior if that is learned."""
+    model = config["model"]
+    return model["_name_"] + (", learned prior" if model.get("prior") == "learned" else "")
+
+
 def number(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
@@ -95,7 +101,7 @@ def likelihood_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
         body.append(
             [
                 row.link,
-                config["model"]["_name_"],
+                model_of(config),
                 str(config["latent_dim"]["value"]),
                 f"{config['beta']['value']:g}",
                 _epochs(row),

@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 
 from fmvae.models import ConditionalVAE
 from fmvae.models.conditional import convolve_with_label_maps, with_label_maps
+from fmvae.objectives import Objective
 from fmvae.rng import seeded_init
 from tests.models.layers import num_parameters, table
 
@@ -247,6 +249,85 @@ def test_the_label_reaches_the_output_through_each_injection_and_through_nothing
     assert depends_on_label()
     close(site)
     assert not depends_on_label()
+
+
+# --- the learned prior --------------------------------------------------------------------------------------
+
+
+def with_learned_prior(backbone: Any) -> ConditionalVAE:
+    """In float64; a prior for each class that is as good as never N(0, 1)."""
+    model = build(backbone, prior="learned").double()
+    draws = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.prior.parameters():
+            parameter.normal_(generator=draws)
+    return model
+
+
+@both_backbones
+def test_a_learned_prior_starts_as_the_standard_one_and_adds_a_mean_and_a_deviation_for_each_class(backbone):
+    learned, standard = build(backbone, prior="learned"), build(backbone)
+    assert num_parameters(learned) - num_parameters(standard) == 2 * 10 * 3
+    labels = torch.tensor([0, 9, 3, 3])
+    torch.testing.assert_close(learned.encode(images(), labels), standard.encode(images(), labels))
+    torch.testing.assert_close(learned.decode(latents(), labels), standard.decode(latents(), labels))
+
+
+@both_backbones
+def test_with_a_learned_prior_the_kl_is_that_to_the_prior_of_the_images_class(backbone):
+    model, labels, x = with_learned_prior(backbone), torch.tensor([0, 9, 3, 3]), images().double()
+
+    def kl_to_the_prior_of(classes: Tensor) -> Tensor:
+        """By torch.distributions, of the posterior of z itself, which the layers give."""
+        features = model.backbone.encode(x, F.one_hot(labels, 10).double())
+        posterior = Normal(model.mu(features), (model.logvar(features) / 2).exp())
+        prior = Normal(model.prior.mean[classes], model.prior.log_std[classes].exp())
+        return kl_divergence(posterior, prior).sum(1)
+
+    mu, logvar = model.encode(x, labels)
+    terms = Objective().terms(torch.zeros_like(x), x, mu, logvar)
+    torch.testing.assert_close(terms.kl, kl_to_the_prior_of(labels))
+    assert not torch.allclose(terms.kl, kl_to_the_prior_of(labels.flip(0)))
+
+
+@both_backbones
+def test_with_a_learned_prior_standard_normal_draws_are_decoded_as_draws_from_the_prior_of_the_class(backbone):
+    model, labels = with_learned_prior(backbone), torch.tensor([0, 9, 3, 3])
+    noise = latents().double()
+
+    def decoded_from_the_prior_of(classes: Tensor) -> Tensor:
+        z = model.prior.mean[classes] + model.prior.log_std[classes].exp() * noise
+        return model.backbone.decode(z, F.one_hot(labels, 10).double())
+
+    torch.testing.assert_close(model.decode(noise, labels), decoded_from_the_prior_of(labels))
+    assert not torch.allclose(model.decode(noise, labels), decoded_from_the_prior_of(labels.flip(0)))
+
+
+@both_backbones
+def test_a_learned_prior_goes_to_where_the_posteriors_of_its_class_are(backbone):
+    """The KL alone is trained, and of the prior alone: what it ends at is known in closed form."""
+    model, labels, x = with_learned_prior(backbone), torch.tensor([0, 9, 3, 3]), images().double()
+    features = model.backbone.encode(x, F.one_hot(labels, 10).double()).detach()
+    mu, variance = model.mu(features).detach(), model.logvar(features).detach().exp()
+    optimizer = torch.optim.LBFGS(model.prior.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def kl() -> Tensor:
+        optimizer.zero_grad()
+        loss = Objective().terms(torch.zeros_like(x), x, *model.encode(x, labels)).kl.sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(kl)
+    for label in (0, 3, 9):
+        mean = mu[labels == label].mean(0)
+        std = (variance + (mu - mean) ** 2)[labels == label].mean(0).sqrt()
+        torch.testing.assert_close(model.prior.mean[label], mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model.prior.log_std[label].exp(), std, rtol=1e-4, atol=1e-4)
+
+
+def test_an_unknown_prior_is_an_error_that_lists_the_known():
+    with pytest.raises(ValueError, match="prior must be one of standard, learned, got 'vamp'"):
+        build("mlp", prior="vamp")
 
 
 # --- other sizes --------------------------------------------------------------------------------------------
