@@ -4,13 +4,15 @@ import copy
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from fmvae.config import compose
 from fmvae.errors import ConfigError
+from fmvae.models.beta import NormOrder
+from fmvae.models.conditional import Backbone, Prior
 from fmvae.rules import RULES, Rule, validate, walk
 
 
@@ -104,6 +106,19 @@ def test_whole_floats_are_whole_numbers():
             assert repr(validated(key, 7.0)) == "7"
         if rule.type is float and rule.below > 1:
             assert repr(validated(key, 1)) == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [
+        ("model.norm_order", NormOrder),
+        ("model.backbone", Backbone),
+        ("model.prior", Prior),
+    ],
+)
+def test_choices_of_a_model_are_those_that_its_class_knows(key, known):
+    """Rules lie below models and cannot ask them."""
+    assert RULES[key].choices == get_args(known)
 
 
 # a table beside the table: a limit that is changed by accident shows here
