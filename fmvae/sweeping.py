@@ -23,7 +23,8 @@ log = logging.getLogger("fmvae")
 def run_sweep(sweep: SweepDirectory, plans: Mapping[str, Plan], launch: Launch) -> None:
     """Launch what is not complete, and say at the end where every run stands.
 
-    A launcher that dies with one of its jobs is started again for those that it never began.
+    A launcher that dies with one of its jobs is started again for those that it never began. Of those that ended
+    with it one is to blame (joblib ends all workers when one is killed): each gets another chance, alone.
 
     Args:
         plans: the runs by name.
@@ -40,6 +41,7 @@ def run_sweep(sweep: SweepDirectory, plans: Mapping[str, Plan], launch: Launch) 
     if len(waiting) < len(plans):
         log.info("%s: %d of %d runs are complete", sweep, len(plans) - len(waiting), len(plans))
     first, new = 0, bool(waiting) or not (sweep.path / "report" / "index.html").exists()
+    killed: list[str] = []
     while waiting:
         before = {name: sweep.run(name).read_status() for name in waiting}
         problem = None
@@ -48,15 +50,23 @@ def run_sweep(sweep: SweepDirectory, plans: Mapping[str, Plan], launch: Launch) 
         except Exception as error:  # of the launcher: what jobs raise stays with them
             problem = error
         first += len(waiting)
-        for name in waiting:
-            note_if_killed(sweep, name)
+        gone = [name for name in waiting if note_if_killed(sweep, name)]
         if problem is None:
             break
+        killed += gone
         untouched = [name for name in waiting if sweep.run(name).read_status() == before[name]]
         if len(untouched) == len(waiting):
             raise problem
         log.warning("the launcher stopped (%s)", problem)
         waiting = untouched
+    for name in killed if len(killed) > 1 else ():
+        log.info("%s was running when another job may have been killed: again, alone", sweep.run(name))
+        try:
+            launch([plans[name].overrides], first)
+        except Exception as error:
+            log.warning("the launcher stopped (%s)", error)
+        first += 1
+        note_if_killed(sweep, name)
     if new:
         _write_report(sweep)
     tell(sweep, plans)
@@ -72,18 +82,20 @@ def _write_report(sweep: SweepDirectory) -> None:
         log.warning("no report: %s", error)
 
 
-def note_if_killed(sweep: SweepDirectory, name: str) -> None:
-    """A run that says it is running, and that nobody holds, has lost its process."""
+def note_if_killed(sweep: SweepDirectory, name: str) -> bool:
+    """Whether a run that says it is running, though nobody holds it, lost its process; its status then says so."""
     run = sweep.run(name)
     if run.read_status().get("state") != "running":
-        return
+        return False
     try:
         with run.held():
             status = run.read_status()
-            if status.get("state") == "running":
-                run.write_status("failed", error=KILLED, epoch=status.get("epoch", 0))
+            if status.get("state") != "running":
+                return False
+            run.write_status("failed", error=KILLED, epoch=status.get("epoch", 0))
+            return True
     except HeldError:
-        return
+        return False
 
 
 def tell(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> None:

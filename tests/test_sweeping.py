@@ -106,6 +106,27 @@ def test_a_launcher_that_dies_with_a_job_is_started_again_for_the_others(sweep, 
     assert states["seed1"].error == KILLED
 
 
+def test_of_jobs_that_ended_with_a_launcher_each_gets_another_chance_alone(sweep, plans):
+    """As joblib ends all its workers when one of them is killed."""
+    guilty, begun = dying(sweep), []
+
+    def both_running(name: str) -> None:
+        begun.append(name)
+        if len(begun) == 1:  # its neighbour, the next in line, is the one that kills the launcher
+            sweep.run(name).path.mkdir(parents=True)
+            sweep.run(name).write_status("running", epoch=1, epochs=4)
+        else:
+            finish(sweep, name, plans[name])
+
+    launcher = Launcher(sweep, plans, seed0=both_running, seed1=guilty)
+    with pytest.raises(FmvaeError, match="1 of 4 runs failed"):
+        run_sweep(sweep, plans, launcher)
+    assert launcher.launched == [["seed0", "seed1", "seed2", "seed3"], ["seed2", "seed3"], ["seed0"], ["seed1"]]
+    assert launcher.first == [0, 4, 6, 7]
+    states = {seed_of(name): progress(sweep.run(name), plan).state for name, plan in plans.items()}
+    assert states == {"seed0": "complete", "seed1": "failed", "seed2": "complete", "seed3": "complete"}
+
+
 def test_what_failed_is_tried_again_after_what_was_never_tried(sweep, plans):
     with pytest.raises(FmvaeError):
         run_sweep(sweep, plans, Launcher(sweep, plans, seed0=dying(sweep), seed1=dying(sweep)))

@@ -2,7 +2,12 @@
 
 import importlib.util
 import json
+import os
+import signal
 import sqlite3
+import threading
+import time
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +89,29 @@ def test_the_same_sweep_again_trains_nothing(untrained, tmp_path):
     assert checkpoint.stat().st_mtime_ns == written
 
 
+@needs("joblib")
+def test_a_worker_that_is_killed_stops_no_run(untrained, in_sequence, tmp_path):
+    """joblib ends the other worker with it; both runs go on, each alone, and give the bits of undisturbed ones."""
+    arguments = ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    killed = []
+
+    def kill_the_first() -> None:
+        for _ in range(600):
+            for path in tmp_path.glob("swept/base-*/status.json"):
+                status = json.loads(path.read_text())
+                if status["state"] == "running" and status.get("epoch"):
+                    os.kill(status["pid"], signal.SIGKILL)
+                    killed.append(path)
+                    return
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=kill_the_first)
+    thread.start()
+    assert launched(untrained, tmp_path, *arguments) == in_sequence
+    thread.join()
+    assert killed
+
+
 # --- presets ------------------------------------------------------------------------------------------------
 
 
@@ -122,9 +150,8 @@ def test_a_presets_keys_are_the_plugins_own(launcher, plugin):
     module = importlib.import_module(
         f"hydra_plugins.hydra_{plugin}_launcher.{'_config' if plugin == 'ray' else 'config'}"
     )
-    known = {
-        key for name in dir(module) if name.endswith("Conf") for key in vars(module)[name].__dataclass_fields__
-    }
+    schemas = (value for name, value in vars(module).items() if name.endswith("Conf") and is_dataclass(value))
+    known = {field.name for schema in schemas for field in fields(schema)}
     assert set(own) <= known
 
 
