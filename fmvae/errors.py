@@ -46,6 +46,8 @@ class NumericsError(FmvaeError):
 
 def of_the_machine(error: BaseException) -> FmvaeError | None:
     """A disk or memory that failed, in our words; None if it was something else."""
+    if isinstance(error, ConnectionError) and not isinstance(error, BrokenPipeError):  # OSErrors, but of no file
+        return FmvaeError("connection", str(error), "check that what answers there is running, and lets you in")
     if isinstance(error, OSError):
         where, problem = error.filename or "output", error.strerror or str(error)
         return FmvaeError(where, problem, "check the path, its permissions and the free space")
