@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import product
+from os.path import relpath
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,7 +78,7 @@ def read_config(path: Path) -> dict[str, Any]:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except FileNotFoundError:
         raise ConfigError(path, "there is no such file", "name a run's directory") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(path, f"not readable as YAML ({type(error).__name__})", way_out) from None
     if isinstance(config, dict) and "trainer" in config and not is_vae(config):
         raise NotAVAE(
@@ -257,11 +258,15 @@ def sweep_jobs(name: str) -> list[list[str]]:
     return [[f"sweep={name}", *job] for job in product(*choices)]
 
 
-def composed_by(*others: str) -> str:
-    """What configs are composed from, as 16 hex digits: the files, the code that reads them, and ``others``."""
-    folders = (PROJECT_ROOT / "conf", PROJECT_ROOT / "sweeps")
-    files = [path for folder in folders for path in sorted(folder.rglob("*.yaml"))]
+def composed_by(*others: str, folders: Iterable[Path] = ()) -> str:
+    """What configs are composed from, as 16 hex digits: the files, the code that reads them, and ``others``.
+
+    Args:
+        folders: of configs beside our own, as ``--config-dir`` names.
+    """
+    of_configs = dict.fromkeys([PROJECT_ROOT / "conf", PROJECT_ROOT / "sweeps", *map(Path.resolve, folders)])
+    files = [path for folder in of_configs for path in sorted(folder.rglob("*.yaml"))]
     content = sha256("\n".join(others).encode())
     for path in (*files, Path(__file__), Path(rules.__file__), Path(weights.__file__)):
-        content.update(f"\n{path.relative_to(PROJECT_ROOT)}\n".encode() + path.read_bytes())
+        content.update(f"\n{relpath(path, PROJECT_ROOT)}\n".encode() + path.read_bytes())
     return content.hexdigest()[:16]

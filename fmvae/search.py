@@ -6,6 +6,7 @@ import atexit
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fmvae.errors import RunError
 from fmvae.rules import validate
 from fmvae.runs import RunDirectory
 
@@ -25,15 +26,20 @@ def storage(path: str) -> RDBStorage:
     Trials that another process left unfinished are asked for again, with their parameters: their runs resume.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process holds it, or it is no database.
     """
     from optuna.storages import RDBStorage
     from optuna.trial import TrialState
+    from sqlalchemy.exc import SQLAlchemyError
 
     held = RunDirectory(Path(path)).held()
     held.__enter__()
     atexit.register(held.__exit__, None, None, None)
-    database = RDBStorage(f"sqlite:///{path}")
+    try:
+        database = RDBStorage(f"sqlite:///{path}")
+    except SQLAlchemyError as error:
+        problem = f"not a study's database ({str(error.__cause__ or error).splitlines()[0]})"
+        raise RunError(path, problem, "move it aside; the same command begins a new study") from None
     for study in database.get_all_study_summaries():
         for trial in database.get_all_trials(study._study_id, states=(TrialState.RUNNING,)):
             database.set_trial_state(trial._trial_id, TrialState.WAITING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,61 +16,104 @@ from fmvae.text import duration, short
 
 Launch = Callable[[Sequence[Sequence[str]], int], object]
 SHOWN = 50  # runs that a summary has lines for; more complete ones are counted
+ATTEMPTS = 3  # jobs that a launcher may fail to begin, before it is the launcher
 TERMS = {"−ELBO": "neg_elbo", "objective": "objective", "accuracy": "accuracy"}  # of test results, in a summary
 KILLED = "its process ended without a word: killed, or out of memory"
 log = logging.getLogger("fmvae")
 
 
-def run_sweep(sweep: SweepDirectory, plans: Mapping[str, Plan], launch: Launch) -> None:
+def run_sweep(sweep: SweepDirectory, plans: Mapping[str, Plan], launch: Launch, restart: bool = False) -> None:
     """Launch what is not complete, and say at the end where every run stands.
-
-    A launcher that dies with one of its jobs is started again for those that it never began. Of those that ended
-    with it one is to blame (joblib ends all workers when one is killed): each gets another chance, alone.
 
     Args:
         plans: the runs by name.
         launch: runs jobs, given as the overrides of each, numbered from its second argument; may raise.
+        restart: launch what is complete, too.
 
     Raises:
         FmvaeError: a run failed, or the launcher began none.
     """
     sweep.path.mkdir(parents=True, exist_ok=True)
     sweep.add(plans)
-    states = {name: progress(sweep.run(name), plan) for name, plan in plans.items()}
+    states = {name: progress(sweep.run(name), plan, restart=restart) for name, plan in plans.items()}
     waiting = [name for name in plans if states[name].state != "complete"]
     waiting.sort(key=lambda name: states[name].state == "failed")  # what never ran comes first
     if len(waiting) < len(plans):
         log.info("%s: %d of %d runs are complete", sweep, len(plans) - len(waiting), len(plans))
-    first, new = 0, bool(waiting) or not (sweep.path / "report" / "index.html").exists()
-    killed: list[str] = []
-    while waiting:
-        before = {name: sweep.run(name).read_status() for name in waiting}
+    if waiting:
+        _launch_all(sweep, plans, waiting, launch)
+    if waiting or _report_is_old(sweep, plans):
+        _write_report(sweep)
+    else:
+        print(f"\nreport: {short(_report(sweep))}")
+    tell(sweep, plans)
+
+
+def _launch_all(sweep: SweepDirectory, plans: Mapping[str, Plan], waiting: list[str], launch: Launch) -> None:
+    """Launch these runs, and again those that a launcher which died with one of them did not bring to an end.
+
+    One job is to blame: for those that ended with it, as joblib ends all workers when one is killed, or for none
+    having begun. Which one shows when they are launched one at a time.
+
+    Raises:
+        Exception: the launcher's own, which begins no job at all.
+    """
+    first, anything_began = 0, False
+    ended: list[str] = []  # with the launcher
+    silent: list[str] = []  # did not begin, though alone
+
+    def attempt(names: Sequence[str]) -> tuple[Exception | None, set[str]]:
+        """The launcher's exception, and which of the runs began."""
+        nonlocal first, anything_began
+        before = {name: sweep.run(name).read_status() for name in names}
         problem = None
         try:
-            launch([plans[name].overrides for name in waiting], first)
+            launch([plans[name].overrides for name in names], first)
         except Exception as error:  # of the launcher: what jobs raise stays with them
             problem = error
-        first += len(waiting)
-        gone = [name for name in waiting if note_if_killed(sweep, name)]
+        first += len(names)
+        gone = [name for name in names if note_if_killed(sweep, name)]
+        ended.extend(gone if problem else ())
+        began = {name for name in names if sweep.run(name).read_status() != before[name]}
+        anything_began |= bool(began)
+        return problem, began
+
+    while waiting:
+        problem, began = attempt(waiting)
         if problem is None:
             break
-        killed += gone
-        untouched = [name for name in waiting if sweep.run(name).read_status() == before[name]]
-        if len(untouched) == len(waiting):
-            raise problem
-        log.warning("the launcher stopped (%s)", problem)
-        waiting = untouched
-    for name in killed if len(killed) > 1 else ():
+        if began:
+            log.warning("the launcher stopped (%s)", problem)
+        else:
+            alone = waiting[0]
+            if len(waiting) > 1:
+                problem, began = attempt([alone])
+            if problem and not began:
+                silent.append(alone)
+            if not anything_began and (len(silent) == ATTEMPTS or waiting == [alone]):
+                raise problem or FmvaeError(sweep, "no run began", "see the launcher's own output")
+            began = {alone}
+        waiting = [name for name in waiting if name not in began]
+    for name in silent:
+        with suppress(HeldError), sweep.run(name).held():
+            sweep.run(name).path.mkdir(parents=True, exist_ok=True)
+            sweep.run(name).write_status("failed", error=KILLED, epoch=0)
+    for name in tuple(ended) if len(ended) + len(silent) > 1 else ():
         log.info("%s was running when another job may have been killed: again, alone", sweep.run(name))
-        try:
-            launch([plans[name].overrides], first)
-        except Exception as error:
-            log.warning("the launcher stopped (%s)", error)
-        first += 1
-        note_if_killed(sweep, name)
-    if new:
-        _write_report(sweep)
-    tell(sweep, plans)
+        attempt([name])
+
+
+def _report(sweep: SweepDirectory) -> Path:
+    return sweep.path / "report" / "index.html"
+
+
+def _report_is_old(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> bool:
+    """Whether there is none, or a run was measured after it was written."""
+    try:
+        written = _report(sweep).stat().st_mtime
+        return any(sweep.run(name).results.stat().st_mtime > written for name in plans)
+    except OSError:
+        return True
 
 
 def _write_report(sweep: SweepDirectory) -> None:
@@ -131,14 +175,15 @@ def summary(sweep: SweepDirectory, plans: Mapping[str, Plan], states: Sequence[P
     return "\n".join(["", f"{sweep}: {told}", "", *aligned(rows), ""])
 
 
-def forecast(sweep: SweepDirectory, plans: Mapping[str, Plan], root: Path) -> str:
+def forecast(sweep: SweepDirectory, plans: Mapping[str, Plan], root: Path, restart: bool = False) -> str:
     """What a sweep would do, as a table: each run, where it stands, and the time that its training will take.
 
     Args:
         root: the folder of sweeps and runs whose times are known.
+        restart: what is complete would be trained anew.
     """
     paces, varied = known_paces(root), differing(plans)
-    states = [progress(sweep.run(name), plan, paces) for name, plan in plans.items()]
+    states = [progress(sweep.run(name), plan, paces, restart) for name, plan in plans.items()]
     rows = [
         (s.run.path.name, varied[s.run.path.name], s.state, f"epoch {s.epoch} of {s.epochs}", _time(s))
         for s in states
@@ -155,9 +200,8 @@ def forecast(sweep: SweepDirectory, plans: Mapping[str, Plan], root: Path) -> st
 def forecast_run(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """The same of a single run."""
     root = Path(config["output_root"])
-    return forecast(
-        SweepDirectory(root / (config["sweep_name"] or "")), dict([Plan.of(config, overrides, "")]), root
-    )
+    plan = dict([Plan.of(config, overrides, "")])
+    return forecast(SweepDirectory(root / (config["sweep_name"] or "")), plan, root, config["restart"])
 
 
 def status(folder: Path) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fmvae.config import compose, semantic
+from fmvae import sweeping
+from fmvae.config import PROJECT_ROOT, compose, composed_by, semantic
 from fmvae.errors import FmvaeError
 from fmvae.runs import config_sha256, run_name
 from fmvae.runs.files import write_record
@@ -125,6 +126,50 @@ def test_of_jobs_that_ended_with_a_launcher_each_gets_another_chance_alone(sweep
     assert launcher.first == [0, 4, 6, 7]
     states = {seed_of(name): progress(sweep.run(name), plan).state for name, plan in plans.items()}
     assert states == {"seed0": "complete", "seed1": "failed", "seed2": "complete", "seed3": "complete"}
+
+
+def test_a_job_that_ends_its_launcher_before_it_begins_stops_no_other(sweep, plans):
+    """As a process that is killed while it still reads its data, at every attempt."""
+
+    def silently(name: str) -> None:
+        raise RuntimeError("a worker was terminated")
+
+    launcher = Launcher(sweep, plans, seed0=silently)
+    with pytest.raises(FmvaeError, match="1 of 4 runs failed"):
+        run_sweep(sweep, plans, launcher)
+    assert launcher.launched == [["seed0", "seed1", "seed2", "seed3"], ["seed0"], ["seed1", "seed2", "seed3"]]
+    states = {seed_of(name): progress(sweep.run(name), plan) for name, plan in plans.items()}
+    assert [states[f"seed{i}"].state for i in range(4)] == ["failed", "complete", "complete", "complete"]
+    assert states["seed0"].error == KILLED
+
+
+def test_it_may_take_others_with_it_that_had_begun(sweep, plans):
+    """Its neighbours were running when it ended the launcher; at the end each of them gets its chance."""
+    tried = []
+
+    def ending_others(name: str) -> None:
+        tried.append(name)
+        others = [other for other in plans if other != name and progress(sweep.run(other)).state == "new"]
+        for other in others[:1]:  # the one beside it
+            sweep.run(other).path.mkdir(parents=True)
+            sweep.run(other).write_status("running", epoch=1, epochs=4)
+        raise RuntimeError("a worker was terminated")
+
+    with pytest.raises(FmvaeError, match="1 of 4 runs failed"):
+        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=ending_others))
+    states = {seed_of(name): progress(sweep.run(name), plan).state for name, plan in plans.items()}
+    assert states == {"seed0": "failed", "seed1": "complete", "seed2": "complete", "seed3": "complete"}
+    assert len(tried) == 4
+
+
+def test_restart_launches_what_is_complete_too(sweep, plans, tmp_path):
+    run_sweep(sweep, plans, Launcher(sweep, plans))
+    again, anew = Launcher(sweep, plans), Launcher(sweep, plans)
+    run_sweep(sweep, plans, again)
+    run_sweep(sweep, plans, anew, restart=True)
+    assert (again.launched, anew.launched) == ([], [["seed0", "seed1", "seed2", "seed3"]])
+    assert "complete" in forecast(sweep, plans, tmp_path)
+    assert "complete" not in forecast(sweep, plans, tmp_path, restart=True)
 
 
 def test_what_failed_is_tried_again_after_what_was_never_tried(sweep, plans):
@@ -284,3 +329,30 @@ def test_whatever_configs_are_composed_from_is_in_the_manifests_key(tmp_path, mo
     (tmp_path / "sweeps").unlink()
     (tmp_path / "sweeps").mkdir()
     assert config.composed_by("train") != before
+
+
+def test_so_is_a_folder_of_ones_own(tmp_path):
+    """As ``--config-dir`` names."""
+    option = tmp_path / "experiment" / "my.yaml"
+    option.parent.mkdir()
+    option.write_text("beta: 0.7")
+    before = composed_by("train", folders=[tmp_path])
+    assert before == composed_by("train", folders=[tmp_path]) != composed_by("train")
+    option.write_text("beta: 0.9")
+    assert composed_by("train", folders=[tmp_path]) != before
+    assert composed_by("train", folders=[PROJECT_ROOT / "conf"]) == composed_by("train")
+
+
+def test_a_report_is_written_again_if_a_run_was_measured_after_it(sweep, plans, monkeypatch):
+    written = []
+    monkeypatch.setattr(sweeping, "_write_report", written.append)
+    run_sweep(sweep, plans, Launcher(sweep, plans))
+    report = sweep.path / "report" / "index.html"
+    report.parent.mkdir()
+    report.touch()
+    run_sweep(sweep, plans, Launcher(sweep, plans))
+    assert len(written) == 1
+    later = report.stat().st_mtime + 1
+    os.utime(sweep.run(next(iter(plans))).results, (later, later))
+    run_sweep(sweep, plans, Launcher(sweep, plans))
+    assert len(written) == 2

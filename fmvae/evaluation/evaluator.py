@@ -155,6 +155,13 @@ class Evaluator:
             available = min(len(self.data.test), len(self.data.train))
             way_in = f"evaluation.fid.num_images={available} asks for it"
             log.info("FID (%s) is left out: the data are too few to compare models by it; %s", left_out, way_in)
+        if (
+            self.model.conditional
+            and not self.num_per_class
+            and self.settings["accuracy"]["num_per_class"] is None
+        ):
+            way_in = f"evaluation.accuracy.num_per_class={PER_CLASS} asks for it"
+            log.info("the accuracy of generated images is left out with data as few as these; %s", way_in)
         for name, (settings, compute) in self.plan().items():
             known = stored.get(name)
             if isinstance(known, Mapping) and known.get("settings") == settings:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fmvae.config import PROJECT_ROOT
-from fmvae.errors import FmvaeError
+from fmvae.errors import FmvaeError, of_the_machine
 
 
 def sweep(arguments: list[str]) -> Path:
@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(COMMANDS[arguments[0]](arguments[1:]))
         else:
             print(sweep(arguments))
-    except FmvaeError as error:
+    except (FmvaeError, OSError) as failed:
+        error = failed if isinstance(failed, FmvaeError) else of_the_machine(failed)
         print(f"fmvae: error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -103,7 +103,7 @@ def _sheet(
                 tiles[top : top + len(cell), j * (WIDTH + SPACE) :][:, :WIDTH] = cell
     margin = 30 + 8 * max(len(line) for row in rows for line in row.split("\n"))
     height, width = tiles.shape
-    total = (max(margin + width + SPACE, 9 * len(title)), height + 70 + SPACE)
+    total = (max(margin + width + SPACE, 10 * len(title)), height + 70 + SPACE)
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI))
     axes = figure.add_axes((margin / total[0], SPACE / total[1], width / total[0], height / total[1]))
     show_tiles(axes, tiles)

@@ -22,6 +22,7 @@ from fmvae.text import short
 
 State = Literal["new", "partial", "failed", "complete"]
 Status = Literal["running", "interrupted", "failed", "complete"]
+MOST_EPOCHS = 2**31  # that a status may tell of
 PROBE = 0.5  # seconds; who only asks whether a run is held has let go by then
 log = logging.getLogger("fmvae")
 
@@ -151,7 +152,14 @@ class RunDirectory:
             status = json.loads(self.status.read_bytes())
         except (OSError, ValueError):
             return {}
-        return status if isinstance(status, dict) else {}
+        if not isinstance(status, dict):
+            return {}
+        counts = ("epoch", "epochs")
+        return {
+            key: value
+            for key, value in status.items()
+            if key not in counts or (type(value) is int and 0 <= value < MOST_EPOCHS)
+        }
 
     def write_status(self, state: Status, **details: Any) -> None:
         """Say where the run stands, for people and for sweeps; wall-clock times live here, not in the results."""

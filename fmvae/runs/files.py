@@ -110,7 +110,7 @@ def read_record(path: Path) -> dict[str, Any]:
         actual = digest(record)
     except FileNotFoundError:
         raise RunError(path, "there is no such file", way_out) from None
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise RunError(path, f"not a record of ours ({type(error).__name__})", way_out) from None
     if stored != actual:
         raise RunError(path, "its content does not match its digest", way_out)

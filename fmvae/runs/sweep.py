@@ -18,6 +18,7 @@ from fmvae.runs.files import digest, read_record, write_record
 from fmvae.text import short
 
 MANIFEST = "sweep.json"
+MOST_SECONDS = 1e9  # an epoch that took longer was not measured
 LAST_EPOCHS = 5  # whose median is the pace of a run
 SINGLE_RUNS = 50  # that are read for their pace, at most
 
@@ -109,18 +110,24 @@ class Progress(NamedTuple):
     error: str
 
 
-def progress(run: RunDirectory, plan: Plan | None = None, paces: Mapping[str, float] | None = None) -> Progress:
+def progress(
+    run: RunDirectory,
+    plan: Plan | None = None,
+    paces: Mapping[str, float] | None = None,
+    restart: bool = False,
+) -> Progress:
     """Where a run stands.
 
     Args:
         paces: seconds of an epoch by ``Plan.pace``, for a run that has not begun.
+        restart: it is to be trained anew, so that nothing of it is done.
     """
-    results = run.final_results(plan.config_sha256 if plan else None)
+    results = None if restart else run.final_results(plan.config_sha256 if plan else None)
     status = run.read_status()
-    state: Any = "complete" if results else run.state(plan.config_sha256 if plan else None)
+    state: Any = "complete" if results else "new" if restart else run.state(plan.config_sha256 if plan else None)
     if state != "complete" and run.is_held():
         state = "running"
-    epoch = status.get("epoch") or 0
+    epoch = 0 if restart else status.get("epoch") or 0
     epochs = status.get("epochs") or (plan.epochs if plan else 0)
     own = seconds_per_epoch(run)
     pace = own if own is not None else (paces or {}).get(plan.pace if plan else "")
@@ -132,10 +139,11 @@ def progress(run: RunDirectory, plan: Plan | None = None, paces: Mapping[str, fl
 def seconds_per_epoch(run: RunDirectory) -> float | None:
     """The median of a run's last epochs; None if it has not finished one."""
     try:
-        seconds = json.loads(run.timing.read_bytes())["epoch_seconds"]
-        return statistics.median(seconds[-LAST_EPOCHS:])
-    except (OSError, ValueError, LookupError, TypeError):  # StatisticsError is a ValueError
+        seconds = json.loads(run.timing.read_bytes())["epoch_seconds"][-LAST_EPOCHS:]
+        pace = statistics.median(map(float, seconds))
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):  # StatisticsError is a ValueError
         return None
+    return pace if 0 <= pace < MOST_SECONDS else None  # NaN is neither
 
 
 def known_paces(root: Path) -> dict[str, float]:

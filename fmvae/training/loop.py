@@ -16,7 +16,7 @@ from fmvae.runs.checkpoint import load_model
 from fmvae.runs.observer import Observer
 from fmvae.training.state import TrainerState, flatten_optimizer, from_json, to_json, unflatten_optimizer
 
-WAY_OUT = "lower optimizer.lr, set trainer.max_grad_norm, or look at the data; the last checkpoint is untouched"
+WAY_OUT = "lower optimizer.lr, set trainer.max_grad_norm, or look at the data; no checkpoint has it"
 
 
 class Trainer(ABC):

@@ -171,6 +171,15 @@ def test_a_value_of_a_wrong_type_ends_a_sweep_before_its_first_run(six, tmp_path
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
+def test_a_sweep_that_could_not_be_found_again_is_refused(six, tmp_path):
+    ours = replace(six, outputs=tmp_path)
+    refused(ours.train("-m", "seed=0", "sweep_name=aa,bb"), "sweep_name, output_root: ", "one of each")
+    refused(ours.train("-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}/elsewhere"), "hydra.sweep.dir: ")
+    refused(ours.train("-m", "seed=range(0,0)"), "over no values")
+    refused(ours.train("-m", "seed=0,1", "hydra.sweeper.max_batch_size=-1"), "max_batch_size: ", "-1")
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
 def test_an_unknown_sweep_lists_those_there_are(six):
     refused(six.train("sweep=beta_latents"), "sweep: ", "did you mean beta_latent?", "vae_study")
 

@@ -254,14 +254,14 @@ def test_the_label_reaches_the_output_through_each_injection_and_through_nothing
 # --- the learned prior --------------------------------------------------------------------------------------
 
 
-def with_learned_prior(backbone: Any) -> ConditionalVAE:
-    """In float64; a prior for each class that is as good as never N(0, 1)."""
+def with_learned_prior(backbone: Any) -> tuple[ConditionalVAE, Any]:
+    """In float64, and its prior: for each class one that is as good as never N(0, 1)."""
     model = build(backbone, prior="learned").double()
-    draws = torch.Generator().manual_seed(1)
+    prior, draws = model.get_submodule("prior"), torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in model.prior.parameters():
+        for parameter in prior.parameters():
             parameter.normal_(generator=draws)
-    return model
+    return model, prior
 
 
 @both_backbones
@@ -275,14 +275,14 @@ def test_a_learned_prior_starts_as_the_standard_one_and_adds_a_mean_and_a_deviat
 
 @both_backbones
 def test_with_a_learned_prior_the_kl_is_that_to_the_prior_of_the_images_class(backbone):
-    model, labels, x = with_learned_prior(backbone), torch.tensor([0, 9, 3, 3]), images().double()
+    model, prior = with_learned_prior(backbone)
+    labels, x = torch.tensor([0, 9, 3, 3]), images().double()
 
     def kl_to_the_prior_of(classes: Tensor) -> Tensor:
         """By torch.distributions, of the posterior of z itself, which the layers give."""
         features = model.backbone.encode(x, F.one_hot(labels, 10).double())
         posterior = Normal(model.mu(features), (model.logvar(features) / 2).exp())
-        prior = Normal(model.prior.mean[classes], model.prior.log_std[classes].exp())
-        return kl_divergence(posterior, prior).sum(1)
+        return kl_divergence(posterior, Normal(prior.mean[classes], prior.log_std[classes].exp())).sum(1)
 
     mu, logvar = model.encode(x, labels)
     terms = Objective().terms(torch.zeros_like(x), x, mu, logvar)
@@ -292,11 +292,11 @@ def test_with_a_learned_prior_the_kl_is_that_to_the_prior_of_the_images_class(ba
 
 @both_backbones
 def test_with_a_learned_prior_standard_normal_draws_are_decoded_as_draws_from_the_prior_of_the_class(backbone):
-    model, labels = with_learned_prior(backbone), torch.tensor([0, 9, 3, 3])
-    noise = latents().double()
+    model, prior = with_learned_prior(backbone)
+    labels, noise = torch.tensor([0, 9, 3, 3]), latents().double()
 
     def decoded_from_the_prior_of(classes: Tensor) -> Tensor:
-        z = model.prior.mean[classes] + model.prior.log_std[classes].exp() * noise
+        z = prior.mean[classes] + prior.log_std[classes].exp() * noise
         return model.backbone.decode(z, F.one_hot(labels, 10).double())
 
     torch.testing.assert_close(model.decode(noise, labels), decoded_from_the_prior_of(labels))
@@ -306,10 +306,11 @@ def test_with_a_learned_prior_standard_normal_draws_are_decoded_as_draws_from_th
 @both_backbones
 def test_a_learned_prior_goes_to_where_the_posteriors_of_its_class_are(backbone):
     """The KL alone is trained, and of the prior alone: what it ends at is known in closed form."""
-    model, labels, x = with_learned_prior(backbone), torch.tensor([0, 9, 3, 3]), images().double()
+    model, prior = with_learned_prior(backbone)
+    labels, x = torch.tensor([0, 9, 3, 3]), images().double()
     features = model.backbone.encode(x, F.one_hot(labels, 10).double()).detach()
     mu, variance = model.mu(features).detach(), model.logvar(features).detach().exp()
-    optimizer = torch.optim.LBFGS(model.prior.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(prior.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def kl() -> Tensor:
         optimizer.zero_grad()
@@ -321,8 +322,8 @@ def test_a_learned_prior_goes_to_where_the_posteriors_of_its_class_are(backbone)
     for label in (0, 3, 9):
         mean = mu[labels == label].mean(0)
         std = (variance + (mu - mean) ** 2)[labels == label].mean(0).sqrt()
-        torch.testing.assert_close(model.prior.mean[label], mean, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(model.prior.log_std[label].exp(), std, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(prior.mean[label], mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(prior.log_std[label].exp(), std, rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_prior_is_an_error_that_lists_the_known():

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from fmvae.config import semantic
-from fmvae.errors import RunError
+from fmvae.config import read_config, semantic
+from fmvae.errors import ConfigError, RunError
 from fmvae.runs import RunDirectory, config_sha256, run_name, save_checkpoint
-from fmvae.runs.files import canonical_json, write_record
+from fmvae.runs.files import canonical_json, read_record, write_record
+from fmvae.runs.sweep import progress, seconds_per_epoch
 
 OURS, THEIRS = "ab" * 32, "cd" * 32
 
@@ -232,6 +233,36 @@ def test_a_damaged_status_is_not_complete_and_not_an_error(content, run):
     run.status.write_text(content)
     assert run.read_status() == {}
     assert run.state(OURS) == "partial"
+
+
+@pytest.mark.parametrize("wrong", ['"x"', "[1]", "NaN", "1e999", "-1", "1.5", "null", "true", str(10**400)])
+def test_an_epoch_that_is_no_count_is_as_good_as_unknown(wrong, run):
+    run.write_status("running", epoch=2, epochs=3)
+    run.status.write_text(run.status.read_text().replace('"epoch": 2', f'"epoch": {wrong}'))
+    assert "epoch" not in run.read_status()
+    assert (run.read_status()["state"], run.read_status()["epochs"]) == ("running", 3)
+    told = progress(run)
+    assert (told.epoch, told.epochs, told.seconds_left) == (0, 3, None)
+
+
+@pytest.mark.parametrize(
+    "wrong", ['["a"]', "[NaN]", "[1e999]", "[-1]", "{}", "[]", "[[1]]", "[null]", f"[{10**400}]", '"ab"']
+)
+def test_times_that_are_none_give_no_forecast(wrong, run):
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.timing.write_text('{"epoch_seconds": [3.0, 4.0, 5.0]}')
+    assert seconds_per_epoch(run) == 4.0
+    run.timing.write_text(f'{{"epoch_seconds": {wrong}}}')
+    assert seconds_per_epoch(run) is None
+
+
+def test_what_cannot_be_read_is_an_error_that_names_it(run):
+    run.results.mkdir(parents=True)
+    run.config.mkdir()
+    with pytest.raises(RunError, match=r"results.json"):
+        read_record(run.results)
+    with pytest.raises(ConfigError, match=r"config.yaml"):
+        read_config(run.config)
 
 
 def test_damaged_results_are_not_complete_and_say_so(run, caplog):

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, open_dict
 
 from fmvae.cli import check_removed
 from fmvae.config import NAMED_BY_CONTENT, composed_by, resolve
+from fmvae.errors import ConfigError
 
 if TYPE_CHECKING:  # they bring torch, and Hydra imports its plugins even to complete a word
     from fmvae.runs.sweep import Plan, SweepDirectory
@@ -25,6 +26,9 @@ class FmvaeSweeper(BasicSweeper):
     """Every combination of the values, as ``BasicSweeper``; see ``fmvae.sweeping`` for what happens with them."""
 
     def __init__(self, params: dict[str, str] | None = None, max_batch_size: int | None = None):
+        if max_batch_size is not None and not (type(max_batch_size) is int and max_batch_size >= 1):
+            key, way_out = "hydra.sweeper.max_batch_size", "give a whole number >= 1, or null"
+            raise ConfigError(key, f"no such batch: {max_batch_size!r}", way_out)
         super().__init__(max_batch_size=max_batch_size, params=params)
 
     def sweep(self, arguments: list[str]) -> None:
@@ -38,17 +42,27 @@ class FmvaeSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=loader)
         (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
         sweep = SweepDirectory(Path(self.config.hydra.sweep.dir))
+        if sweep.path.absolute() != _folder(self.config):
+            way_out = "leave it out; output_root and sweep_name say where"
+            raise ConfigError("hydra.sweep.dir", f"runs are not written to {sweep}", way_out)
         plans = dict(_plans(sweep, jobs, self.config, loader))
+        if not plans:
+            raise ConfigError("command line", "a sweep over no values", "give at least one: seed=range(0,3)")
         if self.config.dry_run:
-            print(forecast(sweep, plans, Path(self.config.output_root)))
+            print(forecast(sweep, plans, Path(self.config.output_root), self.config.restart))
         else:
-            run_sweep(sweep, plans, self._launch)
+            run_sweep(sweep, plans, self._launch, self.config.restart)
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> None:
         assert self.launcher is not None
         size = self.max_batch_size or len(jobs)
         for start in range(0, len(jobs), size):
             self.launcher.launch(jobs[start : start + size], initial_job_idx=first + start)
+
+
+def _folder(config: Any) -> Path:
+    """Where the runs of a config lie."""
+    return Path(config["output_root"], config["sweep_name"] or "").absolute()
 
 
 def _plans(
@@ -58,7 +72,8 @@ def _plans(
     from fmvae.runs.sweep import Plan
 
     others = main.hydra.overrides.hydra
-    composed = composed_by(main.hydra.job.config_name, *others)
+    folders = [Path(source.path) for source in main.hydra.runtime.config_sources if source.schema == "file"]
+    composed = composed_by(main.hydra.job.config_name, *others, folders=folders)
     planned = sweep.planned().items()
     known = {plan.overrides: (name, plan) for name, plan in planned if plan.composed_by == composed}
     for overrides in map(tuple, jobs):
@@ -69,4 +84,7 @@ def _plans(
         config: Any = loader.load_sweep_config(main, list(overrides))
         with open_dict(config):
             del config["hydra"]
-        yield Plan.of(resolve(config), overrides, composed)
+        resolved = resolve(config)
+        if _folder(resolved) != _folder(main):
+            raise ConfigError("sweep_name, output_root", "a sweep has one of each", "start a sweep for each")
+        yield Plan.of(resolved, overrides, composed)
