@@ -62,8 +62,8 @@ class Row(NamedTuple):
 
     def share(self, path: str | Sequence[str], digits: int = 2) -> str:
         """As ``cell``, in per cent."""
-        text = self.cell(path, digits, scale=100)
-        return text and f"{text} %"
+        value, n, few = self.cell(path, digits, scale=100).partition(" (n = ")
+        return value and f"{value} %{n}{few}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
