@@ -145,9 +145,9 @@ def test_accuracies_are_over_the_seeds_that_have_one_and_say_how_many(tmp_path):
     page = write_page(tmp_path / "outputs", tmp_path / "docs", "the command").read_text()
     row = cells(page, "Do generated images", "conditional_z32")
     sd = 100 * np.std([0.91, 0.94], ddof=1)
-    assert row[1:3] == ["90.66%", f"92.50 ± {sd:.2f} (n = 2) %"]
-    assert row[3:5] == [f"92.5 ± {sd:.1f} (n = 2) %", f"91.5 ± {sd:.1f} (n = 2) %"]
-    assert row[5] == f"82.50 ± {sd:.2f} (n = 2) %"
+    assert row[1:3] == ["90.66%", f"92.50 ± {sd:.2f} % (n = 2)"]
+    assert row[3:5] == [f"92.5 ± {sd:.1f} % (n = 2)", f"91.5 ± {sd:.1f} % (n = 2)"]
+    assert row[5] == f"82.50 ± {sd:.2f} % (n = 2)"
     assert cells(page, "Do generated images", "the classifier on the real test images")[2] == "95.00 %"
     title = "conditional_z32: `python train.py experiment=conditional_z32 seed=2`"
     assert cells(page, "Where each row comes from", title)[-2:] == ["`eeeeeeeeee`", "`ffffffffff`"]
