@@ -180,7 +180,7 @@ def test_a_folder_of_runs_leaves_the_classifiers_out(run):
 
 
 def test_a_run_that_cannot_be_measured_does_not_stop_the_others(run, caplog):
-    """Whatever the reason: no file, one that the system cannot read, or an error in our own code."""
+    """No file, or one that the system cannot read. Results that cannot be read are measured again."""
     unreadable, missing, broken = (run.with_name(f"{letter}-{run.name}") for letter in "abc")
     for copy in (unreadable, missing, broken):
         shutil.copytree(run, copy)
@@ -190,11 +190,11 @@ def test_a_run_that_cannot_be_measured_does_not_stop_the_others(run, caplog):
     (broken / "results.json").unlink()
     (broken / "results.json").mkdir()
     (run / "results.json").unlink()
-    with pytest.raises(RunError, match="3 of 4 could not be measured"):
+    with pytest.raises(RunError, match="2 of 4 could not be measured"):
         evaluate(run.parent)
     for copy, problem in {unreadable: "Is a directory", missing: "there is no such checkpoint"}.items():
         assert f"{copy}/checkpoints/best.safetensors: {problem}; " in caplog.text
-    assert f"{broken}/results.json: " in caplog.text
+    assert (broken / "results.json").is_file()
     assert (run / "results.json").is_file()
 
 

@@ -88,7 +88,7 @@ OVERRIDES = {
     # what only the objects themselves can tell
     "model._target_=os.system": ["model._target_: ", "'os.system'", "fmvae."],
     "optimizer._target_=fmvae.models.VAE": ["optimizer._target_: ", "'fmvae.models.VAE'", "Optimizer"],
-    "model=beta model.norm_order=bn": ["model: ", "norm_order", "'bn'", "relu_bn"],
+    "model=beta model.norm_order=bn": ["model.norm_order: ", "'bn'", "relu_bn"],
     "device=cuda:9": ["device: ", "'cuda:9'", "device=cpu"],
     "device=banana": ["device: ", "'banana'", "device=cpu"],
     "data.val_size=1000000": ["data.val_size: ", "1000000", "899"],

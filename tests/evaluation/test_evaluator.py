@@ -400,9 +400,10 @@ def test_small_data_are_measured_by_distances_only_if_asked(few, data, monkeypat
         next(evaluator(model, data, **settings(None)).measure())
         way_in = f"evaluation.fid.num_images={len(data.test)} asks for it"
         assert (way_in in caplog.text) == few
+        assert ("evaluation.accuracy.num_per_class=500 asks for it" in caplog.text) == few
         caplog.clear()
         next(evaluator(model, data, **asked).measure())
-        next(evaluator(model, data, **settings(0)).measure())
+        next(evaluator(model, data, **settings(0, accuracy=judged(0))).measure())
     assert "left out" not in caplog.text
 
 
