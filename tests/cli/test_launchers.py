@@ -17,6 +17,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 
+from fmvae import search
 from fmvae.assembly import choose_device
 from fmvae.config import PROJECT_ROOT
 from fmvae.config import compose as composed
@@ -328,6 +329,15 @@ def test_a_search_is_continued_by_the_same_command(untrained, tmp_path):
 
     assert len(launched(untrained, tmp_path, *SEARCH, f"{total}=3")) == 3
     assert trials(tmp_path)[:2] == before
+
+
+@needs("optuna", "sweeper")
+def test_a_damaged_study_is_named_and_left_as_it_is(tmp_path):
+    path = tmp_path / "study.db"
+    path.write_text("no database")
+    with pytest.raises(RunError, match=r"study\.db: not a study's database .*; move it aside"):
+        search.storage(str(path))
+    assert path.read_text() == "no database"
 
 
 @needs("optuna", "sweeper")
