@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import config as configs
-from fmvae.errors import ConfigError, FmvaeError, ObjectiveError, Terminated, of_the_machine
+from fmvae.errors import ConfigError, FmvaeError, HeldError, ObjectiveError, Terminated, of_the_machine
 from fmvae.rules import RULES, walk
 
 T = TypeVar("T")
@@ -87,7 +87,10 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
         ends_all = searching and isinstance(explained, ObjectiveError)
         if hydra_config.mode == RunMode.MULTIRUN and not ends_all:
             said = str(explained or f"{type(error).__name__}: {error}")
-            log.error("fmvae: error: %s", said)
+            if isinstance(explained, HeldError):  # no failure of this sweep's: another is at it
+                log.warning("%s", said)
+            else:
+                log.error("fmvae: error: %s", said)
             if isinstance(error, Exception):
                 raise
             raise RuntimeError(said) from error

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fmvae.errors import RunError
+from fmvae.experiments import objective
+from fmvae.measurement import find_runs
 from fmvae.rules import validate
 from fmvae.runs import RunDirectory
+from fmvae.runs.sweep import SweepDirectory, progress
+from fmvae.sweeping import summary, write_report
+from fmvae.text import short
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -56,3 +63,22 @@ def trials_left(path: str, study_name: str, total: int) -> int:
         return total
     done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     return max(total - len(done), 0)
+
+
+def conclude(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the report on the runs in a search's folder, say where each stands, and which is best.
+
+    Args:
+        config: the search's, which names the objective.
+    """
+    write_report(SweepDirectory(folder))
+    states = [progress(run) for run in find_runs(folder)]
+    print(summary(SweepDirectory(folder), {}, states))
+    values: dict[Path, float] = {}
+    for state in states:
+        if state.results:
+            with suppress(RunError):  # finished earlier, and that was not measured
+                values[state.run.path] = objective(config, state.results)
+    if values:
+        best = (max if direction(config["objective"]) == "maximize" else min)(values, key=values.__getitem__)
+        print(f"  best {config['objective']}: {values[best]:.4f}, {short(best)}\n")

@@ -17,6 +17,7 @@ from fmvae.text import duration, short
 Launch = Callable[[Sequence[Sequence[str]], int], object]
 SHOWN = 50  # runs that a summary has lines for; more complete ones are counted
 ATTEMPTS = 3  # jobs that a launcher may fail to begin, before it is the launcher
+ORDER = {state: place for place, state in enumerate(("running", "failed", "partial", "new"))}  # of a status
 TERMS = {"−ELBO": "neg_elbo", "objective": "objective", "accuracy": "accuracy"}  # of test results, in a summary
 KILLED = "its process ended without a word: killed, or out of memory"
 log = logging.getLogger("fmvae")
@@ -43,7 +44,7 @@ def run_sweep(sweep: SweepDirectory, plans: Mapping[str, Plan], launch: Launch, 
     if waiting:
         _launch_all(sweep, plans, waiting, launch)
     if waiting or _report_is_old(sweep, plans):
-        _write_report(sweep)
+        write_report(sweep)
     else:
         print(f"\nreport: {short(_report(sweep))}")
     tell(sweep, plans)
@@ -116,12 +117,12 @@ def _report_is_old(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> bool:
         return True
 
 
-def _write_report(sweep: SweepDirectory) -> None:
+def write_report(sweep: SweepDirectory) -> None:
     """The page on all runs of the folder. What keeps it from being written is said, and spoils no run."""
-    from fmvae.report.sweep import write_report  # brings matplotlib
+    from fmvae.report.sweep import write_report as page_of  # brings matplotlib
 
     try:
-        print(f"\nreport: {short(write_report([sweep.path]))}")
+        print(f"\nreport: {short(page_of([sweep.path]))}")
     except (FmvaeError, OSError) as error:
         log.warning("no report: %s", error)
 
@@ -171,7 +172,7 @@ def summary(sweep: SweepDirectory, plans: Mapping[str, Plan], states: Sequence[P
             said = f"{state.error} (see {state.run}/{state.run.log.name})"
         elif state.state == "running":
             said = f"held by {state.run.holder()}"
-        rows.append((name, varied[name], state.state, said))
+        rows.append((name, varied.get(name, ""), state.state, said))
     return "\n".join(["", f"{sweep}: {told}", "", *aligned(rows), ""])
 
 
@@ -184,10 +185,7 @@ def forecast(sweep: SweepDirectory, plans: Mapping[str, Plan], root: Path, resta
     """
     paces, varied = known_paces(root), differing(plans)
     states = [progress(sweep.run(name), plan, paces, restart) for name, plan in plans.items()]
-    rows = [
-        (s.run.path.name, varied[s.run.path.name], s.state, f"epoch {s.epoch} of {s.epochs}", _time(s))
-        for s in states
-    ]
+    rows = [(s.run.path.name, varied[s.run.path.name], s.state, _epochs(s), _time(s)) for s in states]
     lines = ["", f"{sweep}: {len(states)} run{'s' * (len(states) != 1)}", "", *aligned(rows), ""]
     known = [state.seconds_left for state in states if state.seconds_left is not None]
     if known:
@@ -222,10 +220,10 @@ def status(folder: Path) -> str:
             s.run.path.name,
             varied.get(s.run.path.name, ""),
             s.state,
-            f"epoch {s.epoch} of {s.epochs}",
+            _epochs(s),
             s.error if s.state == "failed" else _time(s),
         )
-        for s in states
+        for s in sorted(states, key=lambda s: ORDER.get(s.state, len(ORDER)))
         if s.state != "complete"
     ]
     counts = Counter(state.state for state in states)
@@ -237,6 +235,10 @@ def status(folder: Path) -> str:
         total = sum(seconds for seconds in left if seconds is not None) / at_once
         lines.append(f"\n  about {duration(total)} of training left, {at_once} at a time")
     return "\n".join([*lines, ""])
+
+
+def _epochs(state: Progress) -> str:
+    return f"epoch {state.epoch} of {state.epochs}" if state.epochs else ""
 
 
 def _time(state: Progress) -> str:

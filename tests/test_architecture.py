@@ -38,6 +38,7 @@ HYDRA = {
     "fmvae/config.py",
     "fmvae/cli.py",
     "fmvae/plugins/hydra_plugins/fmvae_sweeper.py",
+    "fmvae/plugins/hydra_plugins/fmvae_search.py",
 }
 ENTRY_SCRIPTS = {"fmvae/data/__main__.py", "fmvae/report/__main__.py"}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "fmvae").rglob("*.py"))

@@ -260,6 +260,19 @@ def test_status_shows_what_another_command_put_there(sweep, plans):
     assert "no space left" in told
 
 
+def test_status_begins_with_what_is_at_work_and_claims_no_epochs_that_it_does_not_know(sweep, plans):
+    new, partial, failed, running = plans
+    sweep.add({name: plans[name] for name in (new, partial, running)})
+    for name, state in ((partial, "interrupted"), (failed, "failed"), (running, "running")):
+        sweep.run(name).path.mkdir(parents=True)
+        sweep.run(name).write_status(state, epoch=0, **({} if name == failed else {"epochs": 4}))
+    (sweep.run(failed).path / "config.yaml").write_text("seed: 3")
+    with sweep.run(running).held():
+        lines = status(sweep.path).splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("  base-")] == [running, failed, partial, new]
+    assert not any("of 0" in line for line in lines)
+
+
 def test_a_forecast_knows_the_pace_of_runs_like_these(sweep, plans, tmp_path):
     name = next(iter(plans))
     assert forecast(sweep, plans, tmp_path).count("unknown") == 4 + 1
@@ -345,7 +358,7 @@ def test_so_is_a_folder_of_ones_own(tmp_path):
 
 def test_a_report_is_written_again_if_a_run_was_measured_after_it(sweep, plans, monkeypatch):
     written = []
-    monkeypatch.setattr(sweeping, "_write_report", written.append)
+    monkeypatch.setattr(sweeping, "write_report", written.append)
     run_sweep(sweep, plans, Launcher(sweep, plans))
     report = sweep.path / "report" / "index.html"
     report.parent.mkdir()

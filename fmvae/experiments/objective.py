@@ -8,7 +8,7 @@ from fmvae.errors import ObjectiveError, RunError
 
 WAYS_OUT = {
     "iwae": "give evaluation.iwae.num_samples",
-    "fid": "give evaluation.fid.num_images, or take evaluation=full",
+    "fid": "give evaluation.fid.num_images (evaluation=full does, if the data are not too few)",
     "accuracy": "take a conditional model, and give evaluation.accuracy.num_per_class",
 }
 

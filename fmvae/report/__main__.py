@@ -1,6 +1,7 @@
 """Pages from run directories: ``python -m fmvae.report outputs/<sweep>``, ``python -m fmvae.report reference``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,9 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments and arguments[0] in COMMANDS:
-            print(COMMANDS[arguments[0]](arguments[1:]))
+            print(COMMANDS[arguments[0]](arguments[1:]), flush=True)
         else:
-            print(sweep(arguments))
+            print(sweep(arguments), flush=True)
+    except BrokenPipeError:  # as of `... | head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
     except (FmvaeError, OSError) as failed:
         error = failed if isinstance(failed, FmvaeError) else of_the_machine(failed)
         print(f"fmvae: error: {error}", file=sys.stderr)

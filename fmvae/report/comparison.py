@@ -70,7 +70,7 @@ def columns_of(settings: Sequence[Setting]) -> list[Column]:
 
 def compare(settings: Sequence[Setting]) -> Comparison:
     """One row per setting, one column per quantity that some setting has."""
-    keys, columns = telling(settings), columns_of(settings)
+    keys, columns = telling([setting.first for setting in settings]), columns_of(settings)
     schedules = {setting.first.schedule for setting in settings} - {"constant"}
     header = ["model", "z", "β", *(["schedule"] if schedules else []), *(label(key, keys) for key in keys), "n"]
     best = {column: _best(column, settings) for column in columns}

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from fmvae.report.collect import Run
 from fmvae.report.comparison import Comparison
+from fmvae.report.settings import particulars, telling
 
 MAX_OPEN = 60  # runs that are listed without a click
 
@@ -79,8 +80,12 @@ def render_page(
     else:
         sections = ["<p>No run is complete yet, so there is nothing to compare.</p>"]
     if others:
-        rows = [[_link(run, folder), escape(run.state), escape(run.reason)] for run in others]
-        sections.append(f"<h2>Not in the table</h2>\n{_table(['run', 'state', 'why'], rows, 'text')}")
+        keys = telling([run for run in runs if run.config])
+        rows = [
+            [_link(run, folder), escape(particulars(run, keys)), escape(run.state), escape(run.reason)]
+            for run in others
+        ]
+        sections.append(f"<h2>Not in the table</h2>\n{_table(['run', 'with', 'state', 'why'], rows, 'text')}")
     for name, (caption, content) in figures.items():
         sections.append(_figure(name, caption, content))
     rows = [[_link(run, folder), escape(run.state), _files(run, folder)] for run in runs]

@@ -74,17 +74,17 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     )
 
 
-def telling(settings: Sequence[Setting]) -> list[str]:
-    """The keys beside model, z, schedule and beta that tell settings apart.
+def telling(runs: Sequence[Run]) -> list[str]:
+    """The keys beside model, z, schedule, beta and seed that tell runs apart.
 
-    A key of the model or the schedule tells only settings of one model or schedule apart: that ``base`` has a
+    A key of the model or the schedule tells only runs of one model or schedule apart: that ``base`` has a
     ``hidden_dim`` and ``conv`` has none is said by their names.
     """
-    configs = [setting.first.config for setting in settings]
+    configs = [run.config for run in runs]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for setting in settings:
-        for kind in (("model.", setting.first.model), ("beta.", setting.first.schedule)):
-            groups.setdefault(kind, []).append(setting.first.config)
+    for run in runs:
+        for kind in (("model.", run.model), ("beta.", run.schedule)):
+            groups.setdefault(kind, []).append(run.config)
     within = {key for (prefix, _), group in groups.items() for key in differing(group) if key.startswith(prefix)}
     return [
         key
@@ -112,6 +112,11 @@ def shown(key: str, config: Mapping[str, Any]) -> str:
     return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
+def particulars(run: Run, keys: Sequence[str]) -> str:
+    """A run's values of ``keys``, as ``lr 0.001, dropout 0.1``."""
+    return ", ".join(f"{label(key, keys)} {shown(key, run.config)}" for key in keys if key in run.config)
+
+
 class Curve(NamedTuple):
     """Settings that differ in beta alone, by beta.
 
@@ -131,12 +136,11 @@ def curves_of(settings: Sequence[Setting]) -> list[Curve]:
     for setting in settings:
         of_model[setting.first.model].append(setting)
         groups[without(setting.first.config, ("beta.value", *SEEDS))].append(setting)
-    keys = {model: telling(own) for model, own in of_model.items()}
+    keys = {model: telling([setting.first for setting in own]) for model, own in of_model.items()}
     curves = []
     for group in groups.values():
         first: Run = group[0].first
-        own = keys[first.model]
-        parts = [first.model] + ([first.schedule] if first.schedule != "constant" else [])
-        parts += [f"{label(key, own)} {shown(key, first.config)}" for key in own if key in first.config]
-        curves.append(Curve(", ".join(parts), first.latent_dim or 0, group))
+        parts = [first.model, first.schedule if first.schedule != "constant" else ""]
+        parts.append(particulars(first, keys[first.model]))
+        curves.append(Curve(", ".join(filter(None, parts)), first.latent_dim or 0, group))
     return curves

@@ -9,7 +9,7 @@ from fmvae.report.charts import against_beta, rate_distortion
 from fmvae.report.collect import Run, collect
 from fmvae.report.comparison import compare, markdown, run_table
 from fmvae.report.page import render_page
-from fmvae.report.settings import Setting, settings_of
+from fmvae.report.settings import Setting, particulars, settings_of, telling
 from fmvae.report.sheets import contact_sheet
 from fmvae.runs.files import write_bytes
 from fmvae.runs.recorder import render
@@ -73,6 +73,12 @@ def _figures(settings: Sequence[Setting]) -> Iterator[tuple[str, str, bytes]]:
 def _markdown(title: str, table: str, runs: Sequence[Run]) -> str:
     parts = [f"# {markdown(title)}", table or "No run is complete yet."]
     if others := [run for run in runs if not run.complete]:
-        lines = [f"- {markdown(run.name)}: {markdown(run.state)}. {markdown(run.reason)}" for run in others]
+        keys = telling([run for run in runs if run.config])
+        lines = [_line(run, particulars(run, keys)) for run in others]
         parts += ["## Not in the table", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def _line(run: Run, particular: str) -> str:
+    what = f"{run.name} ({particular})" if particular else run.name
+    return f"- {markdown(what)}: {markdown(run.state)}. {markdown(run.reason)}"

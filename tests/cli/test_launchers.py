@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import sqlite3
 import threading
@@ -26,6 +27,7 @@ from fmvae.experiments import objective
 from fmvae.experiments.objective import check_objective
 from tests.cli.process import Study, call, refused
 from tests.cli.test_exactness import COMPARED
+from tests.report.fakes import write_run
 
 LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "slurm": "submitit", "ray": "ray"}
 QUICK = ["figures.only=[samples]", "sweep_name=swept"]
@@ -315,8 +317,9 @@ def test_a_search_is_continued_by_the_same_command(untrained, tmp_path):
     before = trials(tmp_path)
     assert [state for state, _ in before] == ["COMPLETE"] * 2
     found = yaml.safe_load((tmp_path / "swept" / "optimization_results.yaml").read_text())
-    losses = [json.loads(bits["results.json"])["test"]["neg_elbo"] for bits in runs.values()]
-    assert found["best_value"] == min(losses)
+    losses = {name: json.loads(bits["results.json"])["test"]["neg_elbo"] for name, bits in runs.items()}
+    assert found["best_value"] == min(losses.values())
+    assert (tmp_path / "swept" / "report" / "index.html").exists()
 
     assert launched(untrained, tmp_path, *SEARCH, f"{total}=2") == runs, "there is nothing left to do"
     assert trials(tmp_path) == before
@@ -329,6 +332,25 @@ def test_a_search_is_continued_by_the_same_command(untrained, tmp_path):
 
     assert len(launched(untrained, tmp_path, *SEARCH, f"{total}=3")) == 3
     assert trials(tmp_path)[:2] == before
+
+
+def test_a_search_says_which_run_is_best_by_its_objective(tmp_path, capsys):
+    for beta, fid, accuracy in ((0.5, 8.0, None), (1.0, 7.0, 0.25), (4.0, None, 0.75)):
+        write_run(tmp_path, beta=beta, fid=fid, accuracy=accuracy)
+    write_run(tmp_path, beta=9.0, state="failed")
+    for name, best in (("neg_elbo", 0.5), ("fid", 1), ("accuracy", 4)):
+        search.conclude(tmp_path, composed([f"objective={name}"]))
+        said = capsys.readouterr().out
+        assert re.search(rf"best {name}: \d.*/base-b{best}-z2-s0-", said), said
+        assert "3 complete, 1 failed" in said
+        assert "report/index.html" in said
+
+
+@needs("optuna", "sweeper")
+def test_a_search_has_no_dry_run(untrained, tmp_path):
+    done = untrained.train("-m", *SEARCH, *QUICK, "dry_run=true", f"output_root={tmp_path}/new")
+    refused(done, "dry_run: a search chooses each run by the results of those before")
+    assert not list(tmp_path.iterdir())
 
 
 @needs("optuna", "sweeper")

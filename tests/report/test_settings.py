@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from fmvae.report.collect import collect
-from fmvae.report.settings import curves_of, differing, label, settings_of, shown, telling
+from fmvae.report.settings import curves_of, differing, label, particulars, settings_of, shown, telling
 from tests.report.fakes import write_run
 
 
@@ -58,9 +58,11 @@ def test_only_the_seed_joins_runs(tmp_path):
 def test_keys_that_tell_settings_apart(tmp_path):
     write_run(tmp_path, "optimizer.lr=0.01")
     write_run(tmp_path, "model=conv", z=10)
-    assert telling(read(tmp_path)) == ["optimizer.lr"]  # that conv has no hidden_dim is said by its name
+    assert telling(collect([tmp_path])) == ["optimizer.lr"]  # that conv has no hidden_dim is said by its name
     write_run(tmp_path, "model.hidden_dim=100")
-    assert telling(read(tmp_path)) == ["model.hidden_dim", "optimizer.lr"]
+    runs = collect([tmp_path])
+    assert telling(runs) == ["model.hidden_dim", "optimizer.lr"]
+    assert [particulars(run, telling(runs)).split(", ")[-1] for run in runs] == ["lr 0.001", "lr 0.01", "lr 0.001"]
 
 
 def test_differing_keys_are_those_not_shared_by_all():

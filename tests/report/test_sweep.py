@@ -2,6 +2,8 @@
 
 import csv
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -167,6 +169,26 @@ def test_damaged_results_are_listed_and_stop_nothing(sweep):
     page = write_report([sweep])
     assert "results.json: not a record of ours" in "".join(Page(page).texts)
     assert f"{run.name},damaged" in (page.parent / "table.csv").read_text()
+
+
+def test_what_failed_is_told_by_the_value_that_nothing_else_has(tmp_path):
+    for lr in ("1e-3", "1e12"):
+        write_run(tmp_path, f"optimizer.lr={lr}", state="failed" if lr == "1e12" else "complete")
+    path = write_report([tmp_path])
+    assert "lr 1e+12" in Page(path).texts
+    assert "(lr 1e+12): failed." in (path.parent / "table.md").read_text()
+
+
+def test_a_reader_that_has_read_enough_is_no_error(sweep):
+    """As in ``... status outputs/x | head -1``."""
+    script = "import sys; from fmvae.report.__main__ import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "status", str(sweep)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, error = process.communicate(timeout=120)
+    assert (process.returncode, error) == (0, b"")
 
 
 def test_a_folder_without_runs_is_one_line_and_writes_nothing(tmp_path, capsys):

@@ -1,0 +1,46 @@
+"""The search of ``hydra/sweeper=optuna``: Optuna's sweeper, and around it what a sweep has before and after."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from fmvae.errors import ConfigError
+
+OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
+
+
+class FmvaeSearch(Sweeper):
+    """Its settings are those of ``OptunaSweeper``, which is made, and opens the study, when the search begins."""
+
+    def __init__(self, **settings: Any):
+        self.settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        assert self.config is not None
+        assert self.hydra_context is not None
+        if self.config.dry_run:
+            way_out = "leave it out (hydra.sweeper.n_trials.total says how many there will be)"
+            raise ConfigError("dry_run", "a search chooses each run by the results of those before", way_out)
+        config = copy.deepcopy(self.config)
+        with open_dict(config):
+            config.hydra.sweeper._target_ = OPTUNA
+            del config.hydra.sweeper._recursive_
+        plugins = Plugins.instance()
+        optuna = plugins.instantiate_sweeper(
+            config=config, hydra_context=self.hydra_context, task_function=self.task_function
+        )
+        optuna.sweep(arguments)
+
+        from fmvae.search import conclude  # brings torch
+
+        conclude(Path(self.config.hydra.sweep.dir), self.config)
