@@ -48,6 +48,11 @@ class Run:
         return str(self.config.get("model._name_", ""))
 
     @property
+    def conditional(self) -> bool:
+        """Whether its model takes labels."""
+        return short(self.config.get("model._target_", "")).startswith("Conditional")
+
+    @property
     def latent_dim(self) -> int | None:
         return self.config.get("latent_dim.value")
 

@@ -18,9 +18,12 @@ CHARTS = {
     "rate_distortion": ("Rate and distortion", rate_distortion),
     "against_beta": ("Against β", against_beta),
 }
-SHEETS = {
-    "samples": "Samples from the prior",
-    "traversal_prior": "Latent traversals from the prior mean, a dimension a row, most KL first",
+SHEETS = {  # captions, and what they add of conditional models
+    "samples": ("Samples from the prior", "a class a row, in the dataset's order"),
+    "traversal_prior": (
+        "Latent traversals from the prior mean, a dimension a row, most KL first",
+        "of the first test image's class",
+    ),
 }
 
 
@@ -65,7 +68,9 @@ def _figures(settings: Sequence[Setting]) -> Iterator[tuple[str, str, bytes]]:
     for name, (caption, draw) in CHARTS.items():
         if figure := draw(settings):
             yield name, caption, render(figure)
-    for name, caption in SHEETS.items():
+    conditional = any(setting.first.conditional for setting in settings)
+    for name, (caption, of_classes) in SHEETS.items():
+        caption += f"; conditional models: {of_classes}" if conditional else ""
         if content := contact_sheet(settings, name, caption):
             yield f"sheet_{name}", caption, content
 
