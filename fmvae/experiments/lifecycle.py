@@ -92,7 +92,8 @@ def _train(
     if checkpoint:
         trainer.load_state(checkpoint.tensors, checkpoint.meta)
         recorder.write_history(trainer.history)
-        log.info("resuming %s after epoch %d of %d", run, trainer.epoch, trainer.epochs)
+        step = f" and step {trainer.within.step} of the next" if trainer.within else ""
+        log.info("resuming %s after epoch %d%s of %d", run, trainer.epoch, step, trainer.epochs)
     else:
         log.info("training %s on %s", run, trainer.data.device)
     run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)

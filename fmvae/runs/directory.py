@@ -58,6 +58,11 @@ def _locked(file: IO) -> bool:
     return True
 
 
+def _progress(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Epochs, and steps of the next."""
+    return checkpoint.meta["epoch"], checkpoint.meta.get("within", {}).get("step", 0)
+
+
 class RunDirectory:
     """The files of one run. Write into it only inside ``with run.held():``."""
 
@@ -76,6 +81,7 @@ class RunDirectory:
         self.last = self.checkpoints / "last.safetensors"
         self.previous = self.checkpoints / "previous.safetensors"
         self.best = self.checkpoints / "best.safetensors"
+        self.stopped = self.checkpoints / "stopped.safetensors"  # within an epoch, when that was asked
 
     def __str__(self) -> str:
         return short(self.path)
@@ -191,8 +197,8 @@ class RunDirectory:
         Raises:
             RunError: a checkpoint is whole, but of another config.
         """
-        found = []
-        for path in (self.last, self.previous, self.best):
+        found: dict[Path, Checkpoint] = {}
+        for path in (self.last, self.previous, self.best, self.stopped):
             if not path.exists():
                 continue
             try:
@@ -201,8 +207,12 @@ class RunDirectory:
                 log.warning("%s: %s; falling back", path, error.problem)
                 continue
             self.check_owner(path, checkpoint, sha256)
-            found.append(checkpoint)
-        return max(found, key=lambda checkpoint: checkpoint.meta["epoch"], default=None)
+            found[path] = checkpoint
+        # whoever goes on within an epoch can't save those before it: it takes the best of them to be there
+        if self.stopped in found and (best := found[self.stopped].meta["best"]) is not None:
+            kept = self.best in found and found[self.best].meta["epoch"] == best
+            found = found if kept else {path: found[path] for path in found if path != self.stopped}
+        return max(found.values(), key=_progress, default=None)
 
     def check_owner(self, path: Path, checkpoint: Checkpoint, sha256: str) -> None:
         """Raise RunError unless the checkpoint was written by the config with this SHA-256."""

@@ -13,5 +13,8 @@ class Observer:
     def on_step(self, trainer: Any, step: int) -> None:
         """After the optimizer's ``step``-th step of the epoch."""
 
+    def on_stop(self, trainer: Any, step: int) -> None:
+        """After a step at which training is asked to stop; ``trainer.state()`` is that of this step."""
+
     def on_epoch_end(self, trainer: Any, row: Mapping[str, float]) -> None:
         """After an epoch; ``row`` is its entry in ``trainer.history``."""

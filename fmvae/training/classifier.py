@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -96,15 +97,15 @@ class ClassifierTrainer(Trainer):
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         self.model.train()
-        index, weights = self._chosen(epoch)
-        num_steps = math.ceil(len(index) / self.data.batch_size)
         side = self.sides[(epoch - 1) * len(self.sides) // self.epochs]
-        sums: dict[str, float] = {}
-        lr = 0.0
         # torchvision's transforms draw from the global generator and take no other
         with rng.seeded(self.seed, "augmentation", epoch):
-            for step, (x, labels, weight, chosen) in enumerate(self._batches(index, weights, side)):
-                lr = self._set_lr((epoch - 1 + step / num_steps) / self.epochs)
+            done, sums, known = self._begun(torch.default_generator)
+            # what is chosen depends on losses that the epoch changes
+            index, weights = (known["index"], known["weights"]) if known else self._chosen(epoch)
+            num_steps = math.ceil(len(index) / self.data.batch_size)
+            for step, (x, labels, weight, chosen) in enumerate(self._batches(index, weights, side, done), done):
+                self._set_lr((epoch - 1 + step / num_steps) / self.epochs)
                 with self._autocast():
                     logits = self.model(x).logits.float()
                 losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
@@ -114,12 +115,12 @@ class ClassifierTrainer(Trainer):
                 self.last_loss[chosen] = losses.detach().cpu()
                 for name, number in numbers.items():
                     sums[name] = sums.get(name, 0.0) + number * len(x)
-                for observer in self.observers:
-                    observer.on_step(self, step + 1)
+                self._end_step(step + 1, sums, torch.default_generator, index=index, weights=weights)
         # those that were left out are spoken for by the weights of the others
         num = weights.sum().item()
         means = {f"train/{name}": total / num for name, total in sums.items()}
         means["train/grad_norm"] *= num / len(index)
+        lr = self.optimizer.param_groups[0]["lr"]
         return {"epoch": epoch, "lr": lr, "side": side, "images": len(index), **means}
 
     def _chosen(self, epoch: int) -> tuple[Tensor, Tensor]:
@@ -137,9 +138,9 @@ class ClassifierTrainer(Trainer):
         return order, weights[order]
 
     def _batches(
-        self, index: Tensor, weights: Tensor, side: int
+        self, index: Tensor, weights: Tensor, side: int, done: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Augmented images (B, 1, side, side), labels, weights and indices (B,) of each step."""
+        """Augmented images (B, 1, side, side), labels, weights and indices (B,) of each step after ``done``."""
         from torchvision.transforms import v2
 
         train, size = self.data.train, self.data.image_shape[1:]
@@ -150,9 +151,8 @@ class ClassifierTrainer(Trainer):
         ]
         augment = v2.Compose(transforms) if transforms else None
         scaled = [side, round(side * size[1] / size[0])]
-        for chosen, weight in zip(
-            index.split(self.data.batch_size), weights.split(self.data.batch_size), strict=True
-        ):
+        batches = zip(index.split(self.data.batch_size), weights.split(self.data.batch_size), strict=True)
+        for chosen, weight in islice(batches, done, None):
             here = chosen.to(self.data.device)
             x = to_float(train.images[here])
             if augment:
@@ -161,10 +161,9 @@ class ClassifierTrainer(Trainer):
                 x = v2.functional.resize(x, scaled, antialias=True)
             yield x, train.labels[here], weight.to(self.data.device), chosen
 
-    def _set_lr(self, progress: float) -> float:
+    def _set_lr(self, progress: float) -> None:
         for group, peak in zip(self.optimizer.param_groups, self.peak_lr, strict=True):
             group["lr"] = peak * one_cycle(progress, self.warmup)
-        return self.optimizer.param_groups[0]["lr"]
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.data.device.type, torch.bfloat16, enabled=self.bf16)

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,24 @@ from fmvae.errors import NumericsError
 from fmvae.runs.checkpoint import load_model
 from fmvae.runs.observer import Observer
 from fmvae.training.state import TrainerState, flatten_optimizer, from_json, to_json, unflatten_optimizer
+from fmvae.training.stop import Stop
 
+GENERATOR = "generator"  # the state of the epoch's own, among the tensors of Within
 WAY_OUT = "lower optimizer.lr, set trainer.max_grad_norm, or look at the data; no checkpoint has it"
+
+
+class Within(NamedTuple):
+    """How far an epoch is that was stopped in between.
+
+    Attributes:
+        step: the last that the optimizer took.
+        sums: of the numbers of the epoch's row, so far.
+        tensors: what else its next step depends on, by name.
+    """
+
+    step: int
+    sums: dict[str, float]
+    tensors: dict[str, Tensor]
 
 
 class Trainer(ABC):
@@ -37,6 +53,8 @@ class Trainer(ABC):
     Attributes:
         epoch: completed epochs.
         history: one row per completed epoch: ``epoch``, ``lr``, ``train/...`` and ``val/...``.
+        within: of the epoch after those, if it was stopped in between.
+        stop: whether training is asked to.
     """
 
     terms: ClassVar[tuple[str, ...]]  # what the log says of an epoch; the first is what `best` is lowest in
@@ -61,6 +79,8 @@ class Trainer(ABC):
         self.observers = list(observers)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
+        self.within: Within | None = None
+        self.stop = Stop()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.num_steps = math.ceil(len(data.train) / data.batch_size)  # per epoch
 
@@ -75,22 +95,50 @@ class Trainer(ABC):
     def train(self) -> list[dict[str, float]]:
         """Train up to ``epochs`` from wherever the state stands; returns the history.
 
+        Ctrl-C and SIGTERM end it after a step, with what they raise; observers then have seen ``on_stop``.
+
         Raises:
             NumericsError: a loss or gradient is not finite; the optimizer has not stepped on it.
         """
-        for observer in self.observers:
-            observer.on_train_start(self)
-        while self.epoch < self.epochs and not self.stopped_early:
-            epoch = self.epoch + 1
-            row = self._train_epoch(epoch)
-            if epoch % self.validate_every == 0 or epoch == self.epochs:
-                row |= self._validate(epoch)
-            self._step_scheduler(row)
-            self.history.append(row)
-            self.epoch = epoch
+        with self.stop:
             for observer in self.observers:
-                observer.on_epoch_end(self, row)
+                observer.on_train_start(self)
+            while self.epoch < self.epochs and not self.stopped_early:
+                epoch = self.epoch + 1
+                row = self._train_epoch(epoch)
+                if epoch % self.validate_every == 0 or epoch == self.epochs:
+                    row |= self._validate(epoch)
+                self._step_scheduler(row)
+                self.history.append(row)
+                self.epoch, self.within = epoch, None
+                for observer in self.observers:
+                    observer.on_epoch_end(self, row)
+                self.stop.heed()
         return self.history
+
+    def _begun(self, generator: torch.Generator) -> Within:
+        """Where to begin the epoch: at its start, or where it was stopped, with the generator as it was there."""
+        within, self.within = self.within, None
+        if within is None:
+            return Within(0, {}, {})
+        generator.set_state(within.tensors[GENERATOR])
+        return within
+
+    def _end_step(
+        self, step: int, sums: Mapping[str, float], generator: torch.Generator, **tensors: Tensor
+    ) -> None:
+        """Tell the observers of a step, and stop if that is asked.
+
+        Args:
+            tensors: what the steps after it depend on, beside the model, the optimizer and the generator.
+        """
+        for observer in self.observers:
+            observer.on_step(self, step)
+        if self.stop.asked is not None:
+            self.within = Within(step, dict(sums), {GENERATOR: generator.get_state(), **tensors})
+            for observer in self.observers:
+                observer.on_stop(self, step)
+            self.stop.heed()
 
     def _optimizer_step(
         self, loss: Tensor, numbers: Mapping[str, Tensor], epoch: int, step: int
@@ -161,14 +209,23 @@ class Trainer(ABC):
             "optimizer": optimizer_meta,
             "scheduler": to_json(self.scheduler.state_dict()) if self.scheduler else None,
         }
-        return TrainerState(tensors | {f"optimizer.{k}": v for k, v in optimizer_tensors.items()}, meta)
+        tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors.items()}
+        if self.within:
+            tensors |= {f"within.{name}": tensor for name, tensor in self.within.tensors.items()}
+            meta["within"] = {"step": self.within.step, "sums": self.within.sums}
+        return TrainerState(tensors, meta)
 
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Continue where ``state`` was taken."""
         load_model(self.model, tensors)
-        prefix = "optimizer."
-        optimizer_tensors = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-        self.optimizer.load_state_dict(unflatten_optimizer(optimizer_tensors, meta["optimizer"]))
+        self.optimizer.load_state_dict(unflatten_optimizer(_named(tensors, "optimizer."), meta["optimizer"]))
         if self.scheduler:
             self.scheduler.load_state_dict(from_json(meta["scheduler"]))
         self.epoch, self.history = meta["epoch"], list(meta["history"])
+        within = meta.get("within")
+        self.within = Within(within["step"], dict(within["sums"]), _named(tensors, "within.")) if within else None
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those of a prefix, without it."""
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -24,7 +24,7 @@ log = logging.getLogger("fmvae")
 
 
 class Checkpointer(Observer):
-    """Saves ``last`` (keeping the one before as ``previous``) and ``best`` by validation.
+    """Saves ``last`` (keeping the one before as ``previous``), ``best`` by validation, and ``stopped``.
 
     Args:
         run: where to.
@@ -37,13 +37,18 @@ class Checkpointer(Observer):
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Bring both files to the epoch resumed from: a process may have been killed between the two."""
-        if not trainer.history:
+        if not trainer.history or trainer.within:  # whoever stops in an epoch has seen the files of those before
             return
         due, improved = self._wanted(trainer, trainer.history[-1])
         tensors, meta = trainer.state()
         for path, wanted in ((self.run.last, due), (self.run.best, improved)):
             if wanted and _epoch_of(path) != trainer.epoch:
                 save_checkpoint(path, tensors, {**self.identity, **meta})
+
+    def on_stop(self, trainer: Trainer, step: int) -> None:
+        best = trainer.best["epoch"] if trainer.best else None
+        tensors, meta = trainer.state()
+        save_checkpoint(self.run.stopped, tensors, {**self.identity, **meta, "best": best})
 
     def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
         due, improved = self._wanted(trainer, row)
@@ -56,6 +61,8 @@ class Checkpointer(Observer):
         save_checkpoint(path, tensors, {**self.identity, **meta})
         if due and improved:
             link(self.run.last, self.run.best)
+        if due:
+            self.run.stopped.unlink(missing_ok=True)
         self.run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
 
     def _wanted(self, trainer: Trainer, row: Mapping[str, float]) -> tuple[bool, bool]:

@@ -1,5 +1,6 @@
 """Training VAEs. They draw from named streams only, and what watches them cannot change a trained bit."""
 
+from itertools import islice
 from typing import Any
 
 import torch
@@ -52,24 +53,25 @@ class VAETrainer(Trainer):
         self.model.train()
         shuffle = rng.stream(self.seed, "shuffle", epoch)
         noise = rng.stream(self.seed, "noise", epoch, self.data.device)
-        sums: dict[str, float] = {}
-        progress = 0.0
-        for step, (x, labels) in enumerate(self.data.train.batches(self.data.batch_size, shuffle)):
-            progress = ((epoch - 1) * self.num_steps + step) / (self.epochs * self.num_steps)
+        done, sums, _ = self._begun(noise)
+        batches = islice(self.data.train.batches(self.data.batch_size, shuffle), done, None)
 
+        def progress(step: int) -> float:
+            return ((epoch - 1) * self.num_steps + step) / (self.epochs * self.num_steps)
+
+        for step, (x, labels) in enumerate(batches, done):
             # forward: the two terms, and what is optimised of them
             output = self._forward(x, labels, noise)
             terms = self.objective.terms(output.logits, x, output.mu, output.logvar)
             recon, kl = terms.recon.mean(), terms.kl.mean()
-            loss = self.objective(recon, kl, progress)
+            loss = self.objective(recon, kl, progress(step))
 
             numbers = self._optimizer_step(loss, {"recon": recon, "kl": kl, "objective": loss}, epoch, step + 1)
             for name, number in numbers.items():
                 sums[name] = sums.get(name, 0.0) + number * len(x)
-            for observer in self.observers:
-                observer.on_step(self, step + 1)
+            self._end_step(step + 1, sums, noise)
 
-        beta = self.objective.beta.weight(progress)
+        beta = self.objective.beta.weight(progress(self.num_steps - 1))
         lr = self.optimizer.param_groups[0]["lr"]
         means = {f"train/{name}": total / len(self.data.train) for name, total in sums.items()}
         return {"epoch": epoch, "beta": beta, "lr": float(lr), **means}

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -196,5 +197,7 @@ def test_a_polite_stop_has_its_own_status_and_resumes(number, status, tmp_path, 
     assert "Traceback" not in output
     run = only_run(tmp_path)
     assert '"interrupted"' in (run / "status.json").read_text()
-    finish(start(tmp_path, dataset, CASES["base"]))
+    within = (run / "checkpoints/stopped.safetensors").exists()  # or it came between two epochs
+    output = finish(start(tmp_path, dataset, CASES["base"]))
+    assert bool(re.search(r"resuming \S+ after epoch \d+ and step \d+ of the next of 25", output)) == within
     assert not differences(run, undisturbed["base"][0])
