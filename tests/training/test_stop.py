@@ -262,8 +262,15 @@ def test_in_another_thread_training_goes_on_without_it():
 
 
 def test_a_signal_without_a_handler_ends_the_process_as_it_would():
-    program = (
-        "import os; from fmvae.training.stop import Stop\nwith Stop() as s: os.kill(os.getpid(), 15); s.heed()"
-    )
+    program = """
+import os
+from fmvae.training.stop import Stop
+with Stop() as stop:
+    os.kill(os.getpid(), 15)
+    print("the end of a step", flush=True)
+    stop.heed()
+    print("never")
+"""
     root = Path(__file__).resolve().parents[2]
-    assert subprocess.run([sys.executable, "-c", program], cwd=root, timeout=120).returncode == -signal.SIGTERM
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, timeout=120, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "the end of a step\n")
