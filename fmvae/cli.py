@@ -8,11 +8,13 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, Literal, NoReturn, TypeVar
 
+from hydra._internal import callbacks
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -50,6 +52,8 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     paths = [str(configs.PROJECT_ROOT), str(PLUGINS), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     signal.signal(signal.SIGTERM, _terminate)
+    threading.excepthook = _thread_failed
+    callbacks.Callbacks.__init__ = _no_callbacks
     try:
         sys.argv[1:] = name_sweep(arguments) if _program() == "train" else arguments
         main()
@@ -99,8 +103,21 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
         fail(explained)
 
 
+def _no_callbacks(self: callbacks.Callbacks, config: DictConfig | None = None) -> None:
+    """Hydra would call what a config names there, whoever wrote it, before it is looked at."""
+    if config is not None and OmegaConf.select(config, "hydra.callbacks"):
+        raise ConfigError("hydra.callbacks", "nothing is called from a config", "remove it")
+    self.callbacks = []
+
+
 def _terminate(*_: object) -> NoReturn:
     raise Terminated(143)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """Nothing of a disk or memory that failed: who waits for the thread, as for TensorBoard's, raises it again."""
+    if failure.exc_value is None or not of_the_machine(failure.exc_value):
+        threading.__excepthook__(failure)
 
 
 def fail(error: FmvaeError) -> NoReturn:

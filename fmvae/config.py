@@ -45,11 +45,19 @@ def expand_shorthand(arguments: Sequence[str]) -> list[str]:
 # --- reading --------------------------------------------------------------------------------------------------
 
 
+NAMING = ("model._name_", "beta.value", "latent_dim.value")  # what a run's name begins with
+
+
 def resolve(composed: DictConfig) -> dict[str, Any]:
     """A composed config as plain, validated values, interpolations filled in."""
     config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
-    return validate({str(key): value for key, value in config.items()})
+    config = validate({str(key): value for key, value in config.items()})
+    for key in NAMING if is_vae(config) else NAMING[:1] * ("model" in config):  # evaluate.py's has no model
+        group, _, name = key.partition(".")
+        if not isinstance(config.get(group), dict) or config[group].get(name) is None:
+            raise ConfigError(key, "no value given, and runs are named by it", f"give {key} one")
+    return config
 
 
 def is_vae(config: Mapping[str, Any]) -> bool:
@@ -80,7 +88,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(path, "there is no such file", "name a run's directory") from None
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(path, f"not readable as YAML ({type(error).__name__})", way_out) from None
-    if isinstance(config, dict) and "trainer" in config and not is_vae(config):
+    if isinstance(config, dict) and "trainer" in config and not {"beta", "latent_dim"} & config.keys():
         raise NotAVAE(
             path,
             "the config of a classifier's run",
@@ -132,15 +140,15 @@ def semantic(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 # --- objects ------------------------------------------------------------------------------------------------
 
-ALLOWED_TARGETS = ("fmvae.", "torch.nn.", "torch.optim.", "torchvision.")
+ALLOWED_TARGETS = ("fmvae.", "torch.nn.", "torch.optim.", "torchvision.transforms.")
 ANNOTATIONS = ("_target_", "_name_")  # _name_ is for people and paths; no constructor sees it
 
 
 def build(node: Mapping[str, Any], key: str, kind: type[T], **arguments: Any) -> T:
     """The only way from a config to an object: instantiate ``node`` as a ``kind``.
 
-    Only classes that live under ``fmvae``, ``torch.nn``, ``torch.optim`` or ``torchvision`` are instantiated, also
-    for nested nodes, so that a config someone sends you is data and runs nothing else.
+    Only classes that live under ``fmvae``, ``torch.nn``, ``torch.optim`` or ``torchvision.transforms`` are
+    instantiated, also for nested nodes, so that a config someone sends you is data and runs nothing else.
 
     Args:
         node: ``_target_`` and the constructor's arguments.

@@ -137,7 +137,7 @@ def load_run(path: str | Path, which: Which = "best", device: str = "auto") -> L
     usual = compose(["run=x"], "evaluate")  # today's keys, whatever version wrote the run
     config = read_config(run.config) | {key: usual[key] for key in ASKED_ANEW}
     config |= {"device": device}
-    _check_identity(run, config)
+    check_identity(run, config)
     parts = assemble(validate(config), set_up_torch(config))
     checkpoint = _load_checkpoint(run, config, parts, which)
     parts = parts._replace(visualizer=parts.visualizer.at_epoch(checkpoint.meta["epoch"]))
@@ -154,6 +154,10 @@ def _load_checkpoint(run: RunDirectory, config: Mapping[str, Any], parts: Parts,
     path = run.best if which == "best" else run.last
     checkpoint = load_checkpoint(path)
     run.check_owner(path, checkpoint, config_sha256(semantic(config)))
+    epoch = checkpoint.meta["epoch"]
+    if which == "best" and (best := checkpoint.meta.get("best", epoch)) != epoch:
+        way_out = "use another checkpoint of the run, or train it again with restart=true"
+        raise RunError(path, f"of epoch {epoch}, but the best was {best}", way_out)
     load_model(parts.model, checkpoint.tensors)
     return checkpoint
 
@@ -232,7 +236,7 @@ def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.
     if settings["data_root"]:
         config["data"]["root"] = settings["data_root"]
     config |= {key: settings[key] for key in ASKED_ANEW}
-    _check_identity(run, config)
+    check_identity(run, config)
     config, which, force = validate(config), settings["checkpoint"], settings["force"]
     # only the best checkpoint's numbers and figures are shown in TensorBoard
     album = Album(run.figures, FinalEvents(run.path)) if which == "best" else Album(run.figures / which)
@@ -241,10 +245,10 @@ def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.
         return measure(run, config, assemble(config, device), which, album, force=force, draw=force)
 
 
-def _check_identity(run: RunDirectory, config: Mapping[str, Any]) -> None:
+def check_identity(run: RunDirectory, config: Mapping[str, Any]) -> None:
     """A config that was edited in place would measure one model under another's name."""
     sha256 = config_sha256(semantic(config))
-    if not run.path.resolve().name.split(".old-")[0].endswith(sha256[:8]):
+    if not run.name.endswith(sha256[:8]):
         raise ConfigError(
             run.config,
             "not the config this directory is named by",

@@ -11,6 +11,7 @@ from typing import Any
 
 from fmvae.errors import FmvaeError, HeldError
 from fmvae.measurement import find_runs
+from fmvae.runs.files import make_directory
 from fmvae.runs.sweep import Plan, Progress, SweepDirectory, known_paces, progress
 from fmvae.text import duration, short
 
@@ -34,7 +35,7 @@ def run_sweep(sweep: SweepDirectory, plans: Mapping[str, Plan], launch: Launch, 
     Raises:
         FmvaeError: a run failed, or the launcher began none.
     """
-    sweep.path.mkdir(parents=True, exist_ok=True)
+    make_directory(sweep.path)
     sweep.add(plans)
     states = {name: progress(sweep.run(name), plan, restart=restart) for name, plan in plans.items()}
     waiting = [name for name in plans if states[name].state != "complete"]
@@ -97,7 +98,7 @@ def _launch_all(sweep: SweepDirectory, plans: Mapping[str, Plan], waiting: list[
         waiting = [name for name in waiting if name not in began]
     for name in silent:
         with suppress(HeldError), sweep.run(name).held():
-            sweep.run(name).path.mkdir(parents=True, exist_ok=True)
+            make_directory(sweep.run(name).path)
             sweep.run(name).write_status("failed", error=KILLED, epoch=0)
     for name in tuple(ended) if len(ended) + len(silent) > 1 else ():
         log.info("%s was running when another job may have been killed: again, alone", sweep.run(name))

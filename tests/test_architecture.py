@@ -27,6 +27,7 @@ FLOORS = (
     "measurement",
     "experiments",
     "report",
+    "verify",
     "sweeping",
     "search",
     "cli",

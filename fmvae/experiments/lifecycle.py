@@ -7,19 +7,20 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from fmvae.assembly import set_up_torch
-from fmvae.config import is_vae, semantic, to_yaml
-from fmvae.errors import FmvaeError, Terminated
+from fmvae.config import NotAVAE, is_vae, read_config, semantic, to_yaml
+from fmvae.errors import ConfigError, FmvaeError, Terminated
 from fmvae.experiments.classifier import ClassifierExperiment
 from fmvae.experiments.experiment import Experiment
 from fmvae.experiments.vae import VAEExperiment
-from fmvae.runs import Checkpoint, Recorder, RunDirectory, config_sha256, run_name
-from fmvae.runs.files import read_record, remove_temporaries, write_bytes
+from fmvae.runs import Checkpoint, Recorder, RunDirectory, config_sha256, load_checkpoint, run_name
+from fmvae.runs.files import make_directory, read_record, remove_temporaries, write_bytes
 from fmvae.runs.provenance import provenance
+from fmvae.runs.recorder import history_text
 from fmvae.training import Checkpointer, EpochLog, ProgressBar
 
 log = logging.getLogger("fmvae")
@@ -43,11 +44,12 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
                 log.info("moved the run there was to %s", aside)
             if run.state(sha256) == "complete":
                 log.info("complete: %s (restart=true trains it anew)", run)
+                _mend(run, config, overrides)
                 return _results(run, kind)
             # builds whatever a config can be wrong about, before anything is written
             experiment = kind(config, device)
             checkpoint = run.newest_checkpoint(sha256)
-        run.path.mkdir(parents=True, exist_ok=True)
+        make_directory(run.path)
         remove_temporaries(run.path)
         with logging_to(run), reporting_failure(run, config):
             write_bytes(run.config, to_yaml(config).encode())
@@ -60,6 +62,23 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
                 {"run": run.path.name, "config_sha256": sha256, "config": identity},
             )
         return _results(run, kind)
+
+
+def _mend(run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Write again what people and programs read of a complete run, if it is not what it was."""
+    try:
+        same = config_sha256(semantic(read_config(run.config))) == config_sha256(semantic(config))
+    except NotAVAE:
+        same = not is_vae(config)
+    except ConfigError:
+        same = False
+    if not same:
+        write_bytes(run.config, to_yaml(config).encode())
+        write_bytes(run.overrides, to_yaml_list(overrides).encode())
+    with suppress(FmvaeError):  # without the checkpoint there is nothing to mend it from
+        history = history_text(load_checkpoint(run.last).meta["history"])
+        if not run.metrics.exists() or run.metrics.read_bytes() != history:
+            write_bytes(run.metrics, history)
 
 
 def _train(
@@ -106,10 +125,22 @@ def _train(
     run.previous.unlink(missing_ok=True)  # nothing is resumed from it any more, and sweeps have thousands
 
 
+class LogFile(logging.FileHandler):
+    """A log that a full disk cuts short; what must be kept is written elsewhere, and fails there in words."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def logging_to(run: RunDirectory) -> Iterator[None]:
     """Everything logged inside goes into the run's train.log too, with the time."""
-    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler = LogFile(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     level = log.level

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -128,7 +129,9 @@ def _foreign(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, A
         if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):
             raise ValueError(f"{damaged} does not match its checksum")
         file.seek(0)
-        saved = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how the file was written; what is in it is judged here
+            saved = torch.load(file, map_location="cpu", weights_only=True)
         state = dict(saved["model_state_dict"])
         state |= {name: torch.as_tensor(saved[name], dtype=torch.float32).reshape(()) for name in ("mean", "std")}
     except pickle.UnpicklingError:

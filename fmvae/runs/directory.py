@@ -17,7 +17,7 @@ from fmvae.config import is_vae
 from fmvae.errors import FmvaeError, HeldError, RunError
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.events import hide_events
-from fmvae.runs.files import digest, move_aside, read_record, write_bytes
+from fmvae.runs.files import digest, make_directory, move_aside, read_record, write_bytes
 from fmvae.text import short
 
 State = Literal["new", "partial", "failed", "complete"]
@@ -86,6 +86,11 @@ class RunDirectory:
     def __str__(self) -> str:
         return short(self.path)
 
+    @property
+    def name(self) -> str:
+        """Of the run, also where its directory was moved aside."""
+        return self.path.resolve().name.split(".old-")[0]
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the run for this process, however it ends: the kernel lets go of a ``flock`` with its owner.
@@ -95,7 +100,7 @@ class RunDirectory:
         Raises:
             HeldError: another process holds it; the message says which.
         """
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(self._lock.parent)
         with open(self._lock, "a+") as file:
             until = time.monotonic() + PROBE
             while not _locked(file):
@@ -132,7 +137,7 @@ class RunDirectory:
         """Where the run stands. It is complete only with results of its own config that verify.
 
         Args:
-            sha256: the config the results must be of; None takes any.
+            sha256: the config the results must be of; None takes the one that the directory is named by.
         """
         if not self.path.is_dir() or not (self.last.exists() or self.best.exists() or self.status.exists()):
             return "new"
@@ -150,15 +155,17 @@ class RunDirectory:
             if self.results.exists():
                 log.warning("%s", error)
             return None
-        return results if sha256 in (None, results.get("config_sha256")) else None
+        theirs = str(results.get("config_sha256"))
+        ours = theirs == sha256 if sha256 else self.name.endswith(f"-{theirs[:8]}")
+        return results if ours else None
 
     def read_status(self) -> dict[str, Any]:
         """What the run last said of itself; empty if it said nothing readable."""
         try:
             status = json.loads(self.status.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
-        if not isinstance(status, dict):
+        if not isinstance(status, dict) or status.get("run", self.name) != self.name:  # another run's
             return {}
         counts = ("epoch", "epochs")
         return {
@@ -171,6 +178,7 @@ class RunDirectory:
         """Say where the run stands, for people and for sweeps; wall-clock times live here, not in the results."""
         status = {
             "state": state,
+            "run": self.name,
             "updated": _now(),
             "pid": os.getpid(),
             "host": socket.gethostname(),

@@ -13,7 +13,7 @@ import numpy as np
 from fmvae.errors import RunError
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.events import FinalEvents
-from fmvae.runs.files import read_record, write_bytes, write_record
+from fmvae.runs.files import make_directory, read_record, write_bytes, write_record
 from fmvae.runs.observer import Observer
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Recorder(Observer):
         from torch.utils.tensorboard.summary import hparams as hparams_summary
 
         self.run = run
-        run.path.mkdir(parents=True, exist_ok=True)
+        make_directory(run.path)
         self.writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else 0)
         self.album = Album(run.figures, FinalEvents(run.path))
         # HParams written into the run's own file; `add_hparams` would make a second, ghost run
@@ -122,8 +122,7 @@ class Recorder(Observer):
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl from the rows of all epochs; whole each time, so a kill can't leave half a row."""
-        rows = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
-        write_bytes(self.run.metrics, rows.encode())
+        write_bytes(self.run.metrics, history_text(history))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """One scalar per ``split/quantity`` at ``step`` (the epoch)."""
@@ -147,6 +146,11 @@ class Recorder(Observer):
         if complete and events is not None:
             events.add_summary(self._end)
         self.writer.close()
+
+
+def history_text(history: Sequence[Mapping[str, Any]]) -> bytes:
+    """What metrics.jsonl holds of the rows of all epochs."""
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in history).encode()
 
 
 def _in_order(experiment: Any) -> Any:

@@ -41,7 +41,7 @@ class Results:
         try:
             stored = read_record(path)
             origins = stored["provenance"]["evaluation"]
-            measures = {name: _at(stored, name) for name in origins}
+            measures = {name: at(stored, name) for name in origins}
             same = all(stored[key] == value for key, value in self.source.items())
             same = same and stored["provenance"]["data_sha256"] == self.data_sha256
         except (RunError, LookupError, TypeError, AttributeError) as error:
@@ -67,7 +67,8 @@ class Results:
         return results
 
 
-def _at(results: Mapping[str, Any], name: str) -> Any:
+def at(results: Mapping[str, Any], name: str) -> Any:
+    """The block ``fid/pixels`` of results; LookupError if there is none."""
     for part in name.split("/"):
         results = results[part]
     return results

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from fmvae.config import read_config, semantic
 from fmvae.errors import FmvaeError, RunError
 from fmvae.runs.directory import RunDirectory, State, config_sha256, run_name
-from fmvae.runs.files import digest, read_record, write_record
+from fmvae.runs.files import digest, make_directory, read_record, write_record
 from fmvae.text import short
 
 MANIFEST = "sweep.json"
@@ -81,7 +81,7 @@ class SweepDirectory:
     def add(self, plans: Mapping[str, Plan]) -> None:
         """Write down what is asked for, beside what was."""
         path = self.path / ".locks" / f"{MANIFEST}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         with open(path, "a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             known = self.planned()
@@ -141,7 +141,14 @@ def seconds_per_epoch(run: RunDirectory) -> float | None:
     try:
         seconds = json.loads(run.timing.read_bytes())["epoch_seconds"][-LAST_EPOCHS:]
         pace = statistics.median(map(float, seconds))
-    except (OSError, ValueError, LookupError, TypeError, OverflowError):  # StatisticsError is a ValueError
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ):  # StatisticsError is a ValueError
         return None
     return pace if 0 <= pace < MOST_SECONDS else None  # NaN is neither
 

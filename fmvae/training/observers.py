@@ -40,30 +40,31 @@ class Checkpointer(Observer):
         if not trainer.history or trainer.within:  # whoever stops in an epoch has seen the files of those before
             return
         due, improved = self._wanted(trainer, trainer.history[-1])
-        tensors, meta = trainer.state()
         for path, wanted in ((self.run.last, due), (self.run.best, improved)):
             if wanted and _epoch_of(path) != trainer.epoch:
-                save_checkpoint(path, tensors, {**self.identity, **meta})
+                self._save(path, trainer)
 
     def on_stop(self, trainer: Trainer, step: int) -> None:
-        best = trainer.best["epoch"] if trainer.best else None
-        tensors, meta = trainer.state()
-        save_checkpoint(self.run.stopped, tensors, {**self.identity, **meta, "best": best})
+        self._save(self.run.stopped, trainer)
 
     def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
         due, improved = self._wanted(trainer, row)
         if not (due or improved):
             return
-        tensors, meta = trainer.state()
         if due and self.run.last.exists():
             link(self.run.last, self.run.previous)
-        path = self.run.last if due else self.run.best
-        save_checkpoint(path, tensors, {**self.identity, **meta})
+        self._save(self.run.last if due else self.run.best, trainer)
         if due and improved:
             link(self.run.last, self.run.best)
         if due:
             self.run.stopped.unlink(missing_ok=True)
         self.run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
+
+    def _save(self, path: Path, trainer: Trainer) -> None:
+        """With the epoch that is the best so far: a checkpoint says whether it is."""
+        tensors, meta = trainer.state()
+        best = trainer.best["epoch"] if trainer.best else None
+        save_checkpoint(path, tensors, {**self.identity, **meta, "best": best})
 
     def _wanted(self, trainer: Trainer, row: Mapping[str, float]) -> tuple[bool, bool]:
         """Whether ``last`` and ``best`` are to hold the epoch of the newest row."""
@@ -104,7 +105,7 @@ class EpochLog(Observer):
         self.start = self.before = time.perf_counter()
         try:
             seconds = list(json.loads(self.run.timing.read_bytes())["epoch_seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             seconds = []
         self.seconds = seconds[: trainer.epoch]
 

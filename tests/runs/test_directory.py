@@ -46,7 +46,7 @@ def config(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def run(tmp_path) -> RunDirectory:
-    return RunDirectory(tmp_path / "outputs" / "base-b1-z2-s0-0123abcd")
+    return RunDirectory(tmp_path / "outputs" / f"base-b1-z2-s0-{OURS[:8]}")
 
 
 # --- identity ------------------------------------------------------------------------------------------------
@@ -217,14 +217,28 @@ def test_checkpoints_alone_make_a_partial_run(run):
 
 def test_results_of_another_config_are_not_this_runs(run):
     finish(run, THEIRS)
-    assert run.state(THEIRS) == run.state() == "complete"
-    assert run.state(OURS) == "partial"
+    assert run.state(THEIRS) == "complete"
+    assert run.state(OURS) == run.state() == "partial"  # the directory is named by its own
 
 
 def test_results_without_the_word_of_completion_are_not_complete(run):
     finish(run)
     run.write_status("running", epoch=3, epochs=3)
     assert run.state(OURS) == "partial"
+
+
+def test_a_status_of_another_run_says_nothing_of_this_one(run):
+    finish(run)
+    other = RunDirectory(run.path.with_name("base-b1-z2-s1-89abcdef"))
+    other.path.mkdir()
+    other.write_status("failed", error="theirs")
+    run.status.write_bytes(other.status.read_bytes())
+    assert run.read_status() == {}
+    assert run.state(OURS) == "partial"
+    old = RunDirectory(run.path.rename(run.path.with_name(f"{run.path.name}.old-1")))
+    finish(run)
+    old.status.write_bytes(run.status.read_bytes())
+    assert old.read_status()["state"] == "complete"  # its own, moved aside
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"complete"'])
