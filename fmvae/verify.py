@@ -72,8 +72,9 @@ def verify(run: RunDirectory, *, recompute: bool = True, device: str = "auto") -
     config = read_config(run.config)
     check_identity(run, config)
     with run.held():
-        checkpoints = dict(_checkpoints(run, config_sha256(semantic(config)), found))
-        stored = dict(_results(run, checkpoints, found))
+        sha256 = config_sha256(semantic(config))
+        checkpoints = dict(_checkpoints(run, sha256, found))
+        stored = dict(_results(run, sha256, checkpoints, found))
         _derived(run, checkpoints, found)
         if recompute and stored:
             _recompute(config | {"device": device}, checkpoints, stored, found)
@@ -100,7 +101,7 @@ def _checkpoints(run: RunDirectory, sha256: str, found: Verification) -> Iterato
 
 
 def _results(
-    run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: Verification
+    run: RunDirectory, sha256: str, checkpoints: Mapping[str, Checkpoint], found: Verification
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Results that verify and are of a checkpoint that is there, by its name."""
     if run.read_status().get("state") == "complete" and not run.results.exists():
@@ -115,7 +116,10 @@ def _results(
             continue
         if results is None:
             continue
-        if which in checkpoints and results["checkpoint"]["sha256"] != checkpoints[which].sha256:
+        if results.get("config_sha256") != sha256 or not isinstance(results.get("checkpoint"), Mapping):
+            found.problems.append(f"{path.name}: the results of another config")
+            continue
+        if which in checkpoints and results["checkpoint"].get("sha256") != checkpoints[which].sha256:
             found.problems.append(f"{path.name}: not of the {which} checkpoint that is there")
             continue
         found.files.append(path.name)
