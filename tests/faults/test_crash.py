@@ -108,12 +108,12 @@ def mounted(folder: Path, size: str) -> list[str] | None:
 
 
 def test_a_real_disk_that_is_full(bench, tmp_path):
-    """A tmpfs that holds the first epochs; the same command on a larger one, with what was saved, finishes."""
+    """A tmpfs with room for one checkpoint; the same command on a larger one, with what was saved, finishes."""
     import sys
 
     folder = tmp_path / "small"
     folder.mkdir()
-    words = mounted(folder, "200k")
+    words = mounted(folder, "600k")
     if words is None:
         pytest.skip("a small disk can't be mounted here: no root, and no user namespaces")
     command = [sys.executable, str(Path("train.py").resolve()), *bench.command("base", folder / "outputs")]
