@@ -67,6 +67,9 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
     data = build(config["data"], "data", FashionMNISTManager, device=device)
     with rng.seeded_init(config["seed"]):
         model = build(config["model"], "model", VAE)
+    if model.conditional and (found := getattr(model, "num_classes", data.num_classes)) != data.num_classes:
+        problem = f"{found} classes, but the data have {data.num_classes}"
+        raise ConfigError("model.num_classes", problem, "leave it out; it follows data.num_classes")
     objective = Objective(
         build(config["likelihood"], "likelihood", Likelihood), build(config["beta"], "beta", BetaSchedule)
     )

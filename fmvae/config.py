@@ -17,7 +17,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from fmvae import rules, weights
-from fmvae.errors import ConfigError, FmvaeError
+from fmvae.errors import ConfigError, FmvaeError, of_the_machine
 from fmvae.rules import validate, walk
 
 T = TypeVar("T")
@@ -171,6 +171,8 @@ def build(node: Mapping[str, Any], key: str, kind: type[T], **arguments: Any) ->
         cause = error.__cause__ or error
         if isinstance(cause, FmvaeError | OSError):
             raise cause from None
+        if failed := of_the_machine(cause):
+            raise failed from None
         problem = str(cause).partition("\n")[0] or type(cause).__name__
         raise ConfigError(key, problem, "see the class's documentation for what it takes") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     optional: bool = False
     of: type | None = None  # of a list's items
+    pattern: str = ""  # of a whole text
     called: str = ""  # in messages, where the type says too little
 
     def __str__(self) -> str:
@@ -47,6 +49,8 @@ class Rule:
             return self._accept_number(value)
         if not isinstance(value, self.type) or (self.choices and value not in self.choices):
             raise ValueError
+        if self.pattern and not re.fullmatch(self.pattern, str(value)):
+            raise ValueError
         if self.of and isinstance(value, list) and not all(type(item) is self.of for item in value):
             raise ValueError
         return value
@@ -54,7 +58,7 @@ class Rule:
     def _accept_number(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError
-        number = int(value) if self.type is int else float(value)
+        number = int(value) if self.type is int else float(value) + 0.0  # -0.0 is 0
         inside = self.minimum <= number <= self.maximum and self.above < number < self.below
         if number != value or not inside:
             raise ValueError
@@ -71,8 +75,13 @@ RULES: dict[str, Rule] = {
     "threads": Rule(int, minimum=1, maximum=4096, optional=True),
     "restart": Rule(bool),
     "dry_run": Rule(bool),
-    "output_root": Rule(str),
-    "sweep_name": Rule(str, optional=True),
+    "output_root": Rule(str, pattern=r"[^\0]+", called="a path"),
+    "sweep_name": Rule(
+        str,
+        pattern=r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}",
+        optional=True,
+        called="a name of letters, digits, '_', '.' and '-'",
+    ),
     "objective": Rule(str, choices=("neg_elbo", "iwae", "fid", "accuracy")),
     "force": Rule(bool),
     "checkpoint": Rule(str, choices=("best", "last")),
@@ -81,7 +90,10 @@ RULES: dict[str, Rule] = {
     "beta.num_cycles": COUNT,
     "beta.max_capacity": Rule(float, minimum=0),
     "latent_dim.value": COUNT,
+    "model._name_": Rule(str),
     "model.hidden_dim": COUNT,
+    "model.latent_dim": COUNT,
+    "model.num_classes": COUNT,
     "model.norm_order": Rule(str, choices=("relu_bn", "bn_relu")),
     "model.backbone": Rule(str, choices=("mlp", "conv")),
     "model.prior": Rule(str, choices=("standard", "learned")),
@@ -89,6 +101,7 @@ RULES: dict[str, Rule] = {
     "data.root": Rule(str, optional=True),
     "data.download": Rule(bool),
     "data.num_classes": COUNT,
+    "data.seed": SIZE,
     "data.val_size": COUNT,
     "data.stratified": Rule(bool),
     "data.num_train": Rule(int, minimum=1, optional=True),
@@ -110,7 +123,9 @@ RULES: dict[str, Rule] = {
     "trainer.sides": Rule(list, of=int),
     "trainer.prune": Rule(float, minimum=0, below=1),
     "trainer.precision": Rule(str, choices=("auto", "fp32", "bf16")),
-    "optimizer.lr": Rule(float, above=0),
+    "optimizer.lr": Rule(float, above=0, maximum=1e38),  # float32's own limit is a little more
+    "optimizer.fused": Rule(bool, optional=True),
+    "optimizer.nesterov": Rule(bool),
     "optimizer.weight_decay": Rule(float, minimum=0),
     "optimizer.momentum": Rule(float, minimum=0),
     "scheduler.T_max": COUNT,

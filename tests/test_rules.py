@@ -45,7 +45,7 @@ def accepted(rule: Rule) -> Iterator[Any]:
         yield rule.type(highest if math.isfinite(highest) else 10**6)
     others = {
         bool: [True, False],
-        str: rule.choices or ["x", ""],
+        str: rule.choices or (["x", "x" * 200] if rule.pattern else ["x", ""]),
         dict: [{}],
         list: [[], [rule.of(1)] if rule.of else [1, "a"]],
     }
@@ -69,6 +69,7 @@ def rejected(rule: Rule) -> Iterator[Any]:
     }
     yield from others.get(rule.type, [])
     yield from ["other"] * bool(rule.choices)
+    yield from ["", "\0", "a\0b"] * bool(rule.pattern)
     yield from [None] * (not rule.optional)
 
 
@@ -128,7 +129,7 @@ def test_choices_of_a_model_are_those_that_its_class_knows(key, known):
         ("seed", "a whole number >= 0"),
         ("force", "true or false"),
         ("beta.fraction", "a finite number >= 0 and <= 1"),
-        ("optimizer.lr", "a finite number > 0"),
+        ("optimizer.lr", "a finite number > 0 and <= 1e+38"),
         ("threads", "a whole number >= 1 and <= 4096 or null"),
         ("checkpoint", "one of best, last"),
         ("trainer.label_smoothing", "a finite number >= 0 and < 1"),

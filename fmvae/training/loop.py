@@ -166,6 +166,12 @@ class Trainer(ABC):
             term = next((f"gradient of {n}" for n, grad in named if not grad.isfinite().all()), "gradient norm")
         raise NumericsError(f"epoch {epoch}, step {step}", f"{term} is {value}", WAY_OUT)
 
+    def check_state(self) -> None:
+        """Raise NumericsError if a tensor of the state is not finite: the last step's gradient may have been."""
+        for name, tensor in self.state().tensors.items():
+            if tensor.is_floating_point() and name != "trainer.last_loss" and not tensor.isfinite().all():
+                raise NumericsError(f"epoch {self.epoch}", f"{name} is not finite after it", WAY_OUT)
+
     def _validate(self, epoch: int) -> dict[str, float]:
         row = {f"val/{name}": value for name, value in self.evaluate(self.data.val).items()}
         for name, value in row.items():

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import re
@@ -190,6 +191,7 @@ def shown_twice(run: Path) -> list[str]:
     """Tags of which TensorBoard shows two values at a step."""
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of each kill
     events = EventAccumulator(str(run), size_guidance={SCALARS: 0})
     events.Reload()
     steps = {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

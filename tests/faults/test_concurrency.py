@@ -1,0 +1,103 @@
+"""One run, started twenty times at once: one process trains it, and the others are told so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fmvae.runs import RunDirectory
+from tests.cli.process import ROOT, Finished, Study, refused
+from tests.cli.test_exactness import COMPARED
+from tests.faults.warmed import warmed
+from tests.idx import write_idx_dataset
+
+AT_ONCE = 20
+HELD = r"this run is held by process (\d+) on \S+ since \S+; wait for it to finish, or stop it first"
+UNLOCKED = "import fmvae.runs.directory\nfmvae.runs.directory._locked = lambda file: True"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    folder = tmp_path_factory.mktemp("concurrency")
+    return Study(folder / "data", write_idx_dataset(folder / "data", 900, 800), folder / "outputs")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study) -> Path:
+    """The run as one process makes it, left alone."""
+    finished = warmed().call("train.py", *study.settings)
+    assert finished.status == 0, finished
+    return study.run("base-*")
+
+
+def at_once(study: Study, outputs: Path, number: int, *arguments: str, prelude: str = "") -> dict[int, Finished]:
+    """How so many processes of the same command ended, by their numbers; all wait for the last one to begin."""
+    outputs.mkdir(exist_ok=True)
+    begin = outputs / "begin"
+    barrier = f"import os, time\nwhile not os.path.exists({str(begin)!r}):\n    time.sleep(0.001)\n{prelude}"
+    command = [*study.settings, f"output_root={outputs}", *arguments]
+    started = [warmed().start("train.py", *command, cwd=ROOT, prelude=barrier) for _ in range(number)]
+    begin.touch()
+    return {process: warmed().finish(process, output) for process, output in started}
+
+
+def check(found: dict[int, Finished], run: Path, undisturbed: Path, begins: str) -> None:
+    """That one process did the work, the others say why they did not, and the files are those of an only one."""
+    workers = [process for process, finished in found.items() if begins in finished.stdout]
+    (worker,) = workers
+    assert found[worker].status == 0, found[worker]
+    refusals = completed = 0
+    for process, finished in found.items():
+        if process == worker:
+            continue
+        if finished.status:
+            line = refused(finished, f"fmvae: error: {run}: ")
+            holder = re.search(HELD, line)
+            assert holder
+            assert int(holder[1]) in found
+            refusals += 1
+        else:
+            assert (finished.stderr, finished.stdout.splitlines()[0][:10]) == ("", "complete: ")
+            completed += 1
+    assert refusals + completed == len(found) - 1
+    assert refusals > 0, "they did not meet"
+    log = (run / "train.log").read_text()
+    assert len(re.findall(rf" {begins} ", log)) == 1
+    assert "Traceback" not in log
+    assert [name for name in COMPARED if differ(run / name, undisturbed / name)] == []
+    names = {path.name for path in run.rglob("*") if "tfevents" not in path.name}
+    assert names == {path.name for path in undisturbed.rglob("*") if "tfevents" not in path.name}
+    assert len(list(run.glob("*tfevents*"))) == len(list(undisturbed.glob("*tfevents*")))
+    assert not RunDirectory(run).is_held()
+
+
+def differ(one: Path, other: Path) -> bool:
+    return one.exists() != other.exists() or (one.exists() and one.read_bytes() != other.read_bytes())
+
+
+def test_of_twenty_that_start_a_run_one_trains_it(study, undisturbed, tmp_path):
+    found = at_once(study, tmp_path / "outputs", AT_ONCE)
+    check(found, tmp_path / "outputs" / undisturbed.name, undisturbed, "training")
+
+
+def test_of_several_that_ask_for_a_complete_run_none_trains_it(study, undisturbed, tmp_path):
+    """Asking takes the lock for a moment, and nobody who only meets another one asking is refused for it."""
+    ours = study.copied_to(tmp_path / "outputs")
+    before = {
+        name: (ours.outputs / undisturbed.name / name).read_bytes() for name in ("results.json", "status.json")
+    }
+    found = at_once(study, ours.outputs, AT_ONCE // 3)
+    for finished in found.values():
+        if finished.status:
+            assert re.search(r"held by (process \d+ on \S+ since|another process)", refused(finished))
+        else:
+            assert finished.stdout.startswith("complete: ")
+    assert sum(not finished.status for finished in found.values()) >= 1
+    assert {name: (ours.outputs / undisturbed.name / name).read_bytes() for name in before} == before
+
+
+def test_negative_control_without_the_lock_several_train(study, tmp_path):
+    found = at_once(study, tmp_path / "outputs", 3, prelude=UNLOCKED)
+    (log,) = tmp_path.glob("outputs/*/train.log")
+    assert sum("\ntraining " in finished.stdout for finished in found.values()) > 1
+    assert len(re.findall(" training ", log.read_text())) > 1
