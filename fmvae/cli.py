@@ -34,6 +34,7 @@ VALUED = ("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp",
 OWN_SWEEPER = ".FmvaeSweeper"  # runs a list of jobs; others search
 PLUGINS = configs.PROJECT_ROOT / "fmvae" / "plugins"
 EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # of pyproject.toml, by the plugin's name if not the same
+ARGUMENTS = ("optimizer.fused", "optimizer.nesterov")  # have rules, but the constructor alone reads them
 HELP = "--help lists the keys and groups"
 
 
@@ -78,8 +79,8 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
     # as written: ${...} in an override refers to the job's config, not to Hydra's
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     try:
-        config = configs.resolve(composed)
         check_removed(overrides)
+        config = configs.resolve(composed)
         if hydra_config.mode == RunMode.MULTIRUN and config["device"] == "auto":
             config["device"] = f"auto:{hydra_config.job.num}"
         return function(config, overrides)
@@ -177,7 +178,8 @@ def check_removed(overrides: Sequence[str]) -> None:
     for override in overrides:
         key = _key(override)
         _, _, name = key.partition(".")
-        if override.startswith("~") and (not name or name.startswith("_") or key in RULES):
+        needed = not name or name.startswith("_") or (key in RULES and key not in ARGUMENTS)
+        if override.startswith("~") and needed:
             raise ConfigError(override, "this key is needed", "give it another value instead")
 
 

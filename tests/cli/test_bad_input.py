@@ -30,7 +30,7 @@ OVERRIDES = {
     "beta={a:1}": ["beta.a: ", "beta holds value"],
     "model=conv model.hidden_dim=100": ["model.hidden_dim: ", "model holds latent_dim, image_shape"],
     "+beta.value=3": ["beta.value: ", "leave out the +"],
-    "~seed": ["seed", "not found"],
+    "~seed": ["~seed: ", "needed"],
     "~model": ["~model: ", "another value"],
     "~trainer.epochs": ["~trainer.epochs: ", "another value"],
     "~nope": ["nope: "],

@@ -89,7 +89,7 @@ def test_the_same_sweep_twice_at_once_trains_no_run_twice(six, tmp_path):
     logs = [path.read_text() for path in tmp_path.glob("six/*/train.log")]
     assert [log.count(" training ") for log in logs] == [1] * 6
     assert not any("resuming" in log for log in logs)
-    told = "".join(err for _, err in said)
+    told = "".join(out + (err or "") for out, err in said)
     assert "this run is held by process" in told
     assert "fmvae: error" not in told  # nothing failed
     assert contents(tmp_path / "six") == contents(six.outputs / "six")

@@ -98,6 +98,9 @@ def test_a_classifier_is_named_as_one(tmp_path):
     config = yaml.safe_load((path / "config.yaml").read_text())
     del config["beta"]
     (path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert read_run(RunDirectory(path)).state == "damaged"  # a VAE's that lacks something
+    del config["latent_dim"]
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
     assert read_run(RunDirectory(path)).state == "classifier"
 
 
