@@ -1,6 +1,6 @@
 # make train   environment, data, and a real training run with its evaluation
 # make test    the test suite
-# make verify RUN=outputs/...   whether a run's files are whole, and its numbers come out again
+# make test-crash   all trials of tests/faults, and their table in docs/reliability.md
 # Nothing is needed before them but python3 (3.11 to 3.13), make and git.
 
 SHELL := /bin/bash
@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: train test test-crash verify lint format data bench notebook env clean
+.PHONY: train test test-crash lint format data bench notebook env clean
 .DEFAULT_GOAL := train
 
 train: env
@@ -20,7 +20,7 @@ test: env
 	@$(PY) -m fmvae.data fetch > /dev/null || echo "without the real data, the tests that need it are skipped"
 	$(PY) -m pytest -n 2 --dist worksteal
 
-test-crash: env  # an hour: every trial of tests/faults, and the table in docs/reliability.md
+test-crash: env
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.campaign --write
 
 lint: env
@@ -31,9 +31,6 @@ lint: env
 format: env
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-
-verify: env
-	@$(PY) -m fmvae.verify $(RUN)
 
 data: env
 	@$(PY) -m fmvae.data fetch

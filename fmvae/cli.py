@@ -34,7 +34,6 @@ VALUED = ("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp",
 OWN_SWEEPER = ".FmvaeSweeper"  # runs a list of jobs; others search
 PLUGINS = configs.PROJECT_ROOT / "fmvae" / "plugins"
 EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # of pyproject.toml, by the plugin's name if not the same
-ARGUMENTS = ("optimizer.fused", "optimizer.nesterov")  # have rules, but the constructor alone reads them
 HELP = "--help lists the keys and groups"
 
 
@@ -178,7 +177,7 @@ def check_removed(overrides: Sequence[str]) -> None:
     for override in overrides:
         key = _key(override)
         _, _, name = key.partition(".")
-        needed = not name or name.startswith("_") or (key in RULES and key not in ARGUMENTS)
+        needed = not name or name.startswith("_") or (key in RULES and not RULES[key].spare)
         if override.startswith("~") and needed:
             raise ConfigError(override, "this key is needed", "give it another value instead")
 

@@ -53,9 +53,9 @@ def resolve(composed: DictConfig) -> dict[str, Any]:
     config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
     config = validate({str(key): value for key, value in config.items()})
-    for key in NAMING if is_vae(config) else NAMING[:1] * ("model" in config):  # evaluate.py's has no model
+    for key in NAMING:
         group, _, name = key.partition(".")
-        if not isinstance(config.get(group), dict) or config[group].get(name) is None:
+        if group in config and (not isinstance(config[group], dict) or config[group].get(name) is None):
             raise ConfigError(key, "no value given, and runs are named by it", f"give {key} one")
     return config
 

@@ -17,7 +17,7 @@ from fmvae.config import ASKED_ANEW, NotAVAE, compose, read_config, semantic
 from fmvae.errors import ConfigError, FmvaeError, RunError, of_the_machine
 from fmvae.rules import validate
 from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
-from fmvae.runs.checkpoint import Checkpoint, load_model
+from fmvae.runs.checkpoint import WAY_OUT, Checkpoint, load_model
 from fmvae.runs.events import FinalEvents
 from fmvae.runs.files import read_record, remove_temporaries
 from fmvae.runs.provenance import provenance
@@ -156,8 +156,7 @@ def _load_checkpoint(run: RunDirectory, config: Mapping[str, Any], parts: Parts,
     run.check_owner(path, checkpoint, config_sha256(semantic(config)))
     epoch = checkpoint.meta["epoch"]
     if which == "best" and (best := checkpoint.meta.get("best", epoch)) != epoch:
-        way_out = "use another checkpoint of the run, or train it again with restart=true"
-        raise RunError(path, f"of epoch {epoch}, but the best was {best}", way_out)
+        raise RunError(path, f"of epoch {epoch}, but the best was {best}", WAY_OUT)
     load_model(parts.model, checkpoint.tensors)
     return checkpoint
 

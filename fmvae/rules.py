@@ -25,6 +25,7 @@ class Rule:
     optional: bool = False
     of: type | None = None  # of a list's items
     pattern: str = ""  # of a whole text
+    spare: bool = False  # read by a constructor alone, which has a default
     called: str = ""  # in messages, where the type says too little
 
     def __str__(self) -> str:
@@ -124,8 +125,8 @@ RULES: dict[str, Rule] = {
     "trainer.prune": Rule(float, minimum=0, below=1),
     "trainer.precision": Rule(str, choices=("auto", "fp32", "bf16")),
     "optimizer.lr": Rule(float, above=0, maximum=1e38),  # float32's own limit is a little more
-    "optimizer.fused": Rule(bool, optional=True),
-    "optimizer.nesterov": Rule(bool),
+    "optimizer.fused": Rule(bool, optional=True, spare=True),
+    "optimizer.nesterov": Rule(bool, spare=True),
     "optimizer.weight_decay": Rule(float, minimum=0),
     "optimizer.momentum": Rule(float, minimum=0),
     "scheduler.T_max": COUNT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ SHOWN = 50  # runs that a summary has lines for; more complete ones are counted
 ATTEMPTS = 3  # jobs that a launcher may fail to begin, before it is the launcher
 ORDER = {state: place for place, state in enumerate(("running", "failed", "partial", "new"))}  # of a status
 TERMS = {"−ELBO": "neg_elbo", "objective": "objective", "accuracy": "accuracy"}  # of test results, in a summary
+PATIENCE = 10.0  # seconds in which a launcher that died may still be ending its workers
 KILLED = "its process ended without a word: killed, or out of memory"
 log = logging.getLogger("fmvae")
 
@@ -74,7 +76,7 @@ def _launch_all(sweep: SweepDirectory, plans: Mapping[str, Plan], waiting: list[
         except Exception as error:  # of the launcher: what jobs raise stays with them
             problem = error
         first += len(names)
-        gone = [name for name in names if note_if_killed(sweep, name)]
+        gone = note_killed(sweep, names, PATIENCE if problem else 0)
         ended.extend(gone if problem else ())
         began = {name for name in names if sweep.run(name).read_status() != before[name]}
         anything_began |= bool(began)
@@ -126,6 +128,18 @@ def write_report(sweep: SweepDirectory) -> None:
         print(f"\nreport: {short(page_of([sweep.path]))}")
     except (FmvaeError, OSError) as error:
         log.warning("no report: %s", error)
+
+
+def note_killed(sweep: SweepDirectory, names: Sequence[str], patience: float = 0) -> list[str]:
+    """Those of the runs that lost their process; so many seconds are given to those that are held still."""
+    gone: list[str] = []
+    until = time.monotonic() + patience
+    while True:
+        gone += [name for name in names if note_if_killed(sweep, name)]
+        running = [name for name in names if sweep.run(name).read_status().get("state") == "running"]
+        if not running or time.monotonic() >= until:
+            return gone
+        time.sleep(0.1)
 
 
 def note_if_killed(sweep: SweepDirectory, name: str) -> bool:

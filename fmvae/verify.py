@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fmvae.assembly import Parts, assemble, set_up_torch
-from fmvae.config import ASKED_ANEW, NotAVAE, compose, read_config, semantic
+from fmvae.config import NotAVAE, compose, read_config, semantic
 from fmvae.errors import FmvaeError, HeldError, RunError, of_the_machine
 from fmvae.evaluation import Evaluator
 from fmvae.measurement import check_identity, find_runs
@@ -163,7 +163,9 @@ def _recompute(
 ) -> None:
     usual = compose(["run=x"], "evaluate")  # today's keys, whatever version wrote the run
     own = _own_evaluation(found.run)
-    config = validate(config | {key: usual[key] for key in ASKED_ANEW})
+    nothing = {key: usual["evaluation"][key] | OFF[key] if isinstance(OFF[key], dict) else OFF[key] for key in OFF}
+    config |= {"figures": usual["figures"], "evaluation": usual["evaluation"] | nothing}
+    config = validate(config)
     parts = assemble(config, set_up_torch(config))
     for which, results in stored.items():
         if results["provenance"]["data_sha256"] != parts.data.sha256:
@@ -198,9 +200,7 @@ def _evaluator(
     config: Mapping[str, Any], parts: Parts, own: Mapping[str, Any], name: str, settings: Mapping[str, Any]
 ) -> Evaluator | None:
     """What measures one block as it was measured; None if that is not possible here."""
-    asked = copy.deepcopy(config["evaluation"])
-    for key, value in OFF.items():
-        asked[key] = asked[key] | value if isinstance(value, dict) else value
+    asked = copy.deepcopy(config["evaluation"])  # in which everything is off
     kind, _, features = name.partition("/")
     if kind == "fid":
         known = {key: settings[key] for key in ("num_images", "num_neighbours")}
@@ -232,11 +232,13 @@ def _differences(label: str, stored: Mapping[str, Any], again: Mapping[str, Any]
     """The numbers of two blocks that differ, one a line, the first few of many."""
     before, after = flat(stored), flat(again)
     differ = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    lines = [f"{label}/{key}: {before.get(key)} stored, {after.get(key)} now" for key in differ[:SHOWN]]
-    for i, key in enumerate(differ[:SHOWN]):
+    lines = []
+    for key in differ[:SHOWN]:
         a, b = before.get(key), after.get(key)
+        share = ""
         if isinstance(a, int | float) and isinstance(b, int | float) and a and math.isfinite(b):
-            lines[i] += f" ({abs(b / a - 1):.1e} of it)"
+            share = f" ({abs(b / a - 1):.1e} of it)"
+        lines.append(f"{label}/{key}: {a} stored, {b} now{share}")
     return [*lines, *([f"{label}: {len(differ) - SHOWN} more"] if len(differ) > SHOWN else [])]
 
 

@@ -1,6 +1,9 @@
 """What a sweep does with a launcher that works, dies, or never begins; without any training."""
 
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -141,6 +144,57 @@ def test_a_job_that_ends_its_launcher_before_it_begins_stops_no_other(sweep, pla
     states = {seed_of(name): progress(sweep.run(name), plan) for name, plan in plans.items()}
     assert [states[f"seed{i}"].state for i in range(4)] == ["failed", "complete", "complete", "complete"]
     assert states["seed0"].error == KILLED
+
+
+@pytest.fixture
+def slow_to_die(sweep, plans):
+    """A launcher which says that a worker died while another one, holding seed1, has yet to be ended."""
+    (name,) = (name for name in plans if seed_of(name) == "seed1")
+    workers: list[subprocess.Popen] = []
+
+    def act(killed: str) -> None:
+        if workers:
+            finish(sweep, killed, plans[killed])
+            return
+        sweep.run(killed).path.mkdir(parents=True)
+        sweep.run(killed).write_status("running", epoch=1, epochs=4)
+        workers.append(
+            subprocess.Popen([sys.executable, "-c", HOLDING, sweep.run(name).path], stdout=subprocess.PIPE)
+        )
+        assert workers[0].stdout is not None
+        workers[0].stdout.readline()
+        threading.Timer(1.0, workers[0].kill).start()
+        raise RuntimeError("a worker was terminated")
+
+    yield Launcher(sweep, plans, seed0=act)
+    for worker in workers:
+        worker.kill()
+        worker.communicate()
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from fmvae.runs import RunDirectory
+run = RunDirectory(Path(sys.argv[1]))
+with run.held():
+    run.path.mkdir()
+    run.write_status("running", epoch=1, epochs=4)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_worker_that_its_launcher_has_yet_to_end_is_waited_for(slow_to_die, sweep, plans):
+    run_sweep(sweep, plans, slow_to_die)
+    assert slow_to_die.launched[-2:] == [["seed0"], ["seed1"]]
+
+
+def test_negative_control_not_waited_for_it_is_left(slow_to_die, sweep, plans, monkeypatch):
+    monkeypatch.setattr(sweeping, "PATIENCE", 0)
+    with pytest.raises(FmvaeError, match="runs failed"):
+        run_sweep(sweep, plans, slow_to_die)
+    assert ["seed1"] not in slow_to_die.launched
 
 
 def test_it_may_take_others_with_it_that_had_begun(sweep, plans):

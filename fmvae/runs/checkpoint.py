@@ -20,6 +20,7 @@ from fmvae.errors import RunError
 from fmvae.runs.files import canonical_json, write_bytes
 
 FORMAT = "fmvae-checkpoint-1"
+WAY_OUT = "use another checkpoint of the run, or train it again with restart=true"
 HEADER_LENGTH_BYTES = 8  # safetensors: a little-endian u64, then so many bytes of JSON, then the tensors
 
 
@@ -57,7 +58,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         RunError: there is none, it is not one of ours, or its content does not match its digest.
     """
-    way_out = "use another checkpoint of the run, or train it again with restart=true"
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -79,11 +79,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         RecursionError,
     ) as error:
         problem = f"not a readable checkpoint ({len(content)} bytes: {error})"
-        raise RunError(path, problem, way_out) from None
+        raise RunError(path, problem, WAY_OUT) from None
     if format_ != FORMAT:
-        raise RunError(path, f"written in the format {format_!r}, not {FORMAT!r}", way_out)
+        raise RunError(path, f"written in the format {format_!r}, not {FORMAT!r}", WAY_OUT)
     if stored != actual:
-        raise RunError(path, "its content does not match its digest", way_out)
+        raise RunError(path, "its content does not match its digest", WAY_OUT)
     return Checkpoint(tensors, meta, stored)
 
 

@@ -166,9 +166,9 @@ class Trainer(ABC):
             term = next((f"gradient of {n}" for n, grad in named if not grad.isfinite().all()), "gradient norm")
         raise NumericsError(f"epoch {epoch}, step {step}", f"{term} is {value}", WAY_OUT)
 
-    def check_state(self) -> None:
-        """Raise NumericsError if a tensor of the state is not finite: the last step's gradient may have been."""
-        for name, tensor in self.state().tensors.items():
+    def check_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise NumericsError if one of the state's is not finite: the last step's gradient may have been."""
+        for name, tensor in tensors.items():
             if tensor.is_floating_point() and name != "trainer.last_loss" and not tensor.isfinite().all():
                 raise NumericsError(f"epoch {self.epoch}", f"{name} is not finite after it", WAY_OUT)
 

@@ -62,8 +62,8 @@ class Checkpointer(Observer):
 
     def _save(self, path: Path, trainer: Trainer) -> None:
         """With the epoch that is the best so far: a checkpoint says whether it is."""
-        trainer.check_state()
         tensors, meta = trainer.state()
+        trainer.check_state(tensors)
         best = trainer.best["epoch"] if trainer.best else None
         save_checkpoint(path, tensors, {**self.identity, **meta, "best": best})
 

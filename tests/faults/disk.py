@@ -165,6 +165,7 @@ def install(folder: str, **settings: Any) -> Disk:
 
         return call
 
+    # of fewer overloads than what they stand for
     builtins.open = io.open = open_  # type: ignore[assignment]
     os.open, os.fsync, os.mkdir = os_open, fsync, mkdir  # type: ignore[assignment]
     for name, function in RENAMES.items():

@@ -191,8 +191,6 @@ TRAIN = {
         "785",
     ],
 }  # fmt: skip
-ESCAPES = "a sweep's name is not checked: whatever it is becomes a path"
-TRAIN_BROKEN: dict[str, str] = {}
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +203,7 @@ def outside(world) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("arguments", "words"), rows(TRAIN, TRAIN_BROKEN))
+@pytest.mark.parametrize(("arguments", "words"), rows(TRAIN))
 def test_values_of_training(study, world, outside, tmp_path, arguments, words):
     """Each of a run of its own, by its seed: one that is complete would be shown, whatever else is asked."""
     paths = {"outside": outside, "data": study.data}
@@ -456,8 +454,6 @@ TO_TRAIN = {
     ),
     "a closed folder of data": (closed_data, ["{data}: ", "Permission denied", "data.root="]),
 }
-TEMPORARY = "the line names the temporary file that could not take its place, a name of no use to anyone"
-TO_TRAIN_BROKEN: dict[str, str] = {}
 TO_EVALUATE = {
     "the run is a file": (a_file_for_the_run, ["run: ", "{run}", "no such directory"]),
     "the lock is a directory": (a_directory_for_the_lock, ["{run.name}.lock: ", "Is a directory"]),
@@ -479,11 +475,8 @@ TO_EVALUATE = {
 BEGUN = {"config.yaml", "overrides.yaml", "status.json", "train.log", "timing.json", "metrics.jsonl"}
 
 
-def damaged(table: Mapping[str, tuple[Any, list[str]]], broken: Mapping[str, str] | None = None) -> list[Any]:
-    marks = {name: [pytest.mark.xfail(strict=True, reason=why)] for name, why in (broken or {}).items()}
-    return [
-        pytest.param(damage, words, id=name, marks=marks.get(name, [])) for name, (damage, words) in table.items()
-    ]
+def damaged(table: Mapping[str, tuple[Any, list[str]]]) -> list[Any]:
+    return [pytest.param(damage, words, id=name) for name, (damage, words) in table.items()]
 
 
 @pytest.fixture(scope="module")
@@ -519,7 +512,7 @@ def check_damage(ours: Study, run: Path, words: list[str], ask: Callable[[], Fin
     assert {path: after.get(path) for path in before} == before
 
 
-@pytest.mark.parametrize(("damage", "words"), damaged(TO_TRAIN, TO_TRAIN_BROKEN))
+@pytest.mark.parametrize(("damage", "words"), damaged(TO_TRAIN))
 def test_what_cannot_be_trained_into(ours, run, as_nobody, damage, words):
     run = ours.outputs / run.name
     damage(run)

@@ -286,7 +286,7 @@ def unchecked(monkeypatch) -> None:
     ids=["image", "term", "gradient", "logvar"],
 )
 def test_negative_control_unchecked_it_reaches_the_parameters(name, act, make, monkeypatch):
-    monkeypatch.setattr(Trainer, "check_state", lambda _: None)
+    monkeypatch.setattr(Trainer, "check_state", lambda *_: None)
     trainer, run, _ = make(name, act)
     with pytest.raises(ValueError, match="JSON"):  # the checkpoint's own refusal of a history that is no number
         trainer.train()

@@ -1,5 +1,7 @@
 """``python -m fmvae.verify``: what is whole verifies, and each kind of damage is told in words."""
 
+# ruff: noqa: F811 (fixtures are imported, and asked for by name)
+
 import json
 import shutil
 from collections.abc import Callable
@@ -21,7 +23,7 @@ def changed(run: RunDirectory, change: Callable[[dict], object], name: str = "re
     write_record(run.path / name, record)
 
 
-def test_a_whole_run_verifies_and_nothing_is_written(whole):  # noqa: F811
+def test_a_whole_run_verifies_and_nothing_is_written(whole):
     before = {path: path.read_bytes() for path in whole.path.rglob("*") if path.is_file()}
     found = verify(whole, device="cpu")
     assert found.problems == []
@@ -32,7 +34,7 @@ def test_a_whole_run_verifies_and_nothing_is_written(whole):  # noqa: F811
     assert {path: path.read_bytes() for path in whole.path.rglob("*") if path.is_file()} == before
 
 
-def test_files_alone(whole):  # noqa: F811
+def test_files_alone(whole):
     found = verify(whole, recompute=False)
     assert (found.problems, found.measures) == ([], [])
 
@@ -42,7 +44,7 @@ def _last_bit(record: dict) -> None:
     record["test"]["neg_elbo"] = value * (1 + 2**-52)
 
 
-def test_a_number_that_differs_in_its_last_bit_is_told(whole):  # noqa: F811
+def test_a_number_that_differs_in_its_last_bit_is_told(whole):
     """Written by hand with a digest that fits, so that only computing it again can tell."""
     assert verify(whole, recompute=False).problems == []
     stored = read_record(whole.results)["test"]["neg_elbo"]
@@ -53,7 +55,7 @@ def test_a_number_that_differs_in_its_last_bit_is_told(whole):  # noqa: F811
     assert f"{stored} now" in problem
 
 
-def test_many_numbers_that_differ_are_counted_and_the_place_they_were_made_at_is_named(whole):  # noqa: F811
+def test_many_numbers_that_differ_are_counted_and_the_place_they_were_made_at_is_named(whole):
     def elsewhere(record: dict) -> None:
         for name in ("kid", "kid_floor", "precision", "recall", "density", "coverage", "floor"):
             record["fid"]["pixels"][name] = 1.5
@@ -81,7 +83,7 @@ def test_many_numbers_that_differ_are_counted_and_the_place_they_were_made_at_is
         ("figures/index.json", b"{}", "figures/index.json: not a record of ours"),
     ],
 )
-def test_damage_is_told(name, content, said, whole):  # noqa: F811
+def test_damage_is_told(name, content, said, whole):
     path = whole.path / name
     path.unlink()  # checkpoints may share their content
     if content is not None:
@@ -90,7 +92,7 @@ def test_damage_is_told(name, content, said, whole):  # noqa: F811
     assert any(problem.startswith(said) for problem in problems), problems
 
 
-def test_files_of_another_run_are_told(runs, whole):  # noqa: F811
+def test_files_of_another_run_are_told(runs, whole):
     other = RunDirectory(runs.others["seed"])
     for file in (whole.best, whole.results):
         shutil.copy(other.path / file.relative_to(whole.path), file)
@@ -99,13 +101,13 @@ def test_files_of_another_run_are_told(runs, whole):  # noqa: F811
     assert "results.json: the results of another config" in problems
 
 
-def test_what_cannot_be_measured_as_it_was_is_said(whole):  # noqa: F811
+def test_what_cannot_be_measured_as_it_was_is_said(whole):
     changed(whole, lambda record: record["fid"]["pixels"]["settings"].update(num_neighbours=7, features="others"))
     problems = verify(whole, device="cpu").problems
     assert any(problem.startswith("fid/pixels: can't be computed again here") for problem in problems)
 
 
-def test_each_measure_gets_the_threads_that_it_was_made_with(whole, monkeypatch):  # noqa: F811
+def test_each_measure_gets_the_threads_that_it_was_made_with(whole, monkeypatch):
     seen = []
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
     changed(whole, lambda record: record["provenance"]["evaluation"]["test"].update(threads=3))
@@ -113,7 +115,7 @@ def test_each_measure_gets_the_threads_that_it_was_made_with(whole, monkeypatch)
     assert seen == [3, read_record(whole.results)["provenance"]["evaluation"]["fid/pixels"]["threads"]]
 
 
-def test_a_run_that_is_not_complete_has_files_that_are_whole(stopped):  # noqa: F811
+def test_a_run_that_is_not_complete_has_files_that_are_whole(stopped):
     found = verify(stopped, device="cpu")
     assert found.problems == []
     assert found.measures == []
@@ -123,7 +125,7 @@ def test_a_run_that_is_not_complete_has_files_that_are_whole(stopped):  # noqa: 
 # --- the command --------------------------------------------------------------------------------------------
 
 
-def test_the_command_goes_through_a_folder_and_fails_if_one_does(runs, whole, capsys):  # noqa: F811
+def test_the_command_goes_through_a_folder_and_fails_if_one_does(runs, whole, capsys):
     shutil.copytree(runs.others["seed"], whole.path.parent / runs.others["seed"].name)
     folder = [str(whole.path.parent), "--device", "cpu"]
     assert main(folder) == 0
@@ -135,13 +137,13 @@ def test_the_command_goes_through_a_folder_and_fails_if_one_does(runs, whole, ca
     assert "fid.json: missing" in told.out
 
 
-def test_a_run_that_is_held_is_left_out(whole, capsys):  # noqa: F811
+def test_a_run_that_is_held_is_left_out(whole, capsys):
     with whole.held():
         assert main([str(whole.path)]) == 0
     assert "held by process" in capsys.readouterr().out
 
 
-def test_an_edited_config_and_an_empty_folder_are_one_line_each(whole, tmp_path, capsys):  # noqa: F811
+def test_an_edited_config_and_an_empty_folder_are_one_line_each(whole, tmp_path, capsys):
     whole.config.write_text(whole.config.read_text().replace("seed: 0", "seed: 5"))
     assert main([str(whole.path)]) == 1
     assert "not the config this directory is named by" in capsys.readouterr().out
@@ -150,7 +152,7 @@ def test_an_edited_config_and_an_empty_folder_are_one_line_each(whole, tmp_path,
     assert capsys.readouterr().err.startswith("fmvae: error: run: ")
 
 
-def test_negative_control_of_weights_that_are_others_the_numbers_differ(runs, whole, monkeypatch):  # noqa: F811
+def test_negative_control_of_weights_that_are_others_the_numbers_differ(runs, whole, monkeypatch):
     """Whatever the digests say."""
     monkeypatch.setattr(module, "load_model", lambda model, tensors: None)
     problems = verify(whole, device="cpu").problems

@@ -112,7 +112,8 @@ class Bench:
     def conclude(self, case: str, outputs: Path, done: Finished) -> Outcome:
         """Look at what a disturbed process left, and give the same command again."""
         left = list(broken(outputs))
-        said = "" if done.status <= 0 or ONE_LINE.fullmatch(done.stderr) else done.stderr
+        quiet = done.status in (0, -signal.SIGKILL) or (done.status == 1 and ONE_LINE.fullmatch(done.stderr))
+        said = "" if quiet else f"{done.status} {done.stderr}"
         again = self.call(case, outputs, "")
         differences = [f"status {again.status}: {again.stderr}"] if again.status else self.differing(case, outputs)
         if not (left or said or differences):

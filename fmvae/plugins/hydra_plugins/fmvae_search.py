@@ -20,7 +20,7 @@ class FmvaeSearch(Sweeper):
     """Its settings are those of ``OptunaSweeper``, which is made, and opens the study, when the search begins."""
 
     def __init__(self, **settings: Any):
-        self.settings = settings
+        """They are read where they stand, in the config, once the search begins."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
