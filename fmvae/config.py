@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmvae import rules, weights
 from fmvae.errors import ConfigError, FmvaeError, of_the_machine
-from fmvae.rules import validate, walk
+from fmvae.rules import RULES, validate, walk
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ def expand_shorthand(arguments: Sequence[str]) -> list[str]:
 # --- reading --------------------------------------------------------------------------------------------------
 
 
+CLOSED = ("latent_dim", "trainer", "figures", "evaluation")  # read here, by no constructor that refuses a key
 NAMING = ("model._name_", "beta.value", "latent_dim.value")  # what a run's name begins with
 
 
@@ -57,7 +59,20 @@ def resolve(composed: DictConfig) -> dict[str, Any]:
         group, _, name = key.partition(".")
         if group in config and (not isinstance(config[group], dict) or config[group].get(name) is None):
             raise ConfigError(key, "no value given, and runs are named by it", f"give {key} one")
+    for path, value in walk({group: config[group] for group in CLOSED if group in config}):
+        if isinstance(value, dict):
+            _check_keys(path, value)
     return config
+
+
+def _check_keys(path: str, group: Mapping[str, Any]) -> None:
+    """A key that nothing reads, as a misspelt one of an experiment's file, would name a run all the same."""
+    for key in (f"{path}.{name}".lstrip(".") for name in group):
+        if key not in RULES and key not in CLOSED:
+            close = difflib.get_close_matches(key, RULES, 1)
+            raise ConfigError(
+                key, "there is no such key", f"did you mean {close[0]}?" if close else "leave it out"
+            )
 
 
 def is_vae(config: Mapping[str, Any]) -> bool:

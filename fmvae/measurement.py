@@ -259,10 +259,13 @@ def find_runs(path: Path) -> list[RunDirectory]:
     """The run at ``path``, or those in the folder ``path``, by name. ConfigError if there are none."""
     path = path.resolve()  # the name and the lock are the directory's own, however it is reached
     if (path / "config.yaml").is_file():
-        return [RunDirectory(path)]
-    directories = {file.parent.resolve() for file in path.glob("*/config.yaml")}
-    found = sorted(directory for directory in directories if ".old-" not in directory.name)
+        directories = {path}
+    else:
+        directories = {file.parent.resolve() for file in path.glob("*/config.yaml")}
+        directories = {directory for directory in directories if ".old-" not in directory.name}
+    found = [run for run in map(RunDirectory, sorted(directories)) if run.has_id]
     if not found:
-        what = "no run (no config.yaml in it)" if path.is_dir() else "no such directory"
+        nothing = "no run in it, that is a directory with a config.yaml whose name ends in -<its id>"
+        what = nothing if path.is_dir() else "no such directory"
         raise ConfigError("run", f"{str(path)!r}: {what}", "name a directory under outputs/, or a folder of runs")
-    return [RunDirectory(directory) for directory in found]
+    return found

@@ -11,6 +11,8 @@ from typing import Any
 from fmvae.errors import ConfigError
 from fmvae.weights import SHIPPED
 
+LARGEST = 2**63 - 1  # of torch's whole numbers
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -43,7 +45,7 @@ class Rule:
         return name + " and".join(bounds) + (" or null" if self.optional else "")
 
     def accept(self, value: Any) -> Any:
-        """``value`` as this rule's type; ValueError if it is of another type or out of range."""
+        """``value`` as this rule's type; ValueError if it can't be or is out of range, OverflowError if far."""
         if value is None and self.optional:
             return None
         if self.type in (int, float):
@@ -60,6 +62,8 @@ class Rule:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError
         number = int(value) if self.type is int else float(value) + 0.0  # -0.0 is 0
+        if self.type is int and abs(number) > LARGEST:
+            raise OverflowError
         inside = self.minimum <= number <= self.maximum and self.above < number < self.below
         if number != value or not inside:
             raise ValueError
@@ -180,7 +184,9 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
             continue
         try:
             node[leaf] = rule.accept(node[leaf])
-        except (ValueError, OverflowError):
+        except OverflowError:
+            raise ConfigError(key, f"{node[leaf]!r} is too large", f"give {rule}") from None
+        except ValueError:
             raise ConfigError(key, f"{node[leaf]!r} is not {rule}", f"give {rule}") from None
     for path, value in walk(config):  # a run's identity is JSON
         plain = isinstance(value, dict | list | str | int | float | None)

@@ -115,6 +115,11 @@ class RunDirectory:
             yield
 
     @property
+    def has_id(self) -> bool:
+        """Whether it is named as a run: another program's folder may have a config.yaml, too."""
+        return bool(re.fullmatch(r".+-[0-9a-f]{8}", self.name))
+
+    @property
     def _lock(self) -> Path:
         return self.path.parent / ".locks" / f"{self.path.name}.lock"
 
