@@ -77,17 +77,15 @@ class Outcome:
 class Bench:
     """A small dataset (as few images as give a distance in pixels), undisturbed runs, and a folder for trials."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, server: Warmed | None = None):
+        folder.mkdir(exist_ok=True)
+        self.folder, self.warmed = folder, server or warmed()
+        self.journals: dict[str, tuple[Path, list[list[Any]]]] = {}
         digests = write_idx_dataset(folder / "data", 890, 800)
         named = ",".join(f"{name}:'{digest}'" for name, digest in digests.items())
         self.data = [f"data.root={folder / 'data'}", f"data.sha256={{{named}}}"]
         self.seconds: dict[str, float] = {}
         self.references = {name: self._reference(name) for name in CASES}
-
-    @property
-    def warmed(self) -> Warmed:
-        return warmed()
 
     def command(self, case: str, outputs: Path) -> list[str]:
         return [*SETTINGS, *CASES[case], *self.data, f"output_root={outputs}"]
@@ -127,12 +125,14 @@ class Bench:
         differ += [path.name for path in outputs.rglob(f"*{TEMPORARY}")]
         return differ + [f"{tag} is shown twice at a step" for tag in shown_twice(run)]
 
-    def journal(self, case: str, name: str) -> tuple[Path, list[list[Any]]]:
-        """The calls on the disk of an undisturbed run, and the folder that it made."""
-        outputs, journal = self.folder / name / "outputs", self.folder / f"{name}.calls"
-        done = self.call(case, outputs, prelude(outputs, journal=str(journal)))
-        assert done.status == 0, done
-        return outputs, read_journal(journal)
+    def journal(self, case: str) -> tuple[Path, list[list[Any]]]:
+        """The folder that an undisturbed run made, and its calls on the disk."""
+        if case not in self.journals:
+            outputs, journal = self.outputs(), self.folder / "calls"
+            done = self.call(case, outputs, prelude(outputs, journal=str(journal)))
+            assert done.status == 0, done
+            self.journals[case] = outputs, read_journal(journal)
+        return self.journals[case]
 
     # --- what can happen ------------------------------------------------------------------------------------
 
@@ -146,10 +146,11 @@ class Bench:
             return None
         return self.conclude(case, outputs, done)
 
-    def cut(self, case: str, outputs: Path, calls: list[list[Any]], loss: Loss, chance: random.Random) -> Outcome:
-        """The power fails after these calls of a run that made ``outputs``; the command is given again there."""
+    def cut(self, case: str, after: int, loss: Loss, chance: random.Random) -> Outcome:
+        """The power fails after so many calls of an undisturbed run; the command is given again."""
+        outputs, calls = self.journal(case)
         shutil.rmtree(outputs, ignore_errors=True)
-        write(cut(calls, outputs, loss, chance), outputs, outputs)
+        write(cut(calls[:after], outputs, loss, chance), outputs, outputs)
         left = list(broken(outputs))
         again = self.call(case, outputs, "")
         return Outcome(0, left, "", [again.stderr] if again.status else self.differing(case, outputs))
