@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, Literal, NoReturn, TypeVar
 
-from hydra._internal import callbacks
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -23,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import config as configs
+from fmvae import gate
 from fmvae.errors import ConfigError, FmvaeError, HeldError, ObjectiveError, Terminated, of_the_machine
 from fmvae.rules import RULES, walk
 
@@ -53,7 +53,7 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     signal.signal(signal.SIGTERM, _terminate)
     threading.excepthook = _thread_failed
-    callbacks.Callbacks.__init__ = _no_callbacks
+    gate.install()
     try:
         sys.argv[1:] = name_sweep(arguments) if _program() == "train" else arguments
         main()
@@ -79,6 +79,7 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     try:
         check_removed(overrides)
+        gate.check_environment(hydra_config.job.env_set)
         config = configs.resolve(composed)
         if hydra_config.mode == RunMode.MULTIRUN and config["device"] == "auto":
             config["device"] = f"auto:{hydra_config.job.num}"
@@ -101,13 +102,6 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
         if not explained:
             raise
         fail(explained)
-
-
-def _no_callbacks(self: callbacks.Callbacks, config: DictConfig | None = None) -> None:
-    """Hydra would call what a config names there, whoever wrote it, before it is looked at."""
-    if config is not None and OmegaConf.select(config, "hydra.callbacks"):
-        raise ConfigError("hydra.callbacks", "nothing is called from a config", "remove it")
-    self.callbacks = []
 
 
 def _terminate(*_: object) -> NoReturn:

@@ -30,6 +30,7 @@ FLOORS = (
     "verify",
     "sweeping",
     "search",
+    "gate",
     "cli",
     "plugins",
 )
@@ -38,6 +39,7 @@ HYDRA = {
     "evaluate.py",
     "fmvae/config.py",
     "fmvae/cli.py",
+    "fmvae/gate.py",
     "fmvae/plugins/hydra_plugins/fmvae_sweeper.py",
     "fmvae/plugins/hydra_plugins/fmvae_search.py",
 }

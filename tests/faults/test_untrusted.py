@@ -366,25 +366,56 @@ def test_a_group_of_someone_else_without_what_names_a_run_is_refused(settings, h
     refused(warmed().call("train.py", *settings, *given, cwd=here), "beta")
 
 
-OF_HYDRA = {
+LOADED = {"f": "{trap}", "weights_only": False}
+UNPICKLE = {"_target_": "torch.load", **LOADED}
+OF_HYDRA: dict[str, dict[str, Any]] = {
     "a callback known as a danger": {"callbacks": {"evil": {"_target_": "os.system", "command": "{touch}"}}},
-    "a logging handler": {"job_logging": {"handlers": {"evil": {"()": "os.system", "command": "{touch}"}}}},
-    "a sweeper": {"sweeper": {"_target_": "os.system", "command": "{touch}"}},
-    "a callback that unpickles": {
-        "callbacks": {"evil": {"_target_": "torch.load", "f": "{trap}", "weights_only": False}}
+    "a callback": {"callbacks": {"evil": UNPICKLE}},
+    "a logging handler known as a danger": {
+        "job_logging": {"handlers": {"evil": {"()": "os.system", "command": "{touch}"}}}
     },
+    "a logging handler": {"job_logging": {"handlers": {"evil": {**LOADED, "()": "torch.load"}}}},
+    "a handler of Hydra's own log": {"hydra_logging": {"handlers": {"evil": {**LOADED, "()": "torch.load"}}}},
+    "a handler that writes a file": {
+        "job_logging": {
+            "handlers": {"evil": {"class": "logging.FileHandler", "filename": TOUCH}},
+            "root": {"handlers": ["evil"]},
+        }
+    },
+    "a sweeper known as a danger": {"sweeper": {"_target_": "os.system", "command": "{touch}"}},
+    "an argument of the sweeper": {"sweeper": {"params": UNPICKLE}},
+    "a size of the sweeper": {"sweeper": {"max_batch_size": UNPICKLE}},
+    "an argument made of a text": {"sweeper": {"params": "${oc.decode:'{UNPICKLE}'}"}},
+    "an argument of the launcher": {"launcher": {"n_jobs": UNPICKLE}},
+    "where programs are looked for": {"job": {"env_set": {"PATH": "{folder}"}}},
 }
 
 
+@pytest.mark.parametrize("mode", ["RUN", "MULTIRUN"])
 @pytest.mark.parametrize("evil", OF_HYDRA.values(), ids=OF_HYDRA)
-def test_an_experiment_of_someone_else_that_reconfigures_hydra_runs_nothing(evil, settings, tmp_path, trap):
-    work = tmp_path / "work"
-    work.mkdir()
-    text = yaml.safe_dump({"hydra": evil}).replace("{touch}", f"touch {TOUCH}").replace("{trap}", str(trap))
-    given = theirs(tmp_path, "experiment", f"# @package _global_\n{text}")
-    finished = warmed().call("train.py", *settings, *MODEL, *given, "-m", "seed=0,1", cwd=work)
+def test_an_experiment_of_someone_else_that_reconfigures_hydra_runs_nothing(evil, mode, settings, tmp_path, trap):
+    (work := tmp_path / "work").mkdir()
+    git = tmp_path / "git"
+    git.write_text(f"#!/bin/sh\n/usr/bin/touch {work / TOUCH}\n")
+    git.chmod(0o755)
+    text = yaml.safe_dump({"hydra": {**evil, "mode": mode}}).replace("{touch}", f"touch {TOUCH}")
+    text = text.replace("{UNPICKLE}", json.dumps(UNPICKLE).replace('"', "")).replace("{folder}", str(tmp_path))
+    launcher = "defaults: [{override /hydra/launcher: joblib}]\n" if "launcher" in evil else ""
+    given = theirs(tmp_path, "experiment", f"# @package _global_\n{launcher}{text}".replace("{trap}", str(trap)))
+    finished = warmed().call("train.py", *settings, *MODEL, *given, "trainer.epochs=1", cwd=work)
     assert not (work / TOUCH).exists()
-    refused(finished)
+    if finished.status or {"sweeper", "launcher"}.isdisjoint(evil) or mode == "MULTIRUN":  # else nothing reads it
+        refused(finished)
+
+
+@pytest.mark.parametrize("place", ["a callback", "a logging handler", "an argument of the sweeper"])
+def test_negative_control_without_the_gate_hydra_would(place, settings, tmp_path, trap):
+    (work := tmp_path / "work").mkdir()
+    text = yaml.safe_dump({"hydra": {**OF_HYDRA[place], "mode": "MULTIRUN"}}).replace("{trap}", str(trap))
+    given = theirs(tmp_path, "experiment", f"# @package _global_\n{text}")
+    opened = "from fmvae import gate; gate.uninstall(); gate.install = lambda: None"
+    warmed().call("train.py", *settings, *MODEL, *given, "trainer.epochs=1", cwd=work, prelude=opened)
+    assert (work / TOUCH).exists()
 
 
 def stored(run: RunDirectory, edit: Callable[[dict[str, Any]], None]) -> RunDirectory:

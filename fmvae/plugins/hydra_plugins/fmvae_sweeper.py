@@ -14,12 +14,16 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
+from fmvae import gate
 from fmvae.cli import check_removed
 from fmvae.config import NAMED_BY_CONTENT, composed_by, resolve
 from fmvae.errors import ConfigError
 
 if TYPE_CHECKING:  # they bring torch, and Hydra imports its plugins even to complete a word
     from fmvae.runs.sweep import Plan, SweepDirectory
+
+
+gate.install()  # in the processes of launchers, too: they import Hydra's plugins before they read a job's config
 
 
 class FmvaeSweeper(BasicSweeper):
