@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -40,7 +41,7 @@ HELP = "--help lists the keys and groups"
 def launch(main: Callable[[], Any]) -> NoReturn:
     """Run a ``@hydra.main`` function on the command line's arguments and end the process.
 
-    Exit status: 0; 1 after an error, said in one line; 130 and 143 after Ctrl-C and SIGTERM.
+    Exit status: 0; 1 after an error, said in one line; 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP.
     """
     arguments = flags_first(list_paths(configs.expand_shorthand(sys.argv[1:])))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole, and leave as one line
@@ -52,14 +53,17 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     paths = [str(configs.PROJECT_ROOT), str(PLUGINS), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # as when the connection breaks; nohup ignores it
+        signal.signal(signal.SIGHUP, _terminate)
     threading.excepthook = _thread_failed
     gate.install()
     try:
         sys.argv[1:] = name_sweep(arguments) if _program() == "train" else arguments
         main()
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, Terminated) as stop:
+        with suppress(OSError):  # the terminal may be gone
+            print("interrupted; the same command continues", file=sys.stderr)
+        sys.exit(stop.code if isinstance(stop, Terminated) else 130)
     except Exception as error:
         if not (explained := explain(error, arguments)):
             raise
@@ -104,8 +108,8 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
         fail(explained)
 
 
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated(143)
+def _terminate(number: int, *_: object) -> NoReturn:
+    raise Terminated(128 + number)
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
@@ -197,6 +201,9 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
         return failed
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
+    if mark := getattr(error, "problem_mark", None):  # of YAML
+        problem = getattr(error, "problem", None) or "not readable as YAML"
+        return ConfigError(f"{mark.name}, line {mark.line + 1}", problem, "mend the file")
     if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         key = max(found.group(1), getattr(error.__cause__, "full_key", None) or "", key=len)
         return _unknown_key(key, arguments)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmvae import rules, weights
 from fmvae.errors import ConfigError, FmvaeError, of_the_machine
-from fmvae.rules import RULES, validate, walk
+from fmvae.rules import RULES, is_tree, validate, walk
 
 T = TypeVar("T")
 
@@ -103,6 +103,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(path, "there is no such file", "name a run's directory") from None
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(path, f"not readable as YAML ({type(error).__name__})", way_out) from None
+    if not is_tree(config):
+        raise ConfigError(path, "not the config of a run (it has YAML aliases)", way_out)
     if isinstance(config, dict) and "trainer" in config and not {"beta", "latent_dim"} & config.keys():
         raise NotAVAE(
             path,

@@ -40,6 +40,10 @@ class HeldError(RunError):
     """A run directory is held by another process, which may well bring it to its end."""
 
 
+class LostError(RunError):
+    """A run directory, or the lock on it, went away while it was written."""
+
+
 class NumericsError(FmvaeError):
     """A loss or gradient stopped being finite."""
 

@@ -240,6 +240,8 @@ def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.
     # only the best checkpoint's numbers and figures are shown in TensorBoard
     album = Album(run.figures, FinalEvents(run.path)) if which == "best" else Album(run.figures / which)
     with run.held():
+        if (state := run.read_status()).get("state") != "complete":
+            log.warning("%s: its training is not complete (epoch %s)", run, state.get("epoch", "unknown"))
         remove_temporaries(run.path)
         return measure(run, config, assemble(config, device), which, album, force=force, draw=force)
 

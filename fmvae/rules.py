@@ -203,3 +203,16 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for name, child in children:
         yield from walk(child, f"{path}.{name}".lstrip("."))
+
+
+def is_tree(config: Any) -> bool:
+    """Whether no part is in it twice: of aliases a few lines can make billions of nodes, or an endless one."""
+    seen, waiting = set(), [config]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict | list):
+            if id(node) in seen:
+                return False
+            seen.add(id(node))
+            waiting.extend(node.values() if isinstance(node, dict) else node)
+    return True

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import copy
+import hashlib
 import json
-import math
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fmvae.assembly import Parts, assemble, set_up_torch
-from fmvae.config import NotAVAE, compose, read_config, semantic
+from fmvae.config import NotAVAE, read_config, semantic
 from fmvae.errors import FmvaeError, HeldError, RunError, of_the_machine
-from fmvae.evaluation import Evaluator
 from fmvae.measurement import check_identity, find_runs
-from fmvae.report.collect import flat
-from fmvae.rules import validate
+from fmvae.recompute import recompute as computed_again
 from fmvae.runs import Checkpoint, RunDirectory, config_sha256, load_checkpoint
-from fmvae.runs.checkpoint import load_model
 from fmvae.runs.files import read_record
-from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import INDEX, history_text
-from fmvae.runs.results import at
-from fmvae.weights import SHIPPED
+from fmvae.runs.results import GROUPS
 
-SHOWN = 5  # numbers of a measure that differ
-OFF = {"fid": {"num_images": 0}, "iwae": {"num_samples": 0}, "latent": False, "accuracy": {"num_per_class": 0}}
+MEND = "the same training command"
 
 
 class Verification:
     """What is found of one run.
 
     Attributes:
+        state: ``complete``, or that it is not, and how far it is.
         files: that are whole, and belong to each other.
         measures: that came out the same to the last bit.
         problems: one line each.
@@ -43,12 +35,13 @@ class Verification:
 
     def __init__(self, run: RunDirectory):
         self.run = run
+        self.state = "complete"
         self.files: list[str] = []
         self.measures: list[str] = []
         self.problems: list[str] = []
 
     def __str__(self) -> str:
-        parts = [f"{len(self.files)} files whole"]
+        parts = [self.state] * (self.state != "complete") + [f"{len(self.files)} files whole"]
         if self.measures:
             parts.append(f"{', '.join(self.measures)} computed again: equal bit for bit")
         told = "; ".join(parts)
@@ -77,14 +70,18 @@ def verify(run: RunDirectory, *, recompute: bool = True, device: str = "auto") -
         stored = dict(_results(run, sha256, checkpoints, found))
         _derived(run, checkpoints, found)
         if recompute and stored:
-            _recompute(config | {"device": device}, checkpoints, stored, found)
+            for measure, problems in computed_again(run, config | {"device": device}, checkpoints, stored):
+                found.problems += problems
+                found.measures += [measure] * (not problems)
     return found
 
 
 def _checkpoints(run: RunDirectory, sha256: str, found: Verification) -> Iterator[tuple[str, Checkpoint]]:
     """Those that verify and are of this config, by name."""
     found.files.append(run.config.name)
-    complete = run.read_status().get("state") == "complete"
+    complete = run.state(sha256) == "complete"
+    if not complete:
+        found.state = f"not complete, {MEND} finishes it"
     for path in (run.best, run.last, run.previous, run.stopped):
         if not path.exists():
             if complete and path in (run.best, run.last):
@@ -94,7 +91,7 @@ def _checkpoints(run: RunDirectory, sha256: str, found: Verification) -> Iterato
             checkpoint = load_checkpoint(path)
             run.check_owner(path, checkpoint, sha256)
         except FmvaeError as error:
-            found.problems.append(f"{path.name}: {error.problem}")
+            found.problems.append(f"{path.name}: {error.problem}; {error.way_out}")
             continue
         found.files.append(path.name)
         yield path.stem, checkpoint
@@ -112,7 +109,7 @@ def _results(
             results = read_record(path) if path.exists() else None
             fid = read_record(fid_path) if fid_path.exists() else None
         except RunError as error:
-            found.problems.append(f"{Path(error.subject).name}: {error.problem}")
+            found.problems.append(f"{Path(error.subject).name}: {error.problem}; {MEND} writes it anew")
             continue
         if results is None:
             continue
@@ -121,6 +118,10 @@ def _results(
             continue
         if which in checkpoints and results["checkpoint"].get("sha256") != checkpoints[which].sha256:
             found.problems.append(f"{path.name}: not of the {which} checkpoint that is there")
+            continue
+        if which in checkpoints and (differ := _not_of(checkpoints[which], results)):
+            problem = f"{', '.join(differ)} not of the {which} checkpoint"
+            found.problems.append(f"{path.name}: {problem}; evaluate.py with force=true measures anew")
             continue
         found.files.append(path.name)
         if "fid" in results:
@@ -132,125 +133,47 @@ def _results(
             yield which, results
 
 
+def _not_of(checkpoint: Checkpoint, results: Mapping[str, Any]) -> list[str]:
+    """Which parts of results a checkpoint or a measure should account for, and does not."""
+    meta = checkpoint.meta
+    row = json.loads(json.dumps(meta["history"][meta["epoch"] - 1]))
+    told = results.get("provenance")
+    if not isinstance(told, Mapping) or not {"evaluation", "training", "data_sha256"} <= told.keys():
+        return ["provenance"]
+    measured = {name.partition("/")[0] for name in told["evaluation"]}
+    same = {
+        "validation": results.get("validation") == row,
+        "checkpoint.epoch": results["checkpoint"].get("epoch") == meta["epoch"],
+        "provenance.training": told["training"] == meta["provenance"],
+    }
+    same |= {name: name in measured for name in GROUPS if name in results}
+    return [name for name, is_so in same.items() if not is_so]
+
+
 def _derived(run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: Verification) -> None:
     """The files that are written from a checkpoint's history, and the index of the figures."""
     if "last" in checkpoints:
-        same = run.metrics.exists() and run.metrics.read_bytes() == history_text(
-            checkpoints["last"].meta["history"]
-        )
-        (found.files if same else found.problems).append(
-            run.metrics.name if same else f"{run.metrics.name}: not the history of the last checkpoint"
-        )
+        history = history_text(checkpoints["last"].meta["history"])
+        written = run.metrics.read_bytes() if run.metrics.exists() else b""
+        # a killed run's may be a row ahead of its checkpoint
+        same = written == history or (found.state != "complete" and written.startswith(history))
+        problem = f"{run.metrics.name}: not the history of the last checkpoint; {MEND} writes it anew"
+        (found.files if same else found.problems).append(run.metrics.name if same else problem)
     index = run.figures / INDEX
     if index.exists():
         try:
-            missing = [name for name in read_record(index)["files"] if not (run.figures / name).exists()]
+            files = read_record(index)["files"]
         except RunError as error:
-            found.problems.append(f"figures/{INDEX}: {error.problem}")
+            found.problems.append(f"figures/{INDEX}: {error.problem}; evaluate.py draws them anew")
             return
         found.files.append(f"figures/{INDEX}")
-        found.problems += [f"figures/{name}: missing" for name in missing]
-
-
-# --- numbers ------------------------------------------------------------------------------------------------
-
-
-def _recompute(
-    config: dict[str, Any],
-    checkpoints: Mapping[str, Checkpoint],
-    stored: Mapping[str, Mapping[str, Any]],
-    found: Verification,
-) -> None:
-    usual = compose(["run=x"], "evaluate")  # today's keys, whatever version wrote the run
-    own = _own_evaluation(found.run)
-    nothing = {key: usual["evaluation"][key] | OFF[key] if isinstance(OFF[key], dict) else OFF[key] for key in OFF}
-    config |= {"figures": usual["figures"], "evaluation": usual["evaluation"] | nothing}
-    config = validate(config)
-    parts = assemble(config, set_up_torch(config))
-    for which, results in stored.items():
-        if results["provenance"]["data_sha256"] != parts.data.sha256:
-            found.problems.append(f"results of {which}: measured on other data ({config['data']['root']})")
-            continue
-        load_model(parts.model, checkpoints[which].tensors)
-        for name, origin in results["provenance"]["evaluation"].items():
-            block = at(results, name)
-            label = name if which == "best" else f"{name} of {which}"
-            torch.set_num_threads(origin["threads"])
-            evaluator = _evaluator(config, parts, own, name, block["settings"])
-            if evaluator is None:
-                found.problems.append(f"{label}: can't be computed again here, as it was with {block['settings']}")
-                continue
-            again = json.loads(json.dumps(evaluator.compute(name)))
-            if again == block:
-                found.measures.append(label)
-            else:
-                found.problems += _differences(label, block, again)
-                if elsewhere := _elsewhere(origin, provenance(parts.data.device)):
-                    found.problems.append(f"{label}: was measured with {elsewhere}")
-
-
-def _own_evaluation(run: RunDirectory) -> dict[str, Any]:
-    """The settings that the run was trained with; they name weights of one's own."""
-    import yaml
-
-    return yaml.safe_load(run.config.read_text(encoding="utf-8")).get("evaluation") or {}
-
-
-def _evaluator(
-    config: Mapping[str, Any], parts: Parts, own: Mapping[str, Any], name: str, settings: Mapping[str, Any]
-) -> Evaluator | None:
-    """What measures one block as it was measured; None if that is not possible here."""
-    asked = copy.deepcopy(config["evaluation"])  # in which everything is off
-    kind, _, features = name.partition("/")
-    if kind == "fid":
-        known = {key: settings[key] for key in ("num_images", "num_neighbours")}
-        asked["fid"] |= known | {"features": [features]}
-    elif kind == "iwae":
-        asked["iwae"] |= settings
-    elif kind == "latent":
-        asked["latent"] = True
-    elif kind == "accuracy":
-        asked["accuracy"] |= {"num_per_class": settings["num_per_class"]}
-    asked["extractor"]["precision"] = settings.get("precision", "fp32")
-    part = "accuracy" if kind == "accuracy" else "extractor"
-    for weights in dict.fromkeys([asked[part]["weights"], *SHIPPED, own.get(part, {}).get("weights")]):
-        if weights is None:
-            continue
-        asked[part]["weights"] = weights
-        try:
-            evaluator = Evaluator(
-                parts.model, parts.objective, parts.data, seed=config["seed"], settings=copy.deepcopy(asked)
-            )
-        except FmvaeError:  # those weights are no longer there
-            continue
-        if evaluator.plan().get(name, (None,))[0] == settings:
-            return evaluator
-    return None
-
-
-def _differences(label: str, stored: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
-    """The numbers of two blocks that differ, one a line, the first few of many."""
-    before, after = flat(stored), flat(again)
-    differ = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    lines = []
-    for key in differ[:SHOWN]:
-        a, b = before.get(key), after.get(key)
-        share = ""
-        if isinstance(a, int | float) and isinstance(b, int | float) and a and math.isfinite(b):
-            share = f" ({abs(b / a - 1):.1e} of it)"
-        lines.append(f"{label}/{key}: {a} stored, {b} now{share}")
-    return [*lines, *([f"{label}: {len(differ) - SHOWN} more"] if len(differ) > SHOWN else [])]
-
-
-def _elsewhere(origin: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What of the code and the machine was another; threads are not, as they are set to the same."""
-    then, now = flat(origin), flat(here)
-    differ = [key for key in now if key != "threads" and not key.startswith("git.") and then.get(key) != now[key]]
-    commits = (then.get("git.commit"), now.get("git.commit"))
-    lines = [f"{key.removeprefix('versions.')} {then.get(key)} (here {now[key]})" for key in differ]
-    if commits[0] != commits[1]:
-        lines.append(f"commit {str(commits[0])[:8]} (here {str(commits[1])[:8]})")
-    return ", ".join(lines)
+        for name in files:
+            path = run.figures / name
+            if not path.exists():
+                found.problems.append(f"figures/{name}: missing; evaluate.py draws it anew")
+            # earlier versions listed names alone
+            elif isinstance(files, dict) and files[name] != hashlib.sha256(path.read_bytes()).hexdigest():
+                found.problems.append(f"figures/{name}: damaged; remove it, and evaluate.py draws it anew")
 
 
 # --- the command --------------------------------------------------------------------------------------------
@@ -281,6 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             failed += bool(found.problems)
             print(found, flush=True)
+    except BrokenPipeError:  # as of `... | head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (FmvaeError, OSError) as error:
         said = error if isinstance(error, FmvaeError) else of_the_machine(error)
         print(f"fmvae: error: {said}", file=sys.stderr)

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     "errors",
     "text",
+    "logs",
     "rng",
     "weights",
     "rules",
@@ -27,6 +28,7 @@ FLOORS = (
     "measurement",
     "experiments",
     "report",
+    "recompute",
     "verify",
     "sweeping",
     "search",

@@ -13,15 +13,16 @@ from typing import Any
 
 from fmvae.assembly import set_up_torch
 from fmvae.config import NotAVAE, is_vae, read_config, semantic, to_yaml
-from fmvae.errors import ConfigError, FmvaeError, Terminated
+from fmvae.errors import ConfigError, FmvaeError, LostError, Terminated
 from fmvae.experiments.classifier import ClassifierExperiment
 from fmvae.experiments.experiment import Experiment
 from fmvae.experiments.vae import VAEExperiment
+from fmvae.logs import LogFile
 from fmvae.runs import Checkpoint, Recorder, RunDirectory, config_sha256, load_checkpoint, run_name
 from fmvae.runs.files import make_directory, read_record, remove_temporaries, write_bytes
 from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import history_text
-from fmvae.training import Checkpointer, EpochLog, ProgressBar
+from fmvae.training import Checkpointer, EpochLog, Guard, ProgressBar
 
 log = logging.getLogger("fmvae")
 
@@ -100,6 +101,7 @@ def _train(
     )
     at_terminal = settings["progress"] and sys.stderr.isatty()
     trainer.observers = [
+        Guard(run),
         EpochLog(run),
         *([ProgressBar()] if at_terminal else []),
         recorder,
@@ -111,30 +113,25 @@ def _train(
     if checkpoint:
         trainer.load_state(checkpoint.tensors, checkpoint.meta)
         recorder.write_history(trainer.history)
-        step = f" and step {trainer.within.step} of the next" if trainer.within else ""
-        log.info("resuming %s after epoch %d%s of %d", run, trainer.epoch, step, trainer.epochs)
+        place = f"after epoch {trainer.epoch} of {trainer.epochs}"
+        if trainer.within:
+            place = f"in epoch {trainer.epoch + 1} of {trainer.epochs}, after step {trainer.within.step}"
+        log.info("resuming %s %s", run, place)
     else:
         log.info("training %s on %s", run, trainer.data.device)
     run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
     with _above_the_bar(at_terminal):
-        trainer.train()
+        try:
+            trainer.train()
+        except OSError:
+            run.check_held()  # of a directory that was taken away, that is what to say
+            raise
 
+    run.check_held()
     experiment.measure(run, recorder.album)
     recorder.close(complete=True)
     run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
     run.previous.unlink(missing_ok=True)  # nothing is resumed from it any more, and sweeps have thousands
-
-
-class LogFile(logging.FileHandler):
-    """A log that a full disk cuts short; what must be kept is written elsewhere, and fails there in words."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
-
-    def close(self) -> None:
-        with suppress(OSError):
-            super().close()
 
 
 @contextmanager
@@ -163,6 +160,8 @@ def reporting_failure(run: RunDirectory, config: Mapping[str, Any]) -> Iterator[
         reason = str(error) if isinstance(error, FmvaeError) else f"{type(error).__name__}: {error}"
         if run.read_status().get("state") == "complete":
             raise  # what was wrong with asking again takes nothing from it
+        if isinstance(error, LostError):
+            raise  # what is there now is another's
         try:
             if not run.config.exists():  # not begun yet: say at least what it would be
                 write_bytes(run.config, to_yaml(config).encode())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from fmvae.config import is_vae
-from fmvae.errors import FmvaeError, HeldError, RunError
+from fmvae.errors import FmvaeError, HeldError, LostError, RunError
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.events import hide_events
 from fmvae.runs.files import digest, make_directory, move_aside, read_record, write_bytes
@@ -68,6 +68,7 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
+        self._held: IO | None = None
         self.config = path / "config.yaml"
         self.overrides = path / "overrides.yaml"
         self.status = path / "status.json"
@@ -102,6 +103,7 @@ class RunDirectory:
         """
         make_directory(self._lock.parent)
         with open(self._lock, "a+") as file:
+            self._held = file
             until = time.monotonic() + PROBE
             while not _locked(file):
                 if time.monotonic() > until:
@@ -114,6 +116,21 @@ class RunDirectory:
             file.flush()
             yield
 
+    def check_held(self) -> None:
+        """Make sure that what this process holds is still what others see.
+
+        Raises:
+            RunError: its lock or directory was removed, or moved: another process may be at work here by now.
+        """
+        assert self._held
+        try:
+            same = os.path.samestat(os.fstat(self._held.fileno()), self._lock.stat()) and self.config.exists()
+        except FileNotFoundError:
+            same = False
+        if not same:
+            problem = "it, or the lock beside it, was removed or moved while it was trained"
+            raise LostError(self, problem, "give the same command again")
+
     @property
     def has_id(self) -> bool:
         """Whether it is named as a run: another program's folder may have a config.yaml, too."""
@@ -121,7 +138,8 @@ class RunDirectory:
 
     @property
     def _lock(self) -> Path:
-        return self.path.parent / ".locks" / f"{self.path.name}.lock"
+        path = self.path.resolve()  # one lock, however the run is reached
+        return path.parent / ".locks" / f"{path.name}.lock"
 
     def is_held(self) -> bool:
         """Whether a process holds the run now. Asking takes the lock for a moment."""

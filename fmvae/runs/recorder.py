@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +34,17 @@ class Album:
         events: where TensorBoard shows them; None shows nothing there.
 
     Attributes:
-        names: of the files written so far.
+        files: the SHA-256 of each written so far, by name.
     """
 
     def __init__(self, directory: Path, events: FinalEvents | None = None):
         self.directory, self.events = directory, events
-        self.names: list[str] = []
+        self.files: dict[str, str] = {}
 
     def file(self, name: str, content: bytes) -> None:
         """Save a picture that TensorBoard can't show, under its whole name."""
         write_bytes(self.directory / name, content)
-        self.names.append(name)
+        self.files[name] = sha256(content).hexdigest()
 
     def figure(self, name: str, figure: Figure) -> None:
         """Save a figure as ``<name>.png``, and show the same pixels in TensorBoard as ``figures/<name>``."""
@@ -54,7 +55,7 @@ class Album:
 
     def note(self, drawn: Mapping[str, Any]) -> None:
         """Write down beside the files what they show."""
-        write_record(self.directory / INDEX, {**drawn, "files": self.names})
+        write_record(self.directory / INDEX, {**drawn, "files": self.files})
 
     def holds(self, drawn: Mapping[str, Any]) -> bool:
         """Whether the directory has all files of this note."""

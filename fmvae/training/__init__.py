@@ -2,7 +2,7 @@
 
 from fmvae.training.classifier import ClassifierTrainer, classify
 from fmvae.training.loop import Trainer
-from fmvae.training.observers import Checkpointer, EpochLog, ProgressBar
+from fmvae.training.observers import Checkpointer, EpochLog, Guard, ProgressBar
 from fmvae.training.trainer import ConditionalVAETrainer, VAETrainer
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "ClassifierTrainer",
     "ConditionalVAETrainer",
     "EpochLog",
+    "Guard",
     "ProgressBar",
     "Trainer",
     "VAETrainer",

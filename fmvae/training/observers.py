@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("fmvae")
 
 
+class Guard(Observer):
+    """Ends a training whose directory or lock was taken away, before anything is written there anew."""
+
+    def __init__(self, run: RunDirectory):
+        self.run = run
+
+    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
+        self.run.check_held()
+
+    def on_stop(self, trainer: Trainer, step: int) -> None:
+        self.run.check_held()
+
+
 class Checkpointer(Observer):
     """Saves ``last`` (keeping the one before as ``previous``), ``best`` by validation, and ``stopped``.
 

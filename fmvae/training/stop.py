@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: heeded after the step in progress, when all there is can be saved."""
+"""Ctrl-C, SIGTERM and SIGHUP during training: heeded after the step in progress, when all can be saved."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """Puts both signals off while it is entered; a second one is not put off.
+    """Puts these signals off while it is entered; a second one is not put off.
 
     Attributes:
         asked: the signal that came, or None.

@@ -53,7 +53,7 @@ def trials(calls: int, number: int, chance: random.Random) -> Iterator[tuple[str
         for end in spread(calls, few):
             what, own = f"power cut after n calls, of what was not synced: {loss}", random.Random(chance.random())
             yield what, lambda b, n=end, w=loss, o=own: b.cut("base", n, w, o)
-    for number_, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")):
+    for number_, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C"), (signal.SIGHUP, "SIGHUP")):
         for times in (1, 2):
             for _ in range(few // 2):
                 moment, case = chance.uniform(0.1, 1), chance.choice(list(CASES))

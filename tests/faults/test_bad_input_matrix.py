@@ -161,6 +161,7 @@ TRAIN = {
     # training
     "trainer.epochs=0": ["trainer.epochs: ", "0", ">= 1"],
     "+trainer.epoch=3": ["trainer.epoch: ", "no such key", "did you mean trainer.epochs?"],
+    "--config-dir={outside} +extra=broken": ["{outside}/extra/broken.yaml, line 3: "],
     "--config-dir={outside} +extra=misspelt": ["evaluation.fid.num_image: ", "fid.num_images?"],
     "trainer.validate_every=0": ["trainer.validate_every: ", ">= 1"],
     "trainer.patience=0": ["trainer.patience: ", ">= 1 or null"],
@@ -200,6 +201,7 @@ def outside(world) -> Path:
     (folder / "extra").mkdir(parents=True)
     for name, key in (("nul", "sweep_name"), ("nul_root", "output_root")):
         (folder / "extra" / f"{name}.yaml").write_text(f'# @package _global_\n{key}: "a\\0b"\n')
+    (folder / "extra" / "broken.yaml").write_text("# @package _global_\ntrainer: {epochs: 3\nseed: [\n")
     (folder / "extra" / "misspelt.yaml").write_text("# @package _global_\nevaluation: {fid: {num_image: 5}}\n")
     return folder
 

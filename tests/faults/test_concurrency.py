@@ -99,5 +99,50 @@ def test_of_several_that_ask_for_a_complete_run_none_trains_it(study, undisturbe
 def test_negative_control_without_the_lock_several_train(study, tmp_path):
     found = at_once(study, tmp_path / "outputs", 3, prelude=UNLOCKED)
     (log,) = tmp_path.glob("outputs/*/train.log")
-    assert sum("\ntraining " in finished.stdout for finished in found.values()) > 1
-    assert len(re.findall(" training ", log.read_text())) > 1
+    begins = r"\b(training|resuming) /"  # whoever is late finds a checkpoint
+    assert sum(bool(re.search(begins, finished.stdout)) for finished in found.values()) > 1
+    assert len(re.findall(begins, log.read_text())) > 1
+
+
+# --- what is taken away while a run trains ------------------------------------------------------------------
+
+AFTER_THE_FIRST_EPOCH = """
+import shutil
+import fmvae.training.observers as observers
+
+write = observers.EpochLog.on_epoch_end
+
+def then(self, trainer, row):
+    write(self, trainer, row)
+    if trainer.epoch == 1:
+        {act}
+
+observers.EpochLog.on_epoch_end = then
+"""
+TAKEN = {
+    "the directory": "shutil.rmtree(self.run.path)",
+    "the directory, moved": "self.run.path.rename(self.run.path.with_name('mine'))",
+    "the lock": "self.run._lock.unlink()",
+    "the lock, and another's in its place": "self.run._lock.unlink(); self.run._lock.touch()",
+    "everything": "shutil.rmtree(self.run.path.parent)",
+}
+
+
+@pytest.mark.parametrize("act", TAKEN.values(), ids=TAKEN)
+def test_a_run_that_was_taken_away_ends_and_can_be_made_again(act, study, undisturbed, tmp_path):
+    command = [*study.settings, f"output_root={tmp_path}/outputs", "trainer.epochs=2"]
+    finished = warmed().call("train.py", *command, prelude=AFTER_THE_FIRST_EPOCH.replace("{act}", act))
+    refused(finished, "was removed or moved while it was trained")
+    again = warmed().call("train.py", *command)
+    assert again.status == 0, again
+    (run,) = (path.parent for path in tmp_path.glob("outputs/base-*/results.json"))
+    alone = warmed().call("train.py", *command, f"output_root={tmp_path}/alone")
+    assert alone.status == 0
+    assert [name for name in COMPARED if differ(run / name, tmp_path / "alone" / run.name / name)] == []
+
+
+def test_negative_control_unguarded_nobody_would_notice(study, tmp_path):
+    act = AFTER_THE_FIRST_EPOCH.replace("{act}", TAKEN["the lock"])
+    act += "from fmvae.runs import RunDirectory; RunDirectory.check_held = lambda self: None"
+    command = [*study.settings, f"output_root={tmp_path}/outputs", "trainer.epochs=2"]
+    assert warmed().call("train.py", *command, prelude=act).status == 0

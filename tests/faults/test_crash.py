@@ -191,7 +191,9 @@ def test_a_journal_without_a_loss_gives_the_files_as_they_are(bench, tmp_path):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=["SIGTERM", "Ctrl-C", "SIGHUP"]
+)
 def test_asked_to_stop_once_or_twice(number, times, bench, chance):
     outcome = bench.stop("batch norm", chance.uniform(0.2, 0.9), [number] * times)
     assert outcome.good, outcome

@@ -487,6 +487,17 @@ def test_tags_in_a_stored_config_are_refused_by_all_that_read_it(tagged, run, he
     assert collect([run.path.parent])[0].state == "damaged"
 
 
+BOMB = "x0: &x0 [a, a, a, a, a, a, a, a, a, a]\n"
+BOMB += "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 10)}]\n" for i in range(1, 10))
+
+
+@pytest.mark.parametrize("text", [BOMB, "y: &y [*y]\n"], ids=["a bomb", "an endless one"])
+def test_aliases_in_a_stored_config_are_refused_at_once(text, run, here):
+    """A bomb's ten lines stand for 10 ** 10 texts."""
+    run.config.write_text(run.config.read_text() + text)
+    refused(warmed().call("evaluate.py", f"run={run.path}", *QUICK, cwd=here), "config.yaml: ", "YAML aliases")
+
+
 def test_a_tag_in_a_stored_config_is_refused_in_one_line(run, here):
     run.config.write_text(run.config.read_text().replace("seed: 0", TAGS["a call"], 1))
     refused(warmed().call("evaluate.py", f"run={run.path}", *QUICK, cwd=here), "config.yaml: not readable as YAML")

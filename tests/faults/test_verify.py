@@ -9,9 +9,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fmvae import verify as module
+from fmvae import recompute as module
+from fmvae.config import compose
+from fmvae.measurement import evaluate_runs
 from fmvae.runs import RunDirectory
 from fmvae.runs.files import read_record, write_record
+from fmvae.runs.recorder import Album
 from fmvae.verify import main, verify
 from tests.faults.test_corruption import Runs, _steady, runs, stopped, whole  # noqa: F401
 
@@ -99,6 +102,59 @@ def test_files_of_another_run_are_told(runs, whole):
     problems = verify(whole, device="cpu").problems
     assert any(problem.startswith("best.safetensors: a checkpoint of another config") for problem in problems)
     assert "results.json: the results of another config" in problems
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda record: record["validation"].update({"val/objective": 1.0}), "validation"),
+        (lambda record: record["checkpoint"].update(epoch=1), "checkpoint.epoch"),
+        (lambda record: record["provenance"]["training"].update(git={"commit": "0"}), "provenance.training"),
+        (lambda record: record.update(iwae={"iwae_64": 3.0}), "iwae"),
+        (lambda record: record.pop("provenance"), "provenance"),
+    ],
+    ids=["validation", "epoch", "origin", "added", "none"],
+)
+def test_what_is_no_measure_is_of_the_checkpoint_too(change, said, whole):
+    """Each with a digest that fits."""
+    changed(whole, change)
+    (problem,) = verify(whole, recompute=False).problems
+    assert problem.startswith(f"results.json: {said} not of the best checkpoint; ")
+
+
+def test_a_figure_that_is_damaged_is_told(whole):
+    album = Album(whole.figures)
+    album.file("samples.png", b"pixels")
+    album.note({})
+    assert verify(whole, recompute=False).problems == []
+    (whole.figures / "samples.png").write_bytes(b"pix")
+    assert verify(whole, recompute=False).problems == [
+        "figures/samples.png: damaged; remove it, and evaluate.py draws it anew"
+    ]
+
+
+def test_a_row_ahead_of_a_killed_run_is_no_damage(stopped):
+    """It is written before the checkpoint of its epoch."""
+    stopped.metrics.write_bytes(stopped.metrics.read_bytes() + b'{"epoch": 9}\n')
+    found = verify(stopped, recompute=False)
+    assert found.problems == []
+    assert "not complete, the same training command finishes it" in str(found)
+    stopped.metrics.write_bytes(b'{"epoch": 9}\n')
+    assert [problem.partition(":")[0] for problem in verify(stopped, recompute=False).problems] == [
+        "metrics.jsonl"
+    ]
+
+
+def test_whoever_measures_a_run_that_is_not_complete_is_told(runs, stopped, caplog):
+    given = [
+        f"run={stopped.path}",
+        f"data_root={runs.config['data']['root']}",
+        "evaluation=fast",
+        "figures=none",
+        "device=cpu",
+    ]
+    evaluate_runs(compose(given, "evaluate"))
+    assert "its training is not complete (epoch " in caplog.text
 
 
 def test_what_cannot_be_measured_as_it_was_is_said(whole):

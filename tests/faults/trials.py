@@ -23,6 +23,7 @@ from fmvae.config import read_config
 from fmvae.errors import FmvaeError
 from fmvae.runs import RunDirectory, load_checkpoint
 from fmvae.runs.files import TEMPORARY, read_record
+from fmvae.training.stop import NUMBERS
 from tests.cli.process import Finished
 from tests.cli.test_exactness import COMPARED
 from tests.faults.disk import prelude
@@ -175,7 +176,7 @@ class Bench:
                     os.kill(process, number)
             done = self.warmed.finish(process, output)
             left += broken(outputs)
-        polite = {-signal.SIGKILL, 0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
+        polite = {-signal.SIGKILL, 0, *(128 + number for number in NUMBERS)}
         said = "" if done.status in polite and "Traceback" not in done.stderr else f"{done.status} {done.stderr}"
         outcome = self.conclude(case, outputs, Finished(0, "", ""))
         return Outcome(done.status, left + outcome.broken, said, outcome.differences)

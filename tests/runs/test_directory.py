@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fmvae.config import read_config, semantic
-from fmvae.errors import ConfigError, RunError
+from fmvae.errors import ConfigError, HeldError, RunError
 from fmvae.runs import RunDirectory, config_sha256, run_name, save_checkpoint
 from fmvae.runs.files import canonical_json, read_record, write_record
 from fmvae.runs.sweep import progress, seconds_per_epoch
@@ -376,3 +376,15 @@ def test_a_whole_checkpoint_of_another_config_is_an_error_and_not_passed_over(na
         run.newest_checkpoint(OURS)
     write_checkpoint(foreign, 3)
     assert newest_epoch(run) == 3
+
+
+def test_one_lock_however_the_run_is_reached(tmp_path):
+    """As a directory that was moved to a larger disk, and linked back."""
+    (tmp_path / "large" / "run").mkdir(parents=True)
+    (tmp_path / "run").symlink_to(tmp_path / "large" / "run")
+    with (
+        RunDirectory(tmp_path / "run").held(),
+        pytest.raises(HeldError),
+        RunDirectory(tmp_path / "large/run").held(),
+    ):
+        pass

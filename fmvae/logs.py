@@ -1,0 +1,30 @@
+"""Where lines go: the terminal and train.log. One that can't be written stops nothing, and fills no screen."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import suppress
+
+
+class Unharmed(logging.Handler):
+    """A handler that a full disk, or a reader who went away, cuts short without a word."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
+class Terminal(Unharmed, logging.StreamHandler):
+    """Standard output."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+
+
+class LogFile(Unharmed, logging.FileHandler):
+    """What must be kept is written elsewhere, and fails there in words."""

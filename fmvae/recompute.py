@@ -1,0 +1,130 @@
+"""The numbers of a run's results computed once more, each as it was, and told where they differ."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from fmvae.assembly import Parts, assemble, set_up_torch
+from fmvae.config import compose
+from fmvae.errors import FmvaeError
+from fmvae.evaluation import Evaluator
+from fmvae.report.collect import flat
+from fmvae.rules import validate
+from fmvae.runs import Checkpoint, RunDirectory
+from fmvae.runs.checkpoint import load_model
+from fmvae.runs.provenance import provenance
+from fmvae.runs.results import at
+from fmvae.weights import SHIPPED
+
+SHOWN = 5  # numbers of a measure that differ
+OFF = {"fid": {"num_images": 0}, "iwae": {"num_samples": 0}, "latent": False, "accuracy": {"num_per_class": 0}}
+
+
+def recompute(
+    run: RunDirectory,
+    config: dict[str, Any],
+    checkpoints: Mapping[str, Checkpoint],
+    stored: Mapping[str, Mapping[str, Any]],
+) -> Iterator[tuple[str, list[str]]]:
+    """Each measure of a run by name, and its problems, a line each; none if it came out the same to the last bit.
+
+    Args:
+        config: of the run.
+        checkpoints: by name, as ``best``.
+        stored: the results of some of them.
+    """
+    usual = compose(["run=x"], "evaluate")  # today's keys, whatever version wrote the run
+    own = _own_evaluation(run)
+    nothing = {key: usual["evaluation"][key] | OFF[key] if isinstance(OFF[key], dict) else OFF[key] for key in OFF}
+    config |= {"figures": usual["figures"], "evaluation": usual["evaluation"] | nothing}
+    config = validate(config)
+    parts = assemble(config, set_up_torch(config))
+    for which, results in stored.items():
+        if results["provenance"]["data_sha256"] != parts.data.sha256:
+            label = f"results of {which}"
+            yield label, [f"{label}: measured on other data ({config['data']['root']})"]
+            continue
+        load_model(parts.model, checkpoints[which].tensors)
+        for name, origin in results["provenance"]["evaluation"].items():
+            block = at(results, name)
+            label = name if which == "best" else f"{name} of {which}"
+            torch.set_num_threads(origin["threads"])
+            evaluator = _evaluator(config, parts, own, name, block["settings"])
+            if evaluator is None:
+                yield label, [f"{label}: can't be computed again here, as it was with {block['settings']}"]
+                continue
+            again = json.loads(json.dumps(evaluator.compute(name)))
+            problems = _differences(label, block, again) if again != block else []
+            if problems and (elsewhere := _elsewhere(origin, provenance(parts.data.device))):
+                problems.append(f"{label}: was measured with {elsewhere}")
+            yield label, problems
+
+
+def _own_evaluation(run: RunDirectory) -> dict[str, Any]:
+    """The settings that the run was trained with; they name weights of one's own."""
+    import yaml
+
+    return yaml.safe_load(run.config.read_text(encoding="utf-8")).get("evaluation") or {}
+
+
+def _evaluator(
+    config: Mapping[str, Any], parts: Parts, own: Mapping[str, Any], name: str, settings: Mapping[str, Any]
+) -> Evaluator | None:
+    """What measures one block as it was measured; None if that is not possible here."""
+    asked = copy.deepcopy(config["evaluation"])  # in which everything is off
+    kind, _, features = name.partition("/")
+    if kind == "fid":
+        known = {key: settings[key] for key in ("num_images", "num_neighbours")}
+        asked["fid"] |= known | {"features": [features]}
+    elif kind == "iwae":
+        asked["iwae"] |= settings
+    elif kind == "latent":
+        asked["latent"] = True
+    elif kind == "accuracy":
+        asked["accuracy"] |= {"num_per_class": settings["num_per_class"]}
+    asked["extractor"]["precision"] = settings.get("precision", "fp32")
+    part = "accuracy" if kind == "accuracy" else "extractor"
+    for weights in dict.fromkeys([asked[part]["weights"], *SHIPPED, own.get(part, {}).get("weights")]):
+        if weights is None:
+            continue
+        asked[part]["weights"] = weights
+        try:
+            evaluator = Evaluator(
+                parts.model, parts.objective, parts.data, seed=config["seed"], settings=copy.deepcopy(asked)
+            )
+        except FmvaeError:  # those weights are no longer there
+            continue
+        if evaluator.plan().get(name, (None,))[0] == settings:
+            return evaluator
+    return None
+
+
+def _differences(label: str, stored: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
+    """The numbers of two blocks that differ, one a line, the first few of many."""
+    before, after = flat(stored), flat(again)
+    differ = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    lines = []
+    for key in differ[:SHOWN]:
+        a, b = before.get(key), after.get(key)
+        share = ""
+        if isinstance(a, int | float) and isinstance(b, int | float) and a and math.isfinite(b):
+            share = f" ({abs(b / a - 1):.1e} of it)"
+        lines.append(f"{label}/{key}: {a} stored, {b} now{share}")
+    return [*lines, *([f"{label}: {len(differ) - SHOWN} more"] if len(differ) > SHOWN else [])]
+
+
+def _elsewhere(origin: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What of the code and the machine was another; threads are not, as they are set to the same."""
+    then, now = flat(origin), flat(here)
+    differ = [key for key in now if key != "threads" and not key.startswith("git.") and then.get(key) != now[key]]
+    commits = (then.get("git.commit"), now.get("git.commit"))
+    lines = [f"{key.removeprefix('versions.')} {then.get(key)} (here {now[key]})" for key in differ]
+    if commits[0] != commits[1]:
+        lines.append(f"commit {str(commits[0])[:8]} (here {str(commits[1])[:8]})")
+    return ", ".join(lines)
