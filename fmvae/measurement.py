@@ -267,7 +267,8 @@ def find_runs(path: Path) -> list[RunDirectory]:
         directories = {directory for directory in directories if ".old-" not in directory.name}
     found = [run for run in map(RunDirectory, sorted(directories)) if run.has_id]
     if not found:
-        nothing = "no run in it, that is a directory with a config.yaml whose name ends in -<its id>"
-        what = nothing if path.is_dir() else "no such directory"
+        what = "no run (no config.yaml in it)" if path.is_dir() else "no such directory"
+        if directories:
+            what = "no run (it has a config.yaml, but a run's directory is named by its config)"
         raise ConfigError("run", f"{str(path)!r}: {what}", "name a directory under outputs/, or a folder of runs")
     return found

@@ -332,7 +332,10 @@ def test_an_argument_that_cannot_be_read_is_refused_before_hydra(launched):
 
 def hydra_main(function, tmp_path: Path):
     """A program of one key, as train.py is one, in which ``function(config, overrides)`` is the job."""
-    (tmp_path / "tiny.yaml").write_text(f"seed: 0\nhydra: {{run: {{dir: {tmp_path}}}, output_subdir: null}}\n")
+    (tmp_path / "tiny.yaml").write_text(
+        "defaults: [_self_, {override hydra/job_logging: none}, {override hydra/hydra_logging: none}]\n"
+        f"seed: 0\nhydra: {{run: {{dir: {tmp_path}}}, output_subdir: null}}\n"
+    )
 
     @hydra.main(version_base="1.3", config_path=str(tmp_path), config_name="tiny")
     def main(composed):
