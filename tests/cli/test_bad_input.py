@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.process import ROOT, call, refused, snapshot, succeeded
+from tests.faults.warmed import warmed
 from tests.idx import write_idx_dataset
 
 # arguments of train.py, and what its one line must hold: the key, the value, the way out
@@ -107,7 +108,7 @@ def unchanged(study, tmp_path):
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(("arguments", "words"), OVERRIDES.items(), ids=OVERRIDES)
 def test_overrides_of_training(study, tmp_path, arguments, words):
-    refused(study.train(*arguments.split(), cwd=tmp_path), *words)
+    refused(warmed().call("train.py", *study.settings, *arguments.split(), cwd=tmp_path), *words)
 
 
 CLASSIFIER_OVERRIDES = {
@@ -123,8 +124,8 @@ CLASSIFIER_OVERRIDES = {
 @pytest.mark.parametrize(("arguments", "words"), CLASSIFIER_OVERRIDES.items(), ids=CLASSIFIER_OVERRIDES)
 def test_overrides_of_the_classifiers_training(study, tmp_path, arguments, words):
     data = [setting for setting in study.settings if setting.startswith(("data.", "output_root"))]
-    program = [str(ROOT / "train.py"), *data, "--config-name", "classifier"]
-    refused(call(*program, *arguments.split(), cwd=tmp_path), *words)
+    program = ["train.py", *data, "--config-name", "classifier"]
+    refused(warmed().call(*program, *arguments.split(), cwd=tmp_path), *words)
 
 
 def test_a_config_that_there_is_not(tmp_path):
@@ -151,7 +152,7 @@ EVALUATE_OVERRIDES = {
 @pytest.mark.parametrize(("arguments", "words"), EVALUATE_OVERRIDES.items(), ids=EVALUATE_OVERRIDES)
 def test_overrides_of_evaluation(study, tmp_path, tmp_path_factory, arguments, words):
     paths = {"outputs": study.outputs, "base": study.run("base-*"), "empty": tmp_path_factory.mktemp("empty")}
-    refused(study.evaluate(*arguments.format(**paths).split(), cwd=tmp_path), *words)
+    refused(warmed().call("evaluate.py", *arguments.format(**paths).split(), cwd=tmp_path), *words)
 
 
 # --- the dataset --------------------------------------------------------------------------------------------

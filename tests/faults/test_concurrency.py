@@ -128,17 +128,24 @@ TAKEN = {
 }
 
 
+@pytest.fixture(scope="module")
+def of_two_epochs(study, tmp_path_factory) -> Path:
+    outputs = tmp_path_factory.mktemp("alone")
+    finished = warmed().call("train.py", *study.settings, f"output_root={outputs}", "trainer.epochs=2")
+    assert finished.status == 0, finished
+    (run,) = outputs.glob("base-*")
+    return run
+
+
 @pytest.mark.parametrize("act", TAKEN.values(), ids=TAKEN)
-def test_a_run_that_was_taken_away_ends_and_can_be_made_again(act, study, undisturbed, tmp_path):
+def test_a_run_that_was_taken_away_ends_and_can_be_made_again(act, study, of_two_epochs, tmp_path):
     command = [*study.settings, f"output_root={tmp_path}/outputs", "trainer.epochs=2"]
     finished = warmed().call("train.py", *command, prelude=AFTER_THE_FIRST_EPOCH.replace("{act}", act))
     refused(finished, "was removed or moved while it was trained")
     again = warmed().call("train.py", *command)
     assert again.status == 0, again
-    (run,) = (path.parent for path in tmp_path.glob("outputs/base-*/results.json"))
-    alone = warmed().call("train.py", *command, f"output_root={tmp_path}/alone")
-    assert alone.status == 0
-    assert [name for name in COMPARED if differ(run / name, tmp_path / "alone" / run.name / name)] == []
+    run = tmp_path / "outputs" / of_two_epochs.name
+    assert [name for name in COMPARED if differ(run / name, of_two_epochs / name)] == []
 
 
 def test_negative_control_unguarded_nobody_would_notice(study, tmp_path):
