@@ -20,6 +20,7 @@ from fmvae.errors import ConfigError
 
 OF_HYDRA = ("hydra_plugins.", "hydra._internal.core_plugins.", "optuna.samplers.")
 VARIABLES = re.compile(r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES")  # PATH, for one, decides what runs
+SEARCH = ("fmvae.search.direction", "fmvae.search.storage")  # functions of conf/hydra/sweeper/optuna.yaml
 LOGGING = PROJECT_ROOT / "conf" / "hydra" / "job_logging" / "fmvae.yaml"
 
 _init_callbacks = callbacks.Callbacks.__init__
@@ -61,6 +62,8 @@ def known_class(target: Any, full_key: str) -> Any:
     allowed = (*ALLOWED_TARGETS, *OF_HYDRA)
     name = target if isinstance(target, str) else f"{getattr(target, '__module__', '')}."
     found = _resolve_target(target, full_key) if name.startswith(allowed) else None
+    if target in SEARCH:
+        return found
     if not isinstance(found, type) or not f"{found.__module__}.".startswith(allowed):
         raise ConfigError(f"{full_key or 'hydra'}._target_", f"{target!r} is not allowed", "remove it")
     return found

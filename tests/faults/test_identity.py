@@ -31,7 +31,7 @@ COMPOSED = [
 def values(rule: Rule) -> st.SearchStrategy[Any]:
     """Whatever a rule takes."""
     if rule.type is int:
-        found: st.SearchStrategy[Any] = st.integers(int(rule.minimum), int(min(rule.maximum, 2**70)))
+        found: st.SearchStrategy[Any] = st.integers(int(rule.minimum), int(min(rule.maximum, 2**63 - 1)))
     elif rule.type is float:
         lowest, highest = max(rule.minimum, rule.above), min(rule.maximum, rule.below, 1e300)
         found = st.floats(lowest, highest, exclude_min=rule.above == lowest, exclude_max=rule.below == highest)
