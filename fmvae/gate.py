@@ -20,7 +20,8 @@ from fmvae.errors import ConfigError
 
 OF_HYDRA = ("hydra_plugins.", "hydra._internal.core_plugins.", "optuna.samplers.")
 VARIABLES = re.compile(r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES")  # PATH, for one, decides what runs
-SEARCH = ("fmvae.search.direction", "fmvae.search.storage")  # functions of conf/hydra/sweeper/optuna.yaml
+# functions that conf/hydra/sweeper/optuna.yaml names
+SEARCH = ("fmvae.search.direction", "fmvae.search.storage", "fmvae.search.trials_left")
 LOGGING = PROJECT_ROOT / "conf" / "hydra" / "job_logging" / "fmvae.yaml"
 
 _init_callbacks = callbacks.Callbacks.__init__
