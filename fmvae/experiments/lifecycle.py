@@ -158,6 +158,9 @@ def reporting_failure(run: RunDirectory, config: Mapping[str, Any]) -> Iterator[
     except BaseException as error:
         kind = "interrupted" if isinstance(error, KeyboardInterrupt | Terminated) else "failed"
         reason = str(error) if isinstance(error, FmvaeError) else f"{type(error).__name__}: {error}"
+        if kind == "interrupted":
+            by = "a signal" if isinstance(error, Terminated) else "Ctrl-C"
+            reason = f"by {by}; the same command continues"
         if run.read_status().get("state") == "complete":
             raise  # what was wrong with asking again takes nothing from it
         if isinstance(error, LostError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from fmvae.report.settings import Setting, particulars, settings_of, telling
 from fmvae.report.sheets import contact_sheet
 from fmvae.runs.files import write_bytes
 from fmvae.runs.recorder import render
+
+log = logging.getLogger("fmvae")
 
 CHARTS = {
     "rate_distortion": ("Rate and distortion", rate_distortion),
@@ -43,6 +46,9 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
         FmvaeError: a folder holds no runs.
     """
     runs = collect(folders)
+    for run in runs:
+        if run.state == "damaged":
+            log.warning("%s: damaged, so not in the tables: %s", run.directory, run.reason)
     target = (to or folders[0] / "report").resolve()
     settings = settings_of(runs)
     comparison, title = compare(settings), " + ".join(dict.fromkeys(folder.resolve().name for folder in folders))

@@ -196,8 +196,10 @@ def test_a_polite_stop_has_its_own_status_and_resumes(number, status, tmp_path, 
     output = finish(process, status)
     assert "Traceback" not in output
     run = only_run(tmp_path)
-    assert '"interrupted"' in (run / "status.json").read_text()
+    status_file = (run / "status.json").read_text()
+    assert '"interrupted"' in status_file
+    assert "the same command continues" in status_file
     within = (run / "checkpoints/stopped.safetensors").exists()  # or it came between two epochs
     output = finish(start(tmp_path, dataset, CASES["base"]))
-    assert bool(re.search(r"resuming \S+ after epoch \d+ and step \d+ of the next of 25", output)) == within
+    assert bool(re.search(r"resuming \S+ in epoch \d+ of 25, after step \d+", output)) == within
     assert not differences(run, undisturbed["base"][0])

@@ -24,7 +24,7 @@ from tests.faults.warmed import Warmed
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- trials: written by make test-crash -->", "<!-- end of trials -->"
-COLUMNS = ("trials", "it ended the command", "partial or lost files", "more than one line said", "different bits")
+COLUMNS = ("trials", "ended by it", "partial or lost files", "more than one line said", "different bits")
 WORDS = {"ENOSPC": "the disk is full", "EIO": "the disk fails"}
 
 

@@ -215,3 +215,12 @@ def test_the_command_takes_folders_and_prints_the_page(sweep, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([])
     assert stopped.value.code == 2
+
+
+def test_damage_is_said_beside_what_is_written(sweep, caplog):
+    write_report([sweep])
+    assert not caplog.messages  # a run that failed is no damage
+    harmed = next(path.parent for path in sweep.rglob("results.json"))
+    (harmed / "results.json").write_text("[1]")
+    write_report([sweep])
+    assert [str(harmed) in said and "not a record" in said for said in caplog.messages] == [True]
