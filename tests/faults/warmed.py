@@ -129,6 +129,8 @@ class Warmed:
         """
         self.count += 1
         output = self.folder / str(self.count)
+        for kind in ("stdout", "stderr"):  # a process may be killed before it opens them
+            output.with_suffix(f".{kind}").touch()
         process = self._ask(
             program=program,
             arguments=arguments,
