@@ -12,6 +12,7 @@ from fmvae.errors import ConfigError
 from fmvae.evaluation import Evaluator
 from fmvae.models import VAE
 from fmvae.objectives import BetaSchedule, Likelihood, Objective
+from fmvae.startup import without_compiler
 from fmvae.visualization import VAEVisualizer, check_figures, describe_model
 
 
@@ -52,6 +53,7 @@ def choose_device(name: str) -> torch.device:
 
 def set_up_torch(config: Mapping[str, Any]) -> torch.device:
     """Threads, device and the switches that make a device repeat itself."""
+    without_compiler()
     # Adam's averages of pixels that are nearly always black decay into denormal numbers, on which processors are
     # slow. Said before torch starts its threads, which inherit it.
     torch.set_flush_denormal(True)

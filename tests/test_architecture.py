@@ -23,6 +23,7 @@ FLOORS = (
     "visualization",
     "evaluation",
     "training",
+    "startup",
     "assembly",
     "summary",
     "measurement",

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from fmvae.models import Posteriors
@@ -93,6 +92,8 @@ def fit_probe(inputs: Array, labels: NDArray[np.int64], num_classes: int) -> Arr
         inputs: (N, D).
         labels: (N,), in [0, num_classes).
     """
+    from scipy.optimize import minimize  # slow to import, and training needs none of it
+
     one_hot = np.eye(num_classes)[labels]
 
     def loss_and_gradient(flat: Array) -> tuple[float, Array]:
