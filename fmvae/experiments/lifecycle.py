@@ -22,7 +22,7 @@ from fmvae.runs import Checkpoint, Recorder, RunDirectory, config_sha256, load_c
 from fmvae.runs.files import make_directory, read_record, remove_temporaries, write_bytes
 from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import history_text
-from fmvae.training import Checkpointer, EpochLog, Guard, ProgressBar
+from fmvae.training import Checkpointer, EpochLog, Guard, ProgressBar, Trainer
 
 log = logging.getLogger("fmvae")
 
@@ -33,36 +33,68 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
     Raises:
         FmvaeError: see the errors of the parts; the run directory says the same in status.json and train.log.
     """
+    with attempt(config, overrides) as (run, trainer):
+        if trainer:
+            with _above_the_bar(config):
+                trainer.train()
+    return results(run, config)
+
+
+@contextmanager
+def attempt(
+    config: dict[str, Any], overrides: Sequence[str] = ()
+) -> Iterator[tuple[RunDirectory, Trainer | None]]:
+    """A run that is held, with its trainer where it stands; None if it is complete.
+
+    The caller trains. When the block ends, what was trained is measured, and the run is complete.
+    """
     identity = semantic(config)
     sha256 = config_sha256(identity)
     run = RunDirectory(Path(config["output_root"]) / (config["sweep_name"] or "") / run_name(identity))
-    kind = VAEExperiment if is_vae(config) else ClassifierExperiment
     with run.held():
         # of a single run that can't begin, the terminal says why; nobody watches each run of a sweep
         with reporting_failure(run, config) if config["sweep_name"] else nullcontext():
             device = set_up_torch(config)
             if config["restart"] and (aside := run.move_aside()):
                 log.info("moved the run there was to %s", aside)
-            if run.state(sha256) == "complete":
-                log.info("complete: %s (restart=true trains it anew)", run)
-                _mend(run, config, overrides)
-                return _results(run, kind)
+            complete = run.state(sha256) == "complete"
             # builds whatever a config can be wrong about, before anything is written
-            experiment = kind(config, device)
-            checkpoint = run.newest_checkpoint(sha256)
+            experiment = None if complete else _kind(config)(config, device)
+            checkpoint = None if complete else run.newest_checkpoint(sha256)
+        if experiment is None:
+            log.info("complete: %s (restart=true trains it anew)", run)
+            _mend(run, config, overrides)
+            yield run, None
+            return
         make_directory(run.path)
         remove_temporaries(run.path)
         with logging_to(run), reporting_failure(run, config):
             write_bytes(run.config, to_yaml(config).encode())
             write_bytes(run.overrides, to_yaml_list(overrides).encode())
-            _train(
-                run,
-                config,
-                experiment,
-                checkpoint,
-                {"run": run.path.name, "config_sha256": sha256, "config": identity},
-            )
-        return _results(run, kind)
+            whose = {"run": run.path.name, "config_sha256": sha256, "config": identity}
+            recorder = _prepare(run, config, experiment, checkpoint, whose)
+            trainer = experiment.trainer
+            try:
+                yield run, trainer
+            except OSError:
+                run.check_held()  # of a directory that was taken away, that is what to say
+                raise
+            run.check_held()
+            experiment.measure(run, recorder.album)
+            recorder.close(complete=True)
+            run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
+            run.previous.unlink(missing_ok=True)  # nothing is resumed from it any more, and sweeps have thousands
+
+
+def results(run: RunDirectory, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A complete run's results, said on the terminal."""
+    found = read_record(run.results)
+    log.info("%s", _kind(config).describe(run, found))
+    return found
+
+
+def _kind(config: Mapping[str, Any]) -> type[Experiment]:
+    return VAEExperiment if is_vae(config) else ClassifierExperiment
 
 
 def _mend(run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
@@ -82,13 +114,14 @@ def _mend(run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]
             write_bytes(run.metrics, history)
 
 
-def _train(
+def _prepare(
     run: RunDirectory,
     config: Mapping[str, Any],
     experiment: Experiment,
     checkpoint: Checkpoint | None,
     identity: Mapping[str, Any],
-) -> None:
+) -> Recorder:
+    """Have the trainer watched, and bring it to where the checkpoint is."""
     settings = config["trainer"]
     trainer = experiment.trainer
     recorder = Recorder(
@@ -99,11 +132,10 @@ def _train(
         experiment.metrics,
         experiment.layout,
     )
-    at_terminal = settings["progress"] and sys.stderr.isatty()
     trainer.observers = [
         Guard(run),
         EpochLog(run),
-        *([ProgressBar()] if at_terminal else []),
+        *([ProgressBar()] if _has_bar(config) else []),
         recorder,
         *experiment.observers(recorder),
         Checkpointer(
@@ -120,18 +152,7 @@ def _train(
     else:
         log.info("training %s on %s", run, trainer.data.device)
     run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
-    with _above_the_bar(at_terminal):
-        try:
-            trainer.train()
-        except OSError:
-            run.check_held()  # of a directory that was taken away, that is what to say
-            raise
-
-    run.check_held()
-    experiment.measure(run, recorder.album)
-    recorder.close(complete=True)
-    run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
-    run.previous.unlink(missing_ok=True)  # nothing is resumed from it any more, and sweeps have thousands
+    return recorder
 
 
 @contextmanager
@@ -176,9 +197,13 @@ def reporting_failure(run: RunDirectory, config: Mapping[str, Any]) -> Iterator[
         raise
 
 
-def _above_the_bar(at_terminal: bool):
+def _has_bar(config: Mapping[str, Any]) -> bool:
+    return config["trainer"]["progress"] and sys.stderr.isatty()
+
+
+def _above_the_bar(config: Mapping[str, Any]):
     """Log lines above a progress bar instead of through it."""
-    if not at_terminal:
+    if not _has_bar(config):
         return nullcontext()
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -188,10 +213,3 @@ def _above_the_bar(at_terminal: bool):
 def to_yaml_list(overrides: Sequence[str]) -> str:
     """The command line's overrides in their native form, one a line."""
     return "".join(f"- {json.dumps(override)}\n" for override in overrides) or "[]\n"
-
-
-def _results(run: RunDirectory, kind: type[Experiment]) -> dict[str, Any]:
-    """A complete run's results, said on the terminal."""
-    results = read_record(run.results)
-    log.info("%s", kind.describe(run, results))
-    return results

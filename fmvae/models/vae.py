@@ -46,17 +46,37 @@ class VAE(nn.Module, ABC):
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The logits (B, C, H, W) of z (B, latent_dim)."""
 
-    def reparameterize(self, mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One draw from N(mu, exp(logvar)), differentiable in both (Kingma & Welling 2014, sec. 2.4)."""
-        noise = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
+    def reparameterize(
+        self,
+        mu: Tensor,
+        logvar: Tensor,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """One draw from N(mu, exp(logvar)), differentiable in both (Kingma & Welling 2014, sec. 2.4).
+
+        Args:
+            noise: standard normal, of mu's shape; None draws it.
+        """
+        if noise is None:
+            noise = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
         return mu + noise * (0.5 * logvar).exp()
 
     def forward(
-        self, x: Tensor, labels: Tensor | None = None, *, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        labels: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
     ) -> VAEOutput:
-        """Encode, sample and decode. Without a generator the noise comes from torch's global one."""
+        """Encode, sample and decode.
+
+        The posterior draw is made of ``noise`` (B, latent_dim), or of noise from the generator, or from torch's
+        global one.
+        """
         mu, logvar = self.encode(x, labels)
-        z = self.reparameterize(mu, logvar, generator)
+        z = self.reparameterize(mu, logvar, generator, noise)
         return VAEOutput(self.decode(z, labels), mu, logvar, z)
 
     def sample(

@@ -101,20 +101,32 @@ class Trainer(ABC):
             NumericsError: a loss or gradient is not finite; the optimizer has not stepped on it.
         """
         with self.stop:
-            for observer in self.observers:
-                observer.on_train_start(self)
-            while self.epoch < self.epochs and not self.stopped_early:
-                epoch = self.epoch + 1
-                row = self._train_epoch(epoch)
-                if epoch % self.validate_every == 0 or epoch == self.epochs:
-                    row |= self._validate(epoch)
-                self._step_scheduler(row)
-                self.history.append(row)
-                self.epoch, self.within = epoch, None
-                for observer in self.observers:
-                    observer.on_epoch_end(self, row)
+            self.begin()
+            while not self.finished:
+                self.end_epoch(self._train_epoch(self.epoch + 1))
                 self.stop.heed()
         return self.history
+
+    def begin(self) -> None:
+        """Tell the observers that training starts, or goes on."""
+        for observer in self.observers:
+            observer.on_train_start(self)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is no epoch left to train."""
+        return self.epoch >= self.epochs or self.stopped_early
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Validate, step the scheduler, and remember the epoch of this row; observers then see it."""
+        epoch = self.epoch + 1
+        if epoch % self.validate_every == 0 or epoch == self.epochs:
+            row |= self._validate(epoch)
+        self._step_scheduler(row)
+        self.history.append(row)
+        self.epoch, self.within = epoch, None
+        for observer in self.observers:
+            observer.on_epoch_end(self, row)
 
     def _begun(self, generator: torch.Generator) -> Within:
         """Where to begin the epoch: at its start, or where it was stopped, with the generator as it was there."""

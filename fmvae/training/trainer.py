@@ -1,7 +1,8 @@
 """Training VAEs. They draw from named streams only, and what watches them cannot change a trained bit."""
 
+from collections.abc import Generator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,25 @@ from fmvae.evaluation.likelihood import measure_elbo
 from fmvae.models import VAE, VAEOutput
 from fmvae.objectives import Objective
 from fmvae.training.loop import Trainer
+
+
+class Batch(NamedTuple):
+    """What one step is taken on.
+
+    Attributes:
+        x: images (B, C, H, W), in [0, 1].
+        labels: (B,).
+        noise: standard normal (B, latent_dim), for the posterior draw.
+        epoch, step: which of its epoch it is, both from 1.
+        progress: the share of the whole training that is behind it, in [0, 1).
+    """
+
+    x: Tensor
+    labels: Tensor
+    noise: Tensor
+    epoch: int
+    step: int
+    progress: float
 
 
 class VAETrainer(Trainer):
@@ -46,35 +66,52 @@ class VAETrainer(Trainer):
                 "model", f"{type(model).__name__} needs labels", "train it with ConditionalVAETrainer"
             )
 
-    def _forward(self, x: Tensor, labels: Tensor, noise: torch.Generator) -> VAEOutput:
-        return self.model(x, generator=noise)
+    def _forward(self, batch: Batch) -> VAEOutput:
+        return self.model(batch.x, noise=batch.noise)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
+        steps, numbers = self.steps(epoch), None
+        while True:
+            try:
+                batch = steps.send(numbers)
+            except StopIteration as end:
+                return end.value
+            numbers = self._step(batch)
+
+    def steps(self, epoch: int) -> Generator[Batch, Mapping[str, float] | None, dict[str, float]]:
+        """One pass over the training split: yields each batch, is sent its numbers, returns the epoch's row.
+
+        The numbers, means over the batch, are sent when the optimizer has stepped on it.
+        """
         self.model.train()
         shuffle = rng.stream(self.seed, "shuffle", epoch)
-        noise = rng.stream(self.seed, "noise", epoch, self.data.device)
-        done, sums, _ = self._begun(noise)
+        generator = rng.stream(self.seed, "noise", epoch, self.data.device)
+        done, sums, _ = self._begun(generator)
         batches = islice(self.data.train.batches(self.data.batch_size, shuffle), done, None)
 
         def progress(step: int) -> float:
             return ((epoch - 1) * self.num_steps + step) / (self.epochs * self.num_steps)
 
         for step, (x, labels) in enumerate(batches, done):
-            # forward: the two terms, and what is optimised of them
-            output = self._forward(x, labels, noise)
-            terms = self.objective.terms(output.logits, x, output.mu, output.logvar)
-            recon, kl = terms.recon.mean(), terms.kl.mean()
-            loss = self.objective(recon, kl, progress(step))
-
-            numbers = self._optimizer_step(loss, {"recon": recon, "kl": kl, "objective": loss}, epoch, step + 1)
+            noise = torch.randn(len(x), self.model.latent_dim, generator=generator, device=x.device, dtype=x.dtype)
+            numbers = yield Batch(x, labels, noise, epoch, step + 1, progress(step))
+            assert numbers is not None
             for name, number in numbers.items():
                 sums[name] = sums.get(name, 0.0) + number * len(x)
-            self._end_step(step + 1, sums, noise)
+            self._end_step(step + 1, sums, generator)
 
         beta = self.objective.beta.weight(progress(self.num_steps - 1))
         lr = self.optimizer.param_groups[0]["lr"]
         means = {f"train/{name}": total / len(self.data.train) for name, total in sums.items()}
         return {"epoch": epoch, "beta": beta, "lr": float(lr), **means}
+
+    def _step(self, batch: Batch) -> dict[str, float]:
+        """Forward, the two terms and what is optimised of them, backward, and the optimizer's step."""
+        output = self._forward(batch)
+        terms = self.objective.terms(output.logits, batch.x, output.mu, output.logvar)
+        recon, kl = terms.recon.mean(), terms.kl.mean()
+        loss = self.objective(recon, kl, batch.progress)
+        return self._optimizer_step(loss, {"recon": recon, "kl": kl, "objective": loss}, batch.epoch, batch.step)
 
     def evaluate(self, split: Split | None = None, *, at_mean: bool = False) -> dict[str, float]:
         """The mean terms over a split (the test split by default), in nats per image; see ``measure_elbo``.
@@ -93,5 +130,5 @@ class ConditionalVAETrainer(VAETrainer):
         if not model.conditional:
             raise ConfigError("model", f"{type(model).__name__} takes no labels", "train it with VAETrainer")
 
-    def _forward(self, x: Tensor, labels: Tensor, noise: torch.Generator) -> VAEOutput:
-        return self.model(x, labels, generator=noise)
+    def _forward(self, batch: Batch) -> VAEOutput:
+        return self.model(batch.x, batch.labels, noise=batch.noise)
