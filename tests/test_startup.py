@@ -34,7 +34,9 @@ print(len(calls), type(sys.modules["torch._dynamo"]).__name__, type(torch._dynam
 
 
 def output(program: str) -> list[str]:
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 def test_training_does_not_import_the_compiler_and_compiling_does():

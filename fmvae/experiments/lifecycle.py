@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +156,25 @@ def _prepare(
     return recorder
 
 
+_CURRENT: ContextVar[Path | None] = ContextVar("of which run lines are logged", default=None)
+
+
+@contextmanager
+def only_of(run: RunDirectory | None) -> Iterator[None]:
+    """What is logged inside goes into no other run's train.log, of those that this process is at."""
+    token = _CURRENT.set(run.path if run else None)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
 @contextmanager
 def logging_to(run: RunDirectory) -> Iterator[None]:
     """Everything logged inside goes into the run's train.log too, with the time."""
     handler = LogFile(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(lambda record: _CURRENT.get() in (None, run.path))
     log.addHandler(handler)
     level = log.level
     log.setLevel(logging.INFO)

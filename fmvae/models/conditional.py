@@ -32,8 +32,10 @@ def convolve_with_label_maps(layer: nn.Module, features: Tensor, one_hot: Tensor
     (two thirds of the time of a training step of the whole model on a CPU: benchmarks/label_maps.py).
     """
     in_dim = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
-    split = layer.get_parameter("weight").tensor_split([features.shape[1]], dim=in_dim)
-    of_features = {"weight": split[0], "bias": torch.zeros_like(layer.get_parameter("bias"))}
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    assert layer.bias is not None
+    split = layer.weight.tensor_split([features.shape[1]], dim=in_dim)
+    of_features = {"weight": split[0], "bias": torch.zeros_like(layer.bias)}
     of_maps = {"weight": split[1]}
     classes = torch.eye(one_hot.shape[1], dtype=features.dtype, device=features.device)
     per_class = functional_call(layer, of_maps, _maps(classes, features.shape[2:]))

@@ -162,21 +162,12 @@ class Trainer(ABC):
         names = (*numbers, "grad_norm")
         values = torch.stack([*numbers.values(), grad_norm]).tolist()  # one read from the device
         read = dict(zip(names, values, strict=True))
-        self._check_finite(read, epoch, step)
+        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        check_finite(read, gradients, epoch, step)
         if self.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, grad_norm)
         self.optimizer.step()
         return read
-
-    def _check_finite(self, numbers: Mapping[str, float], epoch: int, step: int) -> None:
-        """Raise NumericsError naming the first term that is not finite, before the optimizer steps."""
-        if all(map(math.isfinite, numbers.values())):
-            return
-        term, value = next((name, v) for name, v in numbers.items() if not math.isfinite(v))
-        if term == "grad_norm":
-            named = ((n, p.grad) for n, p in self.model.named_parameters() if p.grad is not None)
-            term = next((f"gradient of {n}" for n, grad in named if not grad.isfinite().all()), "gradient norm")
-        raise NumericsError(f"epoch {epoch}, step {step}", f"{term} is {value}", WAY_OUT)
 
     def check_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise NumericsError if one of the state's is not finite: the last step's gradient may have been."""
@@ -242,6 +233,16 @@ class Trainer(ABC):
         self.epoch, self.history = meta["epoch"], list(meta["history"])
         within = meta.get("within")
         self.within = Within(within["step"], dict(within["sums"]), _named(tensors, "within.")) if within else None
+
+
+def check_finite(numbers: Mapping[str, float], gradients: Mapping[str, Tensor], epoch: int, step: int) -> None:
+    """Raise NumericsError naming the first term or gradient that is not finite, before the optimizer steps."""
+    if all(map(math.isfinite, numbers.values())):
+        return
+    term, value = next((name, v) for name, v in numbers.items() if not math.isfinite(v))
+    if term == "grad_norm":
+        term = next((f"gradient of {n}" for n, g in gradients.items() if not g.isfinite().all()), "gradient norm")
+    raise NumericsError(f"epoch {epoch}, step {step}", f"{term} is {value}", WAY_OUT)
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

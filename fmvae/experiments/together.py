@@ -1,0 +1,179 @@
+"""Runs trained side by side in one process, their models stacked; each is the run that it would be alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from fmvae.config import is_vae, semantic
+from fmvae.errors import NumericsError
+from fmvae.experiments.lifecycle import attempt, only_of, results
+from fmvae.runs import RunDirectory
+from fmvae.training import VAETrainer
+from fmvae.training.stack import Numbers, Stack
+from fmvae.training.stop import Stop
+from fmvae.training.trainer import Batch
+
+T = TypeVar("T")
+Settings = tuple[dict[str, Any], Sequence[str]]  # a config, and the overrides that made it
+
+
+def stackable(config: Mapping[str, Any]) -> str | None:
+    """A text that is equal for runs that can be stacked with each other; None for a run that can't be stacked.
+
+    Their models must be of one structure, their batches of one size.
+    """
+    if not is_vae(config):
+        return None
+    whole = semantic(config)
+    data = {key: whole["data"].get(key) for key in ("batch_size", "num_train", "val_size", "image_shape")}
+    model = {key: value for key, value in whole["model"].items() if key != "latent_dim"}
+    likelihood = whole["likelihood"]
+    return json.dumps([model, likelihood, data, config["device"].split(":")[0], config["threads"]], sort_keys=True)
+
+
+class _Job:
+    """A run on its way from its lock to its results.
+
+    Attributes:
+        outcome: its results, or what ended it; None while it is under way.
+        row: of the epoch in progress, once that is over.
+    """
+
+    def __init__(self, settings: Settings):
+        self.config, _ = settings
+        self.manager = attempt(*settings)
+        self.outcome: dict[str, Any] | BaseException | None = None
+        self.run: RunDirectory | None = None
+        self.trainer: VAETrainer
+        self.row: dict[str, float] | None = None
+
+    @property
+    def active(self) -> bool:
+        return self.outcome is None
+
+    def begin(self, stop: Stop) -> None:
+        """Hold the run, build what its config says, and go where it stands."""
+        try:
+            self.run, trainer = self.manager.__enter__()
+        except Exception as error:
+            self.outcome = error
+            return
+        if isinstance(trainer, VAETrainer):
+            self.trainer, trainer.stop = trainer, stop
+            self.call(trainer.begin)
+        else:
+            self.end()  # it is complete
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Measure what was trained, or leave why it wasn't."""
+        with only_of(self.run):
+            try:
+                self.manager.__exit__(error and type(error), error, error and error.__traceback__)
+                assert self.run
+                self.outcome = error or results(self.run, self.config)
+            except BaseException as raised:
+                self.outcome = raised
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T | None:
+        """Call a function for this run. What it raises ends this run, and no other."""
+        with only_of(self.run):
+            try:
+                return function(*arguments)
+            except BaseException as error:
+                self.end(error)
+        return None
+
+    def begin_epoch(self) -> None:
+        self.row, self._steps, self._numbers = None, self.trainer.steps(self.trainer.epoch + 1), None
+
+    def next_batch(self) -> Batch | None:
+        """The batch of the next step; None when the epoch is over, or the run."""
+        return self.call(self._advance) if self.active else None
+
+    def _advance(self) -> Batch | None:
+        try:
+            return self._steps.send(self._numbers)
+        except StopIteration as end:
+            self.row = end.value
+            return None
+
+    def take(self, numbers: Numbers | NumericsError) -> None:
+        """What came of the batch."""
+        if isinstance(numbers, NumericsError):
+            if self.active:
+                self.end(numbers)
+        else:
+            self._numbers = numbers
+
+    def end_epoch(self) -> None:
+        if self.active and self.row:
+            self.call(self.trainer.end_epoch, self.row)
+
+    def finish_epoch_alone(self) -> None:
+        """The rest of an epoch that was stopped: its steps are not those of the others."""
+        self.row = self.call(self.trainer._train_epoch, self.trainer.epoch + 1)
+        self.end_epoch()
+
+
+def train_together(runs: Iterable[Settings]) -> list[dict[str, Any] | Exception]:
+    """Bring runs that are ``stackable`` with each other to their ends; returns the results of each, or its error.
+
+    Raises:
+        KeyboardInterrupt, Terminated: asked to stop; every run is saved where it stood.
+    """
+    jobs = [_Job(settings) for settings in runs]
+    with Stop() as stop:
+        try:
+            for job in jobs:
+                job.begin(stop)
+            _train(jobs, stop)
+        except BaseException as error:  # not of one of them
+            for job in jobs:
+                if job.active and job.run:
+                    job.end(error)
+            raise
+    outcomes: list[dict[str, Any] | Exception] = []
+    for job in jobs:
+        if not isinstance(job.outcome, dict | Exception):
+            assert job.outcome
+            raise job.outcome  # all were stopped
+        outcomes.append(job.outcome)
+    return outcomes
+
+
+def _train(jobs: Sequence[_Job], stop: Stop) -> None:
+    stack: Stack | None = None
+    while True:
+        for job in jobs:
+            if job.active and job.trainer.within:
+                job.finish_epoch_alone()
+            if job.active and job.trainer.finished:
+                job.end()
+        active = [job for job in jobs if job.active]
+        if not active:
+            return
+        if stack is None or stack.trainers != [job.trainer for job in active]:
+            stack = Stack([job.trainer for job in active])
+        _train_epoch(stack, active)
+        for job in active:
+            job.end_epoch()
+            if job.active:
+                job.call(stop.heed)
+
+
+def _train_epoch(stack: Stack, jobs: Sequence[_Job]) -> None:
+    """An epoch of each, in step."""
+    stack.load()
+    for job in jobs:
+        job.begin_epoch()
+    while True:
+        batches = [job.next_batch() for job in jobs]
+        live = [batch for batch in batches if batch]
+        if not live:
+            break
+        # a run that has ended takes part with another's batch, and nobody looks at what comes of it
+        for job, numbers in zip(jobs, stack.step([batch or live[0] for batch in batches]), strict=True):
+            job.take(numbers)
+    stack.unload()

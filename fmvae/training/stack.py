@@ -1,0 +1,177 @@
+"""Several VAEs trained at once: their weights stacked, one batched pass for all, an optimizer for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fmvae.errors import NumericsError
+from fmvae.models import VAE
+from fmvae.objectives import kl_divergence
+from fmvae.runs.observer import Observer
+from fmvae.training.loop import check_finite
+from fmvae.training.trainer import Batch, VAETrainer
+
+Numbers = dict[str, float]
+
+
+def widen(tensor: Tensor, shape: Sequence[int], at: int) -> Tensor:
+    """A tensor of another shape, with zeros from index ``at`` in every dimension that differs."""
+    for dim, (own, wanted) in enumerate(zip(tensor.shape, shape, strict=True)):
+        if own != wanted:
+            zeros = tensor.new_zeros([*tensor.shape[:dim], wanted - own, *tensor.shape[dim + 1 :]])
+            tensor = torch.cat([tensor.narrow(dim, 0, at), zeros, tensor.narrow(dim, at, own - at)], dim)
+    return tensor
+
+
+def narrow(tensor: Tensor, shape: Sequence[int], at: int) -> Tensor:
+    """The inverse of ``widen``."""
+    for dim, (own, wanted) in enumerate(zip(tensor.shape, shape, strict=True)):
+        if own != wanted:
+            rest = tensor.narrow(dim, at + own - wanted, wanted - at)
+            tensor = torch.cat([tensor.narrow(dim, 0, at), rest], dim)
+    return tensor
+
+
+class Stack(Observer):
+    """The models of trainers that differ in weights, latent dimensions, objective, optimizer and data, as one.
+
+    Models with fewer latent dimensions than the widest are widened by dimensions that are zero everywhere: their
+    posterior is the prior, the decoder does not see them, and every gradient of theirs is exactly zero.
+
+    Between ``load`` and ``unload`` the weights and the optimizers' states are here, and the trainers' are out of
+    date; a run that is stopped in between is told its own before it is saved.
+
+    Args:
+        trainers: of models of one class and structure, on one device, with likelihoods of one setting.
+    """
+
+    def __init__(self, trainers: Sequence[VAETrainer]):
+        self.trainers = list(trainers)
+        self.latent_dims = [trainer.model.latent_dim for trainer in trainers]
+        self.width = max(self.latent_dims)
+        widest = self.trainers[self.latent_dims.index(self.width)].model
+        self.template: VAE = deepcopy(widest)
+        self.likelihood = self.trainers[0].objective.likelihood
+        self.params = {name: self._stacked(name, p.shape) for name, p in widest.named_parameters()}
+        self.buffers = {name: self._stacked(name, b.shape) for name, b in widest.named_buffers()}
+        # each trainer's own slices, which its optimizer steps on: they share memory with the stack
+        self.slices = [
+            {name: stacked.detach()[i] for name, stacked in self.params.items()} for i in range(len(trainers))
+        ]
+        self.optimizers: list[torch.optim.Optimizer] = []
+        for trainer in self.trainers:  # the first to be told of a stop
+            trainer.observers = [self, *(o for o in trainer.observers if not isinstance(o, Stack))]
+
+    def _stacked(self, name: str, shape: torch.Size) -> Tensor:
+        own = [_tensors(trainer.model)[name].detach() for trainer in self.trainers]
+        stacked = torch.stack([widen(t, shape, z) for t, z in zip(own, self.latent_dims, strict=True)])
+        return stacked.requires_grad_(name in dict(self.template.named_parameters()))
+
+    @torch.no_grad()
+    def load(self) -> None:
+        """Take weights and optimizers' states from the trainers."""
+        self.optimizers = []
+        for i, trainer in enumerate(self.trainers):
+            z = self.latent_dims[i]
+            for name, own in _tensors(trainer.model).items():
+                place = self.params[name] if name in self.params else self.buffers[name]
+                place[i].copy_(widen(own, place.shape[1:], z))
+            slice_of: dict[Any, Any] = {
+                own: self.slices[i][name] for name, own in trainer.model.named_parameters()
+            }
+            kind: Any = type(trainer.optimizer)
+            optimizer = kind(
+                [
+                    {**group, "params": [slice_of[p] for p in group["params"]]}
+                    for group in trainer.optimizer.param_groups
+                ]
+            )
+            for own, state in trainer.optimizer.state.items():
+                optimizer.state[slice_of[own]] = _reshaped(state, own.shape, slice_of[own].shape, z, widen)
+            self.optimizers.append(optimizer)
+
+    @torch.no_grad()
+    def unload(self) -> None:
+        """Give weights and optimizers' states back to the trainers."""
+        for i, trainer in enumerate(self.trainers):
+            z = self.latent_dims[i]
+            for name, own in _tensors(trainer.model).items():
+                place = self.params[name] if name in self.params else self.buffers[name]
+                own.copy_(narrow(place[i], own.shape, z))
+            for name, own in trainer.model.named_parameters():
+                trainer.optimizer._opt_called = True  # or its scheduler takes it for one that never stepped
+                state = self.optimizers[i].state.get(self.slices[i][name])  # type: ignore[call-overload]
+                if state:
+                    shape = self.slices[i][name].shape
+                    trainer.optimizer.state[own] = _reshaped(state, shape, own.shape, z, narrow)
+
+    def on_stop(self, trainer: Any, step: int) -> None:
+        self.unload()
+
+    def step(self, batches: Sequence[Batch]) -> list[Numbers | NumericsError]:
+        """One step of each trainer on its batch, all of one size.
+
+        Returns:
+            What each trainer's numbers are, or what is wrong with them: its weights then have not changed.
+        """
+        x = torch.stack([batch.x for batch in batches])  # (N, B, C, H, W)
+        labels = torch.stack([batch.labels for batch in batches])
+        noise = torch.stack([widen(b.noise, (len(b.noise), self.width), b.noise.shape[1]) for b in batches])
+        self.template.train()
+        logits, mu, logvar = torch.vmap(self._forward)(self.params, self.buffers, x, labels, noise)
+        recon = self.likelihood.nll(logits.flatten(0, 1), x.flatten(0, 1)).view(x.shape[:2]).mean(1)
+        kl = kl_divergence(mu, logvar).sum(2).mean(1)
+        losses = torch.stack(
+            [
+                trainer.objective(recon[i], kl[i], batch.progress)
+                for i, (trainer, batch) in enumerate(zip(self.trainers, batches, strict=True))
+            ]
+        )
+        # contiguous as the weights: a fused optimizer on a CPU takes no heed of strides
+        grads = [g.contiguous() for g in torch.autograd.grad(losses.sum(), list(self.params.values()))]
+        norms = torch.linalg.vector_norm(torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]), dim=0)
+        columns = {"recon": recon, "kl": kl, "objective": losses, "grad_norm": norms}
+        rows = torch.stack(list(columns.values()), 1).tolist()  # one read from the device
+        return [
+            self._finish(i, dict(zip(columns, row, strict=True)), batches[i], [grad[i] for grad in grads])
+            for i, row in enumerate(rows)
+        ]
+
+    def _forward(
+        self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, labels: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        output = functional_call(self.template, (params, buffers), (x, labels), {"noise": noise})
+        return output.logits, output.mu, output.logvar
+
+    def _finish(self, i: int, numbers: Numbers, batch: Batch, grads: Sequence[Tensor]) -> Numbers | NumericsError:
+        """Check the numbers of one trainer, and have its optimizer step on its slices."""
+        trainer, slices = self.trainers[i], self.slices[i]
+        try:
+            check_finite(numbers, dict(zip(slices, grads, strict=True)), batch.epoch, batch.step)
+        except NumericsError as error:
+            return error
+        for own, grad in zip(slices.values(), grads, strict=True):
+            own.grad = grad
+        if trainer.max_grad_norm is not None:
+            norm = batch.x.new_tensor(numbers["grad_norm"])
+            torch.nn.utils.clip_grads_with_norm_(list(slices.values()), trainer.max_grad_norm, norm)
+        self.optimizers[i].step()
+        return numbers
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _reshaped(state: Mapping[str, Any], old: torch.Size, new: torch.Size, at: int, how: Any) -> dict[str, Any]:
+    """An optimizer's state of one parameter, with what has that parameter's shape brought to another."""
+    return {
+        key: how(value, new, at).clone() if isinstance(value, Tensor) and value.shape == old else deepcopy(value)
+        for key, value in state.items()
+    }

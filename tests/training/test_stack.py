@@ -1,0 +1,212 @@
+"""Models trained as a stack are those that each trainer would have made alone; what pads them stays zero."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
+
+from fmvae.data import split
+from fmvae.errors import NumericsError
+from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
+from fmvae.objectives import Capacity, Constant, Warmup
+from fmvae.training import VAETrainer
+from fmvae.training.stack import Stack, narrow, widen
+from tests.training.cases import Case, data_of
+
+MODELS: dict[str, Callable[[int], VAE]] = {
+    "base": lambda z: BaseVAE(z, hidden_dim=16),
+    "conv": ConvVAE,
+    "batch_norm": BetaVAE,
+    "conditional": lambda z: ConditionalVAE(z, hidden_dim=16),
+    "conditional_conv": lambda z: ConditionalVAE(z, backbone="conv"),
+    "learned_prior": lambda z: ConditionalVAE(z, hidden_dim=16, prior="learned"),
+}
+LATENT_DIMS = (2, 5, 3)
+
+
+def cases(kind: str) -> list[Case]:
+    """Three runs that differ in all that runs of a stack may differ in.
+
+    A bias that batch norm takes out again has a gradient of rounding errors, which Adam with the usual eps would
+    scale up to its learning rate, however it is computed.
+    """
+    make, eps = MODELS[kind], 1e-5
+    first = Case(
+        lambda: make(LATENT_DIMS[0]), lambda p: Adam(p, lr=1e-3, eps=eps, fused=True), lambda: Constant(0.5)
+    )
+    second = Case(
+        lambda: make(LATENT_DIMS[1]),
+        lambda p: AdamW(p, lr=3e-4, eps=eps, weight_decay=0.1),
+        lambda: Warmup(4.0, fraction=0.5),
+        lambda optimizer: CosineAnnealingLR(optimizer, 3),
+        {"max_grad_norm": 20.0, "seed": 7},
+    )
+    third = Case(
+        lambda: make(LATENT_DIMS[2]),
+        lambda p: SGD(p, lr=1e-5, momentum=0.9, weight_decay=0.01),
+        lambda: Capacity(5.0, 3.0),
+        lambda optimizer: StepLR(optimizer, 1, gamma=0.5),
+        {"seed": 8},
+    )
+    return [first, second, third]
+
+
+def trainers(kind: str, data: Any, dtype: torch.dtype) -> list[VAETrainer]:
+    found = []
+    for seed, case in enumerate(cases(kind)):
+        double = replace(case, model=lambda case=case: case.model().to(dtype))
+        found.append(double.trainer(data, init_seed=seed))
+    return found
+
+
+def train_epoch(stack: Stack, look: Callable[[Stack], None] = lambda stack: None) -> list[Any]:
+    """An epoch of all; returns what each step gave."""
+    stack.load()
+    steps = [trainer.steps(trainer.epoch + 1) for trainer in stack.trainers]
+    numbers: list[Any] = [None] * len(steps)
+    rows: list[dict[str, float]] = []
+    taken = []
+    while True:
+        batches = []
+        for generator, number in zip(steps, numbers, strict=True):
+            try:
+                batches.append(generator.send(number))
+            except StopIteration as end:
+                rows.append(end.value)
+        if rows:
+            break
+        numbers = stack.step(batches)
+        taken.append(numbers)
+        look(stack)
+    stack.unload()
+    for trainer, row in zip(stack.trainers, rows, strict=True):
+        trainer.end_epoch(row)
+    return taken
+
+
+def worst(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """The largest difference of a tensor, relative to its norm."""
+    assert ours.keys() == theirs.keys()
+    pairs = [(ours[name].double(), theirs[name].double()) for name in ours if name.startswith("model.")]
+    assert all(a.shape == b.shape for a, b in pairs)
+    # what begins at zero, as a learned prior, is small beside its own rounding
+    return max(((a - b).norm() / b.norm().clamp(min=1e-3 * b.numel() ** 0.5)).item() for a, b in pairs)
+
+
+@pytest.fixture
+def in_dtype(monkeypatch) -> Callable[[torch.dtype], None]:
+    """Images as floats of this type."""
+
+    def use(dtype: torch.dtype) -> None:
+        monkeypatch.setattr(split, "to_float", lambda images: images.to(dtype) / 255)
+
+    return use
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("kind", MODELS)
+def test_each_is_the_run_it_would_be_alone(kind, dtype, bound, small_data, in_dtype):
+    in_dtype(dtype)
+    data = data_of(small_data)
+    alone, stacked = trainers(kind, data, dtype), trainers(kind, data, dtype)
+    for trainer in alone:
+        trainer.train()
+    stack = Stack(stacked)
+    for _ in range(3):
+        train_epoch(stack)
+    for ours, theirs in zip(stacked, alone, strict=True):
+        assert worst(ours.state().tensors, theirs.state().tensors) <= bound
+        for a, b in zip(ours.history, theirs.history, strict=True):
+            assert a == pytest.approx(b, rel=bound)
+
+
+def test_negative_control_another_draw_is_another_run(small_data, in_dtype, monkeypatch):
+    in_dtype(torch.float64)
+    data = data_of(small_data)
+    alone, stacked = trainers("base", data, torch.float64), trainers("base", data, torch.float64)
+    for trainer in alone:
+        trainer.train()
+    step = Stack.step
+    monkeypatch.setattr(Stack, "step", lambda s, bs: step(s, [b._replace(noise=b.noise + 1e-4) for b in bs]))
+    stack = Stack(stacked)
+    for _ in range(3):
+        train_epoch(stack)
+    assert all(
+        worst(ours.state().tensors, theirs.state().tensors) > 1e-10
+        for ours, theirs in zip(stacked, alone, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_pads_a_model_is_zero_and_so_is_its_every_gradient(kind, small_data):
+    stack = Stack(trainers(kind, data_of(small_data), torch.float32))
+    pads = 0
+
+    def look(stack: Stack) -> None:
+        nonlocal pads
+        for trainer, z, slices in zip(stack.trainers, stack.latent_dims, stack.slices, strict=True):
+            for name, own in trainer.model.named_parameters():
+                for dim, (size, wide) in enumerate(zip(own.shape, slices[name].shape, strict=True)):
+                    if size != wide:
+                        grad = slices[name].grad
+                        assert grad is not None
+                        assert not slices[name].narrow(dim, z, wide - size).any()
+                        assert not grad.narrow(dim, z, wide - size).any()
+                        pads += 1
+
+    train_epoch(stack, look)
+    assert pads
+
+
+def test_one_that_is_not_finite_stops_and_leaves_the_others_as_they_are(small_data, in_dtype):
+    in_dtype(torch.float64)
+    data = data_of(small_data)
+    alone, stacked = trainers("base", data, torch.float64), trainers("base", data, torch.float64)
+    with torch.no_grad():
+        next(stacked[1].model.parameters()).fill_(float("nan"))
+    for trainer in (alone[0], alone[2]):
+        trainer.epochs = 1
+        trainer.train()
+    before = {name: tensor.clone() for name, tensor in stacked[1].state().tensors.items()}
+    stack = Stack(stacked)
+    stack.load()
+    steps = [trainer.steps(1) for trainer in stacked]
+    numbers: list[Any] = [None] * 3
+    for _ in range(alone[0].num_steps):
+        batches = [steps[i].send(numbers[i]) for i in (0, 2)]
+        numbers[0], error, numbers[2] = stack.step([batches[0], batches[0], batches[1]])
+        assert isinstance(error, NumericsError)
+    stack.unload()
+    for ours, theirs in ((stacked[0], alone[0]), (stacked[2], alone[2])):
+        assert worst(ours.state().tensors, theirs.state().tensors) <= 1e-10
+    for name, tensor in stacked[1].state().tensors.items():
+        assert torch.equal(tensor.nan_to_num(), before[name].nan_to_num())
+
+
+def test_a_stack_of_trainers_that_have_begun_goes_on(small_data, in_dtype):
+    in_dtype(torch.float64)
+    data = data_of(small_data)
+    alone, stacked = trainers("batch_norm", data, torch.float64), trainers("batch_norm", data, torch.float64)
+    for trainer in alone:
+        trainer.train()
+    for trainer in stacked:
+        trainer.end_epoch(trainer._train_epoch(1))
+    for _ in range(2):
+        train_epoch(Stack(stacked))  # made anew, as when one has left it
+    for ours, theirs in zip(stacked, alone, strict=True):
+        assert worst(ours.state().tensors, theirs.state().tensors) <= 1e-10
+
+
+@pytest.mark.parametrize(("shape", "wide", "at"), [((3, 4), (5, 4), 3), ((4, 13), (4, 16), 3), ((2,), (7,), 2)])
+def test_widening_puts_zeros_in_and_narrowing_takes_them_out(shape, wide, at):
+    tensor = torch.randn(shape)
+    widened = widen(tensor, wide, at)
+    assert widened.shape == torch.Size(wide)
+    assert widened.sum() == pytest.approx(tensor.sum().item(), abs=1e-5)
+    assert (widened != 0).sum() == tensor.numel()
+    assert torch.equal(narrow(widened, shape, at), tensor)
