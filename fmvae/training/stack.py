@@ -104,8 +104,9 @@ class Stack(Observer):
             for name, own in _tensors(trainer.model).items():
                 place = self.params[name] if name in self.params else self.buffers[name]
                 own.copy_(narrow(place[i], own.shape, z))
+            # or its scheduler takes it for one that never stepped
+            setattr(trainer.optimizer, "_opt_called", True)  # noqa: B010
             for name, own in trainer.model.named_parameters():
-                trainer.optimizer._opt_called = True  # or its scheduler takes it for one that never stepped
                 state = self.optimizers[i].state.get(self.slices[i][name])  # type: ignore[call-overload]
                 if state:
                     shape = self.slices[i][name].shape

@@ -57,6 +57,8 @@ def ended(process: int) -> int:
 
 def run(request: dict[str, Any]) -> NoReturn:
     """Become the process of a request, to its end."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # ignored by what nohup or a shell's background starts
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, kind in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(f"{request['output']}.{kind}", os.O_WRONLY | os.O_CREAT, 0o644), number)
