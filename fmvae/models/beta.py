@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from fmvae.models.convolution import SmallBatchNorm2d, SmallConv2d, SmallConvTranspose2d
 from fmvae.models.vae import VAE
 
 NormOrder = Literal["relu_bn", "bn_relu"]
@@ -37,7 +38,7 @@ class BetaVAE(VAE):
             raise ValueError(f"norm_order must be one of {', '.join(get_args(NormOrder))}, got {norm_order!r}")
 
         def norm(num_channels: int) -> list[nn.Module]:
-            layers = [nn.ReLU(), nn.BatchNorm2d(num_channels)]
+            layers = [nn.ReLU(), SmallBatchNorm2d(num_channels)]
             return layers if norm_order == "relu_bn" else layers[::-1]
 
         channels, *full = self.image_shape
@@ -56,11 +57,11 @@ class BetaVAE(VAE):
             )
 
         self.encoder = nn.Sequential(
-            nn.Conv2d(channels, 8, 3, 2, 1),
+            SmallConv2d(channels, 8, 3, 2, 1),
             nn.ReLU(),
-            nn.Conv2d(8, 16, 3, 2, 1),
+            SmallConv2d(8, 16, 3, 2, 1),
             *norm(16),
-            nn.Conv2d(16, 32, 3, 2, 0),
+            SmallConv2d(16, 32, 3, 2, 0),
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(num_features, 128),
@@ -74,11 +75,11 @@ class BetaVAE(VAE):
             nn.Linear(128, num_features),
             nn.ReLU(),
             nn.Unflatten(1, features),
-            nn.ConvTranspose2d(32, 16, 3, 2, 0, up(eighth, quarter, 0)),
+            SmallConvTranspose2d(32, 16, 3, 2, 0, up(eighth, quarter, 0)),
             *norm(16),
-            nn.ConvTranspose2d(16, 8, 3, 2, 1, up(quarter, half, 1)),
+            SmallConvTranspose2d(16, 8, 3, 2, 1, up(quarter, half, 1)),
             nn.ReLU(),
-            nn.ConvTranspose2d(8, channels, 3, 2, 1, up(half, full, 1)),
+            SmallConvTranspose2d(8, channels, 3, 2, 1, up(half, full, 1)),
         )
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -86,4 +87,4 @@ class BetaVAE(VAE):
         return self.mu(hidden), self.logvar(hidden)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.decoder(z)
+        return self.decoder(z).contiguous()

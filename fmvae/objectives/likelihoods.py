@@ -2,10 +2,12 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
 
 class Likelihood(ABC):
@@ -28,11 +30,25 @@ class Likelihood(ABC):
         """The expected image under ``logits``: same shape, in [0, 1]. What is displayed and measured."""
 
 
+class _CrossEntropy(Function):
+    """Binary cross-entropy summed over an image's pixels, with its gradient sigmoid(logit) - x in three passes."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, x)
+        return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        logits, x = ctx.saved_tensors
+        return logits.sigmoid().sub_(x).mul_(grads[0].view(-1, *[1] * (x.dim() - 1))), None
+
+
 class Bernoulli(Likelihood):
     """Each pixel a probability: binary cross-entropy, also of grey values (Kingma & Welling 2014)."""
 
     def nll(self, logits: Tensor, x: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+        return _CrossEntropy.apply(logits, x)
 
     def mean(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()

@@ -1,0 +1,276 @@
+"""Training epochs of every model beside the usual loop, beside the machine's limit, and beside pythae.
+
+    python benchmarks/training.py [--models base,beta] [--batches 64,128,512] [--images 10000] [--rounds 5]
+
+Sides, alternating in one run so that a noisy machine disturbs all alike:
+
+- ours: ``VAETrainer``'s epoch, as ``train.py`` sets it up;
+- limit: the model's own matrix products and convolutions, forward and backward, and the optimizer's step, alone;
+- usual: torchvision's dataset with ``ToTensor`` through a ``DataLoader`` (its best ``num_workers``, found first)
+  and a plain loop over the same model with the default Adam;
+- in memory: the usual loop without a ``DataLoader``, on batches taken from a float tensor;
+- pythae: its VAE trainer on the same widths, if it is installed (base alone).
+
+Writes what it prints, with machine and versions, as JSON into benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.sides import Side, ratio, record, take_turns
+from fmvae.assembly import assemble, set_up_torch
+from fmvae.config import compose
+from fmvae.data.sources import FILES, load_dataset
+from fmvae.experiments.vae import VAEExperiment
+from fmvae.models import VAE
+
+MODELS = ("base", "beta", "conv", "conditional", "conditional_conv")
+LATENT = {"base": 2}  # as the experiments of conf/experiment; others 10
+Work = Callable[[], None]
+
+
+def config(model: str, batch: int, images: int, *overrides: str) -> dict[str, Any]:
+    return compose(
+        [
+            *(f"model={model}", f"latent_dim={LATENT.get(model, 10)}", f"data.batch_size={batch}"),
+            *(f"data.num_train={images + 1000}", "data.val_size=1000", "device=cpu", "trainer.progress=false"),
+            *("evaluation=fast", "figures=none", *overrides),
+        ]
+    )
+
+
+def ours(model: str, batch: int, images: int, *overrides: str) -> Work:
+    settings = config(model, batch, images, *overrides)
+    trainer = VAEExperiment(settings, set_up_torch(settings)).trainer
+
+    def epoch() -> None:
+        trainer.epoch += 1
+        trainer._train_epoch(trainer.epoch)
+
+    return epoch
+
+
+def new_model(model: str, batch: int, images: int) -> VAE:
+    settings = config(model, batch, images)
+    return assemble(settings, torch.device("cpu")).model
+
+
+def limit(model: str, batch: int, images: int) -> Work:
+    """Only what no implementation can leave out: per layer the product, and its two gradients; and Adam."""
+    set_up_torch({"device": "cpu", "threads": None})
+    network = new_model(model, batch, images)
+    products = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weight, x = layer.get_parameter("weight").detach().clone(), inputs[0].detach().clone()
+        dy, of_images = torch.randn_like(output), inputs[0].requires_grad is False
+        products.append(
+            (_linear if isinstance(layer, nn.Linear) else _convolution)(layer, x, weight, dy, of_images)
+        )
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            layer.register_forward_hook(note)
+    network(torch.rand(batch, 1, 28, 28), torch.arange(batch) % 10)
+    parameters = list(network.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter) / 100
+
+    def epoch() -> None:
+        for _ in range(-(-images // batch)):
+            for product in products:
+                product()
+            optimizer.step()
+
+    return epoch
+
+
+def _linear(layer: nn.Module, x: Tensor, weight: Tensor, dy: Tensor, of_images: bool) -> Work:
+    def products() -> None:
+        torch.mm(x, weight.T)
+        torch.mm(dy.T, x)
+        if not of_images:  # nobody asks for the gradient of the images
+            torch.mm(dy, weight)
+
+    return products
+
+
+def _convolution(layer: Any, x: Tensor, weight: Tensor, dy: Tensor, of_images: bool) -> Work:
+    transposed = isinstance(layer, nn.ConvTranspose2d)
+    padding, dilation = list(layer.padding), list(layer.dilation)
+    settings = (list(layer.stride), padding, dilation, transposed, list(layer.output_padding), layer.groups)
+    wanted = [not of_images, True, False]
+
+    def products() -> None:
+        torch.ops.aten.convolution(x, weight, None, *settings)
+        torch.ops.aten.convolution_backward(dy, x, weight, None, *settings, wanted)
+
+    return products
+
+
+def plain_loop(network: VAE, batches: Iterable) -> Work:
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+
+    def epoch() -> None:
+        total = 0.0
+        for x, labels in batches:
+            output = network(x, labels)
+            recon = F.binary_cross_entropy_with_logits(output.logits, x, reduction="sum")
+            kl = -0.5 * torch.sum(1 + output.logvar - output.mu.pow(2) - output.logvar.exp())
+            loss = (recon + kl) / len(x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+
+    return epoch
+
+
+def usual(model: str, batch: int, images: int, root: str, num_workers: int) -> Work:
+    from torch.utils.data import DataLoader, Subset
+    from torchvision.datasets import FashionMNIST
+    from torchvision.transforms import ToTensor
+
+    loader = DataLoader(
+        Subset(FashionMNIST(root, train=True, transform=ToTensor()), range(images)),
+        batch_size=batch,
+        shuffle=True,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )
+    return plain_loop(new_model(model, batch, images), loader)
+
+
+class InMemory:
+    """Batches of a float tensor in a new order at every pass."""
+
+    def __init__(self, batch: int, images: int):
+        raw = load_dataset()
+        self.x = torch.from_numpy(raw.train_images[:images]).unsqueeze(1).float() / 255
+        self.labels = torch.from_numpy(raw.train_labels[:images]).long()
+        self.batch = batch
+
+    def __iter__(self):
+        for index in torch.randperm(len(self.x)).split(self.batch):
+            yield self.x[index], self.labels[index]
+
+
+def in_memory(model: str, batch: int, images: int) -> Work:
+    return plain_loop(new_model(model, batch, images), InMemory(batch, images))
+
+
+def pythae(batch: int, images: int) -> Work:
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE as PythaeVAE
+    from pythae.models import VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden = nn.Sequential(nn.Linear(784, 400), nn.ReLU())
+            self.mu, self.logvar = nn.Linear(400, LATENT["base"]), nn.Linear(400, LATENT["base"])
+
+        def forward(self, x: Tensor) -> ModelOutput:
+            hidden = self.hidden(x.flatten(1))
+            return ModelOutput(embedding=self.mu(hidden), log_covariance=self.logvar(hidden))
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(
+                nn.Linear(LATENT["base"], 400), nn.ReLU(), nn.Linear(400, 784), nn.Sigmoid()
+            )
+
+        def forward(self, z: Tensor) -> ModelOutput:
+            return ModelOutput(reconstruction=self.layers(z).view(-1, 1, 28, 28))
+
+    data = InMemory(batch, images)
+    settings = VAEConfig(input_dim=(1, 28, 28), latent_dim=LATENT["base"], reconstruction_loss="bce")
+    trainer = BaseTrainer(
+        PythaeVAE(settings, Encoder(), Decoder()),
+        BaseDataset(data.x, data.labels),
+        training_config=BaseTrainerConfig(
+            output_dir=tempfile.mkdtemp(),
+            per_device_train_batch_size=batch,
+            learning_rate=1e-3,
+            train_dataloader_num_workers=0,
+            no_cuda=True,
+        ),
+    )
+    trainer.prepare_training()
+    count = iter(range(1, 1_000_000))
+    return lambda: trainer.train_step(next(count))
+
+
+def torchvision_root(folder: Path) -> str:
+    """The dataset where torchvision looks; it wants plain files."""
+    raw, target = load_dataset(), folder / "FashionMNIST" / "raw"
+    target.mkdir(parents=True)
+    for name in FILES:
+        plain = raw.root / name
+        content = plain.read_bytes() if plain.exists() else gzip.decompress((raw.root / f"{name}.gz").read_bytes())
+        (target / name).write_bytes(content)
+    return str(folder)
+
+
+def best_workers(model: str, batch: int, images: int, root: str) -> int:
+    seconds = {}
+    for workers in (0, 1, 2, 4):
+        with Side(usual, model, batch, images, root, workers) as side:
+            seconds[workers] = side.seconds()
+    return min(seconds, key=lambda workers: seconds[workers])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--batches", default="64,128,512")
+    parser.add_argument("--images", type=int, default=10_000, help="an epoch")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+
+    cases: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = torchvision_root(Path(folder))
+        for model in given.models.split(","):
+            for batch in map(int, given.batches.split(",")):
+                case = (model, batch, given.images)
+                workers = best_workers(*case, root)
+                sides = {
+                    "ours": partial(Side, ours, *case),
+                    "limit": partial(Side, limit, *case),
+                    "usual": partial(Side, usual, *case, root, workers),
+                    "in memory": partial(Side, in_memory, *case),
+                }
+                if model == "base" and importlib.util.find_spec("pythae"):
+                    sides["pythae"] = partial(Side, pythae, batch, given.images)
+                times = take_turns(sides, given.rounds)
+                ratios = {"ours / limit": ratio(times, "ours", "limit")}
+                ratios |= {
+                    f"{name} / ours": ratio(times, name, "ours") for name in sides if name not in ("ours", "limit")
+                }
+                cases[f"{model}, batch {batch}"] = {"times": times, "num_workers": workers, "ratios": ratios}
+                print(
+                    f"{model}, batch {batch}: " + ", ".join(f"{k} {v:.2f}" for k, v in ratios.items()), flush=True
+                )
+    record("training", {"images": given.images, "threads": torch.get_num_threads(), "cases": cases})
+
+
+if __name__ == "__main__":
+    main()
