@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fmvae.models.conv import quarter_size
+from fmvae.models.convolution import ChannelsLastConv2d, ChannelsLastUnflatten
 from fmvae.models.vae import VAE
 
 Backbone = Literal["mlp", "conv"]
@@ -74,12 +75,12 @@ class _Conv(nn.Module):
         height, width = quarter_size(image_shape)
         self.num_features = (64 + num_classes) * height * width
         self.down = nn.ModuleList(
-            [nn.Conv2d(channels + num_classes, 32, 4, 2, 1), nn.Conv2d(32 + num_classes, 64, 4, 2, 1)]
+            [ChannelsLastConv2d(channels + num_classes, 32, 4, 2, 1), nn.Conv2d(32 + num_classes, 64, 4, 2, 1)]
         )
         self.expand = nn.Sequential(
             nn.Linear(latent_dim + num_classes, 64 * height * width),
             nn.ReLU(),
-            nn.Unflatten(1, (64, height, width)),
+            ChannelsLastUnflatten(1, (64, height, width)),
         )
         self.up = nn.ModuleList(
             [

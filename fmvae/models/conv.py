@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from fmvae.models.convolution import ChannelsLastConv2d, ChannelsLastUnflatten
 from fmvae.models.vae import VAE
 
 
@@ -24,7 +25,7 @@ class ConvVAE(VAE):
         features = (64, *quarter_size(self.image_shape))
         num_features = features[0] * features[1] * features[2]
         self.encoder = nn.Sequential(
-            nn.Conv2d(channels, 32, 4, 2, 1),
+            ChannelsLastConv2d(channels, 32, 4, 2, 1),
             nn.ReLU(),
             nn.Conv2d(32, 64, 4, 2, 1),
             nn.ReLU(),
@@ -35,7 +36,7 @@ class ConvVAE(VAE):
         self.decoder = nn.Sequential(
             nn.Linear(latent_dim, num_features),
             nn.ReLU(),
-            nn.Unflatten(1, features),
+            ChannelsLastUnflatten(1, features),
             nn.ConvTranspose2d(64, 32, 4, 2, 1),
             nn.ReLU(),
             nn.ConvTranspose2d(32, channels, 4, 2, 1),

@@ -179,3 +179,29 @@ class SmallBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         x = _batch_last(input)
         return _batch_first(super().forward(x.flatten(1, 2)[None])[0].view_as(x))  # one image, of h·w by B pixels
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same images with the channels last in memory: on a processor, large convolutions are faster in it."""
+    if x.device.type != "cpu":
+        return x
+    x = x.contiguous(memory_format=torch.channels_last)
+    channels, height, width = x.shape[1:]
+    # of one channel both orders are the same numbers, and only the strides say which is meant
+    return (
+        x.as_strided(x.shape, (channels * height * width, 1, width * channels, channels)) if channels == 1 else x
+    )
+
+
+class ChannelsLastConv2d(nn.Conv2d):
+    """``nn.Conv2d`` that works in, and so leads over to, ``channels_last``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(channels_last(input))
+
+
+class ChannelsLastUnflatten(nn.Unflatten):
+    """``nn.Unflatten`` to ``channels_last``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return channels_last(super().forward(input))

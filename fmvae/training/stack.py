@@ -18,6 +18,7 @@ from fmvae.training.loop import check_finite
 from fmvae.training.trainer import Batch, VAETrainer
 
 Numbers = dict[str, float]
+TERMS = ("recon", "kl", "objective")
 
 
 def widen(tensor: Tensor, shape: Sequence[int], at: int) -> Tensor:
@@ -49,15 +50,19 @@ class Stack(Observer):
 
     Args:
         trainers: of models of one class and structure, on one device, with likelihoods of one setting.
+        batched: whether one pass goes through all models; if not, one goes through each, in turn. None chooses:
+            on a processor, stacked convolutions are slower than one after another.
     """
 
-    def __init__(self, trainers: Sequence[VAETrainer]):
+    def __init__(self, trainers: Sequence[VAETrainer], batched: bool | None = None):
         self.trainers = list(trainers)
         self.latent_dims = [trainer.model.latent_dim for trainer in trainers]
         self.width = max(self.latent_dims)
         widest = self.trainers[self.latent_dims.index(self.width)].model
         self.template: VAE = deepcopy(widest)
-        self.likelihood = self.trainers[0].objective.likelihood
+        convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in widest.modules())
+        on_cpu = self.trainers[0].data.device.type == "cpu"
+        self.batched = not (convolutional and on_cpu) if batched is None else batched
         self.params = {name: self._stacked(name, p.shape) for name, p in widest.named_parameters()}
         self.buffers = {name: self._stacked(name, b.shape) for name, b in widest.named_buffers()}
         # each trainer's own slices, which its optimizer steps on: they share memory with the stack
@@ -121,28 +126,50 @@ class Stack(Observer):
         Returns:
             What each trainer's numbers are, or what is wrong with them: its weights then have not changed.
         """
+        self.template.train()
+        terms, grads = self._batched(batches) if self.batched else self._in_turn(batches)
+        norms = [torch.nn.utils.get_total_norm(own) for own in grads]
+        names = (*TERMS, "grad_norm")
+        rows = torch.cat([terms, torch.stack(norms)[:, None]], 1).tolist()  # one read from the device
+        return [
+            self._finish(i, dict(zip(names, row, strict=True)), batches[i], grads[i]) for i, row in enumerate(rows)
+        ]
+
+    def _batched(self, batches: Sequence[Batch]) -> tuple[Tensor, list[list[Tensor]]]:
+        """The mean terms (N, 3) and the gradients of each trainer, from one pass through all models."""
         x = torch.stack([batch.x for batch in batches])  # (N, B, C, H, W)
         labels = torch.stack([batch.labels for batch in batches])
-        noise = torch.stack([widen(b.noise, (len(b.noise), self.width), b.noise.shape[1]) for b in batches])
-        self.template.train()
+        noise = torch.stack([self._widened(batch.noise) for batch in batches])
         logits, mu, logvar = torch.vmap(self._forward)(self.params, self.buffers, x, labels, noise)
-        recon = self.likelihood.nll(logits.flatten(0, 1), x.flatten(0, 1)).view(x.shape[:2]).mean(1)
+        likelihood = self.trainers[0].objective.likelihood
+        recon = likelihood.nll(logits.flatten(0, 1), x.flatten(0, 1)).view(x.shape[:2]).mean(1)
         kl = kl_divergence(mu, logvar).sum(2).mean(1)
-        losses = torch.stack(
-            [
-                trainer.objective(recon[i], kl[i], batch.progress)
-                for i, (trainer, batch) in enumerate(zip(self.trainers, batches, strict=True))
-            ]
-        )
-        # contiguous as the weights: a fused optimizer on a CPU takes no heed of strides
-        grads = [g.contiguous() for g in torch.autograd.grad(losses.sum(), list(self.params.values()))]
-        norms = torch.linalg.vector_norm(torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]), dim=0)
-        columns = {"recon": recon, "kl": kl, "objective": losses, "grad_norm": norms}
-        rows = torch.stack(list(columns.values()), 1).tolist()  # one read from the device
-        return [
-            self._finish(i, dict(zip(columns, row, strict=True)), batches[i], [grad[i] for grad in grads])
-            for i, row in enumerate(rows)
+        losses = [
+            trainer.objective(recon[i], kl[i], batch.progress)
+            for i, (trainer, batch) in enumerate(zip(self.trainers, batches, strict=True))
         ]
+        total = torch.stack(losses)
+        # contiguous as the weights: a fused optimizer on a CPU takes no heed of strides
+        grads = [g.contiguous() for g in torch.autograd.grad(total.sum(), list(self.params.values()))]
+        return torch.stack([recon, kl, total], 1).detach(), [list(own) for own in zip(*grads, strict=True)]
+
+    def _in_turn(self, batches: Sequence[Batch]) -> tuple[Tensor, list[list[Tensor]]]:
+        """The same, from a pass through each."""
+        terms, grads = [], []
+        for i, (trainer, batch) in enumerate(zip(self.trainers, batches, strict=True)):
+            own = {name: tensor.detach().requires_grad_() for name, tensor in self.slices[i].items()}
+            buffers = {name: stacked[i] for name, stacked in self.buffers.items()}
+            noise = self._widened(batch.noise)
+            logits, mu, logvar = self._forward(own, buffers, batch.x, batch.labels, noise)
+            of_images = trainer.objective.terms(logits, batch.x, mu, logvar)
+            recon, kl = of_images.recon.mean(), of_images.kl.mean()
+            loss = trainer.objective(recon, kl, batch.progress)
+            grads.append([g.contiguous() for g in torch.autograd.grad(loss, list(own.values()))])
+            terms.append(torch.stack([recon, kl, loss]).detach())
+        return torch.stack(terms), grads
+
+    def _widened(self, noise: Tensor) -> Tensor:
+        return widen(noise, (len(noise), self.width), noise.shape[1])
 
     def _forward(
         self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, labels: Tensor, noise: Tensor

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
 from fmvae.data import split
 from fmvae.errors import NumericsError
-from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
+from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, convolution
 from fmvae.objectives import Capacity, Constant, Warmup
 from fmvae.training import VAETrainer
 from fmvae.training.stack import Stack, narrow, widen
@@ -98,6 +98,14 @@ def worst(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     return max(((a - b).norm() / b.norm().clamp(min=1e-3 * b.numel() ** 0.5)).item() for a, b in pairs)
 
 
+@pytest.fixture(params=[True, False], ids=["batched", "in turn"])
+def batched(request, monkeypatch) -> bool:
+    """Whether one pass goes through all models, as on a GPU, where channels_last does nothing."""
+    if request.param:
+        monkeypatch.setattr(convolution, "channels_last", lambda x: x)
+    return request.param
+
+
 @pytest.fixture
 def in_dtype(monkeypatch) -> Callable[[torch.dtype], None]:
     """Images as floats of this type."""
@@ -110,13 +118,13 @@ def in_dtype(monkeypatch) -> Callable[[torch.dtype], None]:
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("kind", MODELS)
-def test_each_is_the_run_it_would_be_alone(kind, dtype, bound, small_data, in_dtype):
+def test_each_is_the_run_it_would_be_alone(kind, dtype, bound, small_data, in_dtype, batched):
     in_dtype(dtype)
     data = data_of(small_data)
     alone, stacked = trainers(kind, data, dtype), trainers(kind, data, dtype)
     for trainer in alone:
         trainer.train()
-    stack = Stack(stacked)
+    stack = Stack(stacked, batched)
     for _ in range(3):
         train_epoch(stack)
     for ours, theirs in zip(stacked, alone, strict=True):
@@ -143,8 +151,8 @@ def test_negative_control_another_draw_is_another_run(small_data, in_dtype, monk
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_what_pads_a_model_is_zero_and_so_is_its_every_gradient(kind, small_data):
-    stack = Stack(trainers(kind, data_of(small_data), torch.float32))
+def test_what_pads_a_model_is_zero_and_so_is_its_every_gradient(kind, small_data, batched):
+    stack = Stack(trainers(kind, data_of(small_data), torch.float32), batched)
     pads = 0
 
     def look(stack: Stack) -> None:
