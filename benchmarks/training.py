@@ -173,12 +173,12 @@ def in_memory(model: str, batch: int, images: int) -> Work:
 
 
 def pythae(batch: int, images: int) -> Work:
-    from pythae.data.datasets import BaseDataset
-    from pythae.models import VAE as PythaeVAE
-    from pythae.models import VAEConfig
-    from pythae.models.base.base_utils import ModelOutput
-    from pythae.models.nn import BaseDecoder, BaseEncoder
-    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    from pythae.data.datasets import BaseDataset  # type: ignore
+    from pythae.models import VAE as PythaeVAE  # type: ignore
+    from pythae.models import VAEConfig  # type: ignore
+    from pythae.models.base.base_utils import ModelOutput  # type: ignore
+    from pythae.models.nn import BaseDecoder, BaseEncoder  # type: ignore
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig  # type: ignore
 
     class Encoder(BaseEncoder):
         def __init__(self) -> None:

@@ -12,11 +12,9 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from hashlib import sha256
 from typing import Any, Literal, NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -24,14 +22,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import config as configs
 from fmvae import gate
+from fmvae.arguments import check_removed, flags_first, key_of, list_paths, name_sweep
 from fmvae.errors import ConfigError, FmvaeError, HeldError, ObjectiveError, Terminated, of_the_machine
 from fmvae.rules import RULES, walk
 
 T = TypeVar("T")
 log = logging.getLogger("fmvae")
 
-# Hydra's flags that take the next argument as their value
-VALUED = ("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
 OWN_SWEEPER = ".FmvaeSweeper"  # runs a list of jobs; others search
 PLUGINS = configs.PROJECT_ROOT / "fmvae" / "plugins"
 EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # of pyproject.toml, by the plugin's name if not the same
@@ -80,12 +77,8 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
     search by a number that is not measured ends, as no trial of it could succeed.
     """
     hydra_config = HydraConfig.get()
-    # as written: ${...} in an override refers to the job's config, not to Hydra's
-    overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     try:
-        check_removed(overrides)
-        gate.check_environment(hydra_config.job.env_set)
-        config = configs.resolve(composed)
+        config, overrides = prepare(composed, hydra_config)
         if hydra_config.mode == RunMode.MULTIRUN and config["device"] == "auto":
             config["device"] = f"auto:{hydra_config.job.num}"
         return function(config, overrides)
@@ -93,20 +86,43 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
         if isinstance(error, Terminated):
             raise
         explained = explain(error)
-        searching = not hydra_config.sweeper._target_.endswith(OWN_SWEEPER)
-        ends_all = searching and isinstance(explained, ObjectiveError)
-        if hydra_config.mode == RunMode.MULTIRUN and not ends_all:
-            said = str(explained or f"{type(error).__name__}: {error}")
-            if isinstance(explained, HeldError):  # no failure of this sweep's: another is at it
-                log.warning("%s", said)
-            else:
-                log.error("fmvae: error: %s", said)
+        if hydra_config.mode == RunMode.MULTIRUN and not ends_search(explained, hydra_config):
+            said = tell(error)
             if isinstance(error, Exception):
                 raise
             raise RuntimeError(said) from error
         if not explained:
             raise
         fail(explained)
+
+
+def prepare(composed: DictConfig, hydra_config: Any) -> tuple[dict[str, Any], list[str]]:
+    """A job's resolved config and its overrides.
+
+    Raises:
+        FmvaeError: the config is wrong.
+    """
+    # as written: ${...} in an override refers to the job's config, not to Hydra's
+    overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    check_removed(overrides)
+    gate.check_environment(hydra_config.job.env_set)
+    return configs.resolve(composed), overrides
+
+
+def ends_search(error: BaseException | None, hydra_config: Any) -> bool:
+    """Whether no trial of a search could succeed: it goes by a number that is not measured."""
+    return isinstance(error, ObjectiveError) and not hydra_config.sweeper._target_.endswith(OWN_SWEEPER)
+
+
+def tell(error: BaseException) -> str:
+    """Say the one line of a job of a sweep that failed."""
+    explained = explain(error)
+    said = str(explained or f"{type(error).__name__}: {error}")
+    if isinstance(explained, HeldError):  # no failure of this sweep's: another is at it
+        log.warning("%s", said)
+    else:
+        log.error("fmvae: error: %s", said)
+    return said
 
 
 def _terminate(number: int, *_: object) -> NoReturn:
@@ -132,57 +148,6 @@ def _config_name() -> str:
     """The config that the command line composes: the program's own, or the one that --config-name names."""
     named = re.search(r"(?:^|\s)(?:--config-name|-cn)[= ](\S+)", " ".join(sys.argv[1:]))
     return named.group(1) if named else _program()
-
-
-# --- arguments ----------------------------------------------------------------------------------------------
-
-
-def list_paths(arguments: Sequence[str]) -> list[str]:
-    """``run=a,b`` as the list ``run=[a,b]``: several runs to evaluate, not a sweep over them."""
-    return [re.sub(r"^run=([^\[{].*,.*)$", r"run=[\1]", argument) for argument in arguments]
-
-
-def flags_first(arguments: Sequence[str]) -> list[str]:
-    """``seed=0,1 -m beta=2`` with its -m in front: Hydra reads no overrides on both sides of a flag."""
-    flags, overrides = [], []
-    before = ""
-    for argument in arguments:
-        (flags if argument.startswith("-") or before in VALUED else overrides).append(argument)
-        before = argument
-    return flags + overrides
-
-
-def name_sweep(arguments: Sequence[str]) -> list[str]:
-    """Give a multirun without a name one of its own overrides, so that the same command finds the same folder."""
-    multirun = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
-    named = any(_key(argument) in ("sweep_name", "sweep") for argument in arguments)  # sweeps/ have names
-    if named or not multirun:
-        return list(arguments)
-    nameless = tuple(key for key in configs.NON_SEMANTIC if key not in configs.NAMED_BY_CONTENT)
-    semantic = sorted(
-        argument
-        for argument in arguments
-        if "=" in argument and not argument.startswith(("-", "hydra")) and not _key(argument).startswith(nameless)
-    )
-    parsed = OverridesParser.create().parse_overrides(semantic)
-    swept = dict.fromkeys(o.key_or_group.removesuffix(".value") for o in parsed if o.is_sweep_override())
-    words = [re.sub(r"[^A-Za-z0-9._]", "", key) for key in swept] or ["sweep"]
-    name = "-".join([*words, sha256("\n".join(semantic).encode()).hexdigest()[:8]])
-    return [*arguments, f"sweep_name={name}"]
-
-
-def check_removed(overrides: Sequence[str]) -> None:
-    """Refuse ``~key``, unless it is an argument of a constructor that the program itself does not read."""
-    for override in overrides:
-        key = _key(override)
-        _, _, name = key.partition(".")
-        needed = not name or name.startswith("_") or (key in RULES and not RULES[key].spare)
-        if override.startswith("~") and needed:
-            raise ConfigError(override, "this key is needed", "give it another value instead")
-
-
-def _key(argument: str) -> str:
-    return argument.split("=", 1)[0].lstrip("+~")
 
 
 # --- errors -------------------------------------------------------------------------------------------------
@@ -247,7 +212,7 @@ def _no_name_of_an_option(arguments: Sequence[str]) -> ConfigError:
     """The first argument that gives a group something else than names of its options."""
     groups = _groups()
     for argument in arguments:
-        key, value = _key(argument), argument.partition("=")[2]
+        key, value = key_of(argument), argument.partition("=")[2]
         if "=" in argument and not key:
             return _unreadable(argument)
         if key in groups and not all(word.strip() in groups[key] for word in value.split(",")):
@@ -277,7 +242,7 @@ def _known_keys(arguments: Sequence[str]) -> list[str]:
     # of evaluate.py's groups all have keys of their own; train.py has some more, as experiment
     required, more = {"train": ([], list(groups)), "evaluate": (["run=x"], [])}[_program()]
     try:
-        chosen = [argument for argument in arguments if _key(argument) in groups]
+        chosen = [argument for argument in arguments if key_of(argument) in groups]
         config = configs.compose([*required, *chosen], _config_name())
     except Exception:  # a choice may be a sweep, or wrong in another way; this is for suggestions only
         config = configs.compose(required, _config_name())

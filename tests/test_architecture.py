@@ -34,6 +34,7 @@ FLOORS = (
     "sweeping",
     "search",
     "gate",
+    "arguments",
     "cli",
     "plugins",
 )
@@ -41,8 +42,10 @@ HYDRA = {
     "train.py",
     "evaluate.py",
     "fmvae/config.py",
+    "fmvae/arguments.py",
     "fmvae/cli.py",
     "fmvae/gate.py",
+    "fmvae/plugins/hydra_plugins/fmvae_launcher.py",
     "fmvae/plugins/hydra_plugins/fmvae_sweeper.py",
     "fmvae/plugins/hydra_plugins/fmvae_search.py",
 }

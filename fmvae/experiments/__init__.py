@@ -2,5 +2,6 @@
 
 from fmvae.experiments.lifecycle import train
 from fmvae.experiments.objective import objective
+from fmvae.experiments.together import stackable, train_together
 
-__all__ = ["objective", "train"]
+__all__ = ["objective", "stackable", "train", "train_together"]

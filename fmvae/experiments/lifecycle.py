@@ -54,7 +54,7 @@ def attempt(
     run = RunDirectory(Path(config["output_root"]) / (config["sweep_name"] or "") / run_name(identity))
     with run.held():
         # of a single run that can't begin, the terminal says why; nobody watches each run of a sweep
-        with reporting_failure(run, config) if config["sweep_name"] else nullcontext():
+        with only_of(run), reporting_failure(run, config) if config["sweep_name"] else nullcontext():
             device = set_up_torch(config)
             if config["restart"] and (aside := run.move_aside()):
                 log.info("moved the run there was to %s", aside)
@@ -72,9 +72,10 @@ def attempt(
         with logging_to(run), reporting_failure(run, config):
             write_bytes(run.config, to_yaml(config).encode())
             write_bytes(run.overrides, to_yaml_list(overrides).encode())
-            whose = {"run": run.path.name, "config_sha256": sha256, "config": identity}
-            recorder = _prepare(run, config, experiment, checkpoint, whose)
             trainer = experiment.trainer
+            whose = {"run": run.path.name, "config_sha256": sha256, "config": identity}
+            with only_of(run):
+                recorder = _prepare(run, config, experiment, checkpoint, whose)
             try:
                 yield run, trainer
             except OSError:
@@ -161,7 +162,7 @@ _CURRENT: ContextVar[Path | None] = ContextVar("of which run lines are logged", 
 
 @contextmanager
 def only_of(run: RunDirectory | None) -> Iterator[None]:
-    """What is logged inside goes into no other run's train.log, of those that this process is at."""
+    """What is logged inside goes into no train.log but this run's, of those that this process is at."""
     token = _CURRENT.set(run.path if run else None)
     try:
         yield

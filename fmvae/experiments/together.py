@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from fmvae.config import is_vae, semantic
@@ -16,6 +18,7 @@ from fmvae.training.stop import Stop
 from fmvae.training.trainer import Batch
 
 T = TypeVar("T")
+log = logging.getLogger("fmvae")
 Settings = tuple[dict[str, Any], Sequence[str]]  # a config, and the overrides that made it
 
 
@@ -30,7 +33,23 @@ def stackable(config: Mapping[str, Any]) -> str | None:
     data = {key: whole["data"].get(key) for key in ("batch_size", "num_train", "val_size", "image_shape")}
     model = {key: value for key, value in whole["model"].items() if key != "latent_dim"}
     likelihood = whole["likelihood"]
-    return json.dumps([model, likelihood, data, config["device"].split(":")[0], config["threads"]], sort_keys=True)
+    return json.dumps([model, likelihood, data, config["device"], config["threads"]], sort_keys=True)
+
+
+@contextmanager
+def _named(run: RunDirectory | None) -> Iterator[None]:
+    """Lines that are logged inside say of which run they are."""
+
+    def name(record: logging.LogRecord) -> bool:
+        if run and run.path.name not in record.getMessage():
+            record.msg, record.args = f"{run.path.name}: {record.getMessage()}", ()
+        return True
+
+    log.addFilter(name)
+    try:
+        yield
+    finally:
+        log.removeFilter(name)
 
 
 class _Job:
@@ -42,8 +61,10 @@ class _Job:
     """
 
     def __init__(self, settings: Settings):
-        self.config, _ = settings
-        self.manager = attempt(*settings)
+        self.config, overrides = settings
+        # one bar for each would be none to read
+        self.config["trainer"] = {**self.config["trainer"], "progress": False}
+        self.manager = attempt(self.config, overrides)
         self.outcome: dict[str, Any] | BaseException | None = None
         self.run: RunDirectory | None = None
         self.trainer: VAETrainer
@@ -68,7 +89,7 @@ class _Job:
 
     def end(self, error: BaseException | None = None) -> None:
         """Measure what was trained, or leave why it wasn't."""
-        with only_of(self.run):
+        with only_of(self.run), _named(self.run):
             try:
                 self.manager.__exit__(error and type(error), error, error and error.__traceback__)
                 assert self.run
@@ -78,7 +99,7 @@ class _Job:
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T | None:
         """Call a function for this run. What it raises ends this run, and no other."""
-        with only_of(self.run):
+        with only_of(self.run), _named(self.run):
             try:
                 return function(*arguments)
             except BaseException as error:

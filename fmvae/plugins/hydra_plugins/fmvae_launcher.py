@@ -1,0 +1,90 @@
+"""The launcher of ``hydra/launcher=stacked``: jobs of one structure are trained as one model, in one process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from omegaconf import open_dict
+
+from fmvae.cli import ends_search, prepare, tell
+from fmvae.errors import ConfigError
+
+log = logging.getLogger("fmvae")
+
+
+class StackedLauncher(BasicLauncher):
+    """Trains jobs side by side that can be stacked, and the others as ``BasicLauncher`` does.
+
+    Args:
+        size: at most so many at a time.
+    """
+
+    def __init__(self, size: int = 32):
+        if not (type(size) is int and size >= 1):
+            raise ConfigError(
+                "hydra.launcher.size", f"no such number of runs: {size!r}", "give a whole number >= 1"
+            )
+        super().__init__()
+        self.size = size
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        assert self.config is not None
+        from fmvae.experiments import stackable  # brings torch
+
+        setup_globals()
+        configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
+        returns: dict[int, JobReturn] = {}
+        settings: dict[int, Any] = {}
+        groups: dict[str | None, list[int]] = {}
+        for number, overrides in enumerate(job_overrides):
+            try:
+                settings[number] = self._prepared(overrides, initial_job_idx + number)
+                groups.setdefault(stackable(settings[number][0]), []).append(number)
+            except Exception as error:
+                returns[number] = self._ended(error)
+        for kind, numbers in groups.items():
+            if kind and len(numbers) > 1:
+                for start in range(0, len(numbers), self.size):
+                    chosen = numbers[start : start + self.size]
+                    returns |= self._train([settings[number] for number in chosen], chosen)
+                continue
+            for number in numbers:
+                why = "no other job is of its structure" if kind else "only VAEs can be stacked"
+                log.info("alone: %s (%s)", " ".join(job_overrides[number]), why)
+                (returns[number],) = super().launch([job_overrides[number]], initial_job_idx + number)
+        for number, overrides in enumerate(job_overrides):
+            returns[number].overrides = list(overrides)
+        return [returns[number] for number in range(len(job_overrides))]
+
+    def _prepared(self, overrides: Sequence[str], number: int) -> tuple[dict[str, Any], list[str]]:
+        assert self.hydra_context is not None
+        assert self.config is not None
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(composed):
+            composed.hydra.job.num = number
+            own = composed.pop("hydra")
+        return prepare(composed, own)
+
+    def _train(self, settings: Sequence[Any], numbers: Sequence[int]) -> dict[int, JobReturn]:
+        from fmvae.experiments import objective, train_together
+
+        returns = {}
+        for number, (config, _), outcome in zip(numbers, settings, train_together(settings), strict=True):
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                returns[number] = JobReturn(status=JobStatus.COMPLETED, _return_value=objective(config, outcome))
+            except Exception as error:
+                returns[number] = self._ended(error)
+        return returns
+
+    def _ended(self, error: Exception) -> JobReturn:
+        assert self.config is not None
+        if ends_search(error, self.config.hydra):
+            raise error
+        tell(error)
+        return JobReturn(status=JobStatus.FAILED, _return_value=error)
