@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: train test test-crash lint format data bench notebook env clean
+.PHONY: train test test-crash lint format data bench bench-gpu notebook env clean
 .DEFAULT_GOAL := train
 
 train: env
@@ -36,11 +36,20 @@ data: env
 	@$(PY) -m fmvae.data fetch
 	@$(PY) -m fmvae.data eda
 
-bench: env  # on a quiet machine
-	$(PY) benchmarks/training_loop.py
+bench: env  # on a quiet machine, some 20 minutes
+	$(PY) -m benchmarks.training
+	$(PY) -m benchmarks.startup
+	$(PY) -m benchmarks.overheads
+	$(PY) -m benchmarks.stacked
 	$(PY) benchmarks/label_maps.py
 	$(PY) benchmarks/features.py
 	$(PY) benchmarks/launchers.py
+	$(PY) -m benchmarks.page
+
+bench-gpu: env
+	$(PY) -m benchmarks.stacked --device cuda --runs 32 --images 54000
+	$(PY) benchmarks/features.py --images 10000
+	$(PY) -m benchmarks.page
 
 notebook: env  # in the browser
 	@$(PY) -c 'import jupyterlab' 2> /dev/null || $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'

@@ -73,6 +73,13 @@ def ratio(times: Mapping[str, list[float]], numerator: str, denominator: str) ->
     return statistics.median(a / b for a, b in zip(times[numerator], times[denominator], strict=True))
 
 
+def print_times(what: str, times: Mapping[str, list[float]]) -> None:
+    """A line for each side: the median, and the range."""
+    print(what)
+    for name, values in times.items():
+        print(f"  {name:<12}{statistics.median(values):8.3f} s  ({min(values):.3f} to {max(values):.3f})")
+
+
 def record(name: str, content: Mapping[str, Any], device: torch.device | None = None) -> None:
     """Write ``results/<name>.json``: the numbers, and the machine, versions and commit that they are of."""
     RESULTS.mkdir(exist_ok=True)

@@ -1,0 +1,67 @@
+"""Write docs/performance.md from what the benchmarks left in benchmarks/results.
+
+python -m benchmarks.page
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.sides import RESULTS
+from fmvae.config import PROJECT_ROOT
+from fmvae.runs.files import write_bytes
+
+PAGE = PROJECT_ROOT / "docs" / "performance.md"
+HEAD = """# How fast it is
+
+Written by `python -m benchmarks.page` from what `make bench` measured. Every number is a ratio of two sides that
+took turns in one run on one machine, the median over rounds; seconds are medians too, and of this machine only.
+
+- **limit**: the model's own matrix products and convolutions, forward and backward, and the optimizer's step alone;
+- **usual**: torchvision's dataset with `ToTensor` through a `DataLoader`, with its best number of workers, and a
+  plain loop over the same model with the default Adam;
+- **in memory**: the same loop on batches taken from a float tensor;
+- **pythae**: its VAE trainer on the same widths, if it is installed.
+"""
+TITLES = {
+    "training": "Training, an epoch",
+    "startup": "From the command to the first step",
+    "overheads": "Logs, checkpoints and TensorBoard",
+    "stacked": "Stacked runs",
+    "stacked_gpu": "Stacked runs on a GPU",
+}
+
+
+def tables() -> Iterator[str]:
+    for name, title in TITLES.items():
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_bytes())
+        where = result["provenance"]
+        yield f"## {title}\n\n`python -m benchmarks.{name.removesuffix('_gpu')}`, {described(where)}\n"
+        yield "| case | seconds | ratios |\n| --- | --- | --- |"
+        for case, found in result["cases"].items():
+            seconds = ", ".join(f"{side} {statistics.median(times):.3g}" for side, times in found["times"].items())
+            ratios = ", ".join(f"{pair} **{value:.2f}**" for pair, value in found["ratios"].items())
+            yield f"| {case} | {seconds} | {ratios} |"
+        yield ""
+
+
+def described(where: dict[str, Any]) -> str:
+    """The machine and the commit of a result."""
+    parts = [where.get("processor") or where.get("device"), f"torch {where['versions']['torch']}"]
+    parts += [f"{where['threads']} threads"] if where.get("threads") else []
+    return ", ".join(map(str, [*parts, f"commit {str(where['git']['commit'])[:8]}"]))
+
+
+def main() -> None:
+    write_bytes(PAGE, (HEAD + "\n" + "\n".join(tables())).encode())
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

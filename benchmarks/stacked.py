@@ -1,0 +1,95 @@
+"""Runs trained as a stack beside the same runs one after another, an epoch of each.
+
+python -m benchmarks.stacked [--models base,beta] [--runs 6] [--images 10000] [--device cpu] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.sides import Side, print_times, ratio, record, take_turns
+from benchmarks.training import config
+from fmvae.assembly import set_up_torch
+from fmvae.experiments.vae import VAEExperiment
+from fmvae.training.stack import Stack
+
+BATCH = {"beta": 64}
+
+
+def trainers(model: str, runs: int, images: int, device: str) -> list[Any]:
+    found = []
+    for seed in range(runs):
+        settings = config(
+            model, BATCH.get(model, 128), images, f"seed={seed}", f"beta={1 + seed % 4}", f"device={device}"
+        )
+        found.append(VAEExperiment(settings, set_up_torch(settings)).trainer)
+    return found
+
+
+def synchronized(work: Callable[[], None], device: str) -> Callable[[], None]:
+    def whole() -> None:
+        work()
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return whole
+
+
+def in_sequence(*case: Any) -> Callable[[], None]:
+    every = trainers(*case)
+
+    def epoch() -> None:
+        for trainer in every:
+            trainer.end_epoch(trainer._train_epoch(trainer.epoch + 1))
+
+    return synchronized(epoch, case[-1])
+
+
+def as_stack(*case: Any) -> Callable[[], None]:
+    stack = Stack(trainers(*case))
+
+    def epoch() -> None:
+        stack.load()
+        steps = [trainer.steps(trainer.epoch + 1) for trainer in stack.trainers]
+        numbers: list[Any] = [None] * len(steps)
+        for _ in range(stack.trainers[0].num_steps):
+            batches = [generator.send(number) for generator, number in zip(steps, numbers, strict=True)]
+            numbers = stack.step(batches)
+        stack.unload()
+        for trainer, generator, number in zip(stack.trainers, steps, numbers, strict=True):
+            try:
+                generator.send(number)
+            except StopIteration as end:
+                trainer.end_epoch(end.value)
+
+    return synchronized(epoch, case[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="base,beta")
+    parser.add_argument("--runs", type=int, default=6)
+    parser.add_argument("--images", type=int, default=10_000, help="an epoch")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    cases = {}
+    for model in given.models.split(","):
+        case = (model, given.runs, given.images, given.device)
+        sides = {"stacked": partial(Side, as_stack, *case), "in sequence": partial(Side, in_sequence, *case)}
+        times = take_turns(sides, given.rounds)
+        name = f"{given.runs} runs of {model}, {given.device.split(':')[0]}"
+        print_times(name, times)
+        cases[name] = {"times": times, "ratios": {"stacked / in sequence": ratio(times, "stacked", "in sequence")}}
+        print(f"  stacked / in sequence  {cases[name]['ratios']['stacked / in sequence']:.2f}")
+    suffix = "" if given.device == "cpu" else "_gpu"
+    record(f"stacked{suffix}", {"cases": cases}, torch.device(given.device))
+
+
+if __name__ == "__main__":
+    main()

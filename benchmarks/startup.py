@@ -1,0 +1,73 @@
+"""From the command to the first step of training, beside a process that only imports what the usual loop does.
+
+    python -m benchmarks.startup [--rounds 5]
+
+- ours: ``train.py``, on real data, until its optimizer has taken its first step;
+- usual: Python importing torch, torchvision's dataset and transforms, and TensorBoard's writer, and nothing else;
+- word: completing a word of a command line.
+
+Whole processes, alternating in one run, with the disk's cache warm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+from benchmarks.sides import print_times, ratio, record
+from fmvae.config import PROJECT_ROOT
+
+FIRST_STEP = """
+import os, runpy, sys
+def first_step(self, *_, **__):
+    print("stepped", flush=True)
+    os._exit(0)
+import fmvae.training.loop
+fmvae.training.loop.Trainer._end_step = first_step
+sys.argv[0] = "train.py"
+runpy.run_path("train.py", run_name="__main__")
+"""
+USUAL = """
+import torch, torchvision.datasets, torchvision.transforms
+from torch.utils.tensorboard import SummaryWriter
+"""
+
+
+def seconds(arguments: list[str], environment: dict[str, str] | None = None) -> float:
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, *arguments],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    word = {"COMP_LINE": "python train.py model=", "COMP_POINT": "22"}
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {
+            "ours": lambda: seconds(["-c", FIRST_STEP, f"output_root={folder}", "restart=true"]),
+            "usual": lambda: seconds(["-c", USUAL]),
+            "word": lambda: seconds(["train.py", "-sc", "query=bash"], word),
+        }
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(rounds):
+            for name, side in sides.items():
+                times[name].append(side())
+    print_times("From the command to the first step", times)
+    ratios = {"ours / usual": ratio(times, "ours", "usual")}
+    record("startup", {"cases": {"start-up": {"times": times, "ratios": ratios}}})
+
+
+if __name__ == "__main__":
+    main()
