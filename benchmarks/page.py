@@ -20,7 +20,7 @@ HEAD = """# How fast it is
 Written by `python -m benchmarks.page` from what `make bench` measured. Every number is a ratio of two sides that
 took turns in one run on one machine, the median over rounds; seconds are medians too, and of this machine only.
 
-- **limit**: the model's own matrix products and convolutions, forward and backward, and the optimizer's step alone;
+- **limit**: the model's own matrix products and convolutions, both ways, and the optimizer's step alone;
 - **usual**: torchvision's dataset with `ToTensor` through a `DataLoader`, with its best number of workers, and a
   plain loop over the same model with the default Adam;
 - **in memory**: the same loop on batches taken from a float tensor;

@@ -162,12 +162,15 @@ class Trainer(ABC):
         names = (*numbers, "grad_norm")
         values = torch.stack([*numbers.values(), grad_norm]).tolist()  # one read from the device
         read = dict(zip(names, values, strict=True))
-        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-        check_finite(read, gradients, epoch, step)
+        self._check_finite(read, epoch, step)
         if self.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, grad_norm)
         self.optimizer.step()
         return read
+
+    def _check_finite(self, numbers: Mapping[str, float], epoch: int, step: int) -> None:
+        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        check_finite(numbers, gradients, epoch, step)
 
     def check_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise NumericsError if one of the state's is not finite: the last step's gradient may have been."""

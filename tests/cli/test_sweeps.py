@@ -22,7 +22,7 @@ RESULTS = ("results.json", "metrics.jsonl", "checkpoints/last.safetensors", "che
 # by the job's beta: what goes wrong in it, once its directory is there
 FAILURES = """
 from fmvae.experiments import lifecycle
-train = lifecycle._train
+prepare = lifecycle._prepare
 def failing(run, config, *others):
     beta = config["beta"]["value"]
     if beta == 10:
@@ -33,8 +33,8 @@ def failing(run, config, *others):
         raise SystemExit(3)
     if beta == 13:
         raise SystemExit
-    return train(run, config, *others)
-lifecycle._train = failing
+    return prepare(run, config, *others)
+lifecycle._prepare = failing
 """
 
 
