@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.sides import Side, print_times, ratio, record, take_turns
+from benchmarks.sides import Side, as_ours, print_times, ratio, record, take_turns
 from benchmarks.training import config
 from fmvae.assembly import set_up_torch
 from fmvae.experiments.vae import VAEExperiment
@@ -40,6 +40,7 @@ def synchronized(work: Callable[[], None], device: str) -> Callable[[], None]:
     return whole
 
 
+@as_ours
 def in_sequence(*case: Any) -> Callable[[], None]:
     every = trainers(*case)
 
@@ -50,6 +51,7 @@ def in_sequence(*case: Any) -> Callable[[], None]:
     return synchronized(epoch, case[-1])
 
 
+@as_ours
 def as_stack(*case: Any) -> Callable[[], None]:
     stack = Stack(trainers(*case))
 

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.sides import Side, ratio, record, take_turns
+from benchmarks.sides import Side, as_ours, ratio, record, take_turns
 from fmvae.assembly import assemble, set_up_torch
 from fmvae.config import compose
 from fmvae.data.sources import FILES, load_dataset
@@ -51,6 +51,7 @@ def config(model: str, batch: int, images: int, *overrides: str) -> dict[str, An
     )
 
 
+@as_ours
 def ours(model: str, batch: int, images: int, *overrides: str) -> Work:
     settings = config(model, batch, images, *overrides)
     trainer = VAEExperiment(settings, set_up_torch(settings)).trainer
