@@ -36,11 +36,12 @@ data: env
 	@$(PY) -m fmvae.data fetch
 	@$(PY) -m fmvae.data eda
 
-bench: env  # on a quiet machine, some 20 minutes
+bench: env  # on a quiet machine
 	$(PY) -m benchmarks.training
 	$(PY) -m benchmarks.startup
 	$(PY) -m benchmarks.overheads
 	$(PY) -m benchmarks.stacked
+	$(PY) -m benchmarks.convolutions
 	$(PY) benchmarks/label_maps.py
 	$(PY) benchmarks/features.py
 	$(PY) benchmarks/launchers.py

@@ -30,6 +30,7 @@ TITLES = {
     "training": "Training, an epoch",
     "startup": "From the command to the first step",
     "overheads": "Logs, checkpoints and TensorBoard",
+    "convolutions": "Convolutions as matrix products",
     "stacked": "Stacked runs",
     "stacked_gpu": "Stacked runs on a GPU",
 }

@@ -13,22 +13,18 @@ from typing import Any
 import torch
 
 from benchmarks.sides import Side, as_ours, print_times, ratio, record, take_turns
-from benchmarks.training import config
-from fmvae.assembly import set_up_torch
-from fmvae.experiments.vae import VAEExperiment
+from benchmarks.training import trainer_of
 from fmvae.training.stack import Stack
 
 BATCH = {"beta": 64}
 
 
 def trainers(model: str, runs: int, images: int, device: str) -> list[Any]:
-    found = []
-    for seed in range(runs):
-        settings = config(
-            model, BATCH.get(model, 128), images, f"seed={seed}", f"beta={1 + seed % 4}", f"device={device}"
-        )
-        found.append(VAEExperiment(settings, set_up_torch(settings)).trainer)
-    return found
+    batch = BATCH.get(model, 128)
+    return [
+        trainer_of(model, batch, images, f"seed={seed}", f"beta={1 + seed % 4}", f"device={device}")
+        for seed in range(runs)
+    ]
 
 
 def synchronized(work: Callable[[], None], device: str) -> Callable[[], None]:

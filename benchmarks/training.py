@@ -51,10 +51,14 @@ def config(model: str, batch: int, images: int, *overrides: str) -> dict[str, An
     )
 
 
+def trainer_of(model: str, batch: int, images: int, *overrides: str) -> Any:
+    settings = config(model, batch, images, *overrides)
+    return VAEExperiment(settings, set_up_torch(settings)).trainer
+
+
 @as_ours
 def ours(model: str, batch: int, images: int, *overrides: str) -> Work:
-    settings = config(model, batch, images, *overrides)
-    trainer = VAEExperiment(settings, set_up_torch(settings)).trainer
+    trainer = trainer_of(model, batch, images, *overrides)
 
     def epoch() -> None:
         trainer.epoch += 1
@@ -174,12 +178,13 @@ def in_memory(model: str, batch: int, images: int) -> Work:
 
 
 def pythae(batch: int, images: int) -> Work:
-    from pythae.data.datasets import BaseDataset  # type: ignore
-    from pythae.models import VAE as PythaeVAE  # type: ignore
-    from pythae.models import VAEConfig  # type: ignore
-    from pythae.models.base.base_utils import ModelOutput  # type: ignore
-    from pythae.models.nn import BaseDecoder, BaseEncoder  # type: ignore
-    from pythae.trainers import BaseTrainer, BaseTrainerConfig  # type: ignore
+    # ignored below: no dependency of ours, so that the type checker does not find it
+    from pythae.data.datasets import BaseDataset  # type: ignore[import]
+    from pythae.models import VAE as PythaeVAE  # type: ignore[import]
+    from pythae.models import VAEConfig  # type: ignore[import]
+    from pythae.models.base.base_utils import ModelOutput  # type: ignore[import]
+    from pythae.models.nn import BaseDecoder, BaseEncoder  # type: ignore[import]
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig  # type: ignore[import]
 
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
@@ -270,7 +275,7 @@ def main() -> None:
                 print(
                     f"{model}, batch {batch}: " + ", ".join(f"{k} {v:.2f}" for k, v in ratios.items()), flush=True
                 )
-    record("training", {"images": given.images, "threads": torch.get_num_threads(), "cases": cases})
+                record("training", {"images": given.images, "threads": torch.get_num_threads(), "cases": cases})
 
 
 if __name__ == "__main__":

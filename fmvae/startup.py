@@ -28,7 +28,7 @@ class _Unused(ModuleType):
 
 
 def without_compiler() -> None:
-    """Keep ``torch.optim`` from importing torch's compiler, two seconds for which nothing is compiled.
+    """Keep ``torch.optim`` from importing torch's compiler, which takes long, for nothing.
 
     Whoever compiles gets it all the same: whatever else is asked of the module, its submodules too, loads it.
     """

@@ -4,7 +4,7 @@ On a processor, libraries spend most of the time of such small layers on reorder
 a run of B numbers, one of each image of the batch. ``embedding_bag``, made to add up rows of a table, collects the
 patches that a kernel sees, or adds them up again, in one call. A layer then is one product of its weights with
 them: (outputs, C·k·k) x (C·k·k, positions·B). On other devices the layers are torch's own, as are shapes
-everywhere: only strides differ. ``python -m benchmarks.training --models beta`` has the times.
+everywhere: only strides differ. ``python -m benchmarks.convolutions`` has the times.
 """
 
 from __future__ import annotations

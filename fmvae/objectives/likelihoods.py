@@ -31,7 +31,10 @@ class Likelihood(ABC):
 
 
 class _CrossEntropy(Function):
-    """Binary cross-entropy summed over an image's pixels, with its gradient sigmoid(logit) - x in three passes."""
+    """Binary cross-entropy summed over an image's pixels, with its gradient sigmoid(logit) - x in three passes.
+
+    The images are data: they get no gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:

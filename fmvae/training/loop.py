@@ -169,8 +169,10 @@ class Trainer(ABC):
         return read
 
     def _check_finite(self, numbers: Mapping[str, float], epoch: int, step: int) -> None:
-        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-        check_finite(numbers, gradients, epoch, step)
+        """Raise NumericsError if one is not finite, before the optimizer steps."""
+        if not all(map(math.isfinite, numbers.values())):
+            gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+            raise not_finite(numbers, gradients, epoch, step)
 
     def check_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise NumericsError if one of the state's is not finite: the last step's gradient may have been."""
@@ -238,14 +240,14 @@ class Trainer(ABC):
         self.within = Within(within["step"], dict(within["sums"]), _named(tensors, "within.")) if within else None
 
 
-def check_finite(numbers: Mapping[str, float], gradients: Mapping[str, Tensor], epoch: int, step: int) -> None:
-    """Raise NumericsError naming the first term or gradient that is not finite, before the optimizer steps."""
-    if all(map(math.isfinite, numbers.values())):
-        return
+def not_finite(
+    numbers: Mapping[str, float], gradients: Mapping[str, Tensor], epoch: int, step: int
+) -> NumericsError:
+    """What to say of numbers that are not all finite: the first term, or gradient, that is not."""
     term, value = next((name, v) for name, v in numbers.items() if not math.isfinite(v))
     if term == "grad_norm":
         term = next((f"gradient of {n}" for n, g in gradients.items() if not g.isfinite().all()), "gradient norm")
-    raise NumericsError(f"epoch {epoch}, step {step}", f"{term} is {value}", WAY_OUT)
+    return NumericsError(f"epoch {epoch}, step {step}", f"{term} is {value}", WAY_OUT)
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

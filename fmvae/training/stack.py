@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -14,7 +15,7 @@ from fmvae.errors import NumericsError
 from fmvae.models import VAE
 from fmvae.objectives import kl_divergence
 from fmvae.runs.observer import Observer
-from fmvae.training.loop import check_finite
+from fmvae.training.loop import not_finite
 from fmvae.training.trainer import Batch, VAETrainer
 
 Numbers = dict[str, float]
@@ -63,8 +64,10 @@ class Stack(Observer):
         convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in widest.modules())
         on_cpu = self.trainers[0].data.device.type == "cpu"
         self.batched = not (convolutional and on_cpu) if batched is None else batched
-        self.params = {name: self._stacked(name, p.shape) for name, p in widest.named_parameters()}
-        self.buffers = {name: self._stacked(name, b.shape) for name, b in widest.named_buffers()}
+        # filled by `load`; what it leaves as it is, pads, and stays zero
+        room = {name: tensor.new_zeros(len(trainers), *tensor.shape) for name, tensor in _tensors(widest).items()}
+        self.params = {name: room[name].requires_grad_() for name, _ in widest.named_parameters()}
+        self.buffers = {name: room[name] for name, _ in widest.named_buffers()}
         # each trainer's own slices, which its optimizer steps on: they share memory with the stack
         self.slices = [
             {name: stacked.detach()[i] for name, stacked in self.params.items()} for i in range(len(trainers))
@@ -73,14 +76,10 @@ class Stack(Observer):
         for trainer in self.trainers:  # the first to be told of a stop
             trainer.observers = [self, *(o for o in trainer.observers if not isinstance(o, Stack))]
 
-    def _stacked(self, name: str, shape: torch.Size) -> Tensor:
-        own = [_tensors(trainer.model)[name].detach() for trainer in self.trainers]
-        stacked = torch.stack([widen(t, shape, z) for t, z in zip(own, self.latent_dims, strict=True)])
-        return stacked.requires_grad_(name in dict(self.template.named_parameters()))
-
     @torch.no_grad()
     def load(self) -> None:
         """Take weights and optimizers' states from the trainers."""
+        self.template.train()
         self.optimizers = []
         for i, trainer in enumerate(self.trainers):
             z = self.latent_dims[i]
@@ -112,10 +111,9 @@ class Stack(Observer):
             # or its scheduler takes it for one that never stepped
             setattr(trainer.optimizer, "_opt_called", True)  # noqa: B010
             for name, own in trainer.model.named_parameters():
-                state = self.optimizers[i].state.get(self.slices[i][name])  # type: ignore[call-overload]
-                if state:
-                    shape = self.slices[i][name].shape
-                    trainer.optimizer.state[own] = _reshaped(state, shape, own.shape, z, narrow)
+                wide: Any = self.slices[i][name]
+                if state := self.optimizers[i].state.get(wide):
+                    trainer.optimizer.state[own] = _reshaped(state, wide.shape, own.shape, z, narrow)
 
     def on_stop(self, trainer: Any, step: int) -> None:
         self.unload()
@@ -126,7 +124,6 @@ class Stack(Observer):
         Returns:
             What each trainer's numbers are, or what is wrong with them: its weights then have not changed.
         """
-        self.template.train()
         terms, grads = self._batched(batches) if self.batched else self._in_turn(batches)
         norms = [torch.nn.utils.get_total_norm(own) for own in grads]
         names = (*TERMS, "grad_norm")
@@ -180,10 +177,8 @@ class Stack(Observer):
     def _finish(self, i: int, numbers: Numbers, batch: Batch, grads: Sequence[Tensor]) -> Numbers | NumericsError:
         """Check the numbers of one trainer, and have its optimizer step on its slices."""
         trainer, slices = self.trainers[i], self.slices[i]
-        try:
-            check_finite(numbers, dict(zip(slices, grads, strict=True)), batch.epoch, batch.step)
-        except NumericsError as error:
-            return error
+        if not all(map(math.isfinite, numbers.values())):
+            return not_finite(numbers, dict(zip(slices, grads, strict=True)), batch.epoch, batch.step)
         for own, grad in zip(slices.values(), grads, strict=True):
             own.grad = grad
         if trainer.max_grad_norm is not None:

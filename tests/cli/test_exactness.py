@@ -14,7 +14,7 @@ import pytest
 from tests.idx import write_idx_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("FMVAE_KILLS", "2"))  # per case; tests/faults has many
+KILLS = int(os.environ.get("FMVAE_KILLS", "5"))  # per case
 COMPARED = (
     "results.json",
     "fid.json",

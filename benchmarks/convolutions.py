@@ -1,0 +1,60 @@
+"""Training epochs of BetaVAE, its convolutions as matrix products (``fmvae.models.convolution``) or torch's own.
+
+    python -m benchmarks.convolutions [--batches 64,512] [--images 6000] [--rounds 5]
+
+Both take turns in one run; medians and their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+import torch
+from torch import nn
+
+from benchmarks.sides import Side, as_ours, print_times, ratio, record, take_turns
+from benchmarks.training import Work, trainer_of
+from fmvae.models import convolution
+
+PLAIN = {
+    convolution.SmallConv2d: nn.Conv2d,
+    convolution.SmallConvTranspose2d: nn.ConvTranspose2d,
+    convolution.SmallBatchNorm2d: nn.BatchNorm2d,
+}
+
+
+@as_ours
+def epochs(batch: int, images: int, torchs_own: bool) -> Work:
+    trainer = trainer_of("beta", batch, images)
+    for module in trainer.model.modules() if torchs_own else ():
+        module.__class__ = PLAIN.get(type(module), type(module))
+
+    def epoch() -> None:
+        trainer.epoch += 1
+        trainer._train_epoch(trainer.epoch)
+
+    return epoch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", default="64,512")
+    parser.add_argument("--images", type=int, default=6000, help="an epoch")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    cases = {}
+    for batch in map(int, given.batches.split(",")):
+        sides = {
+            "ours": partial(Side, epochs, batch, given.images, False),
+            "torch": partial(Side, epochs, batch, given.images, True),
+        }
+        times = take_turns(sides, given.rounds)
+        cases[f"beta, batch {batch}"] = {"times": times, "ratios": {"ours / torch": ratio(times, "ours", "torch")}}
+        print_times(f"BetaVAE, batch {batch}, {torch.get_num_threads()} threads", times)
+        print(f"  ours / torch  {cases[f'beta, batch {batch}']['ratios']['ours / torch']:.2f}")
+    record("convolutions", {"cases": cases})
+
+
+if __name__ == "__main__":
+    main()
