@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from benchmarks.sides import Side, as_ours, print_times, ratio, record, take_turns
+from benchmarks.sides import Side, print_times, ratio, record, take_turns
 from benchmarks.training import Work, trainer_of
 from fmvae.models import convolution
 
@@ -24,7 +24,6 @@ PLAIN = {
 }
 
 
-@as_ours
 def epochs(batch: int, images: int, torchs_own: bool) -> Work:
     trainer = trainer_of("beta", batch, images)
     for module in trainer.model.modules() if torchs_own else ():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -12,22 +11,13 @@ from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 
-from fmvae.cli import SPIN
 from fmvae.runs.provenance import provenance
 
-AS_OURS: set[Any] = set()  # what is to run in the environment that train.py makes
 RESULTS = Path(__file__).parent / "results"
 Build = Callable[..., Callable[[], Any]]
-
-
-def as_ours(build: Build) -> Build:
-    """Mark what is to run in the environment that ``train.py`` makes for itself."""
-    AS_OURS.add(build)
-    return build
 
 
 class Side:
@@ -42,8 +32,7 @@ class Side:
         self.pipe, theirs = context.Pipe()
         # not a daemon: loaders have children
         self.process = context.Process(target=_serve, args=(theirs, build, arguments))
-        with mock.patch.dict(os.environ, [SPIN] if build in AS_OURS else []):
-            self.process.start()
+        self.process.start()
         theirs.close()  # so that a side that fails is an error here, not silence
 
     def __enter__(self) -> Side:

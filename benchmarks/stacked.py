@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.sides import Side, as_ours, print_times, ratio, record, take_turns
+from benchmarks.sides import Side, print_times, ratio, record, take_turns
 from benchmarks.training import trainer_of
 from fmvae.training.stack import Stack
 
@@ -36,7 +36,6 @@ def synchronized(work: Callable[[], None], device: str) -> Callable[[], None]:
     return whole
 
 
-@as_ours
 def in_sequence(*case: Any) -> Callable[[], None]:
     every = trainers(*case)
 
@@ -47,7 +46,6 @@ def in_sequence(*case: Any) -> Callable[[], None]:
     return synchronized(epoch, case[-1])
 
 
-@as_ours
 def as_stack(*case: Any) -> Callable[[], None]:
     stack = Stack(trainers(*case))
 

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.sides import Side, as_ours, ratio, record, take_turns
+from benchmarks.sides import Side, ratio, record, take_turns
 from fmvae.assembly import assemble, set_up_torch
 from fmvae.config import compose
 from fmvae.data.sources import FILES, load_dataset
@@ -56,7 +56,6 @@ def trainer_of(model: str, batch: int, images: int, *overrides: str) -> Any:
     return VAEExperiment(settings, set_up_torch(settings)).trainer
 
 
-@as_ours
 def ours(model: str, batch: int, images: int, *overrides: str) -> Work:
     trainer = trainer_of(model, batch, images, *overrides)
 

@@ -61,6 +61,7 @@ def set_up_torch(config: Mapping[str, Any]) -> torch.device:
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # trainer.precision=tf32 does
     return device
 
 

@@ -29,10 +29,6 @@ from fmvae.rules import RULES, walk
 T = TypeVar("T")
 log = logging.getLogger("fmvae")
 
-# OpenMP's threads spin while they wait for each other: beside another busy program that made epochs many times
-# slower. This long a spin bridges most gaps within a step; a shorter one costs a quiet virtual machine more, in
-# waking threads. Read when torch is imported, which is later.
-SPIN = ("GOMP_SPINCOUNT", "5000")
 OWN_SWEEPER = ".FmvaeSweeper"  # runs a list of jobs; others search
 PLUGINS = configs.PROJECT_ROOT / "fmvae" / "plugins"
 EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # of pyproject.toml, by the plugin's name if not the same
@@ -46,7 +42,6 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     """
     arguments = flags_first(list_paths(configs.expand_shorthand(sys.argv[1:])))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole, and leave as one line
-    os.environ.setdefault(*SPIN)
     # whatever a launcher starts, and wherever, runs the code that runs here
     sys.path.append(str(PLUGINS))
     paths = [str(configs.PROJECT_ROOT), str(PLUGINS), os.environ.get("PYTHONPATH")]

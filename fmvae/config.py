@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra.utils
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from fmvae import rules, weights
 from fmvae.errors import ConfigError, FmvaeError, of_the_machine
+from fmvae.presets import prefer_own_presets
 from fmvae.rules import RULES, is_tree, validate, walk
 
 T = TypeVar("T")
@@ -146,13 +146,23 @@ NON_SEMANTIC = (
 )
 
 
-def semantic(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+# of a VAE: keys that are newer than runs which are named without them, and what is meant there
+NEWER = {"trainer.precision": "fp32"}
+
+
+def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a config that can change a trained bit, keys sorted; whatever is not listed above counts."""
-    return {
-        key: semantic(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in sorted(config.items())
-        if f"{prefix}{key}" not in NON_SEMANTIC
-    }
+    newer = NEWER if is_vae(config) else {}
+
+    def part(group: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for key, value in sorted(group.items()):
+            path = f"{prefix}{key}"
+            if path not in NON_SEMANTIC and not (path in newer and value == newer[path]):
+                kept[key] = part(value, f"{path}.") if isinstance(value, Mapping) else value
+        return kept
+
+    return part(config, "")
 
 
 # --- objects ------------------------------------------------------------------------------------------------
@@ -234,26 +244,6 @@ def _sha256(name: str | None) -> str | None:
         return f"unreadable: {name}"
 
 
-class OwnPresets(dict[str, Any]):
-    """What plugins store as options of one of Hydra's groups, less those that conf/hydra holds itself.
-
-    Hydra takes a plugin's option of the same name for the schema of ours, and refuses whatever else ours holds.
-    """
-
-    def __setitem__(self, name: str, node: Any) -> None:
-        if not any((PROJECT_ROOT / "conf" / "hydra").glob(f"*/{name}")):
-            super().__setitem__(name, node)
-
-
-def _prefer_own_presets() -> None:
-    stored = ConfigStore.instance().repo.setdefault("hydra", {})
-    for group in ("launcher", "sweeper"):
-        options = stored.get(group, {})
-        stored[group] = OwnPresets()
-        for name, node in options.items():
-            stored[group][name] = node
-
-
 def register_resolvers() -> None:
     """Make the project's own interpolations known to OmegaConf; harmless when called again."""
     OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
@@ -263,7 +253,7 @@ def register_resolvers() -> None:
 
 # when imported, since a sweep's workers import this, but never come by cli.launch
 register_resolvers()
-_prefer_own_presets()
+prefer_own_presets()
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "train") -> dict[str, Any]:

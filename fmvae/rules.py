@@ -127,7 +127,7 @@ RULES: dict[str, Rule] = {
     "trainer.blur": Rule(float, minimum=0, maximum=1),
     "trainer.sides": Rule(list, of=int),
     "trainer.prune": Rule(float, minimum=0, below=1),
-    "trainer.precision": Rule(str, choices=("auto", "fp32", "bf16")),
+    "trainer.precision": Rule(str, choices=("auto", "fp32", "tf32", "bf16")),
     "optimizer.lr": Rule(float, above=0, maximum=1e38),  # float32's own limit is a little more
     "optimizer.fused": Rule(bool, optional=True, spare=True),
     "optimizer.nesterov": Rule(bool, spare=True),

@@ -138,7 +138,7 @@ def test_choices_of_a_model_are_those_that_its_class_knows(key, known):
         ("trainer.shift", "a whole number >= 0"),
         ("trainer.flip", "true or false"),
         ("trainer.sides", "a list of whole numbers, as [0,1]"),
-        ("trainer.precision", "one of auto, fp32, bf16"),
+        ("trainer.precision", "one of auto, fp32, tf32, bf16"),
         ("figures.only", "a list of texts, as [a,b] or null"),
         ("figures.traversal", "a group of keys"),
         ("figures.traversal.span", "a finite number > 0 and <= 1000"),

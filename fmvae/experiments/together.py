@@ -33,7 +33,8 @@ def stackable(config: Mapping[str, Any]) -> str | None:
     data = {key: whole["data"].get(key) for key in ("batch_size", "num_train", "val_size", "image_shape")}
     model = {key: value for key, value in whole["model"].items() if key != "latent_dim"}
     likelihood = whole["likelihood"]
-    return json.dumps([model, likelihood, data, config["device"], config["threads"]], sort_keys=True)
+    others = [config["device"], config["threads"], config["trainer"]["precision"]]
+    return json.dumps([model, likelihood, data, *others], sort_keys=True)
 
 
 @contextmanager

@@ -60,6 +60,7 @@ class VAEExperiment(Experiment):
             validate_every=settings["validate_every"],
             patience=settings["patience"],
             max_grad_norm=settings["max_grad_norm"],
+            precision=settings["precision"],
         )
         self.hparams = {
             "model": config["model"]["_name_"],

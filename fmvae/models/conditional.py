@@ -41,7 +41,8 @@ def convolve_with_label_maps(layer: nn.Module, features: Tensor, one_hot: Tensor
     classes = torch.eye(one_hot.shape[1], dtype=features.dtype, device=features.device)
     per_class = functional_call(layer, of_maps, _maps(classes, features.shape[2:]))
     # a product with one-hot rows looks the classes up; unlike indexing, its gradient is deterministic on a GPU too
-    return functional_call(layer, of_features, features) + torch.tensordot(one_hot, per_class, 1)
+    of_labels = (one_hot @ per_class.flatten(1)).view(-1, *per_class.shape[1:])
+    return functional_call(layer, of_features, features) + of_labels
 
 
 class _MLP(nn.Module):

@@ -131,6 +131,11 @@ def _one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], inputs: tupl
     return stacked, (0,) * len(stacked)
 
 
+def _ours(x: Tensor) -> bool:
+    """Whether these layers are the faster ones: bfloat16 is for a processor's matrix units, and its library's."""
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
 def _batch_last(x: Tensor) -> Tensor:
     """(B, C, H, W) as contiguous (C, H, W, B): a view of what these layers give."""
     return x.permute(1, 2, 3, 0).contiguous()
@@ -145,7 +150,7 @@ class SmallConv2d(nn.Conv2d):
     """``nn.Conv2d`` with one kernel size, stride and padding both ways, for few channels."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu":
+        if not _ours(input):
             return super().forward(input)
         batch, channels, *image = input.shape
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
@@ -159,7 +164,7 @@ class SmallConvTranspose2d(nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` with one kernel size, stride and padding both ways, for few channels."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if input.device.type != "cpu":
+        if not _ours(input):
             return super().forward(input, output_size)
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         height, width = (
@@ -175,7 +180,7 @@ class SmallBatchNorm2d(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` for what the two above give."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu":
+        if not _ours(input):
             return super().forward(input)
         x = _batch_last(input)
         return _batch_first(super().forward(x.flatten(1, 2)[None])[0].view_as(x))  # one image, of h·w by B pixels

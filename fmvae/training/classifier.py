@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,9 @@ from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
 from fmvae.models import FashionResNet18
 from fmvae.training.loop import Trainer
+from fmvae.training.precision import OF_CLASSIFIER, check_precision
 from fmvae.training.state import TrainerState
 
-Precision = Literal["auto", "fp32", "bf16"]
 SMALLEST = 9  # pixels: smaller images end as one, and batch norm can say nothing of a last batch of one image
 EVALUATION_BATCH = 250  # keeps the widest layer's activations (50 MB) in reach of the caches
 BLUR = (0.5, 2.0)  # pixels: standard deviations that blurred training images are drawn from
@@ -70,10 +70,11 @@ class ClassifierTrainer(Trainer):
         blur: float,
         sides: Sequence[int],
         prune: float,
-        precision: Precision,
+        precision: str,
         **settings: Any,
     ):
         super().__init__(model, data, optimizer, **settings)
+        check_precision(precision, OF_CLASSIFIER, data.device)
         self.model: FashionResNet18 = model
         height = data.image_shape[1]
         possible = all(type(side) is int and SMALLEST <= side <= height for side in sides)

@@ -156,9 +156,10 @@ class Trainer(ABC):
         self, loss: Tensor, numbers: Mapping[str, Tensor], epoch: int, step: int
     ) -> dict[str, float]:
         """Backward, a look at the numbers before they reach the weights, and the step; returns the numbers."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
-        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        grad_norm = total_norm([p.grad for p in self.parameters if p.grad is not None])
         names = (*numbers, "grad_norm")
         values = torch.stack([*numbers.values(), grad_norm]).tolist()  # one read from the device
         read = dict(zip(names, values, strict=True))
@@ -238,6 +239,12 @@ class Trainer(ABC):
         self.epoch, self.history = meta["epoch"], list(meta["history"])
         within = meta.get("within")
         self.within = Within(within["step"], dict(within["sums"]), _named(tensors, "within.")) if within else None
+
+
+def total_norm(gradients: list[Tensor]) -> Tensor:
+    """The 2-norm of all gradients, () on their device, as ``torch.nn.utils.get_total_norm``, in less time."""
+    norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def not_finite(

@@ -15,7 +15,8 @@ from fmvae.errors import NumericsError
 from fmvae.models import VAE
 from fmvae.objectives import kl_divergence
 from fmvae.runs.observer import Observer
-from fmvae.training.loop import not_finite
+from fmvae.training.loop import not_finite, total_norm
+from fmvae.training.precision import forward_in, step_in
 from fmvae.training.trainer import Batch, VAETrainer
 
 Numbers = dict[str, float]
@@ -50,9 +51,11 @@ class Stack(Observer):
     date; a run that is stopped in between is told its own before it is saved.
 
     Args:
-        trainers: of models of one class and structure, on one device, with likelihoods of one setting.
+        trainers: of models of one class and structure, on one device, with likelihoods of one setting
+            and one precision.
         batched: whether one pass goes through all models; if not, one goes through each, in turn. None chooses:
-            on a processor, stacked convolutions are slower than one after another.
+            on a processor, stacked convolutions are slower than one after another, and autocast does not reach
+            into a batched pass.
     """
 
     def __init__(self, trainers: Sequence[VAETrainer], batched: bool | None = None):
@@ -63,7 +66,9 @@ class Stack(Observer):
         self.template: VAE = deepcopy(widest)
         convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in widest.modules())
         on_cpu = self.trainers[0].data.device.type == "cpu"
-        self.batched = not (convolutional and on_cpu) if batched is None else batched
+        self.precision = self.trainers[0].precision
+        in_turn = (convolutional and on_cpu) or self.precision == "bf16"
+        self.batched = not in_turn if batched is None else batched
         # filled by `load`; what it leaves as it is, pads, and stays zero
         room = {name: tensor.new_zeros(len(trainers), *tensor.shape) for name, tensor in _tensors(widest).items()}
         self.params = {name: room[name].requires_grad_() for name, _ in widest.named_parameters()}
@@ -124,8 +129,9 @@ class Stack(Observer):
         Returns:
             What each trainer's numbers are, or what is wrong with them: its weights then have not changed.
         """
-        terms, grads = self._batched(batches) if self.batched else self._in_turn(batches)
-        norms = [torch.nn.utils.get_total_norm(own) for own in grads]
+        with step_in(self.precision):
+            terms, grads = self._batched(batches) if self.batched else self._in_turn(batches)
+        norms = [total_norm(own) for own in grads]
         names = (*TERMS, "grad_norm")
         rows = torch.cat([terms, torch.stack(norms)[:, None]], 1).tolist()  # one read from the device
         return [
@@ -157,7 +163,9 @@ class Stack(Observer):
             own = {name: tensor.detach().requires_grad_() for name, tensor in self.slices[i].items()}
             buffers = {name: stacked[i] for name, stacked in self.buffers.items()}
             noise = self._widened(batch.noise)
-            logits, mu, logvar = self._forward(own, buffers, batch.x, batch.labels, noise)
+            with forward_in(self.precision, batch.x.device):
+                output = self._forward(own, buffers, batch.x, batch.labels, noise)
+            logits, mu, logvar = (part.to(batch.x.dtype) for part in output)
             of_images = trainer.objective.terms(logits, batch.x, mu, logvar)
             recon, kl = of_images.recon.mean(), of_images.kl.mean()
             loss = trainer.objective(recon, kl, batch.progress)

@@ -16,6 +16,7 @@ from fmvae.evaluation.likelihood import measure_elbo
 from fmvae.models import VAE, VAEOutput
 from fmvae.objectives import Objective
 from fmvae.training.loop import Trainer
+from fmvae.training.precision import OF_VAE, check_precision, forward_in, step_in
 
 
 class Batch(NamedTuple):
@@ -42,6 +43,7 @@ class VAETrainer(Trainer):
 
     Args:
         objective: likelihood and beta schedule.
+        precision: of the passes through the model: ``fp32``, ``bf16``, or, on a GPU, ``tf32``.
     """
 
     terms = ("objective", "recon", "kl")
@@ -53,12 +55,15 @@ class VAETrainer(Trainer):
         data: FashionMNISTManager,
         optimizer: Optimizer,
         scheduler: LRScheduler | None = None,
+        *,
+        precision: str = "fp32",
         **settings: Any,
     ):
         self._check_model(model)
+        check_precision(precision, OF_VAE, data.device)
         super().__init__(model, data, optimizer, scheduler, **settings)
         self.model: VAE = model
-        self.objective = objective
+        self.objective, self.precision = objective, precision
 
     def _check_model(self, model: VAE) -> None:
         if model.conditional:
@@ -107,11 +112,15 @@ class VAETrainer(Trainer):
 
     def _step(self, batch: Batch) -> dict[str, float]:
         """Forward, the two terms and what is optimised of them, backward, and the optimizer's step."""
-        output = self._forward(batch)
-        terms = self.objective.terms(output.logits, batch.x, output.mu, output.logvar)
-        recon, kl = terms.recon.mean(), terms.kl.mean()
-        loss = self.objective(recon, kl, batch.progress)
-        return self._optimizer_step(loss, {"recon": recon, "kl": kl, "objective": loss}, batch.epoch, batch.step)
+        with step_in(self.precision):
+            with forward_in(self.precision, batch.x.device):
+                output = self._forward(batch)
+            logits, mu, logvar = (part.to(batch.x.dtype) for part in (output.logits, output.mu, output.logvar))
+            terms = self.objective.terms(logits, batch.x, mu, logvar)
+            recon, kl = terms.recon.mean(), terms.kl.mean()
+            loss = self.objective(recon, kl, batch.progress)
+            numbers = {"recon": recon, "kl": kl, "objective": loss}
+            return self._optimizer_step(loss, numbers, batch.epoch, batch.step)
 
     def evaluate(self, split: Split | None = None, *, at_mean: bool = False) -> dict[str, float]:
         """The mean terms over a split (the test split by default), in nats per image; see ``measure_elbo``.
