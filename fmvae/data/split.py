@@ -34,9 +34,15 @@ class Split:
             chunks = zip(self.images.split(batch_size), self.labels.split(batch_size), strict=True)
             yield from ((to_float(images), labels) for images, labels in chunks)
             return
-        order = torch.randperm(len(self), generator=generator).to(self.labels.device)
-        for index in order.split(batch_size):
-            yield to_float(self.images.index_select(0, index)), self.labels.index_select(0, index)
+        yield from map(self.batch, self.order(generator).split(batch_size))
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """A permutation of the indices (N,), drawn from a generator on the CPU."""
+        return torch.randperm(len(self), generator=generator).to(self.labels.device)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Float images (B, C, H, W) in [0, 1] with labels (B,), for indices (B,)."""
+        return to_float(self.images.index_select(0, index)), self.labels.index_select(0, index)
 
     def round_robin(self, num: int) -> Tensor:
         """Indices of ``num`` images, or of all if fewer: the first of each class, the second of each, ..."""

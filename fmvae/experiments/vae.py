@@ -15,6 +15,7 @@ from fmvae.runs import Recorder, RunDirectory
 from fmvae.runs.recorder import Album
 from fmvae.summary import describe
 from fmvae.training import ConditionalVAETrainer, VAETrainer
+from fmvae.training.resident import Resident, can_stay
 from fmvae.visualization import FigureObserver
 
 USUAL_IWAE = 64  # samples, as in conf/evaluation/full.yaml
@@ -62,6 +63,8 @@ class VAEExperiment(Experiment):
             max_grad_norm=settings["max_grad_norm"],
             precision=settings["precision"],
         )
+        if device.type == "cuda" and can_stay(self.trainer):
+            self.trainer.resident = Resident(self.trainer)
         self.hparams = {
             "model": config["model"]["_name_"],
             "beta": config["beta"]["value"],

@@ -6,7 +6,7 @@ compares across epochs, one measured with a weight that is still rising does not
 
 import math
 from abc import ABC, abstractmethod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -39,9 +39,17 @@ class BetaSchedule(ABC):
     def weight(self, progress: float) -> float:
         """Beta at ``progress``."""
 
+    def numbers(self, progress: float) -> tuple[float, ...]:
+        """What the penalty takes beside the KL at ``progress``: numbers that may be computed ahead."""
+        return (self.weight(progress),)
+
     def penalty(self, kl: Nats, progress: float) -> Nats:
         """The KL's contribution to the objective, in nats; ``kl`` is the mean over images."""
-        return self.weight(progress) * kl
+        return self.penalty_of(kl, *self.numbers(progress))
+
+    def penalty_of(self, kl: Nats, *numbers: Any) -> Nats:
+        """The penalty by its ``numbers``, which may be tensors."""
+        return numbers[0] * kl
 
 
 class Constant(BetaSchedule):
@@ -93,5 +101,9 @@ class Capacity(BetaSchedule):
     def weight(self, progress: float) -> float:
         return self.value
 
-    def penalty(self, kl: Nats, progress: float) -> Nats:
-        return self.value * abs(kl - self.ramp.weight(progress))  # pyright: ignore[reportReturnType]
+    def numbers(self, progress: float) -> tuple[float, ...]:
+        return self.value, self.ramp.weight(progress)
+
+    def penalty_of(self, kl: Nats, *numbers: Any) -> Nats:
+        weight, capacity = numbers
+        return weight * abs(kl - capacity)

@@ -15,7 +15,7 @@ from fmvae.data import FashionMNISTManager, Split
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
 from fmvae.models import FashionResNet18
-from fmvae.training.loop import Trainer
+from fmvae.training.loop import Trainer, add_up
 from fmvae.training.precision import OF_CLASSIFIER, check_precision
 from fmvae.training.state import TrainerState
 
@@ -114,9 +114,8 @@ class ClassifierTrainer(Trainer):
                 accuracy = (weight * (logits.argmax(1) == labels)).mean()
                 numbers = self._optimizer_step(loss, {"loss": loss, "accuracy": accuracy}, epoch, step + 1)
                 self.last_loss[chosen] = losses.detach().cpu()
-                for name, number in numbers.items():
-                    sums[name] = sums.get(name, 0.0) + number * len(x)
-                self._end_step(step + 1, sums, torch.default_generator, index=index, weights=weights)
+                add_up(sums, numbers, len(x))
+                self._end_step(step + 1, lambda: sums, torch.default_generator, index=index, weights=weights)
         # those that were left out are spoken for by the weights of the others
         num = weights.sum().item()
         means = {f"train/{name}": total / num for name, total in sums.items()}

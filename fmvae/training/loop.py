@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -137,17 +137,18 @@ class Trainer(ABC):
         return within
 
     def _end_step(
-        self, step: int, sums: Mapping[str, float], generator: torch.Generator, **tensors: Tensor
+        self, step: int, sums: Callable[[], Mapping[str, float]], generator: torch.Generator, **tensors: Tensor
     ) -> None:
         """Tell the observers of a step, and stop if that is asked.
 
         Args:
+            sums: gives those of ``Within``, if they are needed.
             tensors: what the steps after it depend on, beside the model, the optimizer and the generator.
         """
         for observer in self.observers:
             observer.on_step(self, step)
         if self.stop.asked is not None:
-            self.within = Within(step, dict(sums), {GENERATOR: generator.get_state(), **tensors})
+            self.within = Within(step, dict(sums()), {GENERATOR: generator.get_state(), **tensors})
             for observer in self.observers:
                 observer.on_stop(self, step)
             self.stop.heed()
@@ -255,6 +256,12 @@ def not_finite(
     if term == "grad_norm":
         term = next((f"gradient of {n}" for n, g in gradients.items() if not g.isfinite().all()), "gradient norm")
     return NumericsError(f"epoch {epoch}, step {step}", f"{term} is {value}", WAY_OUT)
+
+
+def add_up(sums: dict[str, float], numbers: Mapping[str, float], weight: int) -> None:
+    """Add a step's numbers, means over ``weight`` images, to sums over images."""
+    for name, number in numbers.items():
+        sums[name] = sums.get(name, 0.0) + number * weight
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,8 +1,10 @@
 """Training VAEs. They draw from named streams only, and what watches them cannot change a trained bit."""
 
+from __future__ import annotations
+
 from collections.abc import Generator, Mapping
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +17,11 @@ from fmvae.errors import ConfigError
 from fmvae.evaluation.likelihood import measure_elbo
 from fmvae.models import VAE, VAEOutput
 from fmvae.objectives import Objective
-from fmvae.training.loop import Trainer
+from fmvae.training.loop import Trainer, add_up
 from fmvae.training.precision import OF_VAE, check_precision, forward_in, step_in
+
+if TYPE_CHECKING:
+    from fmvae.training.resident import Resident
 
 
 class Batch(NamedTuple):
@@ -44,6 +49,9 @@ class VAETrainer(Trainer):
     Args:
         objective: likelihood and beta schedule.
         precision: of the passes through the model: ``fp32``, ``bf16``, or, on a GPU, ``tf32``.
+
+    Attributes:
+        resident: what takes the epochs on a GPU; None takes them here, step by step.
     """
 
     terms = ("objective", "recon", "kl")
@@ -64,6 +72,7 @@ class VAETrainer(Trainer):
         super().__init__(model, data, optimizer, scheduler, **settings)
         self.model: VAE = model
         self.objective, self.precision = objective, precision
+        self.resident: Resident | None = None
 
     def _check_model(self, model: VAE) -> None:
         if model.conditional:
@@ -75,6 +84,8 @@ class VAETrainer(Trainer):
         return self.model(batch.x, noise=batch.noise)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
+        if self.resident:
+            return self.resident.train_epoch(epoch)
         steps, numbers = self.steps(epoch), None
         while True:
             try:
@@ -93,19 +104,25 @@ class VAETrainer(Trainer):
         generator = rng.stream(self.seed, "noise", epoch, self.data.device)
         done, sums, _ = self._begun(generator)
         batches = islice(self.data.train.batches(self.data.batch_size, shuffle), done, None)
-
-        def progress(step: int) -> float:
-            return ((epoch - 1) * self.num_steps + step) / (self.epochs * self.num_steps)
-
         for step, (x, labels) in enumerate(batches, done):
-            noise = torch.randn(len(x), self.model.latent_dim, generator=generator, device=x.device, dtype=x.dtype)
-            numbers = yield Batch(x, labels, noise, epoch, step + 1, progress(step))
+            noise = self.noise(x, generator)
+            numbers = yield Batch(x, labels, noise, epoch, step + 1, self.progress(epoch, step))
             assert numbers is not None
-            for name, number in numbers.items():
-                sums[name] = sums.get(name, 0.0) + number * len(x)
-            self._end_step(step + 1, sums, generator)
+            add_up(sums, numbers, len(x))
+            self._end_step(step + 1, lambda: sums, generator)
+        return self.row(epoch, sums)
 
-        beta = self.objective.beta.weight(progress(self.num_steps - 1))
+    def progress(self, epoch: int, step: int) -> float:
+        """The share of the whole training that is behind the ``step``-th step of an epoch, from 0, in [0, 1)."""
+        return ((epoch - 1) * self.num_steps + step) / (self.epochs * self.num_steps)
+
+    def noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Of the posterior draws of images x (B, ...): standard normal (B, latent_dim)."""
+        return torch.randn(len(x), self.model.latent_dim, generator=generator, device=x.device, dtype=x.dtype)
+
+    def row(self, epoch: int, sums: Mapping[str, float]) -> dict[str, float]:
+        """The epoch's, from its steps' numbers, each summed over the images."""
+        beta = self.objective.beta.weight(self.progress(epoch, self.num_steps - 1))
         lr = self.optimizer.param_groups[0]["lr"]
         means = {f"train/{name}": total / len(self.data.train) for name, total in sums.items()}
         return {"epoch": epoch, "beta": beta, "lr": float(lr), **means}
@@ -113,14 +130,18 @@ class VAETrainer(Trainer):
     def _step(self, batch: Batch) -> dict[str, float]:
         """Forward, the two terms and what is optimised of them, backward, and the optimizer's step."""
         with step_in(self.precision):
-            with forward_in(self.precision, batch.x.device):
-                output = self._forward(batch)
-            logits, mu, logvar = (part.to(batch.x.dtype) for part in (output.logits, output.mu, output.logvar))
-            terms = self.objective.terms(logits, batch.x, mu, logvar)
-            recon, kl = terms.recon.mean(), terms.kl.mean()
+            recon, kl = self.mean_terms(batch)
             loss = self.objective(recon, kl, batch.progress)
             numbers = {"recon": recon, "kl": kl, "objective": loss}
             return self._optimizer_step(loss, numbers, batch.epoch, batch.step)
+
+    def mean_terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The two terms, their means over the batch."""
+        with forward_in(self.precision, batch.x.device):
+            output = self._forward(batch)
+        logits, mu, logvar = (part.to(batch.x.dtype) for part in (output.logits, output.mu, output.logvar))
+        terms = self.objective.terms(logits, batch.x, mu, logvar)
+        return terms.recon.mean(), terms.kl.mean()
 
     def evaluate(self, split: Split | None = None, *, at_mean: bool = False) -> dict[str, float]:
         """The mean terms over a split (the test split by default), in nats per image; see ``measure_elbo``.

@@ -1,0 +1,191 @@
+"""Epochs that stay on a GPU: each step is one launch of a CUDA graph, and the numbers are read once an epoch.
+
+Of a small model a GPU computes a step in less time than a processor takes to ask for its hundred kernels one by
+one. A graph asks once. What differs from step to step has to be on the device then: the order of the images, the
+numbers of the beta schedule, the generator's place, and where each step leaves what is logged of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import SGD, Adam
+
+from fmvae import rng
+from fmvae.training.loop import add_up, not_finite, total_norm
+from fmvae.training.precision import step_in
+from fmvae.training.trainer import Batch, VAETrainer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger("fmvae")
+
+NAMES = ("recon", "kl", "objective", "grad_norm")  # the columns of what is logged, as a step's numbers elsewhere
+EAGER_STEPS = 3  # real ones, before the first capture: libraries and optimizers set themselves up in them
+
+
+def can_stay(trainer: VAETrainer) -> bool:
+    """Whether a trainer's steps can be taken without asking the device: its optimizer has to be a fused one.
+
+    Only those take a tensor's word for whether to step at all.
+    """
+    fused = all(group.get("fused") for group in trainer.optimizer.param_groups)
+    return fused and isinstance(trainer.optimizer, Adam | SGD)  # AdamW is an Adam
+
+
+class Resident:
+    """Takes the epochs of a trainer, with the same numbers to the last bit, and heeds the same stops.
+
+    That a step was not finite is seen at the end of its epoch; no later step has changed a weight.
+
+    Args:
+        trainer: one that ``can_stay``.
+        capture: whether steps are captured; if not, their kernels are launched one by one.
+    """
+
+    def __init__(self, trainer: VAETrainer, *, capture: bool = True):
+        self.trainer, self.capture = trainer, capture
+        data, device = trainer.data, trainer.data.device
+        self.generator = torch.Generator(device)
+        self.within_batch = torch.arange(data.batch_size, device=device)
+        self.order = torch.zeros(len(data.train), dtype=torch.long, device=device)
+        num = len(trainer.objective.beta.numbers(0.0))
+        self.schedule = torch.zeros(trainer.num_steps, num, device=device)
+        self.numbers = torch.zeros(trainer.num_steps, len(NAMES), device=device)
+        self.at = torch.zeros(1, dtype=torch.long, device=device)  # the step, from 0
+        self.failed = torch.zeros((), device=device)  # 1 from the first step on that is not finite
+        self.graph: Any = None
+        self.captured_with: Any = None
+        self.eager_steps = 0
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the training split; returns the epoch's row, but for validation."""
+        trainer = self.trainer
+        trainer.model.train()
+        setattr(trainer.optimizer, "found_inf", self.failed)  # noqa: B010 - what fused optimizers look at
+        self.generator.set_state(rng.stream(trainer.seed, "noise", epoch, trainer.data.device).get_state())
+        done, before, _ = trainer._begun(self.generator)
+        self._lay_out(epoch, done)
+
+        def sums(steps: int = trainer.num_steps) -> dict[str, float]:
+            return self._read(epoch, done, steps, before)
+
+        for step in range(done, trainer.num_steps):
+            self._take(self._size(step))
+            trainer._end_step(step + 1, lambda step=step: sums(step + 1), self.generator)
+        return trainer.row(epoch, sums())
+
+    def _size(self, step: int) -> int:
+        batch_size = self.trainer.data.batch_size
+        return min(batch_size, len(self.order) - step * batch_size)
+
+    def _lay_out(self, epoch: int, done: int) -> None:
+        """Put on the device what the epoch's steps differ in."""
+        trainer = self.trainer
+        self.order.copy_(trainer.data.train.order(rng.stream(trainer.seed, "shuffle", epoch)))
+        at = [trainer.progress(epoch, step) for step in range(trainer.num_steps)]
+        self.schedule.copy_(torch.tensor([trainer.objective.beta.numbers(progress) for progress in at]))
+        self.at.fill_(done)
+        self.failed.zero_()
+
+    def _step(self, size: int) -> None:
+        """A step on the next ``size`` images, with nothing but work for the device."""
+        trainer = self.trainer
+        first = self.at * trainer.data.batch_size
+        x, labels = trainer.data.train.batch(self.order.index_select(0, first + self.within_batch[:size]))
+        noise = trainer.noise(x, self.generator)
+        for parameter in trainer.parameters:
+            parameter.grad = None
+        with step_in(trainer.precision):
+            recon, kl = trainer.mean_terms(Batch(x, labels, noise, 0, 0, 0.0))
+            loss = recon + trainer.objective.beta.penalty_of(kl, *self.schedule.index_select(0, self.at)[0])
+            loss.backward()
+        norm = total_norm([p.grad for p in trainer.parameters if p.grad is not None])
+        with torch.no_grad():
+            row = torch.stack([recon, kl, loss, norm])
+            self.numbers.index_copy_(0, self.at, row[None])
+            self.failed.copy_(torch.maximum(self.failed, (~row.isfinite().all()).float()))
+            if trainer.max_grad_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(trainer.parameters, trainer.max_grad_norm, norm)
+            trainer.optimizer.step()
+            self.at.add_(1)
+
+    def _read(self, epoch: int, done: int, steps: int, before: dict[str, float]) -> dict[str, float]:
+        """The numbers of the epoch up to a step, summed over images.
+
+        Raises:
+            NumericsError: one is not finite.
+        """
+        sums = dict(before)
+        for step, row in enumerate(self.numbers[done:steps].tolist(), done):
+            numbers: dict[str, float] = dict(zip(NAMES, row, strict=True))
+            if not all(map(math.isfinite, row)):
+                raise not_finite(numbers, {}, epoch, step + 1)
+            add_up(sums, numbers, self._size(step))
+        return sums
+
+    # --- capturing ------------------------------------------------------------------------------------------
+
+    def _take(self, size: int) -> None:
+        if not self.capture or size < self.trainer.data.batch_size:
+            self._step(size)
+            return
+        if self.eager_steps < EAGER_STEPS:
+            self.eager_steps += 1
+            self._step_aside(size)
+            return
+        # of these a graph keeps the values that they had
+        settings = [
+            {k: v for k, v in group.items() if k != "params"} for group in self.trainer.optimizer.param_groups
+        ]
+        if settings != self.captured_with:
+            self.graph, self.captured_with = self._captured(size), settings
+        if self.graph is None:
+            self.capture = False
+            self._step(size)
+        else:
+            self.graph.replay()
+
+    def _step_aside(self, size: int) -> None:
+        """A step on another stream than the default one, as has to go before a capture."""
+        aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            self._step(size)
+        here.wait_stream(aside)
+
+    def _captured(self, size: int) -> torch.cuda.CUDAGraph | None:
+        """A graph of a step; None, said in the log, where that is not possible."""
+        self.graph = None  # its memory first
+        graph, place = torch.cuda.CUDAGraph(), self.generator.get_state()
+        try:
+            graph.register_generator_state(self.generator)
+            with _capturable(self.trainer.optimizer), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._step(size)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            log.info("steps are launched kernel by kernel, as they can't be captured in a CUDA graph: %s", reason)
+            self.generator.set_state(place)
+            return None
+        return graph
+
+
+@contextmanager
+def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Fused optimizers always are; but some ask whether they were told so."""
+    before = [group.get("capturable") for group in optimizer.param_groups]
+    try:
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+        yield
+    finally:
+        for group, was in zip(optimizer.param_groups, before, strict=True):
+            if was is None:
+                del group["capturable"]
+            else:
+                group["capturable"] = was
