@@ -22,6 +22,8 @@ class _Unused(ModuleType):
         return function
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__file__":  # which inspect asks of every module there is
+            raise AttributeError(name)
         if sys.modules.get(COMPILER) is self:
             del sys.modules[COMPILER], torch._dynamo
         return getattr(import_module(COMPILER), name)

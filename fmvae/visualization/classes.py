@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from fmvae.visualization.tiles import GAP, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import GAP, new_figure, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from fmvae.visualization.visualizer import VAEVisualizer
 
 GENERATED_COLOUR, REAL_COLOUR = "#4477aa", "#bbbbbb"
@@ -51,12 +51,14 @@ def style_transfer(visualizer: VAEVisualizer, images: Tensor, labels: Tensor) ->
     means = visualizer.decode_means(z, torch.arange(num_classes, device=z.device).repeat(num_rows))
     rows = torch.cat([images[:, None], means.unflatten(0, (num_rows, num_classes))], dim=1)  # (N, C + 1, 1, H, W)
 
-    figure = Figure(figsize=(0.86 * num_classes + 2.4, 0.82 * num_rows + 1.3), layout="constrained")
+    figure = new_figure(0.86 * num_classes + 2.4, 0.82 * num_rows + 1.3)
     axes = figure.subplots()
     show_tiles(axes, tile(rows.flatten(0, 1), num_classes + 1))
     _, height, width = visualizer.model.image_shape
     names = visualizer.class_names
     centres = tile_centres(num_classes + 1, width)
+    from matplotlib.patches import Rectangle
+
     axes.set_xticks(centres, ["original", *names], fontsize=8)
     axes.set_yticks(tile_centres(num_rows, height), [names[label] for label in labels.tolist()])
     axes.xaxis.tick_top()
@@ -97,7 +99,7 @@ def confusion_matrix(
             f"matrix {counts.shape} from {counts.min()}: give counts of {num_classes} x {num_classes}"
         )
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # an empty row stays 0
-    figure = Figure(figsize=(0.72 * num_classes + 2.2, 0.62 * num_classes + 1.6), layout="constrained")
+    figure = new_figure(0.72 * num_classes + 2.2, 0.62 * num_classes + 1.6)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set(title=title, xlabel=columns, ylabel=rows)
@@ -127,7 +129,7 @@ def class_accuracy(
         ValueError: another number of accuracies, one out of range, or none at all.
     """
     sides = {"generated images": np.asarray(generated, float), "real test images": np.asarray(real, float)}
-    figure = Figure(figsize=(1.0 * len(class_names) + 1.5, 4.4), layout="constrained")
+    figure = new_figure(1.0 * len(class_names) + 1.5, 4.4)
     axes = figure.subplots()
     for offset, (name, values), colour in zip(
         (-0.2, 0.2), sides.items(), (GENERATED_COLOUR, REAL_COLOUR), strict=True

@@ -1,10 +1,16 @@
 """How a training went, as a figure."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from fmvae.visualization.tiles import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CURVE_COLOURS = {"train": "#4477aa", "val": "#cc6633"}
 
@@ -24,7 +30,7 @@ def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
     if not history:
         raise ValueError("history has 0 epochs: train for at least one")
     beta_varies = len({row["beta"] for row in history if "beta" in row}) > 1
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    figure = new_figure(13, 4.4)
     mosaic, heights = ("ORK\nORB", [4, 1]) if beta_varies else ("ORK", [1])
     panels = figure.subplot_mosaic(mosaic, sharex=True, height_ratios=heights)
     for title, quantity in {"Objective": "objective", "Reconstruction": "recon", "KL": "kl"}.items():
@@ -38,7 +44,7 @@ def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
         panels["K"].set_xlabel("")
         panels["B"].step(*_curve(history, "beta"), where="mid", color="black")
         panels["B"].set(ylabel="β", xlabel="epoch")
-    panels["O"].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # the axis is shared
+    _count_epochs(panels["O"])  # the axis is shared
     title = f"Training curves: {name}" if name else "Training curves"
     points = zip(*_curve(history, "val/objective"), strict=True)
     if validated := [(value, epoch) for epoch, value in points if math.isfinite(value)]:
@@ -63,7 +69,7 @@ def classifier_curves(history: Sequence[Mapping]) -> Figure:
     """
     if not history:
         raise ValueError("history has 0 epochs: train for at least one")
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    figure = new_figure(13, 4.4)
     panels = figure.subplots(1, 3, sharex=True)
     for axes, (quantity, unit) in zip(
         panels, {"loss": "nats per image", "accuracy": "share"}.items(), strict=False
@@ -75,10 +81,17 @@ def classifier_curves(history: Sequence[Mapping]) -> Figure:
         axes.set(title=quantity.capitalize(), ylabel=unit, xlabel="epoch")
     panels[2].plot(*_curve(history, "lr"), marker=".", color="black")
     panels[2].set(title="Learning rate at the epoch's end", xlabel="epoch")
-    panels[0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # the axis is shared
+    _count_epochs(panels[0])  # the axis is shared
     figure.suptitle("Training curves of the classifier")
     panels[0].legend()
     return figure
+
+
+def _count_epochs(axes: Axes) -> None:
+    """Whole numbers along the horizontal axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _curve(history: Sequence[Mapping], key: str) -> tuple[list[int], list[float]]:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from fmvae.data.split import Split
-from fmvae.visualization.tiles import show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import new_figure, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from fmvae.visualization.visualizer import VAEVisualizer
 
 NUM_PAIRS = 4  # of each kind
@@ -61,7 +62,7 @@ def interpolations(
     )  # (P, S + 2, 1, H, W)
 
     num_rows, num_columns = rows.shape[:2]
-    figure = Figure(figsize=(0.8 * num_columns + 2.4, 0.82 * num_rows + 1.1), layout="constrained")
+    figure = new_figure(0.8 * num_columns + 2.4, 0.82 * num_rows + 1.1)
     axes = figure.subplots()
     show_tiles(axes, tile(rows.flatten(0, 1), num_columns))
     _, height, width = visualizer.model.image_shape

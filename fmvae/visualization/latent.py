@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Patch
 
 from fmvae import rng
 from fmvae.models.posterior import Posteriors
 from fmvae.objectives.elbo import kl_divergence
+from fmvae.visualization.tiles import new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from fmvae.visualization.visualizer import VAEVisualizer
 
 PRIOR_SHARE = 0.95
@@ -85,8 +84,11 @@ def latent_scatter(
     order = torch.randperm(len(posteriors.labels), generator=generator)[:num_points].numpy()
     mu, labels = posteriors.mu.cpu().numpy(), posteriors.labels.cpu().numpy()[order]
     classes = np.arange(len(visualizer.class_names))
+    from matplotlib import colormaps
+    from matplotlib.lines import Line2D
+
     colours = colormaps["tab10" if len(classes) <= 10 else "tab20"](classes % 20)
-    figure = Figure(figsize=(9.6, 7), layout="constrained")
+    figure = new_figure(9.6, 7)
     axes = figure.subplots()
     if visualizer.model.latent_dim == 1:
         jitter = 0.7 * torch.rand(num_points, generator=generator).numpy() - 0.35
@@ -110,6 +112,8 @@ def latent_scatter(
 
 
 def _frame_plane(axes: Axes, names, origin) -> None:
+    from matplotlib.patches import Circle
+
     axes.add_patch(Circle(tuple(origin), PRIOR_RADIUS, fill=False, linestyle="--", color="black"))
     axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
 
@@ -135,7 +139,7 @@ def kl_per_dimension(visualizer: VAEVisualizer, posteriors: Posteriors, split_na
     active = posteriors.mu.cpu().double().var(0, correction=0).numpy() > ACTIVE_VARIANCE
     order = by_kl(kl)
     many = len(order) > 24
-    figure = Figure(figsize=(min(16, max(6.5, 0.45 * len(order) + 2)), 4.2), layout="constrained")
+    figure = new_figure(min(16, max(6.5, 0.45 * len(order) + 2)), 4.2)
     axes = figure.subplots()
     axes.bar(range(len(order)), kl[order], color=[ACTIVE_COLOUR if active[d] else INACTIVE_COLOUR for d in order])
     axes.set_xticks(range(len(order)), [f"z{d}" for d in order])
@@ -148,6 +152,8 @@ def kl_per_dimension(visualizer: VAEVisualizer, posteriors: Posteriors, split_na
     variance = f"variance of the posterior mean > {ACTIVE_VARIANCE:g}"
     kinds = {f"active ({variance})": ACTIVE_COLOUR, "inactive": INACTIVE_COLOUR}
     shown = [kind for kind, any_such in zip(kinds, (active.any(), not active.all()), strict=True) if any_such]
+    from matplotlib.patches import Patch
+
     figure.legend(
         [Patch(color=kinds[kind]) for kind in shown], shown, loc="outside lower center", ncols=2, frameon=False
     )

@@ -1,16 +1,29 @@
 """What the pictures are made of: images side by side in one array, and a model that is only looked at."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from torch import Tensor, inference_mode
 
 from fmvae.models import VAE
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 GAP = 1  # pixels between tiles
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this many inches, that belongs to the caller: pyplot does not know of it."""
+    from matplotlib.figure import Figure  # half a second, for which no training has to wait
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 @contextmanager

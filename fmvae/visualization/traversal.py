@@ -7,25 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from fmvae.errors import ConfigError
 from fmvae.models.posterior import Posteriors
 from fmvae.visualization.latent import by_kl, dimension_name, mean_kl
-from fmvae.visualization.tiles import GAP, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import GAP, new_figure, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from fmvae.visualization.visualizer import VAEVisualizer
 
 MAX_ROWS = 10  # of largest KL, unless dimensions are chosen
 MARK_COLOUR = "#ee7733"
-GIF_FONT = str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf")  # Pillow's own knows no β
 GIF_COLUMNS, GIF_TEXT, GIF_MARGIN = 5, 14, 8  # tiles per row, font size and margin in pixels
 
 
@@ -124,7 +123,7 @@ def latent_traversal(
     num_rows = len(traversal.dimensions)
     from_image = image is not None
     width = max(0.8 * steps + 1.8 + 2.2 * from_image, 7)
-    figure = Figure(figsize=(width, max(0.82 * num_rows + 1.2, 3.2)), layout="constrained")
+    figure = new_figure(width, max(0.82 * num_rows + 1.2, 3.2))
     left, axes = None, None
     if from_image:
         left, axes = figure.subplots(1, 2, width_ratios=[1.3, steps])
@@ -236,7 +235,9 @@ def _frame(tiles: np.ndarray, names: Sequence[str], heading: str) -> Image.Image
     num_columns = min(GIF_COLUMNS, len(tiles))
     num_rows = -(-len(tiles) // num_columns)
     line = GIF_TEXT + 6
-    font = ImageFont.truetype(GIF_FONT, GIF_TEXT)
+    import matplotlib  # for its font: Pillow's own knows no β
+
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), GIF_TEXT)
     pitch = max(width, round(max(font.getlength(name) for name in names))) + GIF_MARGIN
     needed = max(num_columns * pitch, round(font.getlength(heading)) + GIF_MARGIN)
     canvas = Image.new("L", (needed + GIF_MARGIN, line + num_rows * (height + line) + 2 * GIF_MARGIN), 255)

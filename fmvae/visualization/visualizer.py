@@ -3,14 +3,15 @@
 Made without pyplot. Looking at a model changes nothing in it, and draws from the stream ``sampling`` alone.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.special import ndtr, ndtri
 
@@ -20,8 +21,11 @@ from fmvae.models import VAE, ConditionalVAE
 from fmvae.models.posterior import Posteriors, encode_split
 from fmvae.objectives import Likelihood
 from fmvae.visualization.latent import latent_scatter
-from fmvae.visualization.tiles import looking_at, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import looking_at, new_figure, show_tiles, tile, tile_centres
 from fmvae.visualization.traversal import latent_traversal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUM_COLUMNS = 10  # of reconstructions, before they wrap
 
@@ -57,7 +61,7 @@ class VAEVisualizer:
         self.class_names, self.seed = tuple(class_names), seed
         self.name = name or f"{type(model).__name__}, z = {model.latent_dim}"
 
-    def at_epoch(self, epoch: int) -> "VAEVisualizer":
+    def at_epoch(self, epoch: int) -> VAEVisualizer:
         """The same visualizer of the same model, with the epoch in its titles."""
         other = copy.copy(self)
         other.name = f"{self.name}, epoch {epoch}"
@@ -106,7 +110,7 @@ class VAEVisualizer:
         means = self.decode_means(self.encode_means(images, labels), labels)
         num_columns = min(len(images), NUM_COLUMNS)
         num_rows = math.ceil(len(images) / num_columns)
-        figure = Figure(figsize=(max(num_columns, 4) + 1.2, 2.35 * num_rows + 0.4), layout="constrained")
+        figure = new_figure(max(num_columns, 4) + 1.2, 2.35 * num_rows + 0.4)
         figure.suptitle(f"Reconstructions at the posterior mean: {self.name}")
         _, _, height, width = images.shape
         panels = figure.subplots(num_rows, squeeze=False).flat
@@ -141,7 +145,7 @@ class VAEVisualizer:
         num_rows = math.ceil(num_samples / num_columns)
         inches = min(0.9, max(0.3, 9 / max(num_columns, num_rows)))  # a tile's side
         width, height = max(num_columns * inches + 1.2, 5), num_rows * inches + 0.5
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = new_figure(width, height)
         figure.suptitle(f"Samples from the prior: {self.name}")
         axes = figure.subplots()
         show_tiles(axes, tile(means, num_columns))
@@ -172,7 +176,7 @@ class VAEVisualizer:
         z1, z0 = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
         z = torch.stack([z0, z1], dim=-1).flatten(0, 1).to(self.weight)  # (side * side, 2), in reading order
         means = self.decode_means(z, labels)
-        figure = Figure(figsize=(8, 8.3), layout="constrained")
+        figure = new_figure(8, 8.3)
         axes = figure.subplots()
         show_tiles(axes, tile(means, side, gap=0))
         of_class = "" if label is None else f" of {self.class_names[label]}"
