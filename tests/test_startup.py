@@ -1,9 +1,13 @@
 """What a process that trains leaves out, each in a process of its own."""
 
+import shutil
 import subprocess
 import sys
 
 import pytest
+
+from fmvae.weights import SHIPPED
+from tests.idx import write_idx_dataset
 
 TRAINING = """
 import sys, torch
@@ -34,9 +38,9 @@ print(len(calls), type(sys.modules["torch._dynamo"]).__name__, type(torch._dynam
 
 
 def output(program: str) -> list[str]:
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout.split()
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.split()
 
 
 def test_training_does_not_import_the_compiler_and_compiling_does():
@@ -60,3 +64,38 @@ def test_completing_a_word_does_not_import_torch(program):
     )
     assert "model=" in found
     assert found[-1] == "False"
+
+
+FIRST_STEP = """
+import os, runpy, sys
+def first_step(self, *_, **__):
+    late = ("matplotlib", "torchvision", "torch._dynamo.utils")
+    print("imported:", *(name for name in late if name in sys.modules))
+    sys.stdout.flush()
+    os._exit(0)
+import fmvae.training.loop
+fmvae.training.loop.Trainer._end_step = first_step
+sys.argv = ["train.py", {arguments}]
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def imported_by_the_first_step(tmp_path, *overrides: str) -> set[str]:
+    """Of a run with all its figures and an FID, on data of our own."""
+    digests = write_idx_dataset(tmp_path / "data", 900, 800)
+    sha256 = ",".join(f"{name}:'{digest}'" for name, digest in digests.items())
+    arguments = [
+        *(f"data.root={tmp_path / 'data'}", f"data.sha256={{{sha256}}}", f"output_root={tmp_path / 'outputs'}"),
+        *("data.val_size=50", "evaluation.fid.num_images=800", "device=cpu", *overrides),
+    ]
+    found = output(FIRST_STEP.format(arguments=", ".join(map(repr, arguments))))
+    return set(found[found.index("imported:") + 1 :])
+
+
+def test_the_first_step_waits_for_no_figure_and_no_measure(tmp_path):
+    assert imported_by_the_first_step(tmp_path) == set()
+
+
+def test_negative_control_ones_own_weights_are_read_before_training(tmp_path):
+    own = shutil.copy(SHIPPED["sharp"], tmp_path / "own.safetensors")
+    assert "torchvision" in imported_by_the_first_step(tmp_path, f"evaluation.extractor.weights={own}")

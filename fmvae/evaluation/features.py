@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -18,8 +19,9 @@ from fmvae.data import Split
 from fmvae.errors import RunError
 from fmvae.evaluation.likelihood import EVALUATION_BATCH
 from fmvae.models import VAE, FashionResNet18
-from fmvae.models.resnet import load_classifier
+from fmvae.models.resnet import LoadedClassifier, load_classifier
 from fmvae.objectives import Likelihood
+from fmvae.weights import as_shipped
 
 Precision = Literal["fp32", "bf16"]
 EXTRACTION_BATCH = 100  # images; larger ones leave a processor's caches and are slower there
@@ -110,15 +112,27 @@ class ResNetFeatures:
     name = "resnet18"
 
     def __init__(self, weights: str | Path, num_classes: int, precision: Precision, device: torch.device):
-        loaded = load_classifier(weights, num_classes)
-        self.weights = weights
-        self.network = fold_batch_norm(loaded.model).to(device)
-        self.precision = precision
-        self.identity: Mapping[str, Any] = resnet_identity(loaded.sha256, precision)
+        self.weights, self.num_classes, self.precision, self.device = weights, num_classes, precision, device
+        # of those shipped nothing can be wrong; whatever can be with others is said now, and not after training
+        sha256 = as_shipped(weights, num_classes) or self._loaded.sha256
+        self.identity: Mapping[str, Any] = resnet_identity(sha256, precision)
+
+    @cached_property
+    def _loaded(self) -> LoadedClassifier:
+        with torch.inference_mode(False):  # whoever asks first may be in it
+            return load_classifier(self.weights, self.num_classes)
+
+    @cached_property
+    def network(self) -> FashionResNet18:
+        """Made when it is first asked for: importing torchvision takes longer than a short training."""
+        if self._loaded.sha256 != self.identity["extractor_sha256"]:
+            raise RunError(self.weights, "the file was replaced since the start", "run the command again")
+        with torch.inference_mode(False):
+            return fold_batch_norm(self._loaded.model).to(self.device)
 
     @torch.inference_mode()
     def __call__(self, batches: Iterable[Tensor], what: str = "", num: int = 0) -> Features:
-        device = self.network.mean.device
+        network, device = self.network, self.device
         start, parts = time.perf_counter(), []
         # cuDNN would round float32 to TF32 otherwise
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False)
@@ -126,7 +140,7 @@ class ResNetFeatures:
             for batch in batches:
                 for x in batch.split(EXTRACTION_BATCH):
                     with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                        output = self.network(x.to(device))
+                        output = network(x.to(device))
                     parts.append((output.features.float().cpu(), output.logits.float().cpu()))
                     bar.update(len(x))
         log.info("  resnet18 features of %s: %s images, %.0f s", what, f"{num:,}", time.perf_counter() - start)

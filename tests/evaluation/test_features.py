@@ -1,8 +1,12 @@
 """Features are those of the right images, whatever the batches."""
 
 import copy
+import hashlib
+import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +28,7 @@ from fmvae.evaluation.features import (
 from fmvae.models import VAE, BaseVAE, ConditionalVAE, FashionResNet18
 from fmvae.models.resnet import load_classifier, save_classifier
 from fmvae.objectives import Bernoulli, ContinuousBernoulli
+from fmvae.weights import SHIPPED, card_of
 from tests.models.test_resnet import randomised
 
 BATCHES = [1, 7, 500]
@@ -235,3 +240,62 @@ def test_the_identity_is_that_of_the_file_and_of_the_precision(extractor, weight
 def test_weights_for_other_classes_are_refused(weights):
     with pytest.raises(RunError, match="4 classes, but the data have 10"):
         ResNetFeatures(weights, 10, "fp32", CPU)
+
+
+# --- when the network is made ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shipped(monkeypatch, weights, tmp_path) -> Iterator[Path]:
+    """The word ``sharp`` for a copy of ``weights``, with its card."""
+    path = tmp_path / "shipped.safetensors"
+    path.write_bytes(weights.read_bytes())
+    card = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "config": {"data": {"num_classes": 4}}}
+    path.with_suffix(".json").write_text(json.dumps(card))
+    monkeypatch.setitem(SHIPPED, "sharp", path)
+    card_of.cache_clear()
+    yield path
+    card_of.cache_clear()
+
+
+@pytest.fixture
+def loads(monkeypatch) -> list[Any]:
+    """What is loaded, in order."""
+    seen: list[Any] = []
+    monkeypatch.setattr(module, "load_classifier", lambda *given: seen.append(given[0]) or load_classifier(*given))
+    return seen
+
+
+def test_shipped_weights_are_loaded_when_they_are_needed(shipped, loads, extractor, images):
+    late = ResNetFeatures("sharp", 4, "fp32", CPU)
+    assert not loads
+    assert late.identity == extractor.identity
+    assert np.array_equal(late([images]).features, extractor([images]).features)
+    assert loads == ["sharp"]
+    late([images])
+    assert loads == ["sharp"], "once"
+
+
+def test_others_are_loaded_at_once(weights, loads):
+    ResNetFeatures(weights, 4, "fp32", CPU)
+    assert loads == [weights]
+
+
+def test_shipped_weights_that_are_damaged_are_refused_at_once(shipped, loads):
+    content = bytearray(shipped.read_bytes())
+    content[-1] ^= 1
+    shipped.write_bytes(content)
+    with pytest.raises(RunError):
+        ResNetFeatures("sharp", 4, "fp32", CPU)
+
+
+def test_shipped_weights_for_other_classes_are_refused_at_once(shipped):
+    with pytest.raises(RunError, match="4 classes, but the data have 10"):
+        ResNetFeatures("sharp", 10, "fp32", CPU)
+
+
+def test_weights_replaced_since_the_start_are_noticed(shipped, network):
+    late = ResNetFeatures("sharp", 4, "fp32", CPU)
+    save_classifier(shipped, network, {"another": "card"})
+    with pytest.raises(RunError, match="replaced since the start"):
+        _ = late.network
