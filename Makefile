@@ -42,14 +42,16 @@ bench: env  # on a quiet machine
 	$(PY) -m benchmarks.overheads
 	$(PY) -m benchmarks.stacked
 	$(PY) -m benchmarks.convolutions
-	$(PY) benchmarks/label_maps.py
-	$(PY) benchmarks/features.py
-	$(PY) benchmarks/launchers.py
+	$(PY) -m benchmarks.label_maps
+	$(PY) -m benchmarks.evaluation
+	$(PY) -m benchmarks.features
+	$(PY) -m benchmarks.launchers
 	$(PY) -m benchmarks.page
 
 bench-gpu: env
 	$(PY) -m benchmarks.stacked --device cuda --runs 32 --images 54000
-	$(PY) benchmarks/features.py --images 10000
+	$(PY) -m benchmarks.gpu
+	$(PY) -m benchmarks.features --images 10000
 	$(PY) -m benchmarks.page
 
 notebook: env  # in the browser

@@ -1,8 +1,8 @@
 """How long the classifier's features of images take, beside the least that this machine could need.
 
-    python benchmarks/features.py [--images 1000] [--repeats 5]
+    python -m benchmarks.features [--images 1000] [--repeats 5]
 
-The least is the network's own multiplications in convolutions, at the speed of this machine's largest float32
+The limit is the network's own multiplications in convolutions, at the speed of this machine's largest float32
 matrix product. Both are timed in turns in one run, so that their ratio survives a noisy machine. Also the price of
 bfloat16: its time as a ratio, and the Fréchet distance between both precisions' features of the same images.
 """
@@ -10,22 +10,18 @@ bfloat16: its time as a ratio, and the Fréchet distance between both precisions
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks.sides import print_times, ratio, record
 from fmvae.assembly import choose_device
 from fmvae.data import FashionMNISTManager
 from fmvae.evaluation import calculate_fid, features
 from fmvae.evaluation.features import ResNetFeatures, real_images
 from fmvae.models import FashionResNet18
-from fmvae.runs.provenance import git_state, processor_name
 
 MATRIX = 2048  # rows and columns of the product that stands for the machine's peak
 PRODUCTS = 8
@@ -85,36 +81,26 @@ def main() -> None:
     for _ in range(2):  # the first products and the first batch of a shape are slow
         products()
         extract("fp32", given.batches[0])
-    rows: dict[int, list[tuple[float, float, float]]] = {batch: [] for batch in given.batches}
+    times: dict[int, dict[str, list[float]]] = {
+        batch: {"fp32": [], "limit": [], "bf16": []} for batch in given.batches
+    }
     for _ in range(given.repeats):
-        for batch in given.batches:
+        for batch, of in times.items():
             peak = 2 * MATRIX**3 * PRODUCTS / seconds(products, device)
-            least = flops / peak
-            ours = seconds(lambda batch=batch: extract("fp32", batch), device)
-            reduced = seconds(lambda batch=batch: extract("bf16", batch), device)
-            rows[batch].append((ours, least, reduced))
-
-    print(f"{given.images:,} images, medians of {given.repeats}; {flops / 1e9 / given.images:.2f} GFLOP an image")
-    print("  batch   fp32 s   least s   ours/least   bf16/fp32")
-    table = {}
-    for batch, timed in rows.items():
-        ratio = statistics.median(ours / least for ours, least, _ in timed)
-        reduced = statistics.median(bf16 / ours for ours, _, bf16 in timed)
-        ours, least = (statistics.median(column) for column in list(zip(*timed, strict=True))[:2])
-        table[batch] = {"fp32": ours, "least": least, "ratio": ratio, "bf16_ratio": reduced}
-        print(f"  {batch:>5}{ours:>9.2f}{least:>10.2f}{ratio:>13.2f}{reduced:>12.2f}")
+            of["limit"].append(flops / peak)
+            of["fp32"].append(seconds(lambda batch=batch: extract("fp32", batch), device))
+            of["bf16"].append(seconds(lambda batch=batch: extract("bf16", batch), device))
+    cases = {}
+    for batch, of in times.items():
+        print_times(f"{given.images:,} images, {batch} at a time", of)
+        ratios = {"fp32 / limit": ratio(of, "fp32", "limit"), "bf16 / fp32": ratio(of, "bf16", "fp32")}
+        cases[f"{given.images:,} images, {batch} at a time"] = {"times": of, "ratios": ratios}
     both = [
         made(real_images(data.test, given.images), "test images", given.images).features for made in sets.values()
     ]
     distance = calculate_fid(*both) if given.images > both[0].shape[1] else None
     print(f"FID between both precisions' features of the same images: {distance}")
-
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    machine = {"processor": processor_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    record = {"batches": table, "images": given.images, "fid_between_precisions": distance, **machine}
-    record |= {"git": git_state(), "python": platform.python_version()}
-    (folder / "features.json").write_text(json.dumps(record, indent=2) + "\n")
+    record("features", {"cases": cases, "fid_between_precisions": distance}, device)
 
 
 if __name__ == "__main__":

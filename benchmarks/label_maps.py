@@ -1,18 +1,18 @@
 """A training step of the convolutional ConditionalVAE, its label maps looked up by class or convolved.
 
-    python benchmarks/label_maps.py [--steps 10] [--rounds 5] [--threads 1]
+    python -m benchmarks.label_maps [--steps 10] [--rounds 5] [--threads 1]
 
 Both sides take turns in one run; medians and their ratio.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from unittest import mock
 
 import torch
 
+from benchmarks.sides import print_times, ratio, record
 from fmvae.assembly import set_up_torch
 from fmvae.models import ConditionalVAE, conditional
 from fmvae.objectives import vae_loss
@@ -60,12 +60,11 @@ def main() -> None:
                 if round_:  # the first warms up
                     times[name].append((time.perf_counter() - start) / given.steps)
 
-    print(f"ConditionalVAE (conv), z = {LATENT}, batch {BATCH}, {given.threads} threads, milliseconds a step")
-    for name, values in times.items():
-        spread = f"{1e3 * min(values):.1f} to {1e3 * max(values):.1f}"
-        print(f"  {name:<10}{1e3 * statistics.median(values):8.1f}  ({spread})")
-    ratio = statistics.median(b / a for a, b in zip(times["appended"], times["looked up"], strict=True))
-    print(f"  looked up / appended  {ratio:.2f}")
+    print_times(f"ConditionalVAE (conv), z = {LATENT}, batch {BATCH}, {given.threads} threads, a step", times)
+    ratios = {"looked up / appended": ratio(times, "looked up", "appended")}
+    record(
+        "label_maps", {"cases": {f"conditional_conv, batch {BATCH}, a step": {"times": times, "ratios": ratios}}}
+    )
 
 
 if __name__ == "__main__":

@@ -28,9 +28,14 @@ took turns in one run on one machine, the median over rounds; seconds are median
 """
 TITLES = {
     "training": "Training, an epoch",
+    "gpu": "On a GPU",
     "startup": "From the command to the first step",
     "overheads": "Logs, checkpoints and TensorBoard",
     "convolutions": "Convolutions as matrix products",
+    "label_maps": "Label maps, looked up",
+    "evaluation": "Measures and figures of a run",
+    "features": "Features of FashionResNet18",
+    "launchers": "A sweep by each launcher",
     "stacked": "Stacked runs",
     "stacked_gpu": "Stacked runs on a GPU",
 }

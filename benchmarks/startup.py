@@ -3,6 +3,7 @@
     python -m benchmarks.startup [--rounds 5]
 
 - ours: ``train.py``, on real data, until its optimizer has taken its first step;
+- resumed: the same of a run that was killed in its second epoch;
 - usual: Python importing torch, torchvision's dataset and transforms, and TensorBoard's writer, and nothing else;
 - word: completing a word of a command line.
 
@@ -23,9 +24,10 @@ from fmvae.config import PROJECT_ROOT
 
 FIRST_STEP = """
 import os, runpy, sys
+epoch = int(sys.argv.pop(1))
 def first_step(self, *_, **__):
-    print("stepped", flush=True)
-    os._exit(0)
+    if self.epoch == epoch:
+        os._exit(0)
 import fmvae.training.loop
 fmvae.training.loop.Trainer._end_step = first_step
 sys.argv[0] = "train.py"
@@ -55,8 +57,11 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     word = {"COMP_LINE": "python train.py model=", "COMP_POINT": "22"}
     with tempfile.TemporaryDirectory() as folder:
+        of_resumed = f"output_root={folder}/resumed"
+        seconds(["-c", FIRST_STEP, "1", of_resumed])
         sides = {
-            "ours": lambda: seconds(["-c", FIRST_STEP, f"output_root={folder}", "restart=true"]),
+            "ours": lambda: seconds(["-c", FIRST_STEP, "0", f"output_root={folder}", "restart=true"]),
+            "resumed": lambda: seconds(["-c", FIRST_STEP, "1", of_resumed]),
             "usual": lambda: seconds(["-c", USUAL]),
             "word": lambda: seconds(["train.py", "-sc", "query=bash"], word),
         }
@@ -65,7 +70,7 @@ def main() -> None:
             for name, side in sides.items():
                 times[name].append(side())
     print_times("From the command to the first step", times)
-    ratios = {"ours / usual": ratio(times, "ours", "usual")}
+    ratios = {"ours / usual": ratio(times, "ours", "usual"), "resumed / ours": ratio(times, "resumed", "ours")}
     record("startup", {"cases": {"start-up": {"times": times, "ratios": ratios}}})
 
 

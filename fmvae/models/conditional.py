@@ -30,7 +30,7 @@ def convolve_with_label_maps(layer: nn.Module, features: Tensor, one_hot: Tensor
     """``layer(with_label_maps(features, one_hot))``, up to rounding, without convolving maps image by image.
 
     What the maps add depends on the class alone: it is computed once for each class and taken from there
-    (two thirds of the time of a training step of the whole model on a CPU: benchmarks/label_maps.py).
+    (two thirds of the time of a training step of the whole model on a CPU: benchmarks.label_maps).
     """
     in_dim = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
     assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
