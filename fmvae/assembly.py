@@ -58,6 +58,8 @@ def set_up_torch(config: Mapping[str, Any]) -> torch.device:
     # slow. Said before torch starts its threads, which inherit it.
     torch.set_flush_denormal(True)
     device = choose_device(config["device"])
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # streams and graphs are the current device's
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

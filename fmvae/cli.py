@@ -29,6 +29,7 @@ from fmvae.rules import RULES, walk
 T = TypeVar("T")
 log = logging.getLogger("fmvae")
 
+TOGETHER = "fmvae.experiments.together"  # where the jobs of a stack are
 OWN_SWEEPER = ".FmvaeSweeper"  # runs a list of jobs; others search
 PLUGINS = configs.PROJECT_ROOT / "fmvae" / "plugins"
 EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # of pyproject.toml, by the plugin's name if not the same
@@ -189,7 +190,8 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
 
 
 def _comes_from_a_job(error: BaseException) -> bool:
-    return any(frame.f_code is job.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(f.f_code is job.__code__ or f.f_globals["__name__"] == TOGETHER for f in frames)
 
 
 def _unreadable(argument: str) -> ConfigError:

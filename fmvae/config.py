@@ -165,6 +165,15 @@ def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
     return part(config, "")
 
 
+def whole(semantic_part: Mapping[str, Any]) -> dict[str, Any]:
+    """A semantic part with the keys that are left out of names, for people who compare configs."""
+    filled = {group: dict(v) if isinstance(v, Mapping) else v for group, v in semantic_part.items()}
+    for path, value in NEWER.items() if is_vae(filled) else ():
+        group, _, key = path.partition(".")
+        filled.setdefault(group, {}).setdefault(key, value)
+    return filled
+
+
 # --- objects ------------------------------------------------------------------------------------------------
 
 ALLOWED_TARGETS = ("fmvae.", "torch.nn.", "torch.optim.", "torchvision.transforms.")

@@ -27,4 +27,10 @@ class Terminal(Unharmed, logging.StreamHandler):
 
 
 class LogFile(Unharmed, logging.FileHandler):
-    """What must be kept is written elsewhere, and fails there in words."""
+    """What must be kept is written elsewhere, and fails there in words.
+
+    Attributes:
+        level_before: the logger's, before the first of those that are open was.
+    """
+
+    level_before = logging.NOTSET

@@ -73,8 +73,10 @@ def measure(
     results.read(results_path)
 
     def write() -> dict[str, Any]:
-        row = checkpoint.meta["history"][epoch - 1]
-        return results.write(results_path, fid_path, checkpoint.meta["provenance"], validation=row)
+        row, training = checkpoint.meta["history"][epoch - 1], dict(checkpoint.meta["provenance"])
+        if stacked := checkpoint.meta.get("stacked_epochs"):
+            training["stacked_epochs"] = stacked
+        return results.write(results_path, fid_path, training, validation=row)
 
     known = {} if force else dict(results.measures)
     here = provenance(parts.data.device)

@@ -38,7 +38,7 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"  results      {run}/results{suffix}.json",
-        *([f"  figures      {run}/figures/{folder}"] if (run.figures / folder).exists() else []),
+        *([f"  figures      {run}/figures/{folder}"] if any((run.figures / folder).glob("*.png")) else []),
         f"  TensorBoard  {_tensorboard()} --logdir {RunDirectory(run.path.parent)}",
         "",
     ]

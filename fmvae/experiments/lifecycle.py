@@ -176,15 +176,18 @@ def logging_to(run: RunDirectory) -> Iterator[None]:
     handler = LogFile(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.addFilter(lambda record: _CURRENT.get() in (None, run.path))
+    # runs of a stack end in any order
+    others = [other for other in log.handlers if isinstance(other, LogFile)]
+    handler.level_before = others[0].level_before if others else log.level
     log.addHandler(handler)
-    level = log.level
     log.setLevel(logging.INFO)
     try:
         yield
     finally:
-        log.setLevel(level)
         log.removeHandler(handler)
         handler.close()
+        if not any(isinstance(other, LogFile) for other in log.handlers):
+            log.setLevel(handler.level_before)
 
 
 @contextmanager

@@ -19,15 +19,18 @@ from fmvae.training.trainer import Batch
 
 T = TypeVar("T")
 log = logging.getLogger("fmvae")
+_OPTIMIZERS = "Adadelta Adagrad Adam Adamax AdamW ASGD NAdam RAdam RMSprop Rprop SGD"
+ELEMENTWISE = [f"torch.optim.{name}" for name in _OPTIMIZERS.split()]
 Settings = tuple[dict[str, Any], Sequence[str]]  # a config, and the overrides that made it
 
 
 def stackable(config: Mapping[str, Any]) -> str | None:
     """A text that is equal for runs that can be stacked with each other; None for a run that can't be stacked.
 
-    Their models must be of one structure, their batches of one size.
+    Their models must be of one structure, their batches of one size, and what their optimizers do to a weight must
+    not depend on the others of its tensor, which may be padding.
     """
-    if not is_vae(config):
+    if not is_vae(config) or config["optimizer"]["_target_"] not in ELEMENTWISE:
         return None
     whole = semantic(config)
     data = {key: whole["data"].get(key) for key in ("batch_size", "num_train", "val_size", "image_shape")}
@@ -61,8 +64,9 @@ class _Job:
         row: of the epoch in progress, once that is over.
     """
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, tell: Callable[[Exception], object]):
         self.config, overrides = settings
+        self.tell = tell
         # one bar for each would be none to read
         self.config["trainer"] = {**self.config["trainer"], "progress": False}
         self.manager = attempt(self.config, overrides)
@@ -80,7 +84,7 @@ class _Job:
         try:
             self.run, trainer = self.manager.__enter__()
         except Exception as error:
-            self.outcome = error
+            self.fail(error)
             return
         if isinstance(trainer, VAETrainer):
             self.trainer, trainer.stop = trainer, stop
@@ -88,15 +92,28 @@ class _Job:
         else:
             self.end()  # it is complete
 
+    def fail(self, error: Exception) -> None:
+        """Say at once what ended this run: the others may take hours."""
+        self.outcome = error
+        with _named(self.run):
+            self.tell(error)
+
     def end(self, error: BaseException | None = None) -> None:
         """Measure what was trained, or leave why it wasn't."""
         with only_of(self.run), _named(self.run):
             try:
                 self.manager.__exit__(error and type(error), error, error and error.__traceback__)
                 assert self.run
+                if isinstance(error, Exception):
+                    raise error
                 self.outcome = error or results(self.run, self.config)
             except BaseException as raised:
+                if isinstance(raised, Exception):
+                    self.fail(raised)
+                    return
                 self.outcome = raised
+                if not error:
+                    raise  # asked to stop while measuring: the others stop too
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T | None:
         """Call a function for this run. What it raises ends this run, and no other."""
@@ -107,7 +124,9 @@ class _Job:
                 self.end(error)
         return None
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, abreast: int) -> None:
+        self.trainer.abreast = abreast
+        self.trainer.stacked_epochs += 1
         self.row, self._steps, self._numbers = None, self.trainer.steps(self.trainer.epoch + 1), None
 
     def next_batch(self) -> Batch | None:
@@ -135,27 +154,33 @@ class _Job:
 
     def finish_epoch_alone(self) -> None:
         """The rest of an epoch that was stopped: its steps are not those of the others."""
+        self.trainer.abreast = 1
         self.row = self.call(self.trainer._train_epoch, self.trainer.epoch + 1)
         self.end_epoch()
 
 
-def train_together(runs: Iterable[Settings]) -> list[dict[str, Any] | Exception]:
+def train_together(
+    runs: Iterable[Settings], tell: Callable[[Exception], object] = lambda error: None
+) -> list[dict[str, Any] | Exception]:
     """Bring runs that are ``stackable`` with each other to their ends; returns the results of each, or its error.
+
+    Args:
+        runs: no two of the same run.
+        tell: called with what ends a run, when it does.
 
     Raises:
         KeyboardInterrupt, Terminated: asked to stop; every run is saved where it stood.
     """
-    jobs = [_Job(settings) for settings in runs]
-    with Stop() as stop:
-        try:
-            for job in jobs:
-                job.begin(stop)
-            _train(jobs, stop)
-        except BaseException as error:  # not of one of them
-            for job in jobs:
-                if job.active and job.run:
-                    job.end(error)
-            raise
+    jobs, stop = [_Job(settings, tell) for settings in runs], Stop()
+    try:
+        for job in jobs:
+            job.begin(stop)
+        _train(jobs, stop)
+    except BaseException as error:  # not of one of them
+        for job in jobs:
+            if job.active and job.run:
+                job.end(error)
+        raise
     outcomes: list[dict[str, Any] | Exception] = []
     for job in jobs:
         if not isinstance(job.outcome, dict | Exception):
@@ -167,29 +192,34 @@ def train_together(runs: Iterable[Settings]) -> list[dict[str, Any] | Exception]
 
 def _train(jobs: Sequence[_Job], stop: Stop) -> None:
     stack: Stack | None = None
-    while True:
+    with stop:
         for job in jobs:
             if job.active and job.trainer.within:
                 job.finish_epoch_alone()
+    while True:
+        for job in jobs:
             if job.active and job.trainer.finished:
-                job.end()
+                job.end()  # measures; a signal ends that at once
         active = [job for job in jobs if job.active]
         if not active:
             return
         if stack is None or stack.trainers != [job.trainer for job in active]:
             stack = Stack([job.trainer for job in active])
-        _train_epoch(stack, active)
-        for job in active:
-            job.end_epoch()
-            if job.active:
-                job.call(stop.heed)
+            log.info("stacked: %d runs, each as it would be alone up to rounding", len(active))
+        with stop:
+            _train_epoch(stack, active)
+            for job in active:
+                job.end_epoch()
+                if job.active:
+                    job.call(stop.heed)
+        stop.heed()  # it may have come after the last look
 
 
 def _train_epoch(stack: Stack, jobs: Sequence[_Job]) -> None:
     """An epoch of each, in step."""
     stack.load()
     for job in jobs:
-        job.begin_epoch()
+        job.begin_epoch(len(jobs))
     while True:
         batches = [job.next_batch() for job in jobs]
         live = [batch for batch in batches if batch]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fmvae.config import NotAVAE, read_config, semantic
+from fmvae.config import NotAVAE, read_config, semantic, whole
 from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.measurement import find_runs
 from fmvae.runs import RunDirectory, run_name
@@ -138,7 +138,7 @@ def read_run(directory: RunDirectory) -> Run:
         return Run(directory, name, "damaged", _one_line(f"config.yaml: {error.problem}"))
     except (OSError, LookupError, TypeError, ValueError) as error:
         return Run(directory, name, "damaged", f"config.yaml: not the config of a run ({type(error).__name__})")
-    values = flat(config)
+    values = flat(whole(config))
     if status.get("state") != "complete":
         state, reason = _unfinished(status, values, held=directory.is_held())
         return Run(directory, name, state, reason, values)

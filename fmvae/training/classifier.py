@@ -16,7 +16,7 @@ from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
 from fmvae.models import FashionResNet18
 from fmvae.training.loop import Trainer, add_up
-from fmvae.training.precision import OF_CLASSIFIER, check_precision
+from fmvae.training.precision import check_precision, has_bf16
 from fmvae.training.state import TrainerState
 
 SMALLEST = 9  # pixels: smaller images end as one, and batch norm can say nothing of a last batch of one image
@@ -28,13 +28,6 @@ FULL_SHARE = 1 / 8  # of training at its end, which passes over every image agai
 def one_cycle(progress: float, warmup: float) -> float:
     """The share of the peak learning rate: up to 1 at ``warmup``, and down to 0 at 1 (Smith & Topin 2018)."""
     return progress / warmup if progress < warmup else (1 - progress) / (1 - warmup)
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices in bfloat16 faster than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported()
 
 
 class ClassifierTrainer(Trainer):
@@ -74,7 +67,7 @@ class ClassifierTrainer(Trainer):
         **settings: Any,
     ):
         super().__init__(model, data, optimizer, **settings)
-        check_precision(precision, OF_CLASSIFIER, data.device)
+        check_precision(precision, "classifier", data.device)
         self.model: FashionResNet18 = model
         height = data.image_shape[1]
         possible = all(type(side) is int and SMALLEST <= side <= height for side in sides)

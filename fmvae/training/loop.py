@@ -54,6 +54,8 @@ class Trainer(ABC):
         epoch: completed epochs.
         history: one row per completed epoch: ``epoch``, ``lr``, ``train/...`` and ``val/...``.
         within: of the epoch after those, if it was stopped in between.
+        stacked_epochs: how many were taken in a stack with other runs, whose rounding differs from a run's alone.
+        abreast: of how many runs the steps are taken in turn, this one's among them.
         stop: whether training is asked to.
     """
 
@@ -80,6 +82,7 @@ class Trainer(ABC):
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.within: Within | None = None
+        self.stacked_epochs, self.abreast = 0, 1
         self.stop = Stop()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.num_steps = math.ceil(len(data.train) / data.batch_size)  # per epoch
@@ -105,6 +108,7 @@ class Trainer(ABC):
             while not self.finished:
                 self.end_epoch(self._train_epoch(self.epoch + 1))
                 self.stop.heed()
+        self.stop.heed()  # it may have come after the last look
         return self.history
 
     def begin(self) -> None:
@@ -225,6 +229,8 @@ class Trainer(ABC):
             "optimizer": optimizer_meta,
             "scheduler": to_json(self.scheduler.state_dict()) if self.scheduler else None,
         }
+        if self.stacked_epochs:
+            meta["stacked_epochs"] = self.stacked_epochs
         tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors.items()}
         if self.within:
             tensors |= {f"within.{name}": tensor for name, tensor in self.within.tensors.items()}
@@ -238,6 +244,7 @@ class Trainer(ABC):
         if self.scheduler:
             self.scheduler.load_state_dict(from_json(meta["scheduler"]))
         self.epoch, self.history = meta["epoch"], list(meta["history"])
+        self.stacked_epochs = meta.get("stacked_epochs", 0)
         within = meta.get("within")
         self.within = Within(within["step"], dict(within["sums"]), _named(tensors, "within.")) if within else None
 

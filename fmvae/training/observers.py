@@ -125,8 +125,7 @@ class EpochLog(Observer):
 
     def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
         now = time.perf_counter()
-        self.seconds.append(round(now - self.before, 3))
-        self.before = now
+        self.seconds.append(round((now - self.before) / trainer.abreast, 3))  # what it would take alone, about
         write_bytes(self.run.timing, (json.dumps({"epoch_seconds": self.seconds}) + "\n").encode())
         left = (trainer.epochs - trainer.epoch) * (now - self.start) / (trainer.epoch - self.first)
         width = len(str(trainer.epochs))
@@ -136,9 +135,10 @@ class EpochLog(Observer):
             trainer.epoch,
             trainer.epochs,
             describe(row, trainer.terms),
-            self.seconds[-1],
+            now - self.before,
             duration(left),
         )
+        self.before = now
 
 
 class ProgressBar(Observer):

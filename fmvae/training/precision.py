@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from fmvae.errors import ConfigError
 
-OF_VAE = ("fp32", "tf32", "bf16")
-OF_CLASSIFIER = ("auto", "fp32", "bf16")
+log = logging.getLogger("fmvae")
+
+KNOWN = {"VAE": ("fp32", "tf32", "bf16"), "classifier": ("auto", "fp32", "bf16")}
 
 
-def check_precision(precision: str, known: Sequence[str], device: torch.device) -> None:
-    """Raise ConfigError for one that is not ``known``, or not to be had on the device."""
-    if precision not in known:
-        problem, way_out = f"{precision!r} is not for this model", f"give one of {', '.join(known)}"
-        raise ConfigError("trainer.precision", problem, way_out)
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies matrices in bfloat16 faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported()
+
+
+def check_precision(precision: str, kind: Literal["VAE", "classifier"], device: torch.device) -> None:
+    """Raise ConfigError for one that a model of this kind does not take, or that the device does not have."""
+    if precision not in KNOWN[kind]:
+        problem = f"{precision!r} is not for a {kind}"
+        raise ConfigError("trainer.precision", problem, f"give one of {', '.join(KNOWN[kind])}")
     if precision == "tf32" and device.type != "cuda":
         problem = f"'tf32' is a GPU's way to multiply, and training is on the {device.type}"
         raise ConfigError("trainer.precision", problem, "give fp32 or bf16")
+    if precision == "bf16" and not has_bf16(device):
+        log.warning(
+            "trainer.precision: this %s has no units for bf16, and may be slower than in fp32", device.type
+        )
 
 
 def forward_in(precision: str, device: torch.device) -> AbstractContextManager:

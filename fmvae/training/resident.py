@@ -60,8 +60,9 @@ class Resident:
         self.at = torch.zeros(1, dtype=torch.long, device=device)  # the step, from 0
         self.failed = torch.zeros((), device=device)  # 1 from the first step on that is not finite
         self.graph: Any = None
-        self.captured_with: Any = None
+        self.captured_with: Any = None  # see _held
         self.eager_steps = 0
+        self.is_current = False
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training split; returns the epoch's row, but for validation."""
@@ -71,6 +72,7 @@ class Resident:
         self.generator.set_state(rng.stream(trainer.seed, "noise", epoch, trainer.data.device).get_state())
         done, before, _ = trainer._begun(self.generator)
         self._lay_out(epoch, done)
+        self.is_current = False
 
         def sums(steps: int = trainer.num_steps) -> dict[str, float]:
             return self._read(epoch, done, steps, before)
@@ -139,17 +141,23 @@ class Resident:
             self.eager_steps += 1
             self._step_aside(size)
             return
-        # of these a graph keeps the values that they had
-        settings = [
-            {k: v for k, v in group.items() if k != "params"} for group in self.trainer.optimizer.param_groups
-        ]
-        if settings != self.captured_with:
-            self.graph, self.captured_with = self._captured(size), settings
+        if not self.is_current and self._held() != self.captured_with:
+            self.graph = self._captured(size)
+            self.captured_with = self._held()
+        self.is_current = True
         if self.graph is None:
             self.capture = False
             self._step(size)
         else:
             self.graph.replay()
+
+    def _held(self) -> list[Any]:
+        """Of what a graph keeps the values or the places in memory; it changes between epochs only."""
+        optimizer = self.trainer.optimizer
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        tensors = [*self.trainer.model.state_dict().values()]
+        tensors += [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
+        return [settings, [tensor.data_ptr() for tensor in tensors]]
 
     def _step_aside(self, size: int) -> None:
         """A step on another stream than the default one, as has to go before a capture."""
@@ -170,6 +178,8 @@ class Resident:
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
             log.info("steps are launched kernel by kernel, as they can't be captured in a CUDA graph: %s", reason)
+            # the old one may believe that it is still being captured
+            self.generator = torch.Generator(self.trainer.data.device)
             self.generator.set_state(place)
             return None
         return graph

@@ -18,7 +18,7 @@ from fmvae.evaluation.likelihood import measure_elbo
 from fmvae.models import VAE, VAEOutput
 from fmvae.objectives import Objective
 from fmvae.training.loop import Trainer, add_up
-from fmvae.training.precision import OF_VAE, check_precision, forward_in, step_in
+from fmvae.training.precision import check_precision, forward_in, step_in
 
 if TYPE_CHECKING:
     from fmvae.training.resident import Resident
@@ -68,7 +68,7 @@ class VAETrainer(Trainer):
         **settings: Any,
     ):
         self._check_model(model)
-        check_precision(precision, OF_VAE, data.device)
+        check_precision(precision, "VAE", data.device)
         super().__init__(model, data, optimizer, scheduler, **settings)
         self.model: VAE = model
         self.objective, self.precision = objective, precision

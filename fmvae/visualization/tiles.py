@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor, inference_mode
 
+from fmvae.errors import ConfigError
 from fmvae.models import VAE
 
 if TYPE_CHECKING:
@@ -20,9 +21,16 @@ GAP = 1  # pixels between tiles
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this many inches, that belongs to the caller: pyplot does not know of it."""
-    from matplotlib.figure import Figure  # half a second, for which no training has to wait
+    """An empty figure of this many inches, that belongs to the caller: pyplot does not know of it.
 
+    Raises:
+        ConfigError: matplotlib can't be used as it is set up.
+    """
+    try:
+        from matplotlib.figure import Figure  # half a second, for which no training has to wait
+    except (ImportError, ValueError, OSError) as error:
+        problem = f"matplotlib cannot be imported ({str(error).partition(chr(10))[0]})"
+        raise ConfigError("figures", problem, "mend its settings; the same command then draws") from None
     return Figure(figsize=(width, height), layout="constrained")
 
 

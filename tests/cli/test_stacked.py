@@ -134,8 +134,32 @@ def test_one_that_fails_stops_no_other_and_those_that_fit_nowhere_run_alone(untr
     assert "Traceback" not in done.stdout + done.stderr
     done = swept(untrained, tmp_path, "model=base", "seed=5", STACKED, "trainer.epochs=2")
     assert done.status == 0, done
-    assert "alone: " in done.stdout
-    assert "no other job is of its structure" in done.stdout
+    assert "not stacked: base-b1-" in done.stdout
+    assert "it is launched alone" in done.stdout
+
+
+def test_results_say_that_a_run_was_stacked(together, alone):
+    for folder, epochs in ((together[0], EPOCHS), (alone, None)):
+        for run in runs_in(folder).values():
+            results = json.loads((run / "results.json").read_text())
+            assert results["provenance"]["training"].get("stacked_epochs") == epochs
+            assert ("stacked: 8 runs" in (run / "train.log").read_text()) is bool(epochs)
+    assert together[1].stdout.count("stacked: 8 runs") == 1
+
+
+def test_times_are_those_of_a_run_and_not_of_the_stack(together):
+    """A forecast adds them up."""
+    line = next(line for line in together[1].stdout.splitlines() if f"epoch {EPOCHS}/{EPOCHS}" in line)
+    shown = float(line.rpartition("| ")[2].partition(" s,")[0])
+    name = line.partition(":")[0]
+    kept = json.loads((runs_in(together[0])[name] / "timing.json").read_text())["epoch_seconds"][-1]
+    assert kept == pytest.approx(shown / 8, abs=0.05 / 8 + 0.001)
+
+
+def test_jobs_of_the_same_run_are_one(untrained, tmp_path):
+    done = swept(untrained, tmp_path, "seed=1,1,2", STACKED, "trainer.epochs=1", "hydra/sweeper=basic")
+    assert (done.status, len(runs_in(tmp_path))) == (0, 2), done
+    assert "held by" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("size", ["0", "many", "1.5"])

@@ -261,14 +261,32 @@ def test_another_learning_rate_is_another_graph(name, data, captures):
     assert len(FakeGraph.made) == 2, "epochs 2 and 3; the first had no more than the steps before a capture"
 
 
+def test_another_state_is_another_graph(data, captures):
+    """A graph steps on the tensors that it was made with."""
+    whole, _ = trained(CASES["base_adam"].trainer(data))
+    trainer = resident(CASES["base_adam"], data)
+    captures(trainer)
+    trainer.epochs, epochs = 2, trainer.epochs
+    trainer.train()
+    made = len(FakeGraph.made)
+    trainer.load_state(*deepcopy(trainer.state()))
+    trainer.epochs = epochs
+    assert same(trained(trainer)[0], whole)
+    assert (made, len(FakeGraph.made)) == (1, 2)
+
+
 def test_where_capturing_is_not_possible_steps_are_launched(data, captures, caplog):
     caplog.set_level("INFO", "fmvae")
     whole, _ = trained(CASES["conv_momentum_clipped"].trainer(data))
     trainer = resident(CASES["conv_momentum_clipped"], data)
     captures(trainer, refuse=True)
+    assert trainer.resident
+    before = trainer.resident.generator
     assert same(trained(trainer)[0], whole)
     (line,) = [m for m in caplog.messages if "CUDA graph" in m]
     assert line.endswith("operation not permitted when stream is capturing")
+    assert trainer.resident
+    assert trainer.resident.generator is not before, "it may be left in the middle of the capture"
     assert "capturable" not in trainer.optimizer.param_groups[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -11,6 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from omegaconf import open_dict
 
 from fmvae.cli import ends_search, prepare, tell
+from fmvae.config import semantic
 from fmvae.errors import ConfigError
 
 log = logging.getLogger("fmvae")
@@ -40,9 +42,14 @@ class StackedLauncher(BasicLauncher):
         returns: dict[int, JobReturn] = {}
         settings: dict[int, Any] = {}
         groups: dict[str | None, list[int]] = {}
+        first: dict[str, int] = {}  # of the jobs of a run: a search may ask for one more than once
+        same: dict[int, int] = {}
         for number, overrides in enumerate(job_overrides):
             try:
                 settings[number] = self._prepared(overrides, initial_job_idx + number)
+                if (again := first.setdefault(self._name(settings[number][0]), number)) != number:
+                    same[number] = again
+                    continue
                 groups.setdefault(stackable(settings[number][0]), []).append(number)
             except Exception as error:
                 returns[number] = self._ended(error)
@@ -53,12 +60,22 @@ class StackedLauncher(BasicLauncher):
                     returns |= self._train([settings[number] for number in chosen], chosen)
                 continue
             for number in numbers:
-                why = "no other job is of its structure" if kind else "only VAEs can be stacked"
-                log.info("alone: %s (%s)", " ".join(job_overrides[number]), why)
+                why = "no other job has its model and sizes" if len(job_overrides) > 1 else "it is launched alone"
+                if not kind:
+                    why = "it is no VAE, or its optimizer does not step each weight by itself"
+                log.info("not stacked: %s (%s)", self._name(settings[number][0]), why)
                 (returns[number],) = super().launch([job_overrides[number]], initial_job_idx + number)
         for number, overrides in enumerate(job_overrides):
+            if number in same:
+                returns[number] = copy(returns[same[number]])
             returns[number].overrides = list(overrides)
         return [returns[number] for number in range(len(job_overrides))]
+
+    @staticmethod
+    def _name(config: dict[str, Any]) -> str:
+        from fmvae.runs import run_name
+
+        return run_name(semantic(config))
 
     def _prepared(self, overrides: Sequence[str], number: int) -> tuple[dict[str, Any], list[str]]:
         assert self.hydra_context is not None
@@ -73,18 +90,21 @@ class StackedLauncher(BasicLauncher):
         from fmvae.experiments import objective, train_together
 
         returns = {}
-        for number, (config, _), outcome in zip(numbers, settings, train_together(settings), strict=True):
+        outcomes = train_together(settings, tell)
+        for number, (config, _), outcome in zip(numbers, settings, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                returns[number] = self._ended(outcome, told=True)
+                continue
             try:
-                if isinstance(outcome, Exception):
-                    raise outcome
                 returns[number] = JobReturn(status=JobStatus.COMPLETED, _return_value=objective(config, outcome))
             except Exception as error:
                 returns[number] = self._ended(error)
         return returns
 
-    def _ended(self, error: Exception) -> JobReturn:
+    def _ended(self, error: Exception, told: bool = False) -> JobReturn:
         assert self.config is not None
         if ends_search(error, self.config.hydra):
             raise error
-        tell(error)
+        if not told:
+            tell(error)
         return JobReturn(status=JobStatus.FAILED, _return_value=error)

@@ -1,0 +1,136 @@
+"""What happens to runs of a stack beside their numbers: stops while measuring, bugs, misfits, logs."""
+
+import json
+import logging
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmvae import cli
+from fmvae.config import compose, semantic, whole
+from fmvae.errors import Terminated
+from fmvae.experiments import stackable, train, train_together
+from fmvae.experiments.lifecycle import logging_to
+from fmvae.experiments.vae import VAEExperiment
+from fmvae.runs import RunDirectory
+from fmvae.training import VAETrainer
+from fmvae.training.stop import Stop
+from tests.idx import write_idx_dataset
+
+
+@pytest.fixture
+def settings(tmp_path) -> list[Any]:
+    """Three runs of different lengths, on little data."""
+    digests = write_idx_dataset(tmp_path / "data", 300, 60)
+    sha256 = ",".join(f"{name}:'{digest}'" for name, digest in digests.items())
+    usual = [
+        *(f"data.root={tmp_path / 'data'}", f"data.sha256={{{sha256}}}", f"output_root={tmp_path}"),
+        *(
+            "sweep_name=s",
+            "data.val_size=50",
+            "model.hidden_dim=8",
+            "evaluation=fast",
+            "figures=none",
+            "device=cpu",
+        ),
+    ]
+    return [(compose([*usual, f"trainer.epochs={epochs}"]), []) for epochs in (1, 2, 3)]
+
+
+def states(tmp_path: Path) -> dict[int, str]:
+    found = [json.loads(file.read_text()) for file in tmp_path.glob("s/*/status.json")]
+    return {status["epochs"]: status["state"] for status in found if "epochs" in status}
+
+
+def test_a_stop_while_one_is_measured_ends_all(settings, tmp_path, monkeypatch):
+    def stopped(*_: Any) -> None:
+        raise Terminated(143)
+
+    monkeypatch.setattr(VAEExperiment, "measure", stopped)
+    with pytest.raises(Terminated):
+        train_together(settings)
+    found = [json.loads(file.read_text())["state"] for file in tmp_path.glob("s/*/status.json")]
+    assert found == ["interrupted"] * 3
+    monkeypatch.undo()
+    assert len([r for r in train_together(settings) if isinstance(r, dict)]) == 3
+    assert set(states(tmp_path).values()) == {"complete"}
+
+
+def test_while_one_is_measured_signals_are_not_put_off(settings, monkeypatch):
+    entered = []
+    monkeypatch.setattr(Stop, "__enter__", lambda self: entered.append(1) or self)
+    monkeypatch.setattr(Stop, "__exit__", lambda self, *_: entered.pop() and None)
+    measure = VAEExperiment.measure
+    monkeypatch.setattr(VAEExperiment, "measure", lambda *given: seen.append(len(entered)) or measure(*given))
+    seen: list[int] = []
+    train_together(settings)
+    assert seen == [0, 0, 0]
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_signal_after_the_last_look_is_heeded(stacked, settings, monkeypatch):
+    leave = Stop.__exit__
+
+    def late(stop: Stop, *given: Any) -> None:
+        stop.asked = signal.SIGINT
+        leave(stop, *given)
+
+    monkeypatch.setattr(Stop, "__exit__", late)
+    with pytest.raises(KeyboardInterrupt):
+        train_together(settings) if stacked else train(*settings[0])
+
+
+def test_what_ends_a_run_is_told_when_it_does_and_a_bug_by_its_name(settings, monkeypatch):
+    trained, told = VAETrainer.end_epoch, []
+
+    def broken(trainer: VAETrainer, row: dict[str, float]) -> None:
+        if trainer.epochs == 3:
+            raise RuntimeError("the size of tensor a must match the size of tensor b")
+        trained(trainer, row)
+
+    monkeypatch.setattr(VAETrainer, "end_epoch", broken)
+    measure = VAEExperiment.measure
+    monkeypatch.setattr(VAEExperiment, "measure", lambda *given: told.append("measured") or measure(*given))
+    *others, last = train_together(settings, told.append)
+    assert all(isinstance(result, dict) for result in others)
+    assert isinstance(last, RuntimeError)
+    assert told == [last, "measured", "measured"]
+    assert cli.explain(last) is None, "it was called a wrong command line"
+
+
+@pytest.mark.parametrize(("optimizer", "fits"), [("Adam", True), ("SGD", True), ("Adafactor", False)])
+def test_optimizers_that_look_at_more_than_a_weight_are_not_stacked(optimizer, fits):
+    config = compose(["~optimizer.fused", f"optimizer._target_=torch.optim.{optimizer}"])
+    assert (stackable(config) is not None) is fits
+
+
+def test_logs_end_in_any_order(tmp_path):
+    log = logging.getLogger("fmvae")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        runs = [RunDirectory(tmp_path / name) for name in "ab"]
+        contexts = [logging_to(run) for run in runs]
+        for run, context in zip(runs, contexts, strict=True):
+            run.path.mkdir()
+            context.__enter__()
+        contexts[0].__exit__(None, None, None)
+        log.info("said while the other is still open")
+        assert "still open" in runs[1].log.read_text()
+        assert "still open" not in runs[0].log.read_text()
+        contexts[1].__exit__(None, None, None)
+        assert log.level == logging.WARNING
+    finally:
+        log.setLevel(level)
+
+
+def test_a_key_that_names_no_run_at_its_default_is_there_for_comparing():
+    named = semantic(compose([]))
+    assert whole(named)["trainer"]["precision"] == "fp32"
+    assert "precision" not in named["trainer"]
+    bf16 = semantic(compose(["trainer.precision=bf16"]))
+    assert whole(bf16) == bf16
+    classifier = semantic(compose([], "classifier"))
+    assert whole(classifier) == classifier
