@@ -11,23 +11,15 @@ import argparse
 from functools import partial
 
 import torch
-from torch import nn
 
 from benchmarks.sides import Side, print_times, ratio, record, take_turns
-from benchmarks.training import Work, trainer_of
-from fmvae.models import convolution
-
-PLAIN = {
-    convolution.SmallConv2d: nn.Conv2d,
-    convolution.SmallConvTranspose2d: nn.ConvTranspose2d,
-    convolution.SmallBatchNorm2d: nn.BatchNorm2d,
-}
+from benchmarks.training import Work, trainer_of, with_torchs_layers
 
 
 def epochs(batch: int, images: int, torchs_own: bool) -> Work:
     trainer = trainer_of("beta", batch, images)
-    for module in trainer.model.modules() if torchs_own else ():
-        module.__class__ = PLAIN.get(type(module), type(module))
+    if torchs_own:
+        with_torchs_layers(trainer.model)
 
     def epoch() -> None:
         trainer.epoch += 1

@@ -22,7 +22,7 @@ took turns in one run on one machine, the median over rounds; seconds are median
 
 - **limit**: the model's own matrix products and convolutions, both ways, and the optimizer's step alone;
 - **usual**: torchvision's dataset with `ToTensor` through a `DataLoader`, with its best number of workers, and a
-  plain loop over the same model with the default Adam;
+  plain loop over the same model, of torch's own layers, with the default Adam;
 - **in memory**: the same loop on batches taken from a float tensor;
 - **pythae**: its VAE trainer on the same widths, if it is installed.
 """

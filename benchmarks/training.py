@@ -7,7 +7,7 @@ Sides, alternating in one run so that a noisy machine disturbs all alike:
 - ours: ``VAETrainer``'s epoch, as ``train.py`` sets it up;
 - limit: the model's own matrix products and convolutions, forward and backward, and the optimizer's step, alone;
 - usual: torchvision's dataset with ``ToTensor`` through a ``DataLoader`` (its best ``num_workers``, found first)
-  and a plain loop over the same model with the default Adam;
+  and a plain loop over the same model, of torch's own layers, with the default Adam;
 - in memory: the usual loop without a ``DataLoader``, on batches taken from a float tensor;
 - pythae: its VAE trainer on the same widths, if it is installed (base alone).
 
@@ -34,10 +34,17 @@ from fmvae.assembly import assemble, set_up_torch
 from fmvae.config import compose
 from fmvae.data.sources import FILES, load_dataset
 from fmvae.experiments.vae import VAEExperiment
-from fmvae.models import VAE
+from fmvae.models import VAE, convolution
 
 MODELS = ("base", "beta", "conv", "conditional", "conditional_conv")
 LATENT = {"base": 2}  # as the experiments of conf/experiment; others 10
+TORCHS = {
+    convolution.SmallConv2d: nn.Conv2d,
+    convolution.SmallConvTranspose2d: nn.ConvTranspose2d,
+    convolution.SmallBatchNorm2d: nn.BatchNorm2d,
+    convolution.ChannelsLastConv2d: nn.Conv2d,
+    convolution.ChannelsLastUnflatten: nn.Unflatten,
+}
 Work = Callable[[], None]
 
 
@@ -67,8 +74,16 @@ def ours(model: str, batch: int, images: int, *overrides: str) -> Work:
 
 
 def new_model(model: str, batch: int, images: int) -> VAE:
+    """As people write it down: with torch's own layers."""
     settings = config(model, batch, images)
-    return assemble(settings, torch.device("cpu")).model
+    return with_torchs_layers(assemble(settings, torch.device("cpu")).model)
+
+
+def with_torchs_layers(network: VAE) -> VAE:
+    """The same model without ``fmvae.models.convolution``, which changes how layers compute, not what."""
+    for module in network.modules():
+        module.__class__ = TORCHS.get(type(module), type(module))
+    return network
 
 
 def limit(model: str, batch: int, images: int) -> Work:
