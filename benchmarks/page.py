@@ -60,7 +60,7 @@ def tables() -> Iterator[str]:
 def described(where: dict[str, Any]) -> str:
     """The machine and the commit of a result."""
     parts = [where.get("processor") or where.get("device"), f"torch {where['versions']['torch']}"]
-    parts += [f"{where['threads']} threads"] if where.get("threads") else []
+    parts += [f"{where['threads']} thread{'s' * (where['threads'] > 1)}"] if where.get("threads") else []
     return ", ".join(map(str, [*parts, f"commit {str(where['git']['commit'])[:8]}"]))
 
 
