@@ -1,6 +1,6 @@
 """Training epochs of every model beside the usual loop, beside the machine's limit, and beside pythae.
 
-    python benchmarks/training.py [--models base,beta] [--batches 64,128,512] [--images 10000] [--rounds 5]
+    python -m benchmarks.training [--models base,beta] [--batches 64,128,512] [--images 10000] [--rounds 5]
 
 Sides, alternating in one run so that a noisy machine disturbs all alike:
 

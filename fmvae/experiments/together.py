@@ -205,7 +205,8 @@ def _train(jobs: Sequence[_Job], stop: Stop) -> None:
             return
         if stack is None or stack.trainers != [job.trainer for job in active]:
             stack = Stack([job.trainer for job in active])
-            log.info("stacked: %d runs, each as it would be alone up to rounding", len(active))
+            if len(active) > 1:
+                log.info("stacked: %d runs, each as it would be alone up to rounding", len(active))
         with stop:
             _train_epoch(stack, active)
             for job in active:
