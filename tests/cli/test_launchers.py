@@ -98,17 +98,16 @@ def test_a_worker_that_is_killed_stops_no_run(untrained, in_sequence, tmp_path):
     arguments = ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     killed = []
 
-    def kill_the_first() -> None:
-        for _ in range(600):
-            for path in tmp_path.glob("swept/base-*/status.json"):
-                status = json.loads(path.read_text())
-                if status["state"] == "running" and status.get("epoch"):
-                    os.kill(status["pid"], signal.SIGKILL)
-                    killed.append(path)
-                    return
-            time.sleep(0.1)
+    def kill_one_of_two() -> None:
+        for _ in range(1200):
+            states = [json.loads(path.read_text()) for path in tmp_path.glob("swept/base-*/status.json")]
+            if [state["state"] for state in states] == ["running"] * 2:  # of one that had begun alone it would be
+                os.kill(states[0]["pid"], signal.SIGKILL)  # known that it was to blame
+                killed.append(states[0])
+                return
+            time.sleep(0.05)
 
-    thread = threading.Thread(target=kill_the_first)
+    thread = threading.Thread(target=kill_one_of_two)
     thread.start()
     assert launched(untrained, tmp_path, *arguments) == in_sequence
     thread.join()
