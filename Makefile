@@ -38,6 +38,7 @@ data: env
 
 bench: env  # on a quiet machine
 	$(PY) -m benchmarks.training
+	$(PY) -m benchmarks.by_hand
 	$(PY) -m benchmarks.startup
 	$(PY) -m benchmarks.overheads
 	$(PY) -m benchmarks.stacked

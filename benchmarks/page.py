@@ -28,6 +28,7 @@ took turns in one run on one machine, the median over rounds; seconds are median
 """
 TITLES = {
     "training": "Training, an epoch",
+    "by_hand": "The baseline's epoch, written by hand for it alone",
     "gpu": "On a GPU",
     "startup": "From the command to the first step",
     "overheads": "Logs, checkpoints and TensorBoard",
