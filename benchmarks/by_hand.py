@@ -2,9 +2,10 @@
 
     python -m benchmarks.by_hand [--batch 128] [--images 10000] [--rounds 9]
 
-By hand there is no autograd, no module and no optimizer object: every output goes where the last step's was, the
-gradients are written out, and Adam's kernel is called with lists made once. It does what ``ours`` does, the norm
-of the gradients and the numbers of each step too, for one model. See ``benchmarks.training`` for the other sides.
+By hand there is no autograd, no module and no optimizer object: the large products write where the last step's
+did, the gradients are written out, and Adam's kernel is called with lists made once. The terms and the norm of the
+gradients are read at each step, as in ``ours``; nothing looks at them, nor at a schedule, a stop, or anything else
+that a framework has. See ``benchmarks.training`` for the other sides.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 from benchmarks.sides import Side, print_times, ratio, record, take_turns
 from benchmarks.training import Work, best_workers, limit, ours, pythae, torchvision_root, trainer_of, usual
 from fmvae.training.loop import total_norm
+from fmvae.training.trainer import Batch
 
 
 class ByHand:
@@ -42,7 +44,7 @@ class ByHand:
     def numbers(self, x: Tensor, noise: Tensor) -> list[float]:
         """The mean terms, their sum and the norm of the gradients, which are left in ``gradients``."""
         w_h, b_h, w_mu, b_mu, w_logvar, b_logvar, w_g, b_g, w_x, b_x = self.parameters
-        of, h, g, z, d_logits = self.gradients, self.h, self.g, self.z, self.d_logits
+        gradients, h, g, z, d_logits = self.gradients, self.h, self.g, self.z, self.d_logits
         torch.addmm(b_h, x, w_h.t(), out=h).relu_()
         mu, logvar = torch.addmm(b_mu, h, w_mu.t()), torch.addmm(b_logvar, h, w_logvar.t())
         drawn = (0.5 * logvar).exp_().mul_(noise)
@@ -53,23 +55,23 @@ class ByHand:
         excess = logvar.expm1()
         kl = mu.square().add_(excess).sub_(logvar).mul_(0.5).sum(1).mean()
         torch.sigmoid(self.logits, out=d_logits).sub_(x).mul_(1 / len(x))
-        self._gradients(d_logits, g, of[8:])
+        self._of_layer(d_logits, g, gradients[8:])
         d_g = torch.mm(d_logits, w_x, out=self.d_g).mul_(g > 0)
-        self._gradients(d_g, z, of[6:8])
+        self._of_layer(d_g, z, gradients[6:8])
         d_z = d_g.mm(w_g)
         d_mu = d_z.add(mu, alpha=1 / len(x))
         d_logvar = d_z.mul_(drawn).mul_(0.5).add_(excess, alpha=0.5 / len(x))
-        self._gradients(d_mu, h, of[2:4])
-        self._gradients(d_logvar, h, of[4:6])
+        self._of_layer(d_mu, h, gradients[2:4])
+        self._of_layer(d_logvar, h, gradients[4:6])
         d_h = torch.mm(d_mu, w_mu, out=self.d_h).addmm_(d_logvar, w_logvar).mul_(h > 0)
-        self._gradients(d_h, x, of[:2])
-        return torch.stack([recon, kl, recon + kl, total_norm(of)]).tolist()
+        self._of_layer(d_h, x, gradients[:2])
+        return torch.stack([recon, kl, recon + kl, total_norm(gradients)]).tolist()
 
     @staticmethod
-    def _gradients(d: Tensor, inputs: Tensor, of: list[Tensor]) -> None:
+    def _of_layer(d: Tensor, inputs: Tensor, gradients: list[Tensor]) -> None:
         """Of a layer's weight and bias, by that of its outputs."""
-        torch.mm(d.t(), inputs, out=of[0])
-        torch.sum(d, 0, out=of[1])
+        torch.mm(d.t(), inputs, out=gradients[0])
+        torch.sum(d, 0, out=gradients[1])
 
     def step(self) -> None:
         state = (self.gradients, self.first, self.second, [], self.steps)
@@ -78,15 +80,16 @@ class ByHand:
         torch.ops.aten._fused_adam_(self.parameters, *state, **rates, amsgrad=False, maximize=False)
 
     def check(self, x: Tensor, noise: Tensor) -> None:
-        """Raise AssertionError if these are not the gradients that autograd gives."""
-        output = self.trainer.model(x, noise=noise)
-        terms = self.trainer.objective.terms(output.logits, x, output.mu, output.logvar)
-        (terms.recon.mean() + terms.kl.mean()).backward()
-        self.numbers(x.flatten(1), noise)
-        layers = [m for m in self.trainer.model.modules() if isinstance(m, torch.nn.Linear)]
-        wanted = {p.data_ptr(): p.grad for layer in layers for p in (layer.weight, layer.bias)}
-        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
-            torch.testing.assert_close(gradient, wanted[parameter.data_ptr()])
+        """Raise AssertionError if one step is not the one that the trainer takes; it takes it, too."""
+        batch = Batch(x, torch.zeros(len(x), dtype=torch.long), noise, epoch=1, step=1, progress=0.0)
+        before = [p.clone() for p in self.parameters]
+        wanted = self.trainer._step(batch)
+        stepped = [p.clone() for p in self.parameters]
+        for parameter, value in zip(self.parameters, before, strict=True):
+            parameter.copy_(value)
+        torch.testing.assert_close(self.numbers(x.flatten(1), noise), list(wanted.values()))
+        self.step()
+        torch.testing.assert_close(self.parameters, stepped)
 
 
 def by_hand(batch: int, images: int) -> Work:

@@ -24,7 +24,8 @@ took turns in one run on one machine, the median over rounds; seconds are median
 - **usual**: torchvision's dataset with `ToTensor` through a `DataLoader`, with its best number of workers, and a
   plain loop over the same model, of torch's own layers, with the default Adam;
 - **in memory**: the same loop on batches taken from a float tensor;
-- **pythae**: its VAE trainer on the same widths, if it is installed.
+- **pythae**: its VAE trainer on the same widths, if it is installed;
+- **by hand**: the baseline's step written for it alone, without autograd, modules or an optimizer object.
 """
 TITLES = {
     "training": "Training, an epoch",

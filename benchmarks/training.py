@@ -93,7 +93,8 @@ def limit(model: str, batch: int, images: int) -> Work:
     products = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        weight, x = layer.get_parameter("weight").detach().clone(), inputs[0].detach().clone()
+        kernel: Any = layer.weight  # of some calls a part of the parameter: those of convolve_with_label_maps
+        weight, x = kernel.detach().clone(), inputs[0].detach().clone()
         dy, of_images = torch.randn_like(output), inputs[0].requires_grad is False
         products.append(
             (_linear if isinstance(layer, nn.Linear) else _convolution)(layer, x, weight, dy, of_images)

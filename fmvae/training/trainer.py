@@ -74,7 +74,8 @@ class VAETrainer(Trainer):
         self.model: VAE = model
         self.objective, self.precision = objective, precision
         self.resident: Resident | None = None
-        self._written_out: BaseVAE | None = None  # the model, if its gradients are; looked up at each epoch
+        # within an epoch: the model, if its gradients are written out; None leaves them to autograd
+        self._written_out: BaseVAE | None = None
 
     def _check_model(self, model: VAE) -> None:
         if model.conditional:
@@ -102,19 +103,21 @@ class VAETrainer(Trainer):
         The numbers, means over the batch, are sent when the optimizer has stepped on it.
         """
         self.model.train()
-        self._written_out = None
-        if self.precision == "fp32" and type(self)._forward is VAETrainer._forward:
-            self._written_out = written_out.of(self.model, self.objective, self.data.device)
         shuffle = rng.stream(self.seed, "shuffle", epoch)
         generator = rng.stream(self.seed, "noise", epoch, self.data.device)
         done, sums, _ = self._begun(generator)
         batches = islice(self.data.train.batches(self.data.batch_size, shuffle), done, None)
-        for step, (x, labels) in enumerate(batches, done):
-            noise = self.noise(x, generator)
-            numbers = yield Batch(x, labels, noise, epoch, step + 1, self.progress(epoch, step))
-            assert numbers is not None
-            add_up(sums, numbers, len(x))
-            self._end_step(step + 1, lambda: sums, generator)
+        if type(self) is VAETrainer and "_forward" not in vars(self) and self.precision == "fp32":
+            self._written_out = written_out.base_as_built(self.model, self.objective, self.data.device)
+        try:
+            for step, (x, labels) in enumerate(batches, done):
+                noise = self.noise(x, generator)
+                numbers = yield Batch(x, labels, noise, epoch, step + 1, self.progress(epoch, step))
+                assert numbers is not None
+                add_up(sums, numbers, len(x))
+                self._end_step(step + 1, lambda: sums, generator)
+        finally:
+            self._written_out = None
         return self.row(epoch, sums)
 
     def progress(self, epoch: int, step: int) -> float:
@@ -142,7 +145,7 @@ class VAETrainer(Trainer):
 
     def mean_terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The two terms, their means over the batch."""
-        if self._written_out:
+        if self._written_out is not None:
             return written_out.mean_terms(self._written_out, batch.x, batch.noise)
         with forward_in(self.precision, batch.x.device):
             output = self._forward(batch)

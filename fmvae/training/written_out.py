@@ -1,7 +1,7 @@
 """The two terms of the fully connected VAE with their gradients written out, for training on a CPU.
 
-At its sizes a step is matrix products and many small operations, and recording those for autograd takes a tenth of
-the step. These are the same operations in the same order, so that no bit differs.
+At its sizes a step is a few matrix products and many small operations, and recording those for autograd takes some
+6 % of it. These are autograd's operations in its order, so that no bit differs.
 """
 
 from __future__ import annotations
@@ -13,49 +13,54 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.module import _has_any_global_hook
 
 from fmvae.models import VAE, BaseVAE
 from fmvae.objectives import Bernoulli, Objective
 
 LAYERS = [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear, nn.Linear, nn.Linear, nn.ReLU, nn.Linear, nn.Unflatten]
-NOTICED = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-METHODS = ("forward", "encode", "reparameterize", "decode")
+METHODS = {"forward", "encode", "reparameterize", "decode", "terms", "nll"}  # that go into the terms
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
 relu_backward = torch.ops.aten.threshold_backward
 
 
-def of(model: VAE, objective: Objective, device: torch.device) -> BaseVAE | None:
-    """The model, if its terms are these: BaseVAE as it is built, with nobody listening to its layers."""
-    if not (type(model) is BaseVAE and device.type == "cpu"):
+def base_as_built(model: VAE, objective: Objective, device: torch.device) -> BaseVAE | None:
+    """The model, if it is what this module is about: BaseVAE as built, its Bernoulli terms, on a CPU.
+
+    What is replaced on an object, hooked, compiled, frozen, or in autocast is left to autograd, which heeds it.
+    """
+    if not (type(model) is BaseVAE and type(model.encoder) is type(model.decoder) is nn.Sequential):
         return None
-    as_built = [type(layer) for layer in _layers(model)] == LAYERS
-    as_built = as_built and all(layer.bias is not None for layer in _linear(model))
-    as_built = as_built and not any(method in vars(model) for method in METHODS)
-    heard = any(getattr(module, hooks) for module in model.modules() for hooks in NOTICED)
-    bernoulli = type(objective) is Objective and type(objective.likelihood) is Bernoulli
-    return model if as_built and bernoulli and not heard else None
+    if not (type(objective) is Objective and type(objective.likelihood) is Bernoulli):
+        return None
+    modules, parameters = list(model.modules()), list(model.parameters())
+    as_built = [type(layer) for layer in _layers(model)] == LAYERS and len(parameters) == 10
+    trained = all(p.requires_grad and p.is_contiguous() for p in parameters)
+    replaced = any(METHODS & vars(part).keys() for part in (*modules, objective, objective.likelihood))
+    hooked = _has_any_global_hook() or any(getattr(module, hook) for module in modules for hook in HOOKS)
+    elsewhere = device.type != "cpu" or torch.is_autocast_enabled("cpu")
+    return model if as_built and trained and not (replaced or hooked or elsewhere) else None
 
 
 def mean_terms(model: BaseVAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """The means over the batch of both terms, as ``Objective.terms`` of the model's output gives them.
 
+    They have gradients in the parameters alone, and those have none.
+
     Args:
         x: (B, C, H, W), in [0, 1].
         noise: (B, latent_dim), of the posterior draws.
     """
-    parameters = (p for layer in _linear(model) for p in (layer.weight, layer.bias))
-    return _MeanTerms.apply(x.flatten(1), noise, *parameters)
+    linear = (layer for layer in _layers(model) if isinstance(layer, nn.Linear))
+    return _MeanTerms.apply(x.flatten(1), noise, *(p for layer in linear for p in (layer.weight, layer.bias)))
 
 
 def _layers(model: BaseVAE) -> list[nn.Module]:
     return [*model.encoder, model.mu, model.logvar, *model.decoder]
 
 
-def _linear(model: BaseVAE) -> list[nn.Linear]:
-    return [layer for layer in _layers(model) if isinstance(layer, nn.Linear)]
-
-
 class _MeanTerms(Function):
-    """In the notation of the model: x -> h -> (mu, logvar) -> z -> g -> logits."""
+    """x -> h -> (mu, logvar) -> z -> g -> logits; h and g are the hidden layers of encoder and decoder."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, noise: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +72,7 @@ class _MeanTerms(Function):
         g = F.linear(z, w_g, b_g).relu_()
         logits = F.linear(g, w_x, b_x)
         recon = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
-        excess = logvar.expm1()
+        excess = logvar.expm1()  # of the variance over the prior's
         kl = mu.square().add_(excess).sub_(logvar).mul_(0.5).sum(1)
         ctx.save_for_backward(x, noise, w_mu, w_logvar, w_g, w_x, h, mu, excess, std, z, g, logits)
         return recon.mean(), kl.mean()
@@ -75,14 +80,14 @@ class _MeanTerms(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        of_recon, of_kl = grads
+        grad_recon, grad_kl = grads
         x, noise, w_mu, w_logvar, w_g, w_x, h, mu, excess, std, z, g, logits = ctx.saved_tensors
-        d_logits = logits.sigmoid().sub_(x).mul_(of_recon / len(x))
+        d_logits = logits.sigmoid().sub_(x).mul_(grad_recon / len(x))
         d_g = relu_backward(d_logits.mm(w_x), g, 0)
         d_z = d_g.mm(w_g)
-        half = of_kl / len(x) * 0.5
+        half = grad_kl / len(x) * 0.5  # of one image's KL, and of the 1/2 in it
         d_mu = (mu * 2 * half).add_(d_z)
         d_logvar = (half * (excess + 1)).sub_(half).add_((d_z * noise).mul_(std).mul_(0.5))
         d_h = relu_backward(d_logvar.mm(w_logvar).add_(d_mu.mm(w_mu)), h, 0)
-        products = ((d_h, x), (d_mu, h), (d_logvar, h), (d_g, z), (d_logits, g))
-        return None, None, *(gradient for d, y in products for gradient in (d.T.mm(y), d.sum(0)))
+        layers = ((d_h, x), (d_mu, h), (d_logvar, h), (d_g, z), (d_logits, g))  # of each, d_output and input
+        return None, None, *(gradient for d, y in layers for gradient in (d.T.mm(y), d.sum(0)))

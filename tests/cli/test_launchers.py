@@ -98,12 +98,21 @@ def test_a_worker_that_is_killed_stops_no_run(untrained, in_sequence, tmp_path):
     arguments = ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     killed = []
 
+    def running() -> list[dict[str, Any]]:
+        states = [json.loads(path.read_text()) for path in tmp_path.glob("swept/base-*/status.json")]
+        return [state for state in states if state["state"] == "running"]
+
     def kill_one_of_two() -> None:
+        """Held until the other runs too: of one that ended alone it is known that it is to blame."""
+        held: list[int] = []
         for _ in range(1200):
-            states = [json.loads(path.read_text()) for path in tmp_path.glob("swept/base-*/status.json")]
-            if [state["state"] for state in states] == ["running"] * 2:  # of one that had begun alone it would be
-                os.kill(states[0]["pid"], signal.SIGKILL)  # known that it was to blame
-                killed.append(states[0])
+            begun = [state["pid"] for state in running() if state.get("epoch")]
+            if begun and not held:
+                os.kill(begun[0], signal.SIGSTOP)
+                held.append(begun[0])
+            if held and len(running()) == 2:
+                os.kill(held[0], signal.SIGKILL)
+                killed.extend(held)
                 return
             time.sleep(0.05)
 
@@ -111,7 +120,7 @@ def test_a_worker_that_is_killed_stops_no_run(untrained, in_sequence, tmp_path):
     thread.start()
     assert launched(untrained, tmp_path, *arguments) == in_sequence
     thread.join()
-    assert killed
+    assert killed, "the two never ran at once"
 
 
 # --- presets ------------------------------------------------------------------------------------------------
