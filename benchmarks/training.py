@@ -286,11 +286,10 @@ def main() -> None:
                 ratios |= {
                     f"{name} / ours": ratio(times, name, "ours") for name in sides if name not in ("ours", "limit")
                 }
-                cases[f"{model}, batch {batch}"] = {"times": times, "num_workers": workers, "ratios": ratios}
-                print(
-                    f"{model}, batch {batch}: " + ", ".join(f"{k} {v:.2f}" for k, v in ratios.items()), flush=True
-                )
-                record("training", {"images": given.images, "threads": torch.get_num_threads(), "cases": cases})
+                name = f"{model}, batch {batch}, {given.images} images"
+                cases[name] = {"times": times, "num_workers": workers, "ratios": ratios}
+                print(f"{name}: " + ", ".join(f"{k} {v:.2f}" for k, v in ratios.items()), flush=True)
+                record("training", {"threads": torch.get_num_threads(), "cases": cases})
 
 
 if __name__ == "__main__":
