@@ -135,9 +135,8 @@ def main() -> None:
     }
     ratios["by hand / limit"] = ratio(times, "by hand", "limit")
     print(", ".join(f"{pair} {value:.2f}" for pair, value in ratios.items()))
-    record(
-        "by_hand", {"cases": {f"base, batch {batch}": {"times": times, "num_workers": workers, "ratios": ratios}}}
-    )
+    case = {"times": times, "num_workers": workers, "ratios": ratios}
+    record("by_hand", {"cases": {f"base, batch {batch}, {images} images": case}})
 
 
 if __name__ == "__main__":
