@@ -15,7 +15,7 @@ from fmvae import rng
 from fmvae.data import FashionMNISTManager, Split
 from fmvae.errors import ConfigError
 from fmvae.evaluation.likelihood import measure_elbo
-from fmvae.models import VAE, BaseVAE, VAEOutput
+from fmvae.models import VAE, VAEOutput
 from fmvae.objectives import Objective
 from fmvae.training import written_out
 from fmvae.training.loop import Trainer, add_up
@@ -74,8 +74,6 @@ class VAETrainer(Trainer):
         self.model: VAE = model
         self.objective, self.precision = objective, precision
         self.resident: Resident | None = None
-        # within an epoch: the model, if its gradients are written out; None leaves them to autograd
-        self._written_out: BaseVAE | None = None
 
     def _check_model(self, model: VAE) -> None:
         if model.conditional:
@@ -107,17 +105,12 @@ class VAETrainer(Trainer):
         generator = rng.stream(self.seed, "noise", epoch, self.data.device)
         done, sums, _ = self._begun(generator)
         batches = islice(self.data.train.batches(self.data.batch_size, shuffle), done, None)
-        if type(self) is VAETrainer and "_forward" not in vars(self) and self.precision == "fp32":
-            self._written_out = written_out.base_as_built(self.model, self.objective, self.data.device)
-        try:
-            for step, (x, labels) in enumerate(batches, done):
-                noise = self.noise(x, generator)
-                numbers = yield Batch(x, labels, noise, epoch, step + 1, self.progress(epoch, step))
-                assert numbers is not None
-                add_up(sums, numbers, len(x))
-                self._end_step(step + 1, lambda: sums, generator)
-        finally:
-            self._written_out = None
+        for step, (x, labels) in enumerate(batches, done):
+            noise = self.noise(x, generator)
+            numbers = yield Batch(x, labels, noise, epoch, step + 1, self.progress(epoch, step))
+            assert numbers is not None
+            add_up(sums, numbers, len(x))
+            self._end_step(step + 1, lambda: sums, generator)
         return self.row(epoch, sums)
 
     def progress(self, epoch: int, step: int) -> float:
@@ -145,8 +138,10 @@ class VAETrainer(Trainer):
 
     def mean_terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The two terms, their means over the batch."""
-        if self._written_out is not None:
-            return written_out.mean_terms(self._written_out, batch.x, batch.noise)
+        if type(self) is VAETrainer and "_forward" not in vars(self) and self.precision == "fp32":
+            model = written_out.base_as_built(self.model, self.objective, batch.x)
+            if model is not None:
+                return written_out.mean_terms(model, batch.x, batch.noise)
         with forward_in(self.precision, batch.x.device):
             output = self._forward(batch)
         logits, mu, logvar = (part.to(batch.x.dtype) for part in (output.logits, output.mu, output.logvar))

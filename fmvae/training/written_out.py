@@ -20,26 +20,37 @@ from fmvae.objectives import Bernoulli, Objective
 
 LAYERS = [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear, nn.Linear, nn.Linear, nn.ReLU, nn.Linear, nn.Unflatten]
 METHODS = {"forward", "encode", "reparameterize", "decode", "terms", "nll"}  # that go into the terms
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 relu_backward = torch.ops.aten.threshold_backward
 
 
-def base_as_built(model: VAE, objective: Objective, device: torch.device) -> BaseVAE | None:
+def base_as_built(model: VAE, objective: Objective, x: Tensor) -> BaseVAE | None:
     """The model, if it is what this module is about: BaseVAE as built, its Bernoulli terms, on a CPU.
 
-    What is replaced on an object, hooked, compiled, frozen, or in autocast is left to autograd, which heeds it.
+    What is replaced on an object, hooked, compiled, frozen, or in autocast is left to autograd, which heeds it; so
+    is a gradient of x. This is asked at each step, so in few operations.
     """
     if not (type(model) is BaseVAE and type(model.encoder) is type(model.decoder) is nn.Sequential):
         return None
     if not (type(objective) is Objective and type(objective.likelihood) is Bernoulli):
         return None
-    modules, parameters = list(model.modules()), list(model.parameters())
-    as_built = [type(layer) for layer in _layers(model)] == LAYERS and len(parameters) == 10
-    trained = all(p.requires_grad and p.is_contiguous() for p in parameters)
-    replaced = any(METHODS & vars(part).keys() for part in (*modules, objective, objective.likelihood))
-    hooked = _has_any_global_hook() or any(getattr(module, hook) for module in modules for hook in HOOKS)
-    elsewhere = device.type != "cpu" or torch.is_autocast_enabled("cpu")
-    return model if as_built and trained and not (replaced or hooked or elsewhere) else None
+    if x.is_cuda or x.requires_grad or torch.is_autocast_enabled("cpu") or _has_any_global_hook():
+        return None
+    layers = _layers(model)
+    if [type(layer) for layer in layers] != LAYERS:
+        return None
+    modules = [model, model.encoder, model.decoder, *layers]
+    if not all(METHODS.isdisjoint(vars(part)) for part in (objective, objective.likelihood, *modules)):
+        return None
+    if any(vars(module)[hooks] for module in modules for hooks in HOOKS):
+        return None
+    if any(module._compiled_call_impl is not None for module in modules):
+        return None
+    for layer in layers:
+        for p in vars(layer)["_parameters"].values():
+            if p is None or not (p.requires_grad and p.is_contiguous()):
+                return None
+    return model
 
 
 def mean_terms(model: BaseVAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
