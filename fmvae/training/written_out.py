@@ -1,7 +1,7 @@
 """The two terms of the fully connected VAE with their gradients written out, for training on a CPU.
 
-At its sizes a step is a few matrix products and many small operations, and recording those for autograd takes some
-6 % of it. These are autograd's operations in its order, so that no bit differs.
+At its sizes a step is a few matrix products and many small operations, and recording those for autograd takes
+time. These are autograd's operations in its order, so that no bit differs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def base_as_built(model: VAE, objective: Objective, x: Tensor) -> BaseVAE | None
         return None
     if not (type(objective) is Objective and type(objective.likelihood) is Bernoulli):
         return None
-    if x.is_cuda or x.requires_grad or torch.is_autocast_enabled("cpu") or _has_any_global_hook():
+    if x.device.type != "cpu" or x.requires_grad or torch.is_autocast_enabled("cpu") or _has_any_global_hook():
         return None
     layers = _layers(model)
     if [type(layer) for layer in layers] != LAYERS:

@@ -185,6 +185,7 @@ def test_other_models_terms_and_devices_are_left_to_autograd():
     assert written_out.base_as_built(model, Objective(Gaussian()), X) is None
     assert written_out.base_as_built(model, Objective(Reweighted()), X) is None
     assert written_out.base_as_built(model, Objective(), X.clone().requires_grad_()) is None
+    assert written_out.base_as_built(model, Objective(), X.to("meta")) is None
     with torch.autocast("cpu", torch.bfloat16):
         assert written_out.base_as_built(model, Objective(), X) is None
 
