@@ -3,41 +3,156 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fmvae import config as configs
+from fmvae.config import NAMED_BY_CONTENT, NON_SEMANTIC, expand_shorthand
+from fmvae.config.project import groups
+from fmvae.config.schema import RULES
 from fmvae.errors import ConfigError
-from fmvae.rules import RULES
+from fmvae.text import expand_home
 
-# Hydra's flags that take the next argument as their value
+# Hydra's flags that take the next argument as their value; tests compare them with Hydra's own parser
 VALUED = ("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
+INFO, TOPICS = ("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+RERUN = "--experimental-rerun"
+FOLDERS = ("--config-dir", "-cd")
+MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")
+LONGEST_NAME = 200  # of a sweep, as its rule says
+OPENING, CLOSING = "[({", "])}"
+
+
+def prepared(arguments: Sequence[str], program: str) -> list[str]:
+    """A command line as people type it, as Hydra reads it.
+
+    Raises:
+        ConfigError: an argument is no override, or a flag that is not for these programs.
+    """
+    flags, overrides = split_flags(arguments)
+    overrides = list(together(overrides, program))
+    overrides = [quoted(argument) for argument in list_paths(expand_shorthand(overrides))]
+    return [*flags, *overrides]
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags with their values, and the overrides: Hydra reads no overrides on both sides of a flag."""
+    flags, overrides = [], []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        name, given, value = argument.partition("=")
+        if name == RERUN:
+            way_out = "give the run's command again, it continues the run"
+            raise ConfigError(RERUN, "it reads a pickle, which could run anything", way_out)
+        if name in FOLDERS and given:
+            flags.append(f"{name}={expand_home(value)}")
+        elif argument in VALUED:
+            value = [waiting.pop(0)] if waiting else []
+            flags += [argument, *(map(expand_home, value) if argument in FOLDERS else value)]
+        elif argument in INFO:
+            topic = waiting.pop(0) if waiting and waiting[0] in TOPICS else TOPICS[0]
+            flags.append(f"{INFO[0]}={topic}")
+        elif argument.startswith("-"):
+            flags.append(argument)
+        else:
+            overrides.append(argument)
+    return flags, overrides
+
+
+def together(overrides: Sequence[str], program: str) -> Iterator[str]:
+    """The overrides, given that no space parted one in two.
+
+    Raises:
+        ConfigError: an argument is a part of the one before it, or a path alone.
+    """
+    before = ""
+    for place, argument in enumerate(overrides):
+        alone = "=" not in argument and not re.match(r"~\w", argument)
+        goes_on = alone and (before.endswith((",", "=")) or _is_open(before))
+        begun_before = (argument.startswith("=") and before and "=" not in before) or argument.startswith(",")
+        if before and (goes_on or begun_before):
+            parts = [before, argument]
+            for part in overrides[place + 1 :]:
+                if not (parts[-1].endswith((",", "=")) or part.startswith(",")) or re.match(r"\w[\w.]*=", part):
+                    break
+                parts.append(part)
+            way_out = f"write {''.join(parts)} without a space, or quote it: '{' '.join(parts)}'"
+            raise ConfigError(" ".join(parts), "a space parts this argument", way_out)
+        if alone and program == "evaluate" and ("/" in argument or Path(argument).exists()):
+            raise ConfigError(argument, "a path alone", f"say that it is the run: run={argument}")
+        before = argument
+        yield argument
+
+
+def _is_open(text: str) -> bool:
+    """Whether brackets are open at the end of a text."""
+    return sum(map(text.count, OPENING)) > sum(map(text.count, CLOSING))
 
 
 def list_paths(arguments: Sequence[str]) -> list[str]:
     """``run=a,b`` as the list ``run=[a,b]``: several runs to evaluate, not a sweep over them."""
-    return [re.sub(r"^run=([^\[{].*,.*)$", r"run=[\1]", argument) for argument in arguments]
+
+    def listed(argument: str) -> str:
+        if not re.match(r"run=[^\[{'\"].*,", argument):
+            return argument
+        paths = argument.removeprefix("run=").split(",")
+        return f"run=[{','.join(_readable('run', path.strip()) for path in paths)}]"
+
+    return [listed(argument) for argument in arguments]
 
 
-def flags_first(arguments: Sequence[str]) -> list[str]:
-    """``seed=0,1 -m beta=2`` with its -m in front: Hydra reads no overrides on both sides of a flag."""
-    flags, overrides = [], []
-    before = ""
-    for argument in arguments:
-        (flags if argument.startswith("-") or before in VALUED else overrides).append(argument)
-        before = argument
-    return flags + overrides
+def quoted(argument: str) -> str:
+    """A path or name as people type it, in quotes where Hydra would not read it, or read a number."""
+    key, _, value = argument.partition("=")
+    rule = RULES.get(key.lstrip("+"))
+    is_text = key == "run" or (rule is not None and rule.type is str and not rule.choices)
+    if not is_text or not value or value[0] in "'\"[{":
+        return argument
+    return f"{key}={_readable(key.lstrip('+'), value)}"
+
+
+def _readable(key: str, value: str) -> str:
+    """A text as it is if Hydra reads the same text, several or null; in quotes if it reads something else."""
+    try:
+        override = OverridesParser.create().parse_override(f"{key}={value}")
+    except Exception:  # Hydra's and its parser's own
+        return in_quotes(value)
+    read = override.value()
+    same = override.is_sweep_override() or read is None or (isinstance(read, str) and read == value.strip())
+    return value if same else in_quotes(value)
+
+
+def in_quotes(value: str) -> str:
+    """A value as Hydra reads it for a text, whatever is in it."""
+    mark = '"' if "'" in value and '"' not in value else "'"
+    end = re.compile(rf"(\\*)({mark}|$)")
+    return f"{mark}{end.sub(_escaped, value)}{mark}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """Backslashes count only before a quote, where they are doubled, and a quote has one of its own."""
+    slashes, end = found.groups()
+    return slashes * 2 + (f"\\{end}" if end else "")
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------------
+
+
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for a sweep; a named one's file may, too."""
+    return bool(set(MULTIRUN) & set(arguments))
 
 
 def name_sweep(arguments: Sequence[str]) -> list[str]:
     """Give a multirun without a name one of its own overrides, so that the same command finds the same folder."""
-    multirun = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
     named = any(key_of(argument) in ("sweep_name", "sweep") for argument in arguments)  # sweeps/ have names
-    if named or not multirun:
+    if named or not is_multirun(arguments):
         return list(arguments)
-    nameless = tuple(key for key in configs.NON_SEMANTIC if key not in configs.NAMED_BY_CONTENT)
+    nameless = tuple(key for key in NON_SEMANTIC if key not in NAMED_BY_CONTENT)
     semantic = sorted(
         argument
         for argument in arguments
@@ -48,8 +163,48 @@ def name_sweep(arguments: Sequence[str]) -> list[str]:
     parsed = OverridesParser.create().parse_overrides(semantic)
     swept = dict.fromkeys(o.key_or_group.removesuffix(".value") for o in parsed if o.is_sweep_override())
     words = [re.sub(r"[^A-Za-z0-9._]", "", key) for key in swept] or ["sweep"]
-    name = "-".join([*words, sha256("\n".join(semantic).encode()).hexdigest()[:8]])
-    return [*arguments, f"sweep_name={name}"]
+    digest = sha256("\n".join(semantic).encode()).hexdigest()[:8]
+    while (
+        len("-".join([*words, digest])) > LONGEST_NAME
+    ):  # the digest tells sweeps apart; the words are for people
+        words.pop()
+    return [*arguments, f"sweep_name={'-'.join([*words, digest])}"]
+
+
+def put_off(arguments: Sequence[str], keys: Callable[[Sequence[str]], Collection[str]]) -> list[str]:
+    """A sweep's overrides of keys that only some options of a swept group have, for its runs alone.
+
+    Hydra composes a sweep's own config first, with the default option of a swept group. What that does not hold is
+    given as a sweep over one value, which it leaves to the runs.
+
+    Args:
+        keys: the paths of the keys that some overrides compose.
+    """
+    if not is_multirun(arguments):
+        return list(arguments)
+    parsed = _parsed([argument for argument in arguments if not argument.startswith("-")])
+    chosen = [argument for argument, override in parsed.items() if not override.is_sweep_override()]
+    if not any(
+        override.is_sweep_override() and key_of(argument) in groups() for argument, override in parsed.items()
+    ):
+        return list(arguments)
+    plain = [a for a in chosen if re.match(r"[a-z_]+\.", a) and not a.startswith("hydra.")]
+    if not plain:
+        return list(arguments)
+    known = keys([argument for argument in chosen if argument not in plain])
+    missing = {a for a in plain if key_of(a) not in known}
+    return [f"{key_of(a)}=choice({a.partition('=')[2]})" if a in missing else a for a in arguments]
+
+
+def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
+    """Arguments that are overrides, with Hydra's reading of each; others are left out."""
+    parser, parsed = OverridesParser.create(), {}
+    for argument in arguments:
+        try:
+            parsed[argument] = parser.parse_override(argument)
+        except Exception:  # whoever composes says what is wrong with it
+            continue
+    return parsed
 
 
 def check_removed(overrides: Sequence[str]) -> None:
@@ -59,7 +214,14 @@ def check_removed(overrides: Sequence[str]) -> None:
         _, _, name = key.partition(".")
         needed = not name or name.startswith("_") or (key in RULES and not RULES[key].spare)
         if override.startswith("~") and needed:
-            raise ConfigError(override, "this key is needed", "give it another value instead")
+            raise ConfigError(override, "this key is needed", f"give it another value instead: {_example(key)}")
+
+
+def _example(key: str) -> str:
+    """How a key is given a value."""
+    if options := groups().get(key):
+        return f"{key}={options[0]} (or {', '.join(options[1:])})" if options[1:] else f"{key}={options[0]}"
+    return f"{key}=<{RULES[key]}>" if key in RULES else f"{key}=<value>"
 
 
 def key_of(argument: str) -> str:

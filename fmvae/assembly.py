@@ -38,7 +38,7 @@ def choose_device(name: str) -> torch.device:
         if job and count > 1:
             return torch.device("cuda", int(job) % count)
         return torch.device("cuda" if count else "cpu")
-    way_out = "use device=auto or device=cpu"
+    way_out = f"use {f'device=cuda:{name}, ' if name.isdecimal() else ''}device=auto or device=cpu"
     try:
         device = torch.device(name)
     except RuntimeError:

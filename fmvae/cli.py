@@ -22,9 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import config as configs
 from fmvae import gate
-from fmvae.arguments import check_removed, flags_first, key_of, list_paths, name_sweep
+from fmvae.arguments import check_removed, in_quotes, key_of, name_sweep, prepared, put_off
+from fmvae.common import streams
+from fmvae.config.composing import keys_of
+from fmvae.config.project import groups
+from fmvae.config.schema import RULES
 from fmvae.errors import ConfigError, FmvaeError, HeldError, ObjectiveError, Terminated, of_the_machine
-from fmvae.rules import RULES, walk
 
 T = TypeVar("T")
 log = logging.getLogger("fmvae")
@@ -41,23 +44,27 @@ def launch(main: Callable[[], Any]) -> NoReturn:
 
     Exit status: 0; 1 after an error, said in one line; 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP.
     """
-    arguments = flags_first(list_paths(configs.expand_shorthand(sys.argv[1:])))
+    streams.set_up()
+    arguments = sys.argv[1:]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole, and leave as one line
     # whatever a launcher starts, and wherever, runs the code that runs here
     sys.path.append(str(PLUGINS))
     paths = [str(configs.PROJECT_ROOT), str(PLUGINS), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # as when the connection breaks; nohup ignores it
-        signal.signal(signal.SIGHUP, _terminate)
+    # the connection broke; nohup ignores it, and Windows has none
+    if (hang_up := getattr(signal, "SIGHUP", None)) and signal.getsignal(hang_up) == signal.SIG_DFL:
+        signal.signal(hang_up, _terminate)
     threading.excepthook = _thread_failed
     gate.install()
     try:
-        sys.argv[1:] = name_sweep(arguments) if _program() == "train" else arguments
+        arguments = prepared(arguments, _program())
+        if _program() == "train":
+            arguments = put_off(name_sweep(arguments), lambda chosen: keys_of(chosen, _config_name()))
+        sys.argv[1:] = arguments
         main()
     except (KeyboardInterrupt, Terminated) as stop:
-        with suppress(OSError):  # the terminal may be gone
-            print("interrupted; the same command continues", file=sys.stderr)
+        streams.complain("interrupted; the same command continues")
         sys.exit(stop.code if isinstance(stop, Terminated) else 130)
     except Exception as error:
         if not (explained := explain(error, arguments)):
@@ -103,7 +110,9 @@ def prepare(composed: DictConfig, hydra_config: Any) -> tuple[dict[str, Any], li
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     check_removed(overrides)
     gate.check_environment(hydra_config.job.env_set)
-    return configs.resolve(composed), overrides
+    if hydra_config.mode == RunMode.RUN:
+        gate.check_single_run(hydra_config.overrides.hydra)
+    return configs.resolve(composed, hydra_config.runtime), overrides
 
 
 def ends_search(error: BaseException | None, hydra_config: Any) -> bool:
@@ -133,7 +142,7 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 
 
 def fail(error: FmvaeError) -> NoReturn:
-    print(f"fmvae: error: {error}", file=sys.stderr)
+    streams.complain(f"fmvae: error: {error}")
     sys.exit(1)
 
 
@@ -195,10 +204,15 @@ def _comes_from_a_job(error: BaseException) -> bool:
 
 
 def _unreadable(argument: str) -> ConfigError:
-    return ConfigError(argument, "not readable as key=value", "quote a value of many parts: 'key=\"a b, c\"'")
+    key, given, value = argument.partition("=")
+    way_out = "quote a value of many parts: 'key=\"a b, c\"'"
+    if key and given and not set(value) & set("[]{}\"'$"):  # quotes would make a text of a list
+        way_out = f'quote the value, for the shell and for Hydra: "{key}={in_quotes(value)}"'
+    return ConfigError(argument, "not readable as key=value", way_out)
 
 
 def _unknown_option(group: str, option: str, options: Sequence[str]) -> ConfigError:
+    options = [name for name in options if not name.startswith(".")]  # an editor's
     close = difflib.get_close_matches(option, options, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     choice = f"choose from {', '.join(sorted(options))}" if options else HELP
@@ -208,49 +222,58 @@ def _unknown_option(group: str, option: str, options: Sequence[str]) -> ConfigEr
 
 def _no_name_of_an_option(arguments: Sequence[str]) -> ConfigError:
     """The first argument that gives a group something else than names of its options."""
-    groups = _groups()
+    options = groups()
     for argument in arguments:
         key, value = key_of(argument), argument.partition("=")[2]
         if "=" in argument and not key:
             return _unreadable(argument)
-        if key in groups and not all(word.strip() in groups[key] for word in value.split(",")):
-            return _unknown_option(key, value, groups[key])
+        if key in options and not all(word.strip() in options[key] for word in value.split(",")):
+            return _unknown_option(key, value, options[key])
     return ConfigError("command line", "a number where a group's option belongs", HELP)
 
 
 def _unknown_key(key: str, arguments: Sequence[str]) -> ConfigError:
-    """With the nearest key there is, by its whole name or by its last part, and those beside it."""
-    if _program() == "evaluate" and key.partition(".")[0] in set(_groups()).difference(configs.ASKED_ANEW):
+    """With the options of its group that have it, or the nearest key there is, and those beside it."""
+    group, _, leaf = key.partition(".")
+    if _program() == "evaluate" and group in set(groups()).difference(configs.ASKED_ANEW):
         way_out = "leave it out, or train another run with it"
         return ConfigError(key, "part of the run's own config, which is measured as it was trained", way_out)
     known = [name for name in _known_keys(arguments) if name != key]
+    parent = key.rpartition(".")[0]
+    beside = [name for name in known if parent and name.rpartition(".")[0] == parent and "._" not in name]
+    rest = f"{parent} holds {', '.join(name.rpartition('.')[2] for name in beside)}" if beside else HELP
+    if leaf and (having := _options_with(group, key)):
+        chosen = next((a.partition("=")[2] for a in arguments if key_of(a) == group and "=" in a), "")
+        problem = f"{group}={chosen} has no such key" if chosen in groups()[group] else "there is no such key here"
+        return ConfigError(key, problem, f"choose {group}={' or '.join(having)} to give it ({rest})")
     leaves = {name.split(".")[-1]: name for name in known}
     close = difflib.get_close_matches(key, known, 1)
     close = close or [leaves[leaf] for leaf in difflib.get_close_matches(key.split(".")[-1], list(leaves), 1)]
     hint = f"did you mean {close[0]}? " if close else ""
-    parent = key.rpartition(".")[0]
-    beside = [name for name in known if parent and name.rpartition(".")[0] == parent and "._" not in name]
-    rest = f"{parent} holds {', '.join(name.rpartition('.')[2] for name in beside)}" if beside else HELP
     return ConfigError(key, "there is no such key", hint + rest)
+
+
+def _options_with(group: str, key: str) -> list[str]:
+    """The options of a group that have a key."""
+    having = []
+    for option in groups().get(group, ()):
+        with suppress(Exception):  # one that can't be composed alone; this is for suggestions only
+            if key in keys_of([*_REQUIRED[_program()], f"{group}={option}"], _config_name()):
+                having.append(option)
+    return having
+
+
+_REQUIRED: dict[str, list[str]] = {"train": [], "evaluate": ["run=x"]}  # overrides that a config can't do without
 
 
 def _known_keys(arguments: Sequence[str]) -> list[str]:
     """Every key and group that an override of this program can name, beside the command line's own choices."""
-    groups = _groups()
+    options, required = groups(), _REQUIRED[_program()]
     # of evaluate.py's groups all have keys of their own; train.py has some more, as experiment
-    required, more = {"train": ([], list(groups)), "evaluate": (["run=x"], [])}[_program()]
+    more = list(options) if _program() == "train" else []
+    chosen = [argument for argument in arguments if key_of(argument) in options]
     try:
-        chosen = [argument for argument in arguments if key_of(argument) in groups]
-        config = configs.compose([*required, *chosen], _config_name())
+        keys = keys_of([*required, *chosen], _config_name())
     except Exception:  # a choice may be a sweep, or wrong in another way; this is for suggestions only
-        config = configs.compose(required, _config_name())
-    return [path for path, _ in walk(config) if path] + more
-
-
-def _groups() -> dict[str, list[str]]:
-    """Every group with its options."""
-    groups: dict[str, list[str]] = {}
-    for folder in (configs.PROJECT_ROOT / "conf", configs.PROJECT_ROOT / "sweeps"):
-        for path in sorted(folder.glob("*/*.yaml")):
-            groups.setdefault(path.parent.name, []).append(path.stem)
-    return groups
+        keys = keys_of(required, _config_name())
+    return keys + more

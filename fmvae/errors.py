@@ -36,6 +36,10 @@ class RunError(FmvaeError):
     """A run directory is damaged, held by another process, or belongs to another config."""
 
 
+class LockError(RunError):
+    """A file system takes no locks, so that nothing keeps two processes from writing the same files."""
+
+
 class HeldError(RunError):
     """A run directory is held by another process, which may well bring it to its end."""
 

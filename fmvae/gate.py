@@ -7,7 +7,7 @@ before any of our code has seen that config. Its own list of what is forbidden h
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -16,6 +16,7 @@ from hydra._internal.instantiate import _instantiate2 as instantiation
 from omegaconf import DictConfig, OmegaConf
 
 from fmvae.config import ALLOWED_TARGETS, PROJECT_ROOT
+from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
 
 OF_HYDRA = ("hydra_plugins.", "hydra._internal.core_plugins.", "optuna.samplers.")
@@ -23,6 +24,17 @@ VARIABLES = re.compile(r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES")  
 # functions that conf/hydra/sweeper/optuna.yaml names
 SEARCH = ("fmvae.search.direction", "fmvae.search.storage", "fmvae.search.trials_left")
 LOGGING = PROJECT_ROOT / "conf" / "hydra" / "job_logging" / "fmvae.yaml"
+
+OWN_FOLDER = "leave it out: every run has a directory of its own, below output_root"
+# what runs here have one way of, and the value that says so
+FIXED = {
+    "hydra.job.chdir": (False, OWN_FOLDER),
+    "hydra.run.dir": (".", OWN_FOLDER),
+    "hydra.sweep.subdir": (".", OWN_FOLDER),
+    "hydra.output_subdir": (None, "leave it out: config.yaml and overrides.yaml are in each run's directory"),
+}
+# of a job's Hydra config, what may differ from its sweep's: what Hydra fills in, or heeds for each job
+PER_JOB = ("overrides", "runtime", "help", "hydra_help", "job", "mode")
 
 _init_callbacks = callbacks.Callbacks.__init__
 _resolve_target = instantiation._resolve_target
@@ -44,14 +56,28 @@ def uninstall() -> None:
 
 
 def no_callbacks(self: callbacks.Callbacks, config: DictConfig | None = None) -> None:
-    if config is not None and OmegaConf.select(config, "hydra.callbacks"):
-        raise ConfigError("hydra.callbacks", "nothing is called from a config", "remove it")
+    """In the place of Hydra's own, which it makes once it has composed, and before it makes a folder."""
+    if config is not None:
+        if OmegaConf.select(config, "hydra.callbacks"):
+            raise ConfigError("hydra.callbacks", "nothing is called from a config", "remove it")
+        check_fixed(config)
     self.callbacks = []
+
+
+def check_fixed(config: DictConfig) -> None:
+    """Refuse what would move a run's files, or its paths, behind its back.
+
+    Raises:
+        ConfigError: a key of ``FIXED`` has another value.
+    """
+    for key, (value, way_out) in FIXED.items():
+        if (found := OmegaConf.select(config, key)) != value:
+            raise ConfigError(key, f"{found!r} would not be heeded", way_out)
 
 
 def our_logging(settings: dict[str, Any]) -> None:
     """A handler may be any callable, and write to any file."""
-    ours = yaml.safe_load(LOGGING.read_text())
+    ours = yaml.safe_load(LOGGING.read_text(encoding="utf-8"))
     level = settings["root"].get("level")
     if not isinstance(level, str) or settings != {**ours, "root": {**ours["root"], "level": level}}:
         raise ConfigError("hydra.job_logging", "only its root.level may be changed", "remove the rest")
@@ -68,6 +94,50 @@ def known_class(target: Any, full_key: str) -> Any:
     if not isinstance(found, type) or not f"{found.__module__}.".startswith(allowed):
         raise ConfigError(f"{full_key or 'hydra'}._target_", f"{target!r} is not allowed", "remove it")
     return found
+
+
+def check_single_run(overrides: Iterable[str]) -> None:
+    """Refuse a launcher or sweeper for a run that is none of a sweep.
+
+    Args:
+        overrides: those of Hydra's own config.
+
+    Raises:
+        ConfigError: nothing would heed one of them.
+    """
+    for override in overrides:
+        if re.match(r"[+~]*hydra[/.](launcher|sweeper)\b", override):
+            raise ConfigError(override, "for a sweep, but this is a single run", "add -m, or leave it out")
+
+
+def check_job(main: DictConfig, job: DictConfig) -> None:
+    """Refuse a job of a sweep that asks Hydra for something else than the sweep itself: only the sweep is heeded.
+
+    Args:
+        main: the sweep's config.
+        job: the job's.
+
+    Raises:
+        ConfigError: with the key, and the option that asks for it.
+    """
+    check_fixed(job)
+    asked, known = (
+        {
+            path: value
+            for path, value in walk(OmegaConf.to_container(config.hydra, resolve=False))
+            if path and path.partition(".")[0] not in PER_JOB and not isinstance(value, dict)
+        }
+        for config in (job, main)
+    )
+    differ = [path for path in {**known, **asked} if asked.get(path) != known.get(path)]
+    if not differ:
+        return
+    choices = {group: option for group, option in job.hydra.runtime.choices.items() if "hydra" not in group}
+    others = main.hydra.runtime.choices
+    by = [f"{group}={option}" for group, option in choices.items() if option != others.get(group)]
+    problem = f"{', '.join(by) or 'a job'} sets it for itself, but a sweep has one for all its runs"
+    way_out = "give it on the command line, as hydra/launcher=joblib, or run that option alone"
+    raise ConfigError(f"hydra.{differ[0]}", problem, way_out)
 
 
 def check_environment(variables: Mapping[str, Any]) -> None:

@@ -6,6 +6,8 @@ import logging
 import sys
 from contextlib import suppress
 
+from fmvae.common import streams
+
 
 class Unharmed(logging.Handler):
     """A handler that a full disk, or a reader who went away, cuts short without a word."""
@@ -20,10 +22,15 @@ class Unharmed(logging.Handler):
 
 
 class Terminal(Unharmed, logging.StreamHandler):
-    """Standard output."""
+    """Standard output, above progress bars."""
 
     def __init__(self) -> None:
+        streams.set_up()  # a launcher's process does not come by fmvae.cli
         super().__init__(sys.stdout)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with streams.above_bars():
+            super().emit(record)
 
 
 class LogFile(Unharmed, logging.FileHandler):

@@ -13,9 +13,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from fmvae.assembly import Parts, assemble, set_up_torch
+from fmvae.common.disk import named
 from fmvae.config import ASKED_ANEW, NotAVAE, compose, read_config, semantic
+from fmvae.config.schema import validate
 from fmvae.errors import ConfigError, FmvaeError, RunError, of_the_machine
-from fmvae.rules import validate
 from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
 from fmvae.runs.checkpoint import WAY_OUT, Checkpoint, load_model
 from fmvae.runs.events import FinalEvents
@@ -24,6 +25,7 @@ from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Album
 from fmvae.runs.results import Results, flat_scalars
 from fmvae.summary import describe
+from fmvae.text import typed_path
 from fmvae.visualization import (
     measure_figures,
     projector_data,
@@ -132,7 +134,7 @@ def load_run(path: str | Path, which: Which = "best", device: str = "auto") -> L
         ConfigError: there is no run, or its config was edited.
         RunError: it has no results yet, or its checkpoint is missing or damaged.
     """
-    runs = find_runs(Path(path))
+    runs = find_runs(typed_path(str(path)))
     if len(runs) != 1:
         raise ConfigError("run", f"{str(path)!r} holds {len(runs)} runs", "name one of them")
     run = runs[0]
@@ -178,7 +180,7 @@ def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     given = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
     if not given or not all(given):  # `run=` with nothing behind it would measure whatever lies here
         raise ConfigError("run", "no directory given", "name a directory under outputs/, or a folder of runs")
-    runs = [run for path in given for run in find_runs(Path(str(path)))]
+    runs = [run for path in given for run in find_runs(typed_path(str(path)))]
     all_results, failed = [], []
     for run, outcome in _outcomes(runs, settings):
         if isinstance(outcome, NotAVAE) and len(runs) > 1:
@@ -241,7 +243,7 @@ def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.
     config, which, force = validate(config), settings["checkpoint"], settings["force"]
     # only the best checkpoint's numbers and figures are shown in TensorBoard
     album = Album(run.figures, FinalEvents(run.path)) if which == "best" else Album(run.figures / which)
-    with run.held():
+    with run.held(), named(run.path):
         if (state := run.read_status()).get("state") != "complete":
             log.warning("%s: its training is not complete (epoch %s)", run, state.get("epoch", "unknown"))
         remove_temporaries(run.path)

@@ -12,10 +12,10 @@ import torch
 
 from fmvae.assembly import Parts, assemble, set_up_torch
 from fmvae.config import compose
+from fmvae.config.schema import validate
 from fmvae.errors import FmvaeError
 from fmvae.evaluation import Evaluator
 from fmvae.report.collect import flat
-from fmvae.rules import validate
 from fmvae.runs import Checkpoint, RunDirectory
 from fmvae.runs.checkpoint import load_model
 from fmvae.runs.provenance import provenance

@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmvae.config.schema import validate
 from fmvae.errors import RunError
 from fmvae.experiments import objective
 from fmvae.measurement import find_runs
-from fmvae.rules import validate
 from fmvae.runs import RunDirectory
 from fmvae.runs.sweep import SweepDirectory, progress
 from fmvae.sweeping import summary, write_report

@@ -1,5 +1,6 @@
-"""How times and paths are said to people."""
+"""How times and paths are said to people, and read from them."""
 
+import os
 from pathlib import Path
 
 
@@ -11,6 +12,16 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def expand_home(text: str) -> str:
+    """A path as typed, with ``~`` for the home directory; shells leave it alone behind a ``=``."""
+    return os.path.expanduser(text)  # noqa: PTH111 (Path's raises for ~nobody)
+
+
+def typed_path(text: str) -> Path:
+    """A path of the command line."""
+    return Path(expand_home(text))
 
 
 def short(path: Path) -> str:

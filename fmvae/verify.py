@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fmvae.common.command import run_command
 from fmvae.config import NotAVAE, read_config, semantic
-from fmvae.errors import FmvaeError, HeldError, RunError, of_the_machine
+from fmvae.errors import FmvaeError, HeldError, RunError
 from fmvae.measurement import check_identity, find_runs
 from fmvae.recompute import recompute as computed_again
 from fmvae.runs import Checkpoint, RunDirectory, config_sha256, load_checkpoint
 from fmvae.runs.files import read_record
 from fmvae.runs.recorder import INDEX, history_text
 from fmvae.runs.results import GROUPS
+from fmvae.text import typed_path
 
 MEND = "the same training command"
 
@@ -182,38 +183,34 @@ def _derived(run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: Ve
 def main(arguments: list[str] | None = None) -> int:
     """Status 0 if every run verifies, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m fmvae.verify", description=__doc__)
-    parser.add_argument("folder", nargs="+", type=Path, help="a run, or a folder of runs")
+    parser.add_argument("folder", nargs="+", type=typed_path, help="a run, or a folder of runs")
     parser.add_argument("--files", action="store_true", help="check the files only, and compute nothing again")
     parser.add_argument("--device", default="auto", help="where to compute; auto, cpu, cuda, ...")
     given = parser.parse_args(arguments)
-    failed, runs = 0, []
-    try:
-        runs = [run for folder in given.folder for run in find_runs(folder)]
-        for run in runs:
-            try:
-                found = verify(run, recompute=not given.files, device=given.device)
-            except NotAVAE:
-                print(f"{run}: a classifier, left out")
-                continue
-            except HeldError as error:
-                print(f"{run}: {error.problem}; left out")
-                continue
-            except FmvaeError as error:
-                failed += 1
-                print(f"{run}: {error}", flush=True)
-                continue
-            failed += bool(found.problems)
-            print(found, flush=True)
-    except BrokenPipeError:  # as of `... | head`, which has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (FmvaeError, OSError) as error:
-        said = error if isinstance(error, FmvaeError) else of_the_machine(error)
-        print(f"fmvae: error: {said}", file=sys.stderr)
-        return 1
+    return run_command(lambda: _verify_all(given))
+
+
+def _verify_all(given: argparse.Namespace) -> int:
+    failed, runs = 0, [run for folder in given.folder for run in find_runs(folder)]
+    for run in runs:
+        try:
+            found = verify(run, recompute=not given.files, device=given.device)
+        except NotAVAE:
+            print(f"{run}: a classifier, left out")
+            continue
+        except HeldError as error:
+            print(f"{run}: {error.problem}; left out")
+            continue
+        except FmvaeError as error:
+            failed += 1
+            print(f"{run}: {error}", flush=True)
+            continue
+        failed += bool(found.problems)
+        print(found, flush=True)
     if failed:
         problem = f"{failed} of {len(runs)} runs do not verify"
-        print(f"fmvae: error: verify: {problem}; see their lines above", file=sys.stderr)
-    return bool(failed)
+        raise RunError("verify", problem, "see their lines above")
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ import logging
 import sys
 from pathlib import Path
 
+from fmvae.common.command import run_command
 from fmvae.data import FashionMNISTManager
 from fmvae.data.sources import load_dataset
-from fmvae.errors import FmvaeError
+from fmvae.text import typed_path as path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,31 +21,27 @@ def main(arguments: list[str] | None = None) -> int:
         "check: a labelled 5x5 batch; eda: all figures",
     )
     parser.add_argument("--root", help="folder of the four IDX files (default: the usual places)")
+    parser.add_argument("--to", help="folder to fetch them into, made if need be")
     parser.add_argument("--no-download", action="store_true", help="fail rather than fetch")
     parser.add_argument("--seed", type=int, default=0, help="of the train/validation split (default 0)")
-    parser.add_argument("--output", type=Path, default=Path("outputs/eda"), help="folder for figures and events")
+    parser.add_argument("--output", type=path, default=Path("outputs/eda"), help="folder for figures and events")
     options = parser.parse_args(arguments)
+    return run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        _run(options)
-    except (FmvaeError, OSError) as error:
-        print(f"fmvae: error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _run(options: argparse.Namespace) -> None:
     download = not options.no_download
     if options.command == "fetch":
-        found = load_dataset(options.root, download=download)
+        found = load_dataset(options.root, download=download, download_to=options.to)
         print(f"Fashion-MNIST is in {found.root}, verified:")
         for name, sha256 in found.sha256.items():
             print(f"  {name:<24}  {sha256}")
-        return
-    data = FashionMNISTManager(options.root, download=download, seed=options.seed)
+        return 0
+    data = FashionMNISTManager(options.root, download=download, download_to=options.to, seed=options.seed)
     if options.command == "stats":
         _print_stats(data)
-        return
+        return 0
     from torch.utils.tensorboard import SummaryWriter
 
     from fmvae.runs.files import write_bytes
@@ -63,6 +60,7 @@ def _run(options: argparse.Namespace) -> None:
             _print_stats(data)
             data.perform_eda(save)
     print(f"  TensorBoard: tensorboard --logdir {options.output}")
+    return 0
 
 
 def _print_stats(data: FashionMNISTManager) -> None:

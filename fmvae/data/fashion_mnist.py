@@ -48,6 +48,7 @@ class FashionMNISTManager:
     Args:
         root: folder of the four IDX files, plain or ``.gz``; None looks where ``fmvae.data.sources`` says.
         download: fetch the files if no local source has them.
+        download_to: folder to fetch them into, made if need be; None means ``root``.
         sha256: digests of the decompressed files by name; None means those published for Fashion-MNIST.
         image_shape: (C, H, W) that the files must hold.
         num_classes: labels are in [0, num_classes).
@@ -69,6 +70,7 @@ class FashionMNISTManager:
         root: str | Path | None = None,
         *,
         download: bool = True,
+        download_to: str | Path | None = None,
         sha256: Mapping[str, str] | None = None,
         image_shape: Sequence[int] = (1, 28, 28),
         num_classes: int = 10,
@@ -80,7 +82,7 @@ class FashionMNISTManager:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ):
-        raw = load_dataset(root, download=download, sha256=sha256)
+        raw = load_dataset(root, download=download, download_to=download_to, sha256=sha256)
         self.root, self.sha256 = raw.root, dict(raw.sha256)
         self.image_shape, self.num_classes = tuple(image_shape), num_classes
         self.class_names = CLASS_NAMES if num_classes == len(CLASS_NAMES) else tuple(map(str, range(num_classes)))

@@ -1,7 +1,6 @@
 """Find, verify and fetch the four IDX files of Fashion-MNIST: what is parsed is what was hashed."""
 
 import contextlib
-import fcntl
 import gzip
 import hashlib
 import logging
@@ -13,7 +12,7 @@ import subprocess
 import time
 import urllib.request
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from io import BufferedIOBase
@@ -22,7 +21,10 @@ from tempfile import TemporaryDirectory, gettempdir
 
 import numpy as np
 
+from fmvae.common import locks
+from fmvae.common.disk import sync, sync_directory
 from fmvae.errors import DataError
+from fmvae.text import typed_path
 
 log = logging.getLogger("fmvae")
 
@@ -42,6 +44,7 @@ LAYOUTS = ("", "raw", "FashionMNIST/raw")  # folders below a root; the last two 
 
 CONNECT_LIMIT, DOWNLOAD_LIMIT, APT_LIMIT = 15, 600, 300  # seconds
 SET_ROOT = "set data.root=<folder with the four files>"
+LOCKLESS = "have it fetched to another disk: data.download_to=<folder>"
 GO_ON = "another source is needed"  # the way out of an error that ends as one reason among others
 
 
@@ -79,37 +82,49 @@ class _AbsentError(DataError):
 
 
 def load_dataset(
-    root: str | Path | None = None, *, download: bool = True, sha256: Mapping[str, str] | None = None
+    root: str | Path | None = None,
+    *,
+    download: bool = True,
+    download_to: str | Path | None = None,
+    sha256: Mapping[str, str] | None = None,
 ) -> RawDataset:
-    """Load the dataset from the first source on disk that has it, else fetch it into ``root``.
+    """Load the dataset from the first source on disk that has it, else fetch it.
 
-    The sources, in order: ``root``, ``SYSTEM_ROOT``, torchvision's mirrors, the Debian package.
+    The sources, in order: ``root``, ``download_to``, ``SYSTEM_ROOT``, torchvision's mirrors, the Debian package.
 
     Args:
         root: folder with the four files, plain or ``.gz``; ``None`` or empty for ``DEFAULT_ROOT``.
         download: whether the last two sources may be tried.
+        download_to: folder to fetch into, made if need be; ``None`` or empty for ``root``.
         sha256: hash of each of ``FILES``, decompressed, where they are other than Fashion-MNIST's.
 
     Raises:
-        DataError: no source has the files; a file in an explicit ``root`` is damaged or foreign (one in
-            ``DEFAULT_ROOT`` is ours, and fetched again); what is fetched cannot be kept in ``root``.
+        DataError: an explicit ``root`` is not there; no source has the files; a file in an explicit folder is
+            damaged or foreign (one in ``DEFAULT_ROOT`` is fetched again); what is fetched cannot be kept.
     """
     expected = {name: digest.lower() for name, digest in (sha256 or SHA256).items()}
     if expected.keys() != SHA256.keys():
         raise DataError("data.sha256", f"names {', '.join(expected)}", f"name {', '.join(FILES)}")
-    ours = not root
-    home = Path(os.path.expanduser(root or DEFAULT_ROOT)).absolute()  # noqa: PTH111 (Path's raises for ~nobody)
+    ours = not root and not download_to
+    given = [typed_path(str(folder)).absolute() for folder in (root, download_to) if folder]
+    if root and not given[0].exists():
+        way_out = f"correct it, or have the dataset fetched there: data.download_to={given[0]}"
+        raise DataError("data.root", f"there is no {str(given[0])!r}", way_out)
+    home = given[-1] if given else Path(DEFAULT_ROOT).absolute()
     reasons: list[str] = []
-    for place in dict.fromkeys((home, SYSTEM_ROOT)):
-        log.info("looking for the dataset in %s", place)
+    for place in dict.fromkeys((*given, home, SYSTEM_ROOT)):
+        missed = f"{reasons[-1]}: " if reasons and root else ""  # what is asked for is not passed over in silence
+        log.log(logging.WARNING if missed else logging.INFO, "%slooking for the dataset in %s", missed, place)
         try:
             return _load(place, expected)
         except DataError as error:
             if not isinstance(error, _AbsentError):  # damaged: never passed over in silence
-                if place == home and not ours:
+                if place in given:
                     raise
                 log.warning("%s %s: trying other sources", error.subject, error.problem)
             reasons.append(f"{error.subject} {error.problem}")
+    if download and root and not download_to:
+        log.warning("fetching the dataset into %s, which has not all of its files", home)
     if download and (fetched := _fetch(home, expected, ours, reasons)):
         return fetched
     problem = f"the dataset was not found ({'; '.join(reasons)})"
@@ -190,8 +205,7 @@ def _fetch(root: Path, expected: Mapping[str, str], ours: bool, reasons: list[st
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _opened(root / ".lock", os.O_RDONLY | os.O_CREAT) as lock:  # flock needs no right to write
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locks.held(root / ".lock", LOCKLESS):
             with contextlib.suppress(DataError if ours else _AbsentError):
                 return _load(root, expected)
             for stale in root.glob(".fetch-*"):  # of a killed process: whoever holds the lock is alone
@@ -210,15 +224,6 @@ def _fetch(root: Path, expected: Mapping[str, str], ours: bool, reasons: list[st
     return None
 
 
-@contextlib.contextmanager
-def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
-    descriptor = os.open(path, flags, 0o644)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _publish(found: Path, staging: Path, root: Path, expected: Mapping[str, str], *, replace: bool) -> None:
     """Move the files into ``root``, decompressed: none unless all verify, each whole or not at all."""
     ready = staging / "ready"
@@ -229,12 +234,11 @@ def _publish(found: Path, staging: Path, root: Path, expected: Mapping[str, str]
         with (ready / name).open("wb") as file:
             file.write(_read(path, name, expected[name]))
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
     for name in FILES:
         if replace or not _find(root, name):
             (ready / name).replace(root / name)
-    with _opened(root) as folder:
-        os.fsync(folder)
+    sync_directory(root)
 
 
 def _fetch_from_mirrors(staging: Path, expected: Mapping[str, str]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fmvae.common.streams import new_bar
 from fmvae.data import Split
 from fmvae.errors import RunError
 from fmvae.evaluation.likelihood import EVALUATION_BATCH
@@ -175,14 +175,4 @@ def fold_batch_norm(model: FashionResNet18) -> FashionResNet18:
 
 
 def _bar(what: str, num: int):
-    from tqdm import tqdm
-
-    return tqdm(
-        total=num,
-        desc=what,
-        unit="image",
-        leave=False,
-        file=sys.stderr,
-        dynamic_ncols=True,
-        disable=not sys.stderr.isatty(),
-    )
+    return new_bar(total=num, desc=what, unit="image")

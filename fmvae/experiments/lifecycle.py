@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.assembly import set_up_torch
+from fmvae.common import streams
+from fmvae.common.disk import named
 from fmvae.config import NotAVAE, is_vae, read_config, semantic, to_yaml
 from fmvae.errors import ConfigError, FmvaeError, LostError, Terminated
 from fmvae.experiments.classifier import ClassifierExperiment
@@ -36,8 +38,10 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
     """
     with attempt(config, overrides) as (run, trainer):
         if trainer:
-            with _above_the_bar(config):
+            try:
                 trainer.train()
+            finally:
+                streams.close_bars()
     return results(run, config)
 
 
@@ -52,7 +56,7 @@ def attempt(
     identity = semantic(config)
     sha256 = config_sha256(identity)
     run = RunDirectory(Path(config["output_root"]) / (config["sweep_name"] or "") / run_name(identity))
-    with run.held():
+    with run.held(), named(run.path):
         # of a single run that can't begin, the terminal says why; nobody watches each run of a sweep
         with only_of(run), reporting_failure(run, config) if config["sweep_name"] else nullcontext():
             device = set_up_torch(config)
@@ -69,7 +73,7 @@ def attempt(
             return
         make_directory(run.path)
         remove_temporaries(run.path)
-        with logging_to(run), reporting_failure(run, config):
+        with logging_to(run), reporting_failure(run, config), named(run.path):
             write_bytes(run.config, to_yaml(config).encode())
             write_bytes(run.overrides, to_yaml_list(overrides).encode())
             trainer = experiment.trainer
@@ -217,16 +221,7 @@ def reporting_failure(run: RunDirectory, config: Mapping[str, Any]) -> Iterator[
 
 
 def _has_bar(config: Mapping[str, Any]) -> bool:
-    return config["trainer"]["progress"] and sys.stderr.isatty()
-
-
-def _above_the_bar(config: Mapping[str, Any]):
-    """Log lines above a progress bar instead of through it."""
-    if not _has_bar(config):
-        return nullcontext()
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    return logging_redirect_tqdm()
+    return config["trainer"]["progress"] and streams.is_terminal(sys.stderr)
 
 
 def to_yaml_list(overrides: Sequence[str]) -> str:

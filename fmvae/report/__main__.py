@@ -1,13 +1,13 @@
 """Pages from run directories: ``python -m fmvae.report outputs/<sweep>``, ``python -m fmvae.report reference``."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from fmvae.common.command import run_command
 from fmvae.config import PROJECT_ROOT
-from fmvae.errors import FmvaeError, of_the_machine
+from fmvae.text import typed_path as path
 
 
 def sweep(arguments: list[str]) -> Path:
@@ -17,8 +17,8 @@ def sweep(arguments: list[str]) -> Path:
         description="Compare the runs in folders: index.html, table.csv, table.md and figures.",
         epilog="Also: `python -m fmvae.report status <sweep>`, and `... reference`, which writes docs/results.md.",
     )
-    parser.add_argument("folder", nargs="+", type=Path, help="of runs; several are merged, equal runs count once")
-    parser.add_argument("--to", type=Path, help="the folder to write into; usually report/ in the first folder")
+    parser.add_argument("folder", nargs="+", type=path, help="of runs; several are merged, equal runs count once")
+    parser.add_argument("--to", type=path, help="the folder to write into; usually report/ in the first folder")
     given = parser.parse_args(arguments)
     from fmvae.report.sweep import write_report
 
@@ -29,10 +29,10 @@ def reference(arguments: list[str]) -> Path:
     """``reference``: docs/results.md, the published tables beside our own runs."""
     parser = argparse.ArgumentParser(prog="python -m fmvae.report reference", description=reference.__doc__)
     parser.add_argument(
-        "folder", nargs="?", default=PROJECT_ROOT / "outputs", type=Path, help="of runs and sweeps"
+        "folder", nargs="?", default=PROJECT_ROOT / "outputs", type=path, help="of runs and sweeps"
     )
     parser.add_argument(
-        "--to", default=PROJECT_ROOT / "docs", type=Path, help="the folder that results.md goes into"
+        "--to", default=PROJECT_ROOT / "docs", type=path, help="the folder that results.md goes into"
     )
     given = parser.parse_args(arguments)
     from fmvae.report.reference import write_page
@@ -43,7 +43,7 @@ def reference(arguments: list[str]) -> Path:
 def status(arguments: list[str]) -> str:
     """``status <sweep>``: where a sweep stands, also while it runs."""
     parser = argparse.ArgumentParser(prog="python -m fmvae.report status", description=status.__doc__)
-    parser.add_argument("folder", type=Path, help="of the sweep")
+    parser.add_argument("folder", type=path, help="of the sweep")
     given = parser.parse_args(arguments)
     from fmvae.sweeping import status as table
 
@@ -57,19 +57,14 @@ COMMANDS: dict[str, Callable[[list[str]], object]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        if arguments and arguments[0] in COMMANDS:
-            print(COMMANDS[arguments[0]](arguments[1:]), flush=True)
-        else:
-            print(sweep(arguments), flush=True)
-    except BrokenPipeError:  # as of `... | head`, which has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
-    except (FmvaeError, OSError) as failed:
-        error = failed if isinstance(failed, FmvaeError) else of_the_machine(failed)
-        print(f"fmvae: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def command() -> int:
+        named = given and given[0] in COMMANDS
+        print(COMMANDS[given[0]](given[1:]) if named else sweep(given))
+        return 0
+
+    return run_command(command)
 
 
 if __name__ == "__main__":

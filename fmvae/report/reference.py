@@ -144,7 +144,7 @@ def keep(found: Found, kept: Path, figures: Sequence[str]) -> Iterator[str]:
     """
     target = kept / found.run.path.name
     if target != found.run.path:
-        config = semantic(yaml.safe_load(found.run.config.read_text()))
+        config = semantic(yaml.safe_load(found.run.config.read_text(encoding="utf-8")))
         write_bytes(target / found.run.config.name, to_yaml(config).encode())
         write_bytes(target / found.run.results.name, found.run.results.read_bytes())
         for source in (found.run.figures / f"{name}.png" for name in figures):

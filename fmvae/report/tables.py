@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
     @property
     def config(self) -> dict[str, Any]:
-        return yaml.safe_load(self.found[0].run.config.read_text())
+        return yaml.safe_load(self.found[0].run.config.read_text(encoding="utf-8"))
 
     @property
     def link(self) -> str:

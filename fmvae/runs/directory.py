@@ -1,20 +1,19 @@
 """A run's place on disk: named by its config, held by one process at a time, and explaining its own state."""
 
-import fcntl
 import json
 import logging
 import os
 import re
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
+from fmvae.common import locks
 from fmvae.config import is_vae
-from fmvae.errors import FmvaeError, HeldError, LostError, RunError
+from fmvae.errors import FmvaeError, HeldError, LockError, LostError, RunError
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.events import hide_events
 from fmvae.runs.files import digest, make_directory, move_aside, read_record, write_bytes
@@ -24,6 +23,7 @@ State = Literal["new", "partial", "failed", "complete"]
 Status = Literal["running", "interrupted", "failed", "complete"]
 MOST_EPOCHS = 2**31  # that a status may tell of
 PROBE = 0.5  # seconds; who only asks whether a run is held has let go by then
+LOCKLESS = "write to another disk, as output_root=/tmp/outputs, or mount this one with locks"
 log = logging.getLogger("fmvae")
 
 
@@ -49,15 +49,6 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _locked(file: IO) -> bool:
-    """Lock an open file, until it is closed; False if someone else has."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _progress(checkpoint: Checkpoint) -> tuple[int, int]:
     """Epochs, and steps of the next."""
     return checkpoint.meta["epoch"], checkpoint.meta.get("within", {}).get("step", 0)
@@ -68,7 +59,7 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
-        self._held: IO | None = None
+        self._held: locks.Lock | None = None
         self.config = path / "config.yaml"
         self.overrides = path / "overrides.yaml"
         self.status = path / "status.json"
@@ -94,26 +85,21 @@ class RunDirectory:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run for this process, however it ends: the kernel lets go of a ``flock`` with its owner.
+        """Hold the run for this process, however it ends: the operating system lets go of a lock with its owner.
 
         The lock lies beside the run, not in it, so that it still stands when the directory is moved aside.
 
         Raises:
             HeldError: another process holds it; the message says which.
+            LockError: the disk takes no locks.
         """
         make_directory(self._lock.parent)
-        with open(self._lock, "a+") as file:
-            self._held = file
-            until = time.monotonic() + PROBE
-            while not _locked(file):
-                if time.monotonic() > until:
-                    raise HeldError(
-                        self, f"this run is held by {self.holder()}", "wait for it to finish, or stop it first"
-                    )
-                time.sleep(PROBE / 10)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()} since {_now()}")
-            file.flush()
+        with locks.held(self._lock, LOCKLESS, PROBE) as lock:
+            if lock is None:
+                way_out = "wait for it to finish, or stop it first"
+                raise HeldError(self, f"this run is held by {self.holder()}", way_out)
+            self._held = lock
+            lock.note(f"process {os.getpid()} on {socket.gethostname()} since {_now()}")
             yield
 
     def check_held(self) -> None:
@@ -123,11 +109,7 @@ class RunDirectory:
             RunError: its lock or directory was removed, or moved: another process may be at work here by now.
         """
         assert self._held
-        try:
-            same = os.path.samestat(os.fstat(self._held.fileno()), self._lock.stat()) and self.config.exists()
-        except FileNotFoundError:
-            same = False
-        if not same:
+        if not (self._held.is_there() and self.config.exists()):
             problem = "it, or the lock beside it, was removed or moved while it was trained"
             raise LostError(self, problem, "give the same command again")
 
@@ -142,17 +124,19 @@ class RunDirectory:
         return path.parent / ".locks" / f"{path.name}.lock"
 
     def is_held(self) -> bool:
-        """Whether a process holds the run now. Asking takes the lock for a moment."""
+        """Whether a process holds the run now. Asking takes the lock for a moment.
+
+        Where no lock can be asked, as of a run of another user's on a network disk, its status is believed.
+        """
         try:
-            with open(self._lock) as file:
-                return not _locked(file)
-        except FileNotFoundError:
-            return False
+            return locks.is_locked(self._lock)
+        except (LockError, PermissionError):
+            return self.read_status().get("state") == "running"
 
     def holder(self) -> str:
         """Who held the run last, in words."""
         try:
-            return self._lock.read_text().strip() or "another process"
+            return self._lock.read_text(encoding="utf-8").strip() or "another process"
         except OSError:
             return "another process"
 

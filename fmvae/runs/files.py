@@ -8,18 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fmvae.common.disk import make_readable, sync, sync_directory
 from fmvae.errors import RunError
 
 TEMPORARY = ".tmp"
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames and new names in ``directory`` survive a power loss."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_directory(path: Path) -> None:
@@ -39,10 +31,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = Path(name)
     try:
         with open(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide results from the group
+            make_readable(file.fileno())  # mkstemp's 0600 would hide results from the group
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

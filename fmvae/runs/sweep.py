@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import statistics
 from collections.abc import Iterable, Mapping
@@ -11,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from fmvae.common import locks
 from fmvae.config import read_config, semantic
 from fmvae.errors import FmvaeError, RunError
-from fmvae.runs.directory import RunDirectory, State, config_sha256, run_name
+from fmvae.runs.directory import LOCKLESS, RunDirectory, State, config_sha256, run_name
 from fmvae.runs.files import digest, make_directory, read_record, write_record
 from fmvae.text import short
 
@@ -82,8 +82,7 @@ class SweepDirectory:
         """Write down what is asked for, beside what was."""
         path = self.path / ".locks" / f"{MANIFEST}.lock"
         make_directory(path.parent)
-        with open(path, "a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locks.held(path, LOCKLESS):
             known = self.planned()
             # of other words for the same run, the first are kept
             new = {n: p for n, p in plans.items() if n not in known or known[n].composed_by != p.composed_by}

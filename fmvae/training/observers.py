@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmvae.common.streams import new_bar
 from fmvae.errors import RunError
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmvae.runs.directory import RunDirectory
@@ -145,11 +145,8 @@ class ProgressBar(Observer):
     """A bar of epochs and their steps, for a terminal."""
 
     def on_train_start(self, trainer: Trainer) -> None:
-        from tqdm import tqdm
-
         total = trainer.epochs * trainer.num_steps
-        done = trainer.epoch * trainer.num_steps
-        self.bar = tqdm(total=total, initial=done, unit="step", leave=False, file=sys.stderr, dynamic_ncols=True)
+        self.bar = new_bar(total=total, initial=trainer.epoch * trainer.num_steps, unit="step")
 
     def on_step(self, trainer: Trainer, step: int) -> None:
         self.bar.update()

@@ -6,6 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from fmvae.text import typed_path
+
 HERE = Path(__file__).resolve().parent
 SHIPPED = {
     # training ended with images as they are: its features tell a blurry sample from a photograph
@@ -17,7 +19,7 @@ SHIPPED = {
 
 def weights_file(name: str | Path) -> Path:
     """The file that a word of ``SHIPPED`` or a path stands for."""
-    return SHIPPED.get(str(name), Path(name))
+    return SHIPPED.get(str(name), typed_path(str(name)))
 
 
 @cache

@@ -18,6 +18,12 @@ from fmvae.errors import ConfigError
 log = logging.getLogger("fmvae")
 
 
+def _check_environment(hydra_config: Any) -> None:
+    if hydra_config.job.env_set:
+        problem = "the runs of a stack share one process, whose environment is set by now"
+        raise ConfigError("hydra.job.env_set", problem, "set it in the shell, or use another launcher")
+
+
 class StackedLauncher(BasicLauncher):
     """Trains jobs side by side that can be stacked, and the others as ``BasicLauncher`` does.
 
@@ -35,6 +41,7 @@ class StackedLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         assert self.config is not None
+        _check_environment(self.config.hydra)
         from fmvae.experiments import stackable  # brings torch
 
         setup_globals()
@@ -84,6 +91,7 @@ class StackedLauncher(BasicLauncher):
         with open_dict(composed):
             composed.hydra.job.num = number
             own = composed.pop("hydra")
+        _check_environment(own)
         return prepare(composed, own)
 
     def _train(self, settings: Sequence[Any], numbers: Sequence[int]) -> dict[int, JobReturn]:

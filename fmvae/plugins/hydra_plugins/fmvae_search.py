@@ -6,11 +6,14 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from fmvae import gate
+from fmvae.config.project import groups
 from fmvae.errors import ConfigError
 
 OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
@@ -31,6 +34,7 @@ class FmvaeSearch(Sweeper):
         if self.config.dry_run:
             way_out = "leave it out (hydra.sweeper.n_trials.total says how many there will be)"
             raise ConfigError("dry_run", "a search chooses each run by the results of those before", way_out)
+        self._check_options(arguments)
         config = copy.deepcopy(self.config)
         with open_dict(config):
             config.hydra.sweeper._target_ = OPTUNA
@@ -44,3 +48,16 @@ class FmvaeSearch(Sweeper):
         from fmvae.search import conclude  # brings torch
 
         conclude(Path(self.config.hydra.sweep.dir), self.config)
+
+    def _check_options(self, arguments: list[str]) -> None:
+        """Refuse a searched option that asks Hydra for something: only the search itself is heeded."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        loader, options = self.hydra_context.config_loader, groups()
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+        fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+        for override in overrides:
+            if override.key_or_group in options and override.is_choice_sweep():
+                for value in override.sweep_string_iterator():
+                    asked = [*fixed, f"{override.get_key_element()}={value}"]
+                    gate.check_job(self.config, loader.load_sweep_config(self.config, asked))

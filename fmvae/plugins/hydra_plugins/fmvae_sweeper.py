@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
 from fmvae import gate
-from fmvae.cli import check_removed
+from fmvae.arguments import check_removed
+from fmvae.cli import explain
 from fmvae.config import NAMED_BY_CONTENT, composed_by, resolve
 from fmvae.errors import ConfigError
+from fmvae.text import expand_home
 
 if TYPE_CHECKING:  # they bring torch, and Hydra imports its plugins even to complete a word
     from fmvae.runs.sweep import Plan, SweepDirectory
@@ -53,7 +56,7 @@ class FmvaeSweeper(BasicSweeper):
         if not plans:
             raise ConfigError("command line", "a sweep over no values", "give at least one: seed=range(0,3)")
         if self.config.dry_run:
-            print(forecast(sweep, plans, Path(self.config.output_root), self.config.restart))
+            print(forecast(sweep, plans, Path(expand_home(self.config.output_root)), self.config.restart))
         else:
             run_sweep(sweep, plans, self._launch, self.config.restart)
 
@@ -66,7 +69,7 @@ class FmvaeSweeper(BasicSweeper):
 
 def _folder(config: Any) -> Path:
     """Where the runs of a config lie."""
-    return Path(config["output_root"], config["sweep_name"] or "").absolute()
+    return Path(expand_home(config["output_root"]), str(config["sweep_name"] or "")).absolute()
 
 
 def _plans(
@@ -85,10 +88,14 @@ def _plans(
             yield known[overrides]
             continue
         check_removed(overrides)
-        config: Any = loader.load_sweep_config(main, list(overrides))
+        try:
+            config: Any = loader.load_sweep_config(main, list(overrides))
+        except HydraException as error:
+            raise explain(error, overrides) or error from error
+        gate.check_job(main, config)
         with open_dict(config):
-            del config["hydra"]
-        resolved = resolve(config)
+            own = config.pop("hydra")
+        resolved = resolve(config, own.runtime)
         if _folder(resolved) != _folder(main):
             raise ConfigError("sweep_name, output_root", "a sweep has one of each", "start a sweep for each")
         yield Plan.of(resolved, overrides, composed)

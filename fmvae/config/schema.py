@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fmvae.errors import ConfigError
+from fmvae.text import expand_home
 from fmvae.weights import SHIPPED
 
 LARGEST = 2**63 - 1  # of torch's whole numbers
@@ -29,6 +30,7 @@ class Rule:
     pattern: str = ""  # of a whole text
     spare: bool = False  # read by a constructor alone, which has a default
     called: str = ""  # in messages, where the type says too little
+    path: bool = False  # a text that names a file or folder: ~ is the home directory
 
     def __str__(self) -> str:
         names = {
@@ -50,13 +52,15 @@ class Rule:
             return None
         if self.type in (int, float):
             return self._accept_number(value)
+        if self.type is str and type(value) is int and not self.choices:
+            value = str(value)  # a name, as sweep_name=2024
         if not isinstance(value, self.type) or (self.choices and value not in self.choices):
             raise ValueError
         if self.pattern and not re.fullmatch(self.pattern, str(value)):
             raise ValueError
         if self.of and isinstance(value, list) and not all(type(item) is self.of for item in value):
             raise ValueError
-        return value
+        return expand_home(str(value)) if self.path else value
 
     def _accept_number(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -72,7 +76,9 @@ class Rule:
 
 COUNT = Rule(int, minimum=1)
 SIZE = Rule(int, minimum=0)
-WEIGHTS = Rule(str, called=f"{', '.join(SHIPPED)} or a file of weights")
+PATH = Rule(str, path=True, pattern=r"[^\0]+", called="a path")
+FOLDER = replace(PATH, optional=True, pattern=r"[^\0]*")
+WEIGHTS = replace(PATH, called=f"{', '.join(SHIPPED)} or a file of weights")
 RULES: dict[str, Rule] = {
     "seed": SIZE,
     "device": Rule(str),
@@ -80,7 +86,7 @@ RULES: dict[str, Rule] = {
     "threads": Rule(int, minimum=1, maximum=4096, optional=True),
     "restart": Rule(bool),
     "dry_run": Rule(bool),
-    "output_root": Rule(str, pattern=r"[^\0]+", called="a path"),
+    "output_root": PATH,
     "sweep_name": Rule(
         str,
         pattern=r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}",
@@ -103,7 +109,9 @@ RULES: dict[str, Rule] = {
     "model.backbone": Rule(str, choices=("mlp", "conv")),
     "model.prior": Rule(str, choices=("standard", "learned")),
     "likelihood.sigma": Rule(float, above=0),
-    "data.root": Rule(str, optional=True),
+    "data.root": FOLDER,
+    "data.download_to": FOLDER,
+    "data_root": FOLDER,
     "data.download": Rule(bool),
     "data.num_classes": COUNT,
     "data.seed": SIZE,
@@ -118,7 +126,7 @@ RULES: dict[str, Rule] = {
     "trainer.max_grad_norm": Rule(float, above=0, optional=True),
     "trainer.checkpoint_every": COUNT,
     "trainer.progress": Rule(bool),
-    "trainer.start": Rule(str, optional=True),
+    "trainer.start": FOLDER,
     "trainer.start_sha256": Rule(str, optional=True),
     "trainer.label_smoothing": Rule(float, minimum=0, below=1),
     "trainer.warmup": Rule(float, above=0, below=1),
@@ -165,7 +173,7 @@ RULES: dict[str, Rule] = {
     "evaluation.accuracy": Rule(dict),
     "evaluation.accuracy.weights": WEIGHTS,
     "evaluation.accuracy.num_per_class": Rule(int, minimum=0, optional=True),
-    "evaluation.cache": Rule(str, optional=True),
+    "evaluation.cache": FOLDER,
 }
 
 
@@ -187,7 +195,10 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
         except OverflowError:
             raise ConfigError(key, f"{node[leaf]!r} is too large", f"give {rule}") from None
         except ValueError:
-            raise ConfigError(key, f"{node[leaf]!r} is not {rule}", f"give {rule}") from None
+            value, way_out = node[leaf], f"give {rule}"
+            if rule.type is str and isinstance(value, float | bool):
+                way_out = f'quote it in a file, as {leaf}: "{value}"'
+            raise ConfigError(key, f"{value!r} is not {rule}", way_out) from None
     for path, value in walk(config):  # a run's identity is JSON
         plain = isinstance(value, dict | list | str | int | float | None)
         if not plain or (isinstance(value, float) and not math.isfinite(value)):

@@ -1,11 +1,10 @@
 """Our options of Hydra's own groups, beside those that plugins bring."""
 
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+from fmvae.config.project import CONF
 
 
 class OwnPresets(dict[str, Any]):

@@ -1,0 +1,82 @@
+"""File systems as they are: which of a disk's refusals mean that it does not offer something."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# what network and user-space file systems answer to calls that they do not implement; a failing disk says EIO
+NOT_OFFERED = frozenset(
+    getattr(errno, name)
+    for name in ("EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "ENOTTY", "EPERM", "EBADF")
+    if hasattr(errno, name)
+)
+MOUNTS = Path("/proc/self/mounts")
+
+
+@contextmanager
+def if_offered() -> Iterator[None]:
+    """Do without a call that the file system does not implement. Errors of the disk (EIO, ENOSPC) stay errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NOT_OFFERED:
+            raise
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Give errors of the disk the name of a file where they have none, as those of reading and writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and not isinstance(error, ConnectionError):  # a pipe is no file
+            error.filename = str(path)
+        raise
+
+
+def sync(descriptor: int) -> None:
+    """Wait until a file, or a directory, is on the disk, as far as its file system can tell."""
+    with if_offered():
+        os.fsync(descriptor)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and new names in ``directory`` survive a power loss, where directories can be synced."""
+    if sys.platform == "win32":  # which opens no directories
+        return
+    with named(directory):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_readable(descriptor: int) -> None:
+    """Let everyone read a file that was made for its owner alone, where there are such rights."""
+    if hasattr(os, "fchmod"):
+        with if_offered():
+            os.fchmod(descriptor, 0o644)
+
+
+def file_system(path: Path) -> str:
+    """The kind of file system that holds ``path``, as ``nfs4``; empty where the machine does not tell."""
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    place, kind = path.absolute(), ""
+    longest = -1
+    for line in lines:
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        mounted = Path(fields[1].replace("\\040", " "))
+        if place.is_relative_to(mounted) and len(mounted.parts) >= longest:  # of several on a place, the last
+            longest, kind = len(mounted.parts), fields[2]
+    return kind

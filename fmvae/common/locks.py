@@ -1,0 +1,152 @@
+"""Locks on files: one holder at a time, whom the operating system releases however its process ends.
+
+The locks are those of the library ``filelock``: ``flock`` where there is one, ``LockFileEx`` on Windows. A Python
+without both (no ``fcntl``, as in a browser) gets a file that names its process, which is taken over once that
+process is gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that there is no fcntl
+    import filelock
+
+from fmvae.common.disk import file_system, named
+from fmvae.errors import LockError
+
+POLL = 0.05  # seconds between attempts
+NATIVE = filelock.has_fcntl or sys.platform == "win32"
+
+
+class Lock:
+    """The right to a file's name, for this process.
+
+    Args:
+        path: of the lock file, which is made, and stays when the lock is released.
+        way_out: what to say where its disk takes no locks.
+    """
+
+    def __init__(self, path: Path, way_out: str):
+        self.path, self.way_out = path, way_out
+        self._file: IO[str] | None = None
+        self._soft: filelock.SoftFileLock | None = None
+        self._note = ""
+
+    def take(self, patience: float = 0.0) -> bool:
+        """Take the lock within so many seconds; whether it was had.
+
+        Raises:
+            LockError: the file system takes no locks.
+        """
+        with named(self.path):
+            self._file = self._opened()
+            until = time.monotonic() + patience
+            while not self._attempt():
+                if time.monotonic() > until:
+                    self.release()
+                    return False
+                time.sleep(POLL)
+        return True
+
+    def _opened(self) -> IO[str]:
+        try:
+            return open(self.path, "a+", encoding="utf-8")
+        except OSError as error:  # another user's: to ask, reading is enough
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not self.path.exists():
+                raise
+            return open(self.path, encoding="utf-8")
+
+    def _attempt(self) -> bool:
+        assert self._file
+        if not NATIVE:
+            self._soft = filelock.SoftFileLock(f"{self.path}.process", timeout=0)
+            try:
+                self._soft.acquire()
+            except filelock.Timeout:
+                return False
+            return True
+        try:
+            return filelock.lock_descriptor(self._file.fileno(), blocking=False)
+        except OSError as error:
+            self.release()
+            if error.errno == errno.EIO:
+                raise
+            kind = file_system(self.path)
+            where = f"its file system ({kind})" if kind else "its file system"
+            problem = f"{where} takes no lock on this file ({error.strerror or error})"
+            raise LockError(self.path, problem, self.way_out) from None
+
+    def release(self) -> None:
+        """Let others have it. Closing the file is what releases the lock."""
+        if self._soft and self._soft.is_locked:
+            self._soft.release()
+        if self._file:
+            with suppress(OSError):
+                self._file.close()
+        self._file = self._soft = None
+
+    def note(self, text: str) -> None:
+        """Write into the lock file who holds it, for people."""
+        assert self._file
+        self._note = text
+        with named(self.path):
+            if self._file.writable():
+                self._file.truncate(0)
+                self._file.write(text)
+                self._file.flush()
+
+    def is_there(self) -> bool:
+        """Whether the file that is held is still the one that others find under its name.
+
+        Where a file system numbers a file anew each time it is asked, as some network mounts do, what was noted in
+        it tells.
+        """
+        assert self._file
+        try:
+            if os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
+                return True
+            return bool(self._note) and self.path.read_text(encoding="utf-8") == self._note
+        except FileNotFoundError:
+            return False
+
+
+@contextmanager
+def held(path: Path, way_out: str, patience: float = float("inf")) -> Iterator[Lock | None]:
+    """Hold a lock file inside; None if it was not had within ``patience`` seconds.
+
+    Raises:
+        LockError: the file system takes no locks.
+    """
+    lock = Lock(path, way_out)
+    if not lock.take(patience):
+        yield None
+        return
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether someone holds a lock file. Asking takes the lock for a moment.
+
+    Raises:
+        LockError: the file system takes no locks, or not of someone who may not write to the file.
+    """
+    if not path.exists():
+        return False
+    try:
+        with held(path, "ask on the machine that trains", 0.0) as lock:
+            return lock is None
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,100 @@
+"""Standard streams as they are: closed, of an encoding that lacks a sign, or a terminal with a progress bar on it.
+
+The one place that decides what a stream can show and whether it is a terminal.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+HANDLER = "fmvae.stand_in"
+STAND_INS = {"−": "-", "–": "-", "×": "x", "±": "+-", "→": "->", "≥": ">=", "≤": "<=", "σ": "sigma", "β": "beta"}
+
+_bars: list[tqdm] = []
+
+
+def stand_in(error: UnicodeError) -> tuple[str, int]:
+    """Replace what an encoding cannot express: a sign of like meaning, the letter without its accent, or ``?``."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    bare = (unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode() for sign in signs)
+    plain = "".join(STAND_INS.get(sign) or letter or "?" for sign, letter in zip(signs, bare, strict=True))
+    return plain, error.end
+
+
+codecs.register_error(HANDLER, stand_in)
+
+
+def set_up() -> None:
+    """Make standard output and standard error safe to write to. Harmless when called again.
+
+    A closed stream (``2>&-``) becomes the null device. Its descriptor is taken, too: the next file to be opened
+    would get that number, and receive what C libraries write to standard error.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open as long as the process)
+        elif isinstance(stream, io.TextIOWrapper) and not stream.closed:
+            stream.reconfigure(errors=HANDLER)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether someone watches a stream; not if it is closed, missing, or does not say."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError, OSError):  # ValueError: closed
+        return False
+
+
+def new_bar(**settings: Any) -> tqdm:
+    """A progress bar on standard error (tqdm's settings), which shows nothing unless that is a terminal."""
+    from tqdm import tqdm
+
+    shown = is_terminal(sys.stderr)
+    bar = tqdm(**settings, leave=False, file=sys.stderr, dynamic_ncols=True, disable=not shown)
+    if shown:
+        _bars.append(bar)
+    return bar
+
+
+def close_bars() -> None:
+    """Remove the bars from the terminal, as before a last message."""
+    while _bars:
+        with suppress(OSError, ValueError):  # the terminal may be gone
+            _bars.pop().close()
+
+
+@contextmanager
+def above_bars() -> Iterator[None]:
+    """Bars are taken off the terminal inside, and drawn again below what was written."""
+    if not any(not bar.disable for bar in _bars):  # a closed bar is disabled
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stdout):
+        yield
+
+
+def complain(line: str) -> None:
+    """Write a program's last line to standard error, below nothing of a bar. The terminal may be gone."""
+    close_bars()
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,83 @@
+"""From a config to objects, by one way, which names classes of a few packages alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import hydra.utils
+from hydra.errors import InstantiationException
+
+from fmvae.config.schema import walk
+from fmvae.errors import ConfigError, FmvaeError, of_the_machine
+
+T = TypeVar("T")
+
+ALLOWED_TARGETS = ("fmvae.", "torch.nn.", "torch.optim.", "torchvision.transforms.")
+ANNOTATIONS = ("_target_", "_name_")  # _name_ is for people and paths; no constructor sees it
+
+
+def build(node: Mapping[str, Any], key: str, kind: type[T], **arguments: Any) -> T:
+    """The only way from a config to an object: instantiate ``node`` as a ``kind``.
+
+    Only classes that live under ``fmvae``, ``torch.nn``, ``torch.optim`` or ``torchvision.transforms`` are
+    instantiated, also for nested nodes, so that a config someone sends you is data and runs nothing else.
+
+    Args:
+        node: ``_target_`` and the constructor's arguments.
+        key: where the node stands in the config, for messages.
+        kind: the class that the target must be or inherit from.
+        arguments: further arguments that no config can hold.
+
+    Raises:
+        ConfigError: the target is not allowed or not a ``kind``, or its constructor refuses the arguments.
+    """
+    for path, value in walk(node, key):
+        if isinstance(value, Mapping):
+            _check_target(path, value, kind if value is node else object)
+        elif isinstance(value, str) and ("${" in value or value == "???"):
+            raise ConfigError(path, f"unresolved text {value!r}", "write the value itself")
+    plain = {name: value for name, value in node.items() if name != "_name_"}
+    try:
+        return hydra.utils.instantiate(plain, **arguments, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, FmvaeError | OSError):
+            raise cause from None
+        if failed := of_the_machine(cause):
+            raise failed from None
+        problem = str(cause).partition("\n")[0] or type(cause).__name__
+        raise ConfigError(key, problem, "see the class's documentation for what it takes") from error
+
+
+def find_class(target: Any, path: str = "") -> type:
+    """The class that a ``_target_`` names.
+
+    Raises:
+        ConfigError: there is none, or none that a config may name; the message names ``path``.
+    """
+    way_out = f"name a class under {', '.join(ALLOWED_TARGETS)}"
+    if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
+        raise ConfigError(f"{path}._target_", f"{target!r} is not allowed", way_out)
+    try:
+        found = hydra.utils.get_object(target)
+    except Exception as error:
+        raise ConfigError(
+            f"{path}._target_", f"there is no {target!r} ({type(error).__name__})", way_out
+        ) from None
+    # where it is defined, not how it is reached: fmvae.config.composing.OmegaConf would otherwise pass
+    if not isinstance(found, type) or not f"{found.__module__}.".startswith(ALLOWED_TARGETS):
+        raise ConfigError(f"{path}._target_", f"{target!r} is not a class that is defined there", way_out)
+    return found
+
+
+def _check_target(path: str, node: Mapping[str, Any], kind: type) -> None:
+    for name in node:
+        if str(name).startswith("_") and name not in ANNOTATIONS:
+            raise ConfigError(f"{path}.{name}", "not an annotation that is understood here", "remove it")
+    if "_target_" not in node and kind is object:
+        return  # a mapping that is a plain argument
+    target = node.get("_target_")
+    found = find_class(target, path)
+    if not issubclass(found, kind):
+        raise ConfigError(f"{path}._target_", f"{target!r} is no {kind.__name__}", "name one that is")

@@ -1,0 +1,207 @@
+"""Composing configs by Hydra, and bringing them to plain, checked values."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import product
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobRuntime
+from hydra.version import VersionBase
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from fmvae import weights
+from fmvae.config.known import check_known
+from fmvae.config.presets import prefer_own_presets
+from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, is_visible_file
+from fmvae.config.schema import validate, walk
+from fmvae.config.shorthand import expand_shorthand
+from fmvae.errors import ConfigError
+from fmvae.text import expand_home
+
+NAMING = ("model._name_", "beta.value", "latent_dim.value")  # what a run's name begins with
+NAME_LINE = "write a line `_name_: mine` into the model's file, what its runs are called (or +model._name_=mine)"
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # a value that is another key's, whole
+MOST_FILES = 2000  # files and folders of configs that are looked through for a change
+LOCKS = ".locks"  # what every folder of runs holds
+
+
+def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
+    """A composed config as plain, validated values, interpolations filled in, with no key that nothing reads.
+
+    Args:
+        runtime: ``hydra.runtime`` of the composition, to name the file of a wrong key.
+
+    Raises:
+        ConfigError: a value or a key is wrong.
+    """
+    try:
+        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise _to_blame(composed, error) from error
+    assert isinstance(config, dict)
+    try:
+        config = validate({str(key): value for key, value in config.items()})
+    except ConfigError as error:
+        written = OmegaConf.to_container(composed, resolve=False)
+        if "${" in str(text := dict(walk(written)).get(error.subject)):
+            raise ConfigError(error.subject, f"{error.problem} (written as {text!r})", error.way_out) from None
+        raise
+    for key in NAMING:
+        group, _, name = key.partition(".")
+        if group in config and (not isinstance(config[group], dict) or config[group].get(name) is None):
+            way_out = NAME_LINE if key == "model._name_" else f"give {key} one"
+            raise ConfigError(key, "no value given, and runs are named by it", way_out)
+    sources: Any = OmegaConf.to_container(runtime) if isinstance(runtime, DictConfig) else runtime
+    check_known(config, sources)
+    return config
+
+
+def _to_blame(composed: DictConfig, error: OmegaConfBaseException) -> Exception:
+    """The error of a value that can't be resolved, with the key where it is written, not one that copies it."""
+    written = dict(walk(OmegaConf.to_container(composed, resolve=False)))
+    key = error.full_key or ""
+    seen: set[str] = set()
+    while key not in seen and (found := REFERENCE.fullmatch(str(written.get(key)))) and found[1] in written:
+        seen.add(key)
+        key = found[1]
+    value = written.get(key)
+    if not isinstance(value, str) or "${" not in value:
+        return error
+    problem = f"{value!r} can't be resolved ({str(error).strip().partition(chr(10))[0]})"
+    return ConfigError(key, problem, "write the value itself")
+
+
+def _join(*parts: str | None) -> str:
+    return str(Path(*(expand_home(str(part)) for part in parts if part is not None)))
+
+
+def _sha256(name: str | None) -> str | None:
+    """Of a file's content, None for no file; one that cannot be read has a name too, and who opens it says why."""
+    if name is None:
+        return None
+    try:
+        return sha256(weights.weights_file(name).read_bytes()).hexdigest()
+    except (OSError, ValueError, TypeError):  # ValueError: a name that no file can have; TypeError: not a text
+        return f"unreadable: {name}"
+
+
+def register_resolvers() -> None:
+    """Make the project's own interpolations known to OmegaConf; harmless when called again."""
+    OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
+    OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
+    OmegaConf.register_new_resolver("fmvae.sha256", _sha256, replace=True)
+
+
+# when imported, since a sweep's workers import this, but never come by cli.launch
+register_resolvers()
+prefer_own_presets()
+
+
+@contextmanager
+def _hydra_to_ourselves() -> Iterator[None]:
+    """Hydra's state of this process is set aside inside, and is as it was afterwards.
+
+    Hydra composes for one application at a time; whoever calls us may be another (``hydra.initialize``,
+    ``@hydra.main``).
+    """
+    hydra_of_theirs, base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
+    job = JobRuntime.instance().conf
+    GlobalHydra.instance().clear()
+    JobRuntime.instance().conf = OmegaConf.create(job)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = hydra_of_theirs
+        VersionBase.instance().version_base = base
+        JobRuntime.instance().conf = job
+
+
+def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
+    register_resolvers()  # a program that composes may have cleared them
+    with _hydra_to_ourselves(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(config_name, overrides=expand_shorthand(overrides), return_hydra_config=True)
+
+
+def compose(overrides: Sequence[str] = (), config_name: str = "train") -> dict[str, Any]:
+    """The config that a command line with these overrides gives, for notebooks and tests; shorthand included.
+
+    It may be called beside another use of Hydra in the same process.
+    """
+    composed = _compose(overrides, config_name)
+    with open_dict(composed):
+        own = composed.pop("hydra")
+    return resolve(composed, own.runtime)
+
+
+def keys_of(overrides: Sequence[str], config_name: str) -> list[str]:
+    """The paths of all keys that these overrides compose, unresolved and unchecked."""
+    composed = _compose(overrides, config_name)
+    plain = OmegaConf.to_container(composed, resolve=False)
+    return [path for path, _ in walk(plain) if path and path.partition(".")[0] != "hydra"]
+
+
+def sweep_jobs(name: str) -> list[list[str]]:
+    """The overrides of each run of the sweep ``sweeps/sweep/<name>.yaml``, in the order in which it runs them."""
+    definition = OmegaConf.load(SWEEPS / "sweep" / f"{name}.yaml")
+    params = [f"{key}={values}" for key, values in definition.hydra.sweeper.params.items()]
+    choices = []
+    for override in OverridesParser.create().parse_overrides(params):
+        single = not override.is_sweep_override()
+        values = [override.get_value_element_as_str()] if single else override.sweep_string_iterator()
+        choices.append([f"{override.get_key_element()}={value}" for value in values])
+    return [[f"sweep={name}", *job] for job in product(*choices)]
+
+
+def composed_by(*others: str, folders: Iterable[Path] = ()) -> str:
+    """What configs are composed from, as 16 hex digits: the files, the code that reads them, and ``others``.
+
+    Of folders with too many files, as a home directory, it is another each time: whoever keeps what was composed
+    then composes anew.
+
+    Args:
+        folders: of configs beside our own, as ``--config-dir`` names.
+    """
+    of_configs = dict.fromkeys([CONF, SWEEPS, *map(Path.resolve, folders)])
+    content = sha256("\n".join(others).encode())
+    files: list[Path] = []
+    for folder in of_configs:
+        found = config_files(folder)
+        if found is None:
+            content.update(uuid.uuid4().bytes)
+        files += found or ()
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    for path in (*files, *code, Path(weights.__file__)):
+        content.update(f"\n{relpath(path, PROJECT_ROOT)}\n".encode(errors="surrogateescape") + path.read_bytes())
+    return content.hexdigest()[:16]
+
+
+def config_files(folder: Path) -> list[Path] | None:
+    """The config files below a folder, sorted; None if more than ``MOST_FILES`` files and folders lie there.
+
+    What is hidden and what is no plain file is left out, and so are folders of runs, as ``--config-dir=.`` holds.
+    """
+    found: list[Path] = []
+    looked_at = 0
+    for parent, folders, names in os.walk(folder):
+        if LOCKS in folders:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        looked_at += len(folders) + len(names)
+        if looked_at > MOST_FILES:
+            return None
+        paths = (Path(parent, name) for name in names if name.endswith(".yaml"))
+        found += [path for path in paths if is_visible_file(path)]
+    return sorted(found)

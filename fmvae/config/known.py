@@ -1,0 +1,168 @@
+"""Which keys of a config are read. One that nothing reads would name a run, and show an effect of nothing."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fmvae.config.building import ANNOTATIONS, find_class
+from fmvae.config.project import SWEEPS, own_keys, program_of
+from fmvae.config.schema import walk
+from fmvae.errors import ConfigError
+
+# groups that are arguments of a constructor, which says what it takes
+CONSTRUCTED = ("model", "beta", "likelihood", "data", "optimizer", "scheduler")
+# arguments that the program gives itself, and no config can
+GIVEN = {"data": ("device",), "optimizer": ("params",), "scheduler": ("optimizer",)}
+FILES = ("experiment", "sweep")  # groups whose files are about the whole config
+PACKAGE_LINE = "# @package _global_"
+
+
+def check_known(config: Mapping[str, Any], runtime: Mapping[str, Any] | None = None) -> None:
+    """Refuse a config that holds a key which no constructor, rule or group of the program knows.
+
+    Args:
+        config: resolved.
+        runtime: ``hydra.runtime`` of the composition, which tells the files that the config is from.
+
+    Raises:
+        ConfigError: with the key, its file if it can be told, and the nearest key there is.
+    """
+    for path, beside in unknown_keys(config):
+        group = path.partition(".")[0]
+        file = _file_of(path, runtime or {})
+        if group in FILES or (file and path == package_of(file)):
+            said = f"{path!r}, where nothing reads them" if group in FILES else f"{path!r}, which is no group"
+            problem = f"its keys are put under {said}, as its very first line is not '{PACKAGE_LINE}'"
+            way_out = "make it the first line: no comment, '---' or byte-order mark before it"
+            raise ConfigError(file or path, problem, way_out)
+        close = _nearest(path, beside, config)
+        where = f" (in {file})" if file else ""
+        way_out = f"did you mean {close}?" if close else f"leave it out ({_rest(path, beside)})"
+        raise ConfigError(path, f"there is no such key{where}", way_out)
+
+
+def unknown_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Each key that nothing reads, and the keys that are read in its place."""
+    program = program_of(config)
+    known = own_keys(program)
+    for name, value in config.items():
+        if name not in known:
+            yield name, list(known)
+        elif name in CONSTRUCTED:
+            yield from _unknown_arguments(name, value)
+        else:
+            yield from _unlisted(name, value, known[name])
+
+
+def _unlisted(path: str, value: Any, known: Any) -> Iterator[tuple[str, list[str]]]:
+    """Keys that are not in our own file of a group, which holds all that the program reads of it."""
+    if isinstance(value, Mapping) and isinstance(known, Mapping):
+        for key, child in value.items():
+            if key in known:
+                yield from _unlisted(f"{path}.{key}", child, known[key])
+            else:
+                yield f"{path}.{key}", list(known)
+
+
+def _unknown_arguments(path: str, node: Any) -> Iterator[tuple[str, list[str]]]:
+    """Keys that the constructor which a node names does not take; what it names is checked when it is built."""
+    if not isinstance(node, Mapping):
+        return
+    if "_target_" not in node:
+        yield from ((f"{path}.{key}", []) for key in node)
+        return
+    try:
+        found = find_class(node["_target_"])
+    except ConfigError:
+        return
+    parameters = inspect.signature(found).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    known = [name for name in parameters if name not in GIVEN.get(path, ()) and name != "self"]
+    for key, value in node.items():
+        annotation = key == "_target_" or (key == "_name_" and path == "model")
+        if not annotation and (key in ANNOTATIONS or key not in known) and not (takes_any and key[:1] != "_"):
+            yield f"{path}.{key}", known
+        elif isinstance(value, Mapping) and "_target_" in value:
+            yield from _unknown_arguments(f"{path}.{key}", value)
+
+
+def _nearest(path: str, beside: list[str], config: Mapping[str, Any]) -> str:
+    """The key that was probably meant: one beside it, or one of that name in another group."""
+    parent, _, leaf = path.rpartition(".")
+    if close := difflib.get_close_matches(leaf, beside, 1):
+        return f"{parent}.{close[0]}".lstrip(".")
+    program = own_keys(program_of(config))
+    elsewhere = {name.rpartition(".")[2]: name for name, _ in walk(program) if "_" not in name[:1]}
+    close = difflib.get_close_matches(leaf, list(elsewhere), 1, cutoff=0.75)
+    return elsewhere[close[0]] if close else ""
+
+
+def _rest(path: str, beside: list[str]) -> str:
+    """What is read where a key stands."""
+    group = path.rpartition(".")[0]
+    names = ", ".join(name for name in beside if not name.startswith("_"))
+    if not names:
+        return f"{group} is empty; choose {group}=<option>"
+    return f"{group or 'a config'} holds {names}"
+
+
+# --- where a key is from --------------------------------------------------------------------------------------
+
+
+def _file_of(path: str, runtime: Mapping[str, Any]) -> Path | None:
+    """The chosen file that has a key; None if it is from the command line, or can't be told."""
+    for group, file in chosen_files(runtime):
+        tree = _read(file)
+        dotted = group.replace("/", ".")
+        if path == dotted.partition(".")[0] and group.partition("/")[0] in FILES:
+            return file
+        relative = path.removeprefix(f"{dotted}.")
+        if _holds(tree, path) or (relative != path and _holds(tree, relative)):
+            return file
+        if (package := package_of(file)) and (path == package or _holds(tree, path.removeprefix(f"{package}."))):
+            return file
+    return None
+
+
+def chosen_files(runtime: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """The files of the options that a composition chose, each with its group."""
+    folders = [Path(source["path"]) for source in runtime.get("config_sources", ()) if source["schema"] == "file"]
+    for group, option in dict(runtime.get("choices", {})).items():
+        if isinstance(option, str) and not group.startswith("hydra/"):
+            for folder in dict.fromkeys([*folders, SWEEPS]):
+                if (file := folder / group / f"{option}.yaml").is_file():
+                    yield group, file
+                    break
+
+
+def package_of(file: Path) -> str:
+    """The package that a file's ``@package`` line names; empty if it has none, or it is ``_global_``."""
+    try:
+        for line in file.read_text(encoding="utf-8-sig").splitlines():
+            words = line.replace("#", " ").split()
+            if words[:1] == ["@package"] and len(words) > 1:
+                return words[1].removeprefix("_global_")
+    except (OSError, ValueError):
+        pass
+    return ""
+
+
+def _read(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+
+
+def _holds(tree: Any, path: str) -> bool:
+    for key in path.split("."):
+        if not isinstance(tree, Mapping) or key not in tree:
+            return False
+        tree = tree[key]
+    return True

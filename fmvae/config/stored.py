@@ -1,0 +1,57 @@
+"""Configs of runs as they are stored: read as data, and never through Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fmvae.config.schema import is_tree, validate
+from fmvae.errors import ConfigError
+
+
+class NotAVAE(ConfigError):
+    """The run is a classifier's, which has no latents to measure."""
+
+
+ASKED_ANEW = ("evaluation", "figures")  # by whoever measures a run: its own keys may be of an earlier version
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config stored in a run directory, as data: plain YAML, no tags, no interpolations; without ``ASKED_ANEW``.
+
+    Raises:
+        ConfigError: it is missing or not a config of ours.
+    """
+    import yaml
+
+    way_out = "run the training command again, it rewrites the file"
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # several times as fast, where PyYAML was built with it
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except FileNotFoundError:
+        raise ConfigError(path, "there is no such file", "name a run's directory") from None
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(path, f"not readable as YAML ({type(error).__name__})", way_out) from None
+    if not is_tree(config):
+        raise ConfigError(path, "not the config of a run (it has YAML aliases)", way_out)
+    if isinstance(config, dict) and "trainer" in config and not {"beta", "latent_dim"} & config.keys():
+        raise NotAVAE(
+            path,
+            "the config of a classifier's run",
+            "name a VAE's; the classifier's results.json has its accuracy",
+        )
+    groups = ("model", "beta", "latent_dim", "data")
+    if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
+        raise ConfigError(path, "not the config of a run", way_out)
+    try:
+        return validate({key: value for key, value in config.items() if key not in ASKED_ANEW})
+    except ConfigError as error:
+        raise ConfigError(path, f"{error.subject}: {error.problem}", way_out) from None
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """A resolved config as YAML, keys in their order."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
