@@ -1,12 +1,9 @@
 """Every run keeps the name it has: people's outputs, and docs/results/, are found by it."""
 
-import json
-
 import pytest
 
-from fmvae import config as configs
 from fmvae.arguments import name_sweep
-from fmvae.config import PROJECT_ROOT, read_config, semantic
+from fmvae.config import PROJECT_ROOT, identity, read_config, semantic
 from fmvae.runs import run_name
 from tests.golden.names import commands, golden, name_of
 
@@ -35,7 +32,7 @@ def test_there_are_kept_runs():
 @pytest.mark.parametrize("command", ["", "experiment=conv_z10", "sweep=quick beta.value=4 latent_dim.value=10"])
 def test_a_key_that_leaves_a_trace_is_noticed(command, monkeypatch):
     """As if a new key at its default, or a changed default, came into names."""
-    monkeypatch.setattr(configs, "NEWER", {})
+    monkeypatch.setattr(identity, "NEWER", {})
     assert name_of(tuple(command.split())) != golden()[command]
 
 
