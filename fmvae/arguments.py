@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmvae.config import NAMED_BY_CONTENT, NON_SEMANTIC, expand_shorthand
-from fmvae.config.project import groups
+from fmvae.config.project import SWEEPS, groups
 from fmvae.config.schema import RULES
+from fmvae.config.shorthand import in_quotes
 from fmvae.errors import ConfigError
 from fmvae.text import expand_home
 
@@ -64,7 +67,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def together(overrides: Sequence[str], program: str) -> Iterator[str]:
-    """The overrides, given that no space parted one in two.
+    """Yield the overrides; refuse one that a space split in two, and a path without its key.
 
     Raises:
         ConfigError: an argument is a part of the one before it, or a path alone.
@@ -97,10 +100,14 @@ def list_paths(arguments: Sequence[str]) -> list[str]:
     """``run=a,b`` as the list ``run=[a,b]``: several runs to evaluate, not a sweep over them."""
 
     def listed(argument: str) -> str:
-        if not re.match(r"run=[^\[{'\"].*,", argument):
+        if not re.match(r"run=[^\[{].*,", argument):
             return argument
-        paths = argument.removeprefix("run=").split(",")
-        return f"run=[{','.join(_readable('run', path.strip()) for path in paths)}]"
+        paths = argument.removeprefix("run=")
+        try:
+            OverridesParser.create().parse_override(f"run=[{paths}]")
+        except Exception:  # Hydra's and its parser's own
+            paths = ",".join(_readable("run", path.strip()) for path in paths.split(","))
+        return f"run=[{paths}]"
 
     return [listed(argument) for argument in arguments]
 
@@ -116,27 +123,14 @@ def quoted(argument: str) -> str:
 
 
 def _readable(key: str, value: str) -> str:
-    """A text as it is if Hydra reads the same text, several or null; in quotes if it reads something else."""
+    """A text as it is if Hydra reads it as a text, several values or null; in quotes if not."""
     try:
         override = OverridesParser.create().parse_override(f"{key}={value}")
     except Exception:  # Hydra's and its parser's own
         return in_quotes(value)
-    read = override.value()
-    same = override.is_sweep_override() or read is None or (isinstance(read, str) and read == value.strip())
-    return value if same else in_quotes(value)
-
-
-def in_quotes(value: str) -> str:
-    """A value as Hydra reads it for a text, whatever is in it."""
-    mark = '"' if "'" in value and '"' not in value else "'"
-    end = re.compile(rf"(\\*)({mark}|$)")
-    return f"{mark}{end.sub(_escaped, value)}{mark}"
-
-
-def _escaped(found: re.Match[str]) -> str:
-    """Backslashes count only before a quote, where they are doubled, and a quote has one of its own."""
-    slashes, end = found.groups()
-    return slashes * 2 + (f"\\{end}" if end else "")
+    is_text = override.is_sweep_override() or isinstance(override.value(), str | list | None)
+    share = value.startswith("\\\\")  # of Windows, \\server\folder: Hydra takes two backslashes for one
+    return value if is_text and not share else in_quotes(value)
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------
@@ -171,29 +165,47 @@ def name_sweep(arguments: Sequence[str]) -> list[str]:
     return [*arguments, f"sweep_name={'-'.join([*words, digest])}"]
 
 
-def put_off(arguments: Sequence[str], keys: Callable[[Sequence[str]], Collection[str]]) -> list[str]:
+def put_off(
+    arguments: Sequence[str], keys: Callable[[Sequence[str]], Collection[str]], folders: Sequence[Path] = (SWEEPS,)
+) -> list[str]:
     """A sweep's overrides of keys that only some options of a swept group have, for its runs alone.
 
     Hydra composes a sweep's own config first, with the default option of a swept group. What that does not hold is
-    given as a sweep over one value, which it leaves to the runs.
+    given as a sweep over one value, which Hydra leaves to the runs.
 
     Args:
-        keys: the paths of the keys that some overrides compose.
+        keys: the paths of the keys that some overrides compose. If it raises, the arguments stay as they are, and
+            Hydra will say what is wrong with them.
+        folders: of configs, in which a named sweep's file may lie.
     """
-    if not is_multirun(arguments):
-        return list(arguments)
+    unchanged, options = list(arguments), groups()
+    if not (is_multirun(arguments) or _file_asks_for_sweep(arguments, folders)):
+        return unchanged
     parsed = _parsed([argument for argument in arguments if not argument.startswith("-")])
-    chosen = [argument for argument, override in parsed.items() if not override.is_sweep_override()]
-    if not any(
-        override.is_sweep_override() and key_of(argument) in groups() for argument, override in parsed.items()
-    ):
-        return list(arguments)
-    plain = [a for a in chosen if re.match(r"[a-z_]+\.", a) and not a.startswith("hydra.")]
-    if not plain:
-        return list(arguments)
-    known = keys([argument for argument in chosen if argument not in plain])
-    missing = {a for a in plain if key_of(a) not in known}
+    if not any(key_of(a) in options and override.is_sweep_override() for a, override in parsed.items()):
+        return unchanged
+    single = [argument for argument, override in parsed.items() if not override.is_sweep_override()]
+    dotted = [a for a in single if re.match(r"(?!hydra\.)\w+\.", a) and parsed[a].value() not in (None, "")]
+    if not dotted:
+        return unchanged
+    try:
+        known = keys([argument for argument in single if argument not in dotted])
+    except Exception:
+        return unchanged
+    missing = {a for a in dotted if key_of(a) not in known}
     return [f"{key_of(a)}=choice({a.partition('=')[2]})" if a in missing else a for a in arguments]
+
+
+def _file_asks_for_sweep(arguments: Sequence[str], folders: Sequence[Path]) -> bool:
+    """Whether a named sweep or experiment is one whose file says ``hydra.mode: MULTIRUN``."""
+    for argument in arguments:
+        group, _, option = argument.lstrip("+").partition("=")
+        for folder in folders if group in ("sweep", "experiment") else ():
+            with suppress(OSError, ValueError, yaml.YAMLError, AttributeError):
+                tree = yaml.safe_load((folder / group / f"{option}.yaml").read_text(encoding="utf-8"))
+                if tree.get("hydra", {}).get("mode") == "MULTIRUN":
+                    return True
+    return False
 
 
 def _parsed(arguments: Sequence[str]) -> dict[str, Any]:

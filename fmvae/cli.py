@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
@@ -25,9 +26,10 @@ from fmvae import gate
 from fmvae.arguments import check_removed, in_quotes, key_of, name_sweep, prepared, put_off
 from fmvae.common import streams
 from fmvae.config.composing import keys_of
-from fmvae.config.project import groups
+from fmvae.config.project import SWEEPS, groups
 from fmvae.config.schema import RULES
 from fmvae.errors import ConfigError, FmvaeError, HeldError, ObjectiveError, Terminated, of_the_machine
+from fmvae.text import typed_path
 
 T = TypeVar("T")
 log = logging.getLogger("fmvae")
@@ -60,7 +62,9 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     try:
         arguments = prepared(arguments, _program())
         if _program() == "train":
-            arguments = put_off(name_sweep(arguments), lambda chosen: keys_of(chosen, _config_name()))
+            folder = _config_dir()
+            folders = (folder, SWEEPS) if folder else (SWEEPS,)
+            arguments = put_off(name_sweep(arguments), _keys_of, folders)
         sys.argv[1:] = arguments
         main()
     except (KeyboardInterrupt, Terminated) as stop:
@@ -154,6 +158,17 @@ def _config_name() -> str:
     """The config that the command line composes: the program's own, or the one that --config-name names."""
     named = re.search(r"(?:^|\s)(?:--config-name|-cn)[= ](\S+)", " ".join(sys.argv[1:]))
     return named.group(1) if named else _program()
+
+
+def _config_dir() -> Path | None:
+    """The folder of configs that --config-dir names."""
+    named = re.search(r"(?:^|\s)(?:--config-dir|-cd)[= ](\S+)", " ".join(sys.argv[1:]))
+    return typed_path(named.group(1)).absolute() if named else None
+
+
+def _keys_of(overrides: Sequence[str]) -> list[str]:
+    """The keys that these overrides of this program compose, with the user's own folder of configs."""
+    return keys_of(overrides, _config_name(), _config_dir())
 
 
 # --- errors -------------------------------------------------------------------------------------------------
@@ -258,7 +273,7 @@ def _options_with(group: str, key: str) -> list[str]:
     having = []
     for option in groups().get(group, ()):
         with suppress(Exception):  # one that can't be composed alone; this is for suggestions only
-            if key in keys_of([*_REQUIRED[_program()], f"{group}={option}"], _config_name()):
+            if key in _keys_of([*_REQUIRED[_program()], f"{group}={option}"]):
                 having.append(option)
     return having
 
@@ -273,7 +288,7 @@ def _known_keys(arguments: Sequence[str]) -> list[str]:
     more = list(options) if _program() == "train" else []
     chosen = [argument for argument in arguments if key_of(argument) in options]
     try:
-        keys = keys_of([*required, *chosen], _config_name())
+        keys = _keys_of([*required, *chosen])
     except Exception:  # a choice may be a sweep, or wrong in another way; this is for suggestions only
-        keys = keys_of(required, _config_name())
+        keys = _keys_of(required)
     return keys + more

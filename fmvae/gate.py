@@ -16,6 +16,7 @@ from hydra._internal.instantiate import _instantiate2 as instantiation
 from omegaconf import DictConfig, OmegaConf
 
 from fmvae.config import ALLOWED_TARGETS, PROJECT_ROOT
+from fmvae.config.known import chosen_files
 from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
 
@@ -26,7 +27,7 @@ SEARCH = ("fmvae.search.direction", "fmvae.search.storage", "fmvae.search.trials
 LOGGING = PROJECT_ROOT / "conf" / "hydra" / "job_logging" / "fmvae.yaml"
 
 OWN_FOLDER = "leave it out: every run has a directory of its own, below output_root"
-# what runs here have one way of, and the value that says so
+# settings of Hydra that must keep the value they have, and the way out
 FIXED = {
     "hydra.job.chdir": (False, OWN_FOLDER),
     "hydra.run.dir": (".", OWN_FOLDER),
@@ -56,7 +57,7 @@ def uninstall() -> None:
 
 
 def no_callbacks(self: callbacks.Callbacks, config: DictConfig | None = None) -> None:
-    """In the place of Hydra's own, which it makes once it has composed, and before it makes a folder."""
+    """Replaces ``Callbacks.__init__``, which Hydra calls after composing and before it creates a folder."""
     if config is not None:
         if OmegaConf.select(config, "hydra.callbacks"):
             raise ConfigError("hydra.callbacks", "nothing is called from a config", "remove it")
@@ -132,11 +133,12 @@ def check_job(main: DictConfig, job: DictConfig) -> None:
     differ = [path for path in {**known, **asked} if asked.get(path) != known.get(path)]
     if not differ:
         return
-    choices = {group: option for group, option in job.hydra.runtime.choices.items() if "hydra" not in group}
-    others = main.hydra.runtime.choices
-    by = [f"{group}={option}" for group, option in choices.items() if option != others.get(group)]
+    files: Any = OmegaConf.to_container(job.hydra.runtime)
+    by = [f"{group}={file.stem}" for group, file in chosen_files(files) if "hydra" in file.read_text("utf-8")]
     problem = f"{', '.join(by) or 'a job'} sets it for itself, but a sweep has one for all its runs"
-    way_out = "give it on the command line, as hydra/launcher=joblib, or run that option alone"
+    way_out = "start a sweep of that option alone"
+    if differ[0].startswith("launcher"):
+        way_out += ", or give it on the command line, as hydra/launcher=joblib"
     raise ConfigError(f"hydra.{differ[0]}", problem, way_out)
 
 

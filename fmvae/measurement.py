@@ -16,7 +16,7 @@ from fmvae.assembly import Parts, assemble, set_up_torch
 from fmvae.common.disk import named
 from fmvae.config import ASKED_ANEW, NotAVAE, compose, read_config, semantic
 from fmvae.config.schema import validate
-from fmvae.errors import ConfigError, FmvaeError, RunError, of_the_machine
+from fmvae.errors import ConfigError, DataError, FmvaeError, RunError, of_the_machine
 from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
 from fmvae.runs.checkpoint import WAY_OUT, Checkpoint, load_model
 from fmvae.runs.events import FinalEvents
@@ -139,7 +139,7 @@ def load_run(path: str | Path, which: Which = "best", device: str = "auto") -> L
         raise ConfigError("run", f"{str(path)!r} holds {len(runs)} runs", "name one of them")
     run = runs[0]
     usual = compose(["run=x"], "evaluate")  # today's keys, whatever version wrote the run
-    config = read_config(run.config) | {key: usual[key] for key in ASKED_ANEW}
+    config = with_data_at(run, read_config(run.config), None) | {key: usual[key] for key in ASKED_ANEW}
     config |= {"device": device}
     check_identity(run, config)
     parts = assemble(validate(config), set_up_torch(config))
@@ -234,10 +234,29 @@ def _outcome(run: RunDirectory, settings: Mapping[str, Any]) -> dict[str, Any] |
         return explained
 
 
+def with_data_at(run: RunDirectory, config: dict[str, Any], root: str | None) -> dict[str, Any]:
+    """A run's config with the folder of its dataset: ``root``, or where the run found it, or the usual places.
+
+    The digests of the files, and not their place, are what makes it the same dataset.
+    """
+    stored = config["data"].get("root")
+    if root is None and stored and not typed_path(stored).exists():
+        log.warning("%s: the dataset is no longer in %s; looking in the usual places", run, stored)
+        stored = None
+    return config | {"data": {**config["data"], "root": root or stored}}
+
+
+def _assembled(config: Mapping[str, Any], device: torch.device) -> Parts:
+    """The objects of a stored run's config; whoever measures it names its data by another word than training."""
+    try:
+        return assemble(config, device)
+    except DataError as error:
+        way_out = error.way_out.replace("data.root=", "data_root=").replace("data.download_to=", "data_root=")
+        raise DataError(error.subject, error.problem, way_out) from None
+
+
 def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    config = read_config(run.config)
-    if settings["data_root"]:
-        config["data"]["root"] = settings["data_root"]
+    config = with_data_at(run, read_config(run.config), settings["data_root"])
     config |= {key: settings[key] for key in ASKED_ANEW}
     check_identity(run, config)
     config, which, force = validate(config), settings["checkpoint"], settings["force"]
@@ -247,7 +266,7 @@ def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.
         if (state := run.read_status()).get("state") != "complete":
             log.warning("%s: its training is not complete (epoch %s)", run, state.get("epoch", "unknown"))
         remove_temporaries(run.path)
-        return measure(run, config, assemble(config, device), which, album, force=force, draw=force)
+        return measure(run, config, _assembled(config, device), which, album, force=force, draw=force)
 
 
 def check_identity(run: RunDirectory, config: Mapping[str, Any]) -> None:

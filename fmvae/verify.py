@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fmvae.common.command import run_command
+from fmvae.common.command import run_command, say
 from fmvae.config import NotAVAE, read_config, semantic
 from fmvae.errors import FmvaeError, HeldError, RunError
-from fmvae.measurement import check_identity, find_runs
+from fmvae.measurement import check_identity, find_runs, with_data_at
 from fmvae.recompute import recompute as computed_again
 from fmvae.runs import Checkpoint, RunDirectory, config_sha256, load_checkpoint
 from fmvae.runs.files import read_record
 from fmvae.runs.recorder import INDEX, history_text
 from fmvae.runs.results import GROUPS
-from fmvae.text import typed_path
+from fmvae.text import expand_home, typed_path
 
 MEND = "the same training command"
 
@@ -49,7 +49,9 @@ class Verification:
         return "\n".join([f"{self.run}: {told}", *(f"  {problem}" for problem in self.problems)])
 
 
-def verify(run: RunDirectory, *, recompute: bool = True, device: str = "auto") -> Verification:
+def verify(
+    run: RunDirectory, *, recompute: bool = True, device: str = "auto", data_root: str | None = None
+) -> Verification:
     """Check the digests of a run's files, and that the files are of one another; then compute its numbers again.
 
     The run is held meanwhile, and nothing is written.
@@ -58,12 +60,13 @@ def verify(run: RunDirectory, *, recompute: bool = True, device: str = "auto") -
         recompute: whether to measure its checkpoints again, each measure with the settings and the number of
             threads that it was made with. Without it only files are read.
         device: where to.
+        data_root: the folder of the dataset, if it is not where the run found it.
 
     Raises:
         FmvaeError: there is no config to go by, or another process holds the run.
     """
     found = Verification(run)
-    config = read_config(run.config)
+    config = with_data_at(run, read_config(run.config), data_root)
     check_identity(run, config)
     with run.held():
         sha256 = config_sha256(semantic(config))
@@ -186,6 +189,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", nargs="+", type=typed_path, help="a run, or a folder of runs")
     parser.add_argument("--files", action="store_true", help="check the files only, and compute nothing again")
     parser.add_argument("--device", default="auto", help="where to compute; auto, cpu, cuda, ...")
+    parser.add_argument(
+        "--data-root", type=expand_home, help="where the dataset is, if not where the run found it"
+    )
     given = parser.parse_args(arguments)
     return run_command(lambda: _verify_all(given))
 
@@ -194,19 +200,19 @@ def _verify_all(given: argparse.Namespace) -> int:
     failed, runs = 0, [run for folder in given.folder for run in find_runs(folder)]
     for run in runs:
         try:
-            found = verify(run, recompute=not given.files, device=given.device)
+            found = verify(run, recompute=not given.files, device=given.device, data_root=given.data_root)
         except NotAVAE:
-            print(f"{run}: a classifier, left out")
+            say(f"{run}: a classifier, left out")
             continue
         except HeldError as error:
-            print(f"{run}: {error.problem}; left out")
+            say(f"{run}: {error.problem}; left out")
             continue
         except FmvaeError as error:
             failed += 1
-            print(f"{run}: {error}", flush=True)
+            say(f"{run}: {error}")
             continue
         failed += bool(found.problems)
-        print(found, flush=True)
+        say(found)
     if failed:
         problem = f"{failed} of {len(runs)} runs do not verify"
         raise RunError("verify", problem, "see their lines above")

@@ -13,7 +13,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import cli
-from fmvae.cli import check_removed, explain, flags_first, launch, list_paths, name_sweep
+from fmvae.arguments import check_removed, list_paths, name_sweep, prepared, split_flags
+from fmvae.cli import explain, launch
 from fmvae.config import NAMED_BY_CONTENT, NON_SEMANTIC, compose
 from fmvae.errors import ConfigError, FmvaeError, NumericsError, RunError
 
@@ -41,9 +42,12 @@ def test_the_flag_of_a_sweep_may_stand_anywhere(flag):
     for place in range(3):
         arguments = ["seed=0,1", "beta=2"]
         arguments.insert(place, flag)
-        assert flags_first(arguments) == [flag, "seed=0,1", "beta=2"]
-    assert flags_first(["--config-dir", "x", "b=1", "a=2"]) == ["--config-dir", "x", "b=1", "a=2"]
-    assert flags_first(["a=1", "--config-name", "x", "b=2"]) == ["--config-name", "x", "a=1", "b=2"]
+        assert split_flags(arguments) == ([flag], ["seed=0,1", "beta=2"])
+        assert prepared(arguments, "train") == [flag, "seed=0,1", "beta.value=2"]
+    assert split_flags(["--config-dir", "x", "b=1", "a=2"]) == (["--config-dir", "x"], ["b=1", "a=2"])
+    assert split_flags(["a=1", "--config-name", "x", "b=2"]) == (["--config-name", "x"], ["a=1", "b=2"])
+    flags_first = ["--config-name", "x", "a=1", "b=2"]
+    assert prepared(["a=1", "--config-name", "x", "b=2"], "train") == flags_first
 
 
 def sweep_name(*arguments: str) -> str:
@@ -103,10 +107,20 @@ def test_a_sweep_by_hydras_own_mode_is_named_too():
     assert name_sweep(["hydra.mode=MULTIRUN", "seed=0,1"])[-1].startswith("sweep_name=seed-")
 
 
-@pytest.mark.parametrize("override", ["~model", "~beta.value", "~model._target_", "~trainer.epochs", "~data"])
-def test_a_key_the_program_reads_cannot_be_removed(override):
-    with pytest.raises(ConfigError, match="needed; give it another value instead"):
+@pytest.mark.parametrize(
+    ("override", "example"),
+    [
+        ("~model", "model=base (or beta, conditional, conditional_conv, conv)"),
+        ("~beta.value", "beta.value=<a finite number >= 0>"),
+        ("~model._target_", "model._target_=<value>"),
+        ("~trainer.epochs", "trainer.epochs=<a whole number >= 1>"),
+        ("~data", "data=fashion_mnist (or fashion_mnist_small)"),
+    ],
+)
+def test_a_key_the_program_reads_cannot_be_removed(override, example):
+    with pytest.raises(ConfigError, match="needed; give it another value instead") as caught:
         check_removed(["seed=1", override])
+    assert caught.value.way_out == f"give it another value instead: {example}"
 
 
 def test_a_constructors_own_argument_can_be_removed():
@@ -157,8 +171,8 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
         (
             ["model=conv", "model.hidden_dim=3"],
             "model.hidden_dim",
-            "no such key",
-            "model holds latent_dim, image_shape",
+            "model=conv has no such key",
+            "choose model=base or conditional or conditional_conv to give it (model holds latent_dim, image_shape",
         ),
         (["+seed=3"], "seed", "already", "leave out the +"),
         (["~nope"], "nope", "no such key", "--help"),
@@ -168,10 +182,10 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
         (["beta=["], "beta=[", "not readable", "quote"),
         (["model"], "model", "not readable", "quote"),
         (["seed=???"], "seed", "no value", "add seed="),
-        (["optimizer.lr=${nope}"], "optimizer.lr", "'nope' not found", "--help"),
-        (["optimizer.lr=${oc.env:NOPE}"], "optimizer.lr", "'NOPE' not found", "--help"),
-        (["optimizer.lr=${nope:1}"], "optimizer.lr", "nope", "--help"),
-        (["optimizer.lr=${optimizer.lr}"], "optimizer.lr", "", "--help"),
+        (["optimizer.lr=${nope}"], "optimizer.lr", "'nope' not found", "write the value itself"),
+        (["optimizer.lr=${oc.env:NOPE}"], "optimizer.lr", "'NOPE' not found", "write the value itself"),
+        (["optimizer.lr=${nope:1}"], "optimizer.lr", "nope", "write the value itself"),
+        (["optimizer.lr=${optimizer.lr}"], "optimizer.lr", "Recursive", "write the value itself"),
         (["hydra.job.num=x"], "hydra.job.num", "Error merging override", "--help"),
         (["data.image_shape.5=1"], "data.image_shape[5]", "", "--help"),
         (["seed=-1"], "seed", "-1", "a whole number >= 0"),
@@ -334,7 +348,9 @@ def hydra_main(function, tmp_path: Path):
     """A program of one key, as train.py is one, in which ``function(config, overrides)`` is the job."""
     (tmp_path / "tiny.yaml").write_text(
         "defaults: [_self_, {override hydra/job_logging: none}, {override hydra/hydra_logging: none}]\n"
-        f"seed: 0\nhydra: {{run: {{dir: {tmp_path}}}, output_subdir: null}}\n"
+        "workers: 1\n"
+        "hydra: {run: {dir: .}, sweep: {subdir: .}, job: {chdir: false}, output_subdir: null}\n",
+        encoding="utf-8",
     )
 
     @hydra.main(version_base="1.3", config_path=str(tmp_path), config_name="tiny")
@@ -348,8 +364,8 @@ def test_a_job_gets_plain_values_and_its_overrides_as_they_were_written(launched
     """An interpolation is of the job's own keys, which Hydra's do not hold."""
     seen = []
     main = hydra_main(lambda *arguments: seen.append(arguments), tmp_path)
-    assert launched(main, "seed=7", "+twice=${seed}") == (0, "", "")
-    assert seen == [({"seed": 7, "twice": 7}, ["seed=7", "+twice=${seed}"])]
+    assert launched(main, "workers=7", "+threads=${workers}") == (0, "", "")
+    assert seen == [({"workers": 7, "threads": 7}, ["workers=7", "+threads=${workers}"])]
     assert type(seen[0][0]) is dict
 
 

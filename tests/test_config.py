@@ -21,10 +21,10 @@ from fmvae.config import (
     semantic,
     to_yaml,
 )
+from fmvae.config.schema import walk
 from fmvae.errors import ConfigError, DataError
 from fmvae.models import VAE, BaseVAE
 from fmvae.objectives import Bernoulli
-from fmvae.rules import walk
 from fmvae.runs import config_sha256, run_name
 
 # --- number shorthand -----------------------------------------------------------------------------------------
@@ -154,6 +154,7 @@ NAMELESS = {
     "evaluation",
     "data.root",
     "data.download",
+    "data.download_to",
     "trainer.checkpoint_every",
     "trainer.progress",
     "trainer.start",
@@ -268,12 +269,16 @@ REFUSED = {
     # reached through modules of ours
     "our subprocess": {"_target_": "fmvae.runs.provenance.subprocess.Popen", "args": ["touch", "executed"]},
     "our instantiate": {
-        "_target_": "fmvae.config.hydra.utils.instantiate",
+        "_target_": "fmvae.config.building.hydra.utils.instantiate",
         "config": {"_target_": "subprocess.Popen", "args": ["touch", "executed"]},
     },
-    "our call": {"_target_": "fmvae.config.hydra.utils.call", "config": {"_target_": "os.getcwd"}},
-    "our OmegaConf": {"_target_": "fmvae.config.OmegaConf"},
-    "our Path": {"_target_": "fmvae.config.Path", "_args_": ["executed"]},
+    "our call": {"_target_": "fmvae.config.building.hydra.utils.call", "config": {"_target_": "os.getcwd"}},
+    "our gate's instantiate": {
+        "_target_": "fmvae.gate.instantiation.instantiate",
+        "config": {"_target_": "subprocess.Popen", "args": ["touch", "executed"]},
+    },
+    "our OmegaConf": {"_target_": "fmvae.config.composing.OmegaConf"},
+    "our Path": {"_target_": "fmvae.config.composing.Path", "_args_": ["executed"]},
     "torch's torch": {"_target_": "torch.nn.modules.module.torch.load", "f": "pickle.pt", "weights_only": False},
     "torch's builtins": {"_target_": "torch.nn.modules.module.OrderedDict"},
     "a metaclass": {"_target_": "fmvae.models.BaseVAE.__class__", "name": "x", "bases": [], "namespace": {}},
@@ -282,7 +287,7 @@ REFUSED = {
     "a functional": {"_target_": "torch.nn.functional.relu", "input": 1},
     "a method": {"_target_": "fmvae.models.BaseVAE.encode"},
     "a module": {"_target_": "fmvae.models"},
-    "an instance": {"_target_": "fmvae.rules.RULES"},
+    "an instance": {"_target_": "fmvae.config.schema.RULES"},
     # no class at all
     "nothing": {"_target_": "fmvae.models.Nope"},
     "no module": {"_target_": "fmvae.nope.Nope"},
@@ -313,6 +318,15 @@ REFUSED = {
     "a wrong value": BASE | {"image_shape": [28, 28]},
     "a missing value": BASE | {"hidden_dim": "???"},
 }
+
+
+DOORS = [name for name in REFUSED if name.startswith(("our ", "torch's ", "a function", "an instance"))]
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_negative_control_the_doors_are_there(name):
+    """What no module holds any more would be refused for that alone."""
+    assert hydra.utils.get_object(REFUSED[name]["_target_"]) is not None
 
 
 @pytest.mark.parametrize("node", REFUSED.values(), ids=REFUSED)

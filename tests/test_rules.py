@@ -1,4 +1,4 @@
-"""fmvae.rules: every key takes the values on the edge of its range, and none beyond or of another type."""
+"""fmvae.config.schema: every key takes the values on the edge of its range, and none beyond or of another type."""
 
 import copy
 import math
@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from fmvae.config import compose
+from fmvae.config.schema import RULES, Rule, validate, walk
 from fmvae.errors import ConfigError
 from fmvae.models.beta import NormOrder
 from fmvae.models.conditional import Backbone, Prior
-from fmvae.rules import RULES, Rule, validate, walk
 
 
 def validated(key: str, value: Any) -> Any:
@@ -43,9 +43,10 @@ def accepted(rule: Rule) -> Iterator[Any]:
         assert math.isfinite(lowest), "a rule for numbers has a smallest one"
         yield lowest
         yield rule.type(highest if math.isfinite(highest) else 10**6)
+    is_folder = rule.path and rule.optional  # where an empty text is none, like null
     others = {
         bool: [True, False],
-        str: rule.choices or (["x", "x" * 200] if rule.pattern else ["x", ""]),
+        str: rule.choices or ["x", *["x" * 200] * bool(rule.pattern), *[""] * (is_folder or not rule.pattern)],
         dict: [{}],
         list: [[], [rule.of(1)] if rule.of else [1, "a"]],
     }
@@ -63,13 +64,14 @@ def rejected(rule: Rule) -> Iterator[Any]:
         yield from [rule.below] if math.isfinite(rule.below) else []
     others = {
         bool: [0, 1, "true"],
-        str: [3, True, ["x"]],
+        str: [True, False, 1.5, ["x"], {}] + [3] * bool(rule.choices),
         dict: [3, [], "x"],
         list: [3, "x", {}, (1, 2), True, [1.5], [["x"]], [None]],
     }
     yield from others.get(rule.type, [])
     yield from ["other"] * bool(rule.choices)
-    yield from ["", "\0", "a\0b"] * bool(rule.pattern)
+    yield from ["\0", "a\0b"] * bool(rule.pattern)
+    yield from [""] * bool(rule.pattern and not (rule.path and rule.optional))
     yield from [None] * (not rule.optional)
 
 
@@ -93,7 +95,35 @@ def test_every_rule_refuses_what_is_beyond(key):
             validated(key, copy.deepcopy(value))
         assert caught.value.subject == key
         assert repr(value) in caught.value.problem
-        assert str(RULES[key]) in caught.value.way_out
+        if is_word(value) and RULES[key].type is str and not RULES[key].choices:
+            assert str(RULES[key]) in caught.value.problem
+            assert caught.value.way_out == f'quote it in a file, as {key.split(".")[-1]}: "{value}"'
+        else:
+            assert str(RULES[key]) in caught.value.way_out
+
+
+def is_word(value: Any) -> bool:
+    """Whether YAML made something else of a word, as of yes, on or 1.5."""
+    return isinstance(value, bool | float)
+
+
+@pytest.mark.parametrize("key", [key for key, rule in RULES.items() if rule.type is str])
+def test_a_whole_number_is_a_name_where_any_text_is(key):
+    """As sweep_name=2024; a choice that is no text has no meaning."""
+    if RULES[key].choices:
+        with pytest.raises(ConfigError):
+            validated(key, 2024)
+    else:
+        assert repr(validated(key, 2024)) == "'2024'"
+        assert repr(validated(key, 0)) == "'0'"
+
+
+@pytest.mark.parametrize("key", [key for key, rule in RULES.items() if rule.path])
+def test_the_home_directory_is_spelled_out_in_a_path(key, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert validated(key, "~") == "/home/me"
+    assert validated(key, "~/x") == "/home/me/x"
+    assert validated(key, "x~/~") == "x~/~"
 
 
 def test_every_type_of_rule_is_tried():
@@ -155,7 +185,7 @@ def test_choices_of_a_model_are_those_that_its_class_knows(key, known):
         ("evaluation.iwae.num_images", "a whole number >= 1"),
         ("evaluation.latent", "true or false"),
         ("evaluation.accuracy.num_per_class", "a whole number >= 0 or null"),
-        ("evaluation.cache", "a text or null"),
+        ("evaluation.cache", "a path or null"),
     ],
 )
 def test_rules_describe_themselves(key, description):
@@ -167,7 +197,7 @@ def test_every_rule_is_of_a_key_that_some_config_file_holds():
     conf, keys = Path(__file__).resolve().parents[1] / "conf", set()
     for path in conf.rglob("*.yaml"):
         group = ".".join(path.relative_to(conf).parts[:-1])
-        keys |= {key for key, _ in walk(yaml.safe_load(path.read_text()), group)}
+        keys |= {key for key, _ in walk(yaml.safe_load(path.read_text(encoding="utf-8")), group)}
     assert RULES.keys() - keys == set()
 
 

@@ -1,11 +1,11 @@
 """What a sweep does with a launcher that works, dies, or never begins; without any training."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -383,19 +383,27 @@ def test_a_plan_is_the_run_of_its_config():
 
 
 def test_whatever_configs_are_composed_from_is_in_the_manifests_key(tmp_path, monkeypatch):
-    from fmvae import config
-
-    before = config.composed_by("train")
-    assert before == config.composed_by("train") != config.composed_by("classifier")
-    for folder in ("conf", "sweeps", "fmvae"):
-        (tmp_path / folder).symlink_to(Path(config.PROJECT_ROOT) / folder)
-    monkeypatch.setattr(config, "__file__", str(tmp_path / "fmvae" / "config.py"))
-    monkeypatch.setattr(config.rules, "__file__", str(tmp_path / "fmvae" / "rules.py"))
-    monkeypatch.setattr(config.weights, "__file__", str(tmp_path / "fmvae" / "weights" / "__init__.py"))
-    monkeypatch.setattr(config, "PROJECT_ROOT", tmp_path)
-    (tmp_path / "sweeps").unlink()
+    module = sys.modules[composed_by.__module__]
+    before = composed_by("train")
+    assert before == composed_by("train") != composed_by("classifier")
+    for folder in ("conf", "sweeps", "fmvae/config", "fmvae/weights"):
+        shutil.copytree(PROJECT_ROOT / folder, tmp_path / folder)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "fmvae" / "config" / "composing.py"))
+    monkeypatch.setattr(module.weights, "__file__", str(tmp_path / "fmvae" / "weights" / "__init__.py"))
+    monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(module, "CONF", tmp_path / "conf")
+    monkeypatch.setattr(module, "SWEEPS", tmp_path / "sweeps")
+    assert composed_by("train") == before  # the same files in another place
+    read = ["conf/model/base.yaml", "sweeps/sweep/quick.yaml", "fmvae/weights/__init__.py"]
+    for path in [*(tmp_path / name for name in read), *(tmp_path / "fmvae" / "config").glob("*.py")]:
+        content = path.read_bytes()
+        path.write_bytes(content + b"# another\n")
+        assert composed_by("train") != before, path
+        path.write_bytes(content)
+    assert composed_by("train") == before
+    shutil.rmtree(tmp_path / "sweeps")
     (tmp_path / "sweeps").mkdir()
-    assert config.composed_by("train") != before
+    assert composed_by("train") != before
 
 
 def test_so_is_a_folder_of_ones_own(tmp_path):

@@ -12,20 +12,22 @@ from fmvae.errors import FmvaeError, of_the_machine
 INTERRUPTED = 130  # the exit status after Ctrl-C
 
 
+def say(text: object) -> None:
+    """Print a line at once. Whoever has read enough (``... | head``) ends the output, not the command."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # what follows goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_command(command: Callable[[], int]) -> int:
     """Call a command's body; returns the exit status.
 
-    What a user can cause is said in one line, with status 1. Ctrl-C ends in one line, too, and a reader who has
-    read enough (``... | head``) in none.
+    What a user can cause is said in one line, with status 1. Ctrl-C ends in one line, too.
     """
     streams.set_up()
     try:
-        status = command()
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
-        return 0
+        return command()
     except KeyboardInterrupt:
         streams.complain("interrupted")
         return INTERRUPTED

@@ -5,32 +5,34 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 # what network and user-space file systems answer to calls that they do not implement; a failing disk says EIO
-NOT_OFFERED = frozenset(
-    getattr(errno, name)
-    for name in ("EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "ENOTTY", "EPERM", "EBADF")
-    if hasattr(errno, name)
-)
+NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+RIGHTS_NOT_OFFERED = {*NOT_OFFERED, errno.EPERM}  # of fchmod, on disks without owners
+LOCKS_NOT_OFFERED = {*NOT_OFFERED, errno.EBADF, errno.ENOLCK}  # of flock; NFS says EBADF to who only reads
 MOUNTS = Path("/proc/self/mounts")
 
 
 @contextmanager
-def if_offered() -> Iterator[None]:
-    """Do without a call that the file system does not implement. Errors of the disk (EIO, ENOSPC) stay errors."""
+def if_offered(refusals: Collection[int] | None = None) -> Iterator[None]:
+    """Do without a call that the file system does not implement. Errors of the disk (EIO, ENOSPC) stay errors.
+
+    Args:
+        refusals: the error numbers that say so; None for ``NOT_OFFERED``.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in NOT_OFFERED:
+        if error.errno not in (NOT_OFFERED if refusals is None else refusals):
             raise
 
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Give errors of the disk the name of a file where they have none, as those of reading and writing."""
+    """Name the file in errors of the disk that carry no name: those of reading and writing."""
     try:
         yield
     except OSError as error:
@@ -60,7 +62,7 @@ def sync_directory(directory: Path) -> None:
 def make_readable(descriptor: int) -> None:
     """Let everyone read a file that was made for its owner alone, where there are such rights."""
     if hasattr(os, "fchmod"):
-        with if_offered():
+        with if_offered(RIGHTS_NOT_OFFERED):
             os.fchmod(descriptor, 0o644)
 
 

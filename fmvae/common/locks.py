@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that there is no fcntl
     import filelock
 
-from fmvae.common.disk import file_system, named
+from fmvae.common.disk import LOCKS_NOT_OFFERED, file_system, named
 from fmvae.errors import LockError
 
 POLL = 0.05  # seconds between attempts
@@ -29,15 +29,17 @@ NATIVE = filelock.has_fcntl or sys.platform == "win32"
 
 
 class Lock:
-    """The right to a file's name, for this process.
+    """An exclusive lock on a file, held by this process.
 
     Args:
-        path: of the lock file, which is made, and stays when the lock is released.
+        path: of the lock file. It stays when the lock is released.
         way_out: what to say where its disk takes no locks.
+        make: whether the file is made if it is not there.
     """
 
-    def __init__(self, path: Path, way_out: str):
+    def __init__(self, path: Path, way_out: str, make: bool = True):
         self.path, self.way_out = path, way_out
+        self.mode = "a+" if make else "r+"
         self._file: IO[str] | None = None
         self._soft: filelock.SoftFileLock | None = None
         self._note = ""
@@ -48,19 +50,23 @@ class Lock:
         Raises:
             LockError: the file system takes no locks.
         """
+        until = time.monotonic() + patience
         with named(self.path):
             self._file = self._opened()
-            until = time.monotonic() + patience
-            while not self._attempt():
-                if time.monotonic() > until:
-                    self.release()
-                    return False
-                time.sleep(POLL)
+            try:
+                while not self._attempt():
+                    if time.monotonic() > until:
+                        self.release()
+                        return False
+                    time.sleep(POLL)
+            except BaseException:
+                self.release()
+                raise
         return True
 
     def _opened(self) -> IO[str]:
         try:
-            return open(self.path, "a+", encoding="utf-8")
+            return open(self.path, self.mode, encoding="utf-8")
         except OSError as error:  # another user's: to ask, reading is enough
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not self.path.exists():
                 raise
@@ -78,8 +84,7 @@ class Lock:
         try:
             return filelock.lock_descriptor(self._file.fileno(), blocking=False)
         except OSError as error:
-            self.release()
-            if error.errno == errno.EIO:
+            if error.errno not in LOCKS_NOT_OFFERED:  # of a disk that fails
                 raise
             kind = file_system(self.path)
             where = f"its file system ({kind})" if kind else "its file system"
@@ -87,7 +92,7 @@ class Lock:
             raise LockError(self.path, problem, self.way_out) from None
 
     def release(self) -> None:
-        """Let others have it. Closing the file is what releases the lock."""
+        """Release the lock, by closing its file."""
         if self._soft and self._soft.is_locked:
             self._soft.release()
         if self._file:
@@ -118,6 +123,8 @@ class Lock:
             return bool(self._note) and self.path.read_text(encoding="utf-8") == self._note
         except FileNotFoundError:
             return False
+        except PermissionError:  # Windows lets nobody read what is locked, and nobody remove it
+            return True
 
 
 @contextmanager
@@ -143,10 +150,10 @@ def is_locked(path: Path) -> bool:
     Raises:
         LockError: the file system takes no locks, or not of someone who may not write to the file.
     """
-    if not path.exists():
-        return False
+    lock = Lock(path, "ask on the machine that trains", make=False)
     try:
-        with held(path, "ask on the machine that trains", 0.0) as lock:
-            return lock is None
+        had = lock.take()
     except FileNotFoundError:
         return False
+    lock.release()
+    return not had

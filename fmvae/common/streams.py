@@ -94,7 +94,7 @@ def above_bars() -> Iterator[None]:
 
 
 def complain(line: str) -> None:
-    """Write a program's last line to standard error, below nothing of a bar. The terminal may be gone."""
+    """Write a program's last line to standard error, after removing progress bars. The terminal may be gone."""
     close_bars()
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -59,12 +60,16 @@ def find_class(target: Any, path: str = "") -> type:
     way_out = f"name a class under {', '.join(ALLOWED_TARGETS)}"
     if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
         raise ConfigError(f"{path}._target_", f"{target!r} is not allowed", way_out)
+    of_hydra = logging.getLogger("hydra.utils")  # it logs what it raises
+    quiet, of_hydra.disabled = of_hydra.disabled, True
     try:
         found = hydra.utils.get_object(target)
     except Exception as error:
         raise ConfigError(
             f"{path}._target_", f"there is no {target!r} ({type(error).__name__})", way_out
         ) from None
+    finally:
+        of_hydra.disabled = quiet
     # where it is defined, not how it is reached: fmvae.config.composing.OmegaConf would otherwise pass
     if not isinstance(found, type) or not f"{found.__module__}.".startswith(ALLOWED_TARGETS):
         raise ConfigError(f"{path}._target_", f"{target!r} is not a class that is defined there", way_out)

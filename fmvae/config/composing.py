@@ -26,15 +26,15 @@ from fmvae.config.known import check_known
 from fmvae.config.presets import prefer_own_presets
 from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, is_visible_file
 from fmvae.config.schema import validate, walk
-from fmvae.config.shorthand import expand_shorthand
+from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
 from fmvae.text import expand_home
 
 NAMING = ("model._name_", "beta.value", "latent_dim.value")  # what a run's name begins with
 NAME_LINE = "write a line `_name_: mine` into the model's file, what its runs are called (or +model._name_=mine)"
-REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # a value that is another key's, whole
+REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_][\w.]*)\}")  # to another key; leading dots: from where it stands
 MOST_FILES = 2000  # files and folders of configs that are looked through for a change
-LOCKS = ".locks"  # what every folder of runs holds
+RUN = re.compile(r".+-[0-9a-f]{8}(\.old-\d+)?")  # the name of a run's directory
 
 
 def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
@@ -54,8 +54,7 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
     try:
         config = validate({str(key): value for key, value in config.items()})
     except ConfigError as error:
-        written = OmegaConf.to_container(composed, resolve=False)
-        if "${" in str(text := dict(walk(written)).get(error.subject)):
+        if "${" in str(text := _written(composed).get(error.subject)):
             raise ConfigError(error.subject, f"{error.problem} (written as {text!r})", error.way_out) from None
         raise
     for key in NAMING:
@@ -64,18 +63,36 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
             way_out = NAME_LINE if key == "model._name_" else f"give {key} one"
             raise ConfigError(key, "no value given, and runs are named by it", way_out)
     sources: Any = OmegaConf.to_container(runtime) if isinstance(runtime, DictConfig) else runtime
-    check_known(config, sources)
+    check_known(config, sources, _referenced(composed))
     return config
+
+
+def _written(composed: DictConfig) -> dict[str, Any]:
+    """Every value by its path, as it is written: unresolved."""
+    return dict(walk(OmegaConf.to_container(composed, resolve=False)))
+
+
+def _references(path: str, value: Any) -> Iterator[str]:
+    """The paths of the keys that a value names, as ``${trainer.epochs}``."""
+    for dots, key in REFERENCE.findall(value) if isinstance(value, str) else ():
+        parent = path.split(".")[: -len(dots)] if dots else []
+        yield ".".join([*parent, key])
+
+
+def _referenced(composed: DictConfig) -> set[str]:
+    """The keys that values of other keys name: these are read, whatever they are called."""
+    return {key for path, value in _written(composed).items() for key in _references(path, value)}
 
 
 def _to_blame(composed: DictConfig, error: OmegaConfBaseException) -> Exception:
     """The error of a value that can't be resolved, with the key where it is written, not one that copies it."""
-    written = dict(walk(OmegaConf.to_container(composed, resolve=False)))
+    written = _written(composed)
     key = error.full_key or ""
     seen: set[str] = set()
-    while key not in seen and (found := REFERENCE.fullmatch(str(written.get(key)))) and found[1] in written:
+    while key not in seen and REFERENCE.fullmatch(str(written.get(key))):
         seen.add(key)
-        key = found[1]
+        (other,) = _references(key, written[key])
+        key = other if other in written else key
     value = written.get(key)
     if not isinstance(value, str) or "${" not in value:
         return error
@@ -128,16 +145,20 @@ def _hydra_to_ourselves() -> Iterator[None]:
         JobRuntime.instance().conf = job
 
 
-def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
+def _compose(overrides: Sequence[str], config_name: str, folder: Path | None = None) -> DictConfig:
     register_resolvers()  # a program that composes may have cleared them
+    places = [f"file://{place}" for place in (folder, SWEEPS) if place]
+    beside = [f"hydra.searchpath=[{','.join(map(in_quotes, places))}]"] if folder else []
     with _hydra_to_ourselves(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(config_name, overrides=expand_shorthand(overrides), return_hydra_config=True)
+        overrides = [*beside, *expand_shorthand(overrides)]
+        return hydra.compose(config_name, overrides=overrides, return_hydra_config=True)
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "train") -> dict[str, Any]:
     """The config that a command line with these overrides gives, for notebooks and tests; shorthand included.
 
-    It may be called beside another use of Hydra in the same process.
+    It may be called beside another use of Hydra in the same process. It imports torch, to see which arguments the
+    classes that the config names take.
     """
     composed = _compose(overrides, config_name)
     with open_dict(composed):
@@ -145,11 +166,14 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train") -> dict[s
     return resolve(composed, own.runtime)
 
 
-def keys_of(overrides: Sequence[str], config_name: str) -> list[str]:
-    """The paths of all keys that these overrides compose, unresolved and unchecked."""
-    composed = _compose(overrides, config_name)
-    plain = OmegaConf.to_container(composed, resolve=False)
-    return [path for path, _ in walk(plain) if path and path.partition(".")[0] != "hydra"]
+def keys_of(overrides: Sequence[str], config_name: str, folder: Path | None = None) -> list[str]:
+    """The paths of all keys that these overrides compose, unresolved and unchecked.
+
+    Args:
+        folder: of configs beside our own, as ``--config-dir`` names.
+    """
+    written = _written(_compose(overrides, config_name, folder))
+    return [path for path in written if path and path.partition(".")[0] != "hydra"]
 
 
 def sweep_jobs(name: str) -> list[list[str]]:
@@ -190,15 +214,12 @@ def composed_by(*others: str, folders: Iterable[Path] = ()) -> str:
 def config_files(folder: Path) -> list[Path] | None:
     """The config files below a folder, sorted; None if more than ``MOST_FILES`` files and folders lie there.
 
-    What is hidden and what is no plain file is left out, and so are folders of runs, as ``--config-dir=.`` holds.
+    What is hidden, what is no plain file, and runs' directories, as ``--config-dir=.`` may hold, are left out.
     """
     found: list[Path] = []
     looked_at = 0
     for parent, folders, names in os.walk(folder):
-        if LOCKS in folders:
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not RUN.fullmatch(name)]
         looked_at += len(folders) + len(names)
         if looked_at > MOST_FILES:
             return None

@@ -1,10 +1,10 @@
-"""Which keys of a config are read. One that nothing reads would name a run, and show an effect of nothing."""
+"""Which keys of a config are read. A key that nothing reads would change a run's name without changing the run."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +15,43 @@ from fmvae.config.project import SWEEPS, own_keys, program_of
 from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
 
-# groups that are arguments of a constructor, which says what it takes
-CONSTRUCTED = ("model", "beta", "likelihood", "data", "optimizer", "scheduler")
+# groups that are arguments of a constructor, which says what it takes, and the kind of class that it is of
+KINDS = {
+    "model": ("fmvae.models.VAE", "fmvae.models.FashionResNet18"),
+    "beta": ("fmvae.objectives.BetaSchedule",),
+    "likelihood": ("fmvae.objectives.Likelihood",),
+    "data": ("fmvae.data.FashionMNISTManager",),
+    "optimizer": ("torch.optim.Optimizer",),
+    "scheduler": ("torch.optim.lr_scheduler.LRScheduler",),
+}
 # arguments that the program gives itself, and no config can
 GIVEN = {"data": ("device",), "optimizer": ("params",), "scheduler": ("optimizer",)}
-FILES = ("experiment", "sweep")  # groups whose files are about the whole config
 PACKAGE_LINE = "# @package _global_"
 
 
-def check_known(config: Mapping[str, Any], runtime: Mapping[str, Any] | None = None) -> None:
+def check_known(
+    config: Mapping[str, Any],
+    runtime: Mapping[str, Any] | None = None,
+    referenced: Collection[str] = (),
+) -> None:
     """Refuse a config that holds a key which no constructor, rule or group of the program knows.
 
     Args:
         config: resolved.
         runtime: ``hydra.runtime`` of the composition, which tells the files that the config is from.
+        referenced: paths of keys that values of others name (``${...}``), by which they are read.
 
     Raises:
         ConfigError: with the key, its file if it can be told, and the nearest key there is.
     """
     for path, beside in unknown_keys(config):
-        group = path.partition(".")[0]
+        if any(key == path or key.startswith(f"{path}.") for key in referenced):
+            continue
         file = _file_of(path, runtime or {})
-        if group in FILES or (file and path == package_of(file)):
-            said = f"{path!r}, where nothing reads them" if group in FILES else f"{path!r}, which is no group"
-            problem = f"its keys are put under {said}, as its very first line is not '{PACKAGE_LINE}'"
-            way_out = "make it the first line: no comment, '---' or byte-order mark before it"
-            raise ConfigError(file or path, problem, way_out)
+        if file and (path == package_of(file) or path in _chosen_groups(runtime or {})):
+            problem = f"its keys are put under {path!r}, where nothing reads them"
+            way_out = f"make '{PACKAGE_LINE}' its very first line: no comment, '---' or byte-order mark before it"
+            raise ConfigError(file, problem, way_out)
         close = _nearest(path, beside, config)
         where = f" (in {file})" if file else ""
         way_out = f"did you mean {close}?" if close else f"leave it out ({_rest(path, beside)})"
@@ -48,16 +59,18 @@ def check_known(config: Mapping[str, Any], runtime: Mapping[str, Any] | None = N
 
 
 def unknown_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Each key that nothing reads, and the keys that are read in its place."""
-    program = program_of(config)
-    known = own_keys(program)
+    """Each key that nothing reads, and the keys that are read in its place.
+
+    Constructors come last: looking at them imports torch, which takes seconds.
+    """
+    known = own_keys(program_of(config))
     for name, value in config.items():
         if name not in known:
             yield name, list(known)
-        elif name in CONSTRUCTED:
-            yield from _unknown_arguments(name, value)
-        else:
+        elif name not in KINDS:
             yield from _unlisted(name, value, known[name])
+    for name in KINDS:
+        yield from _unknown_arguments(name, config.get(name))
 
 
 def _unlisted(path: str, value: Any, known: Any) -> Iterator[tuple[str, list[str]]]:
@@ -79,9 +92,11 @@ def _unknown_arguments(path: str, node: Any) -> Iterator[tuple[str, list[str]]]:
         return
     try:
         found = find_class(node["_target_"])
-    except ConfigError:
+        parameters = inspect.signature(found).parameters
+    except (ConfigError, ValueError, TypeError):  # of some classes Python does not know what they take
         return
-    parameters = inspect.signature(found).parameters
+    if path in KINDS and not _is_kind(path, found):  # which is what is wrong
+        return
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     known = [name for name in parameters if name not in GIVEN.get(path, ()) and name != "self"]
     for key, value in node.items():
@@ -90,6 +105,10 @@ def _unknown_arguments(path: str, node: Any) -> Iterator[tuple[str, list[str]]]:
             yield f"{path}.{key}", known
         elif isinstance(value, Mapping) and "_target_" in value:
             yield from _unknown_arguments(f"{path}.{key}", value)
+
+
+def _is_kind(group: str, found: type) -> bool:
+    return issubclass(found, tuple(find_class(name) for name in KINDS[group]))
 
 
 def _nearest(path: str, beside: list[str], config: Mapping[str, Any]) -> str:
@@ -120,7 +139,7 @@ def _file_of(path: str, runtime: Mapping[str, Any]) -> Path | None:
     for group, file in chosen_files(runtime):
         tree = _read(file)
         dotted = group.replace("/", ".")
-        if path == dotted.partition(".")[0] and group.partition("/")[0] in FILES:
+        if path == dotted.partition(".")[0]:
             return file
         relative = path.removeprefix(f"{dotted}.")
         if _holds(tree, path) or (relative != path and _holds(tree, relative)):
@@ -128,6 +147,11 @@ def _file_of(path: str, runtime: Mapping[str, Any]) -> Path | None:
         if (package := package_of(file)) and (path == package or _holds(tree, path.removeprefix(f"{package}."))):
             return file
     return None
+
+
+def _chosen_groups(runtime: Mapping[str, Any]) -> set[str]:
+    """The first part of each chosen group's name: under it lie the keys of a file that names no package."""
+    return {group.partition("/")[0] for group, _ in chosen_files(runtime)}
 
 
 def chosen_files(runtime: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:

@@ -196,7 +196,7 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(key, f"{node[leaf]!r} is too large", f"give {rule}") from None
         except ValueError:
             value, way_out = node[leaf], f"give {rule}"
-            if rule.type is str and isinstance(value, float | bool):
+            if rule.type is str and not rule.choices and isinstance(value, float | bool):
                 way_out = f'quote it in a file, as {leaf}: "{value}"'
             raise ConfigError(key, f"{value!r} is not {rule}", way_out) from None
     for path, value in walk(config):  # a run's identity is JSON

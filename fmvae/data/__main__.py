@@ -5,7 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
-from fmvae.common.command import run_command
+from fmvae.common.command import run_command, say
 from fmvae.data import FashionMNISTManager
 from fmvae.data.sources import load_dataset
 from fmvae.text import typed_path as path
@@ -34,9 +34,9 @@ def _run(options: argparse.Namespace) -> int:
     download = not options.no_download
     if options.command == "fetch":
         found = load_dataset(options.root, download=download, download_to=options.to)
-        print(f"Fashion-MNIST is in {found.root}, verified:")
+        say(f"Fashion-MNIST is in {found.root}, verified:")
         for name, sha256 in found.sha256.items():
-            print(f"  {name:<24}  {sha256}")
+            say(f"  {name:<24}  {sha256}")
         return 0
     data = FashionMNISTManager(options.root, download=download, download_to=options.to, seed=options.seed)
     if options.command == "stats":
@@ -53,24 +53,24 @@ def _run(options: argparse.Namespace) -> int:
             png = render(figure)
             write_bytes(options.output / f"{name}.png", png)
             writer.add_image(f"eda/{name}", pixels(png), 0, dataformats="HWC")
-            print(f"  {options.output / f'{name}.png'}")
+            say(f"  {options.output / f'{name}.png'}")
 
         data.sanity_check(save)
         if options.command == "eda":
             _print_stats(data)
             data.perform_eda(save)
-    print(f"  TensorBoard: tensorboard --logdir {options.output}")
+    say(f"  TensorBoard: tensorboard --logdir {options.output}")
     return 0
 
 
 def _print_stats(data: FashionMNISTManager) -> None:
     columns = ("images", "per class", "mean", "std", "min", "max")
-    print("".join(f"{name:>16}" if name == "per class" else f"{name:>8}" for name in ("split", *columns)))
+    say("".join(f"{name:>16}" if name == "per class" else f"{name:>8}" for name in ("split", *columns)))
     for name, stats in data.report_data_stats().items():
         counts = stats["images_per_class"]
         span = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
         numbers = "".join(f"{stats[f'pixel_{key}']:>8.4f}" for key in ("mean", "std", "min", "max"))
-        print(f"{name:>8}{stats['num_images']:>8}{span:>16}{numbers}")
+        say(f"{name:>8}{stats['num_images']:>8}{span:>16}{numbers}")
 
 
 if __name__ == "__main__":

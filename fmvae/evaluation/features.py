@@ -136,7 +136,7 @@ class ResNetFeatures:
         start, parts = time.perf_counter(), []
         # cuDNN would round float32 to TF32 otherwise
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False)
-        with exact, _bar(f"features of {what}", num) as bar:
+        with exact, new_bar(desc=f"features of {what}", total=num, unit="image") as bar:
             for batch in batches:
                 for x in batch.split(EXTRACTION_BATCH):
                     with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -172,7 +172,3 @@ def fold_batch_norm(model: FashionResNet18) -> FashionResNet18:
             if block.downsample is not None:
                 block.downsample = fuse(*block.downsample)
     return model.to(memory_format=torch.channels_last)
-
-
-def _bar(what: str, num: int):
-    return new_bar(total=num, desc=what, unit="image")

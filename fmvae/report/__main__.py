@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from fmvae.common.command import run_command
+from fmvae.common.command import run_command, say
 from fmvae.config import PROJECT_ROOT
 from fmvae.text import typed_path as path
 
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> int:
         named = given and given[0] in COMMANDS
-        print(COMMANDS[given[0]](given[1:]) if named else sweep(given))
+        say(COMMANDS[given[0]](given[1:]) if named else sweep(given))
         return 0
 
     return run_command(command)

@@ -1,5 +1,6 @@
 """Files that are whole or absent: every write goes through a temporary name, fsync and rename."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,9 +16,11 @@ TEMPORARY = ".tmp"
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those above it, with names that survive a power loss; one that is there will do."""
+    """Make a directory, and those above it, with names that survive a power loss. No-op if it exists."""
     if path.is_dir():
         return
+    if path.exists():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     make_directory(path.parent)
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)

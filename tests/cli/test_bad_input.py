@@ -207,7 +207,7 @@ def test_the_dataset_alone(tmp_path):
 def test_outputs_beneath_a_file(study, tmp_path_factory):
     file = tmp_path_factory.mktemp("outputs") / "file"
     file.write_text("here first")
-    refused(study.train(f"output_root={file}/outputs"), f"{file}/outputs: ", "Not a directory", "permissions")
+    refused(study.train(f"output_root={file}/outputs"), f"{file}: ", "Not a directory", "permissions")
     assert file.read_text() == "here first"
 
 

@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from fmvae.config import build, compose, semantic, sweep_jobs
+from fmvae.config.schema import RULES, walk
 from fmvae.models import VAE
 from fmvae.objectives import BetaSchedule, Likelihood
 from fmvae.report.reference import PUBLISHED
-from fmvae.rules import RULES, walk
 from fmvae.runs import config_sha256, run_name
 
 ROOT = Path(__file__).resolve().parents[2]

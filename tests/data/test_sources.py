@@ -5,6 +5,7 @@ ones, so that what runs here is what runs for users.
 """
 
 import errno
+import fcntl
 import functools
 import gzip
 import hashlib
@@ -22,6 +23,7 @@ import threading
 import time
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -275,22 +277,29 @@ def test_a_folder_named_like_a_file_is_passed_over(world):
 # The order of the sources
 
 
-@pytest.mark.parametrize("root", [None, "", "given"])
-def test_sources_are_tried_in_order(world, root, caplog):
+@pytest.mark.parametrize("given", [{}, {"root": None}, {"root": ""}, {"root": "given"}, {"download_to": "given"}])
+def test_sources_are_tried_in_order(world, given: dict[str, Any], caplog):
     caplog.set_level(logging.INFO, logger="fmvae")
-    if root:
-        root = world.root
-    home = root or world.default
+    home, asked = world.default, given.get("root")
+    if any(given.values()):
+        home = world.root
+        given = dict.fromkeys(given, home)
+    if asked:  # a root that is asked for has to be there, and is not passed over in silence
+        home.mkdir()
     with pytest.raises(DataError):
-        load_dataset(root)
+        load_dataset(**given)
     assert world.fetched == ["mirrors", "debian"]
-    tried = [str(home), str(world.system), "mirrors", "Debian"]
-    assert len(caplog.messages) == len(tried)
-    assert all(source in message for source, message in zip(tried, caplog.messages, strict=True))
+    tried = [(str(home), "INFO"), (str(world.system), "INFO"), ("mirrors", "INFO"), ("Debian", "INFO")]
+    if asked:
+        tried[1:2] = [(str(world.system), "WARNING"), (str(home), "WARNING")]  # that it is fetched into there
+    assert len(caplog.records) == len(tried)
+    for (source, level), record in zip(tried, caplog.records, strict=True):
+        assert source in record.message
+        assert record.levelname == level
 
     for online, expected in (({"debian"}, ["mirrors", "debian"]), ({"mirrors", "debian"}, ["mirrors"])):
         world.fetched, world.online = [], online
-        assert load_dataset(root).root == home
+        assert load_dataset(**given).root == home
         assert world.fetched == expected
         assert names_below(home) == {*FILES, ".lock"}  # stored plain, nothing else left
         for name in FILES:
@@ -298,9 +307,26 @@ def test_sources_are_tried_in_order(world, root, caplog):
 
     world.fill(world.system)
     world.fetched = []
-    assert load_dataset(root).root == world.system
+    assert load_dataset(**given).root == world.system
     world.fill(home)
-    assert load_dataset(root).root == home
+    assert load_dataset(**given).root == home
+    assert world.fetched == []
+
+
+def test_a_root_that_is_not_there_is_refused_and_not_made(world):
+    """As a mistyped one, whatever else has the files."""
+    world.online = {"mirrors", "debian"}
+    world.fill(world.system)
+    world.fill(world.default)
+    choices: list[dict[str, Any]] = [{}, {"download": False}, {"download_to": world.stock.parent / "elsewhere"}]
+    for given in choices:
+        with pytest.raises(DataError, match="there is no") as caught:
+            load_dataset(world.root, **given)
+        assert caught.value.subject == "data.root"
+        assert str(world.root) in caught.value.problem
+        assert f"data.download_to={world.root}" in caught.value.way_out
+    assert not world.root.exists()
+    assert not (world.stock.parent / "elsewhere").exists()
     assert world.fetched == []
 
 
@@ -316,11 +342,16 @@ def test_a_relative_root_with_a_tilde(world, monkeypatch, tmp_path):
 def test_download_false_stays_on_this_machine(world):
     world.online = {"mirrors", "debian"}
     with pytest.raises(DataError, match="allow the download"):
+        load_dataset(download_to=world.root, download=False)
+    assert not world.root.exists()
+    world.root.mkdir()
+    with pytest.raises(DataError, match="allow the download"):
         load_dataset(world.root, download=False)
     assert world.fetched == []
-    assert not world.root.exists()
+    assert names_below(world.root) == set()
     world.fill(world.system)
     assert load_dataset(world.root, download=False).root == world.system
+    assert load_dataset(download_to=world.root, download=False).root == world.system
 
 
 def test_missing_files_are_fetched_beside_the_users_own(world):
@@ -363,16 +394,19 @@ def test_damage_in_our_own_folder_is_fetched_again_with_a_warning(world, caplog,
 def test_damage_in_the_systems_folder_is_passed_over_with_a_warning(world, caplog):
     world.online = {"mirrors"}
     (world.fill(world.system) / IMAGES).write_bytes(b"damaged")
-    assert load_dataset(world.root).root == world.root
+    assert load_dataset(download_to=world.root).root == world.root
     assert "WARNING" in [r.levelname for r in caplog.records if IMAGES in r.message]
 
 
 # What cannot be
 
 
-def test_all_failing_says_in_one_line_what_was_tried_and_the_ways_out(world):
+@pytest.mark.parametrize("key", ["root", "download_to"])
+def test_all_failing_says_in_one_line_what_was_tried_and_the_ways_out(world, key):
+    if key == "root":
+        world.root.mkdir()
     with pytest.raises(DataError) as caught:
-        load_dataset(world.root)
+        load_dataset(**{key: world.root})
     message = str(caught.value)
     assert caught.value.subject == "data.root"
     reasons = [
@@ -388,13 +422,15 @@ def test_all_failing_says_in_one_line_what_was_tried_and_the_ways_out(world):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("place", ["below a file", "a file"])
-def test_a_root_that_cannot_be_written(world, tmp_path, place):
+@pytest.mark.parametrize(
+    ("key", "place"), [("download_to", "below a file"), ("download_to", "a file"), ("root", "a file")]
+)
+def test_a_root_that_cannot_be_written(world, tmp_path, key, place):
     world.online = {"mirrors"}
     (tmp_path / "file").write_text("")
     root = tmp_path / "file" / "root" if place == "below a file" else tmp_path / "file"
     with pytest.raises(DataError, match="cannot be kept there") as caught:
-        load_dataset(root)
+        load_dataset(**{key: root})
     assert caught.value.subject == str(root)
 
 
@@ -406,7 +442,7 @@ def test_a_full_disk_leaves_nothing_behind(world, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DataError, match="No space left"):
-        load_dataset(world.root)
+        load_dataset(download_to=world.root)
     assert names_below(world.root) == {".lock"}
 
 
@@ -417,7 +453,7 @@ def test_nothing_of_a_bad_fetch_is_kept(world, damage):
     last = world.stock / FILES[-1]
     last.unlink() if damage == "missing" else last.write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"mirrors: .*Debian package: "):
-        load_dataset(world.root)
+        load_dataset(download_to=world.root)
     assert world.fetched == ["mirrors", "debian"]
     assert names_below(world.root) == {".lock"}
 
@@ -438,15 +474,18 @@ def test_files_are_synced_before_they_get_their_name_and_the_folder_after(world,
 
     monkeypatch.setattr(os, "fsync", spy_fsync)
     monkeypatch.setattr(Path, "replace", spy_replace)
-    load_dataset(world.root)
+    load_dataset(download_to=world.root)
     assert events == ["sync file"] * 4 + ["replace"] * 4 + ["sync folder"]
 
 
-def test_damage_that_appears_while_waiting_for_the_lock_is_an_error_too(world, monkeypatch):
+@pytest.mark.parametrize("key", ["root", "download_to"])
+def test_damage_that_appears_while_waiting_for_the_lock_is_an_error_too(world, monkeypatch, key):
     world.online = {"mirrors"}
-    monkeypatch.setattr(sources.fcntl, "flock", lambda *args: (world.root / IMAGES).write_bytes(b"damaged"))
+    if key == "root":
+        world.root.mkdir()
+    monkeypatch.setattr(fcntl, "flock", lambda *args: (world.root / IMAGES).write_bytes(b"damaged"))
     with pytest.raises(DataError) as caught:
-        load_dataset(world.root)
+        load_dataset(**{key: world.root})
     assert caught.value.subject == str(world.root / IMAGES)
     assert world.fetched == []
 
@@ -456,6 +495,7 @@ def test_damage_that_appears_while_waiting_for_the_lock_is_an_error_too(world, m
 FETCHER = """
 import fcntl, json, os, shutil, signal, sys, time
 from pathlib import Path
+from typing import Any
 
 sys.path.append("fmvae/data")  # on its own: its package imports torch, seconds for each process
 import sources
@@ -493,7 +533,7 @@ if not args["lock"]:
     fcntl.flock = lambda *args: None
 print("ready", flush=True)
 sys.stdin.readline()
-data = sources.load_dataset(args["root"], sha256=args["sha256"])
+data = sources.load_dataset(download_to=args["root"], sha256=args["sha256"])
 print(int(data.train_images.sum()), int(data.test_labels.sum()))
 """
 
@@ -642,11 +682,11 @@ def test_mirrors_are_tried_in_turn(world, mirror, monkeypatch, fault):
         urls = [address]
         monkeypatch.setattr(sources, "_mirror_urls", lambda name: [f"{url}/{name}.gz" for url in urls])
         with pytest.raises(DataError, match=f"mirrors: {IMAGES}.*debian is offline") as caught:
-            load_dataset(world.root)
+            load_dataset(download_to=world.root)
         assert address in str(caught.value)
         assert names_below(world.root) == {".lock"}
         urls.append(f"{mirror}/good")
-        assert load_dataset(world.root).root == world.root
+        assert load_dataset(download_to=world.root).root == world.root
         assert world.fetched == ["debian"]  # asked in the first call, not needed in the second
 
 
@@ -665,7 +705,7 @@ def test_the_mirrors_are_torchvisions():
 def test_a_broken_torchvision_is_one_reason_among_others(world, mirror, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
     with pytest.raises(DataError, match=r"mirrors: torchvision cannot be imported.*debian is offline"):
-        load_dataset(world.root)
+        load_dataset(download_to=world.root)
 
 
 # The Debian package, with commands that stand in for apt's
@@ -704,7 +744,7 @@ def apt(world, tmp_path, monkeypatch) -> Path:
 
 
 def test_debian_uses_the_machines_package_lists(world, apt, capfd):
-    assert load_dataset(world.root).root == world.root
+    assert load_dataset(download_to=world.root).root == world.root
     assert apt.read_text().splitlines() == ["download dataset-fashion-mnist"]
     assert names_below(world.root) == {*FILES, ".lock"}
     assert capfd.readouterr() == ("", "")
@@ -712,7 +752,7 @@ def test_debian_uses_the_machines_package_lists(world, apt, capfd):
 
 def test_debian_without_package_lists_fetches_its_own_into_private_folders(world, apt, monkeypatch):
     monkeypatch.setenv("LISTS", "no")
-    assert load_dataset(world.root).root == world.root
+    assert load_dataset(download_to=world.root).root == world.root
     plain, *private = apt.read_text().splitlines()
     assert plain == "download dataset-fashion-mnist"
     assert [line.split()[-1] for line in private] == ["update", "dataset-fashion-mnist"]
@@ -740,7 +780,7 @@ def test_debian_failing_is_an_error_with_its_reason(world, apt, monkeypatch, tmp
         "bad package": "dpkg-deb failed .exit status 2",
     }[case]
     with pytest.raises(DataError, match=f"Debian package: .*{reason}"):
-        load_dataset(world.root)
+        load_dataset(download_to=world.root)
     assert names_below(world.root) == {".lock"}
 
 

@@ -22,7 +22,7 @@ LOSSES: tuple[Loss, ...] = ("all", "contents", "random")
 
 def read_journal(path: Path) -> list[list[Any]]:
     """The calls, in their order."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @dataclass

@@ -126,12 +126,14 @@ TRAIN = {
     f"sweep_name={LONG}": ["sweep_name: ", LONG],
     f"-m sweep_name={LONG}": ["sweep_name: ", LONG],
     "--config-dir={outside} +extra=nul": ["sweep_name: "],
-    "--config-dir={outside} +extra=nul_root": ["null byte"],
+    "--config-dir={outside} +extra=nul_root": ["output_root: ", "'a\\x00b' is not a path"],
     f"output_root={{outside}}/{LONG}": [LONG, "File name too long"],
     f"model._name_={LONG}": [LONG, "File name too long"],
     # the data
-    "data.root=/nope": ["data.root: ", "/nope has none of the files", "set data.root="],
-    "data.root=3": ["data.root: ", "3 is not a text"],
+    "data.root=/nope": ["data.root: ", "there is no '/nope'", "data.download_to=/nope"],
+    "data.root=3": ["data.root: ", "there is no '{here}/3'", "data.download_to={here}/3"],
+    "data.root=[3]": ["data.root: ", "[3] is not a path"],
+    "data.root={outside}": ["data.root: ", "{outside} has none of the files", "set data.root="],
     "data.root={data}/train-images-idx3-ubyte": ["data.root: ", "set data.root="],
     "data.seed=banana": ["data.seed: ", "'banana'"],
     "data.seed=-1": ["data.seed: ", "-1"],
@@ -141,7 +143,7 @@ TRAIN = {
     "data.batch_size=1e19": ["data.batch_size: ", "1e+19 is too large", "a whole number"],
     "data.image_shape=[1,27,28]": ["data.image_shape: ", "28x28"],
     "data.sha256=banana": ["data: "],
-    "+data.banana=1": ["data: ", "'banana'"],
+    "+data.banana=1": ["data.banana: ", "no such key", "data holds root, download"],
     # the model
     "latent_dim=1000000000 model.hidden_dim=400": ["1600000000000 bytes"],
     "latent_dim=1e9 model.hidden_dim=400": ["1600000000000 bytes"],
@@ -152,10 +154,10 @@ TRAIN = {
     "model.hidden_dim=1000000000000": ["allocate"],
     "model.image_shape=[1,28]": ["model: ", "image_shape must be"],
     "model.latent_dim=banana": ["model"],
-    "model._name_=3": ["model._name_: ", "3"],
+    "model._name_=[3]": ["model._name_: ", "[3] is not a text"],
     "model=conditional model.num_classes=3": ["num_classes", "3"],
     "model=conditional model.prior=banana": ["model.prior: ", "'banana'", "learned"],
-    "+model.banana=3": ["model: ", "'banana'"],
+    "+model.banana=3": ["model.banana: ", "no such key", "model holds latent_dim, hidden_dim"],
     "likelihood=gaussian likelihood.sigma=0": ["likelihood.sigma: ", "> 0"],
     "beta=cyclical beta.num_cycles=0": ["beta.num_cycles: ", ">= 1"],
     # training
@@ -170,7 +172,7 @@ TRAIN = {
     "+optimizer.betas=[2,3]": ["optimizer: ", "Invalid beta parameter at index 0: 2"],
     "optimizer.betas=[2,3]": ["optimizer.betas: ", "no such key"],
     "optimizer=sgd optimizer.momentum=banana": ["optimizer.momentum: ", "'banana'"],
-    "scheduler=step +scheduler.foo=1": ["scheduler: ", "'foo'"],
+    "scheduler=step +scheduler.foo=1": ["scheduler.foo: ", "no such key", "scheduler holds step_size"],
     "scheduler=plateau scheduler.factor=2": ["scheduler: ", "Factor should be < 1.0"],
     "scheduler=exponential scheduler.gamma=0": ["scheduler.gamma: ", "> 0"],
     "+scheduler={{_target_:torch.optim.lr_scheduler.OneCycleLR,max_lr:1}}": ["scheduler: ", "total_steps"],
@@ -186,7 +188,7 @@ TRAIN = {
     "evaluation.accuracy.num_per_class=5": ["evaluation.accuracy.num_per_class: ", "no labels"],
     "objective=accuracy": ["objective: ", "'accuracy'", "conditional"],
     "evaluation.iwae.num_samples=1e19": ["evaluation.iwae.num_samples: ", "too large"],
-    "evaluation.cache=3": ["evaluation.cache: ", "3"],
+    "evaluation.cache=[3]": ["evaluation.cache: ", "[3] is not a path"],
     "evaluation.fid.num_images=785 evaluation.fid.features=[pixels] evaluation.fid.num_neighbours=1e18": [
         "evaluation.fid.num_neighbours: ",
         "785",
@@ -209,7 +211,7 @@ def outside(world) -> Path:
 @pytest.mark.parametrize(("arguments", "words"), rows(TRAIN))
 def test_values_of_training(study, world, outside, tmp_path, arguments, words):
     """Each of a run of its own, by its seed: one that is complete would be shown, whatever else is asked."""
-    paths = {"outside": outside, "data": study.data}
+    paths = {"outside": outside, "data": study.data, "here": tmp_path}
     given = [part.format(**paths) for part in ([arguments] if "\n" in arguments else arguments.split())]
     settings = study.settings
     if arguments.endswith("nul_root"):
@@ -235,9 +237,10 @@ EVALUATE = {
     "run={run} figures.only=[mosaic]": ["figures.only: ", "'mosaic'", "choose from"],
     "run={run} figures.only=[style_transfer]": ["figures.only: ", "'style_transfer'", "choose from"],
     "run={run} evaluation.iwae.num_samples=banana": ["evaluation.iwae.num_samples: ", "'banana'"],
-    "run={run} data_root=/nope": ["data.root: ", "/nope"],
-    "run={run} data_root=3": ["data.root: ", "3"],
-    "run=true": ["run: ", "True'"],
+    "run={run} data_root=/nope": ["data.root: ", "there is no '/nope'"],
+    "run={run} data_root=3": ["data.root: ", "/3'"],
+    "run={run} data_root=[3]": ["data_root: ", "[3] is not a path"],
+    "run=true": ["run: ", "/true'", "no such directory"],
     "run=[[a]]": ["run: ", "no such directory"],
     f"run={LONG}": [LONG, "File name too long"],
 }
@@ -339,7 +342,7 @@ def directory(name: str) -> Callable[[Path], None]:
 
 def a_file_for_the_run(run: Path) -> None:
     shutil.rmtree(run)
-    run.write_text("here first")
+    run.write_text("here first", encoding="utf-8")
 
 
 def a_file_for_the_figures(run: Path) -> None:

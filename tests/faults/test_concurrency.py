@@ -13,7 +13,7 @@ from tests.idx import write_idx_dataset
 
 AT_ONCE = 20
 HELD = r"this run is held by process (\d+) on \S+ since \S+; wait for it to finish, or stop it first"
-UNLOCKED = "import fmvae.runs.directory\nfmvae.runs.directory._locked = lambda file: True"
+UNLOCKED = "import fmvae.common.locks\nfmvae.common.locks.Lock._attempt = lambda self: True"
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,7 @@ class Bench:
 def alive(process: int) -> bool:
     """Whether a process, not waited for yet, is still at work."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 

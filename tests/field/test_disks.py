@@ -75,6 +75,33 @@ def test_a_disk_without_locks_is_refused_with_the_lock_file_its_kind_and_the_way
     assert not list(study.outputs.glob("base-*"))
 
 
+def test_a_lock_on_a_failing_disk_is_no_disk_without_locks(study):
+    """Nor is its run taken for one that trains, because its status says so."""
+    finished = warmed().call("train.py", *study.settings, prelude=prelude(("flock", "ESTALE")))
+    line = refused(finished, str(study.outputs / ".locks"), os.strerror(errno.ESTALE))
+    assert "takes no lock" not in line
+
+
+def test_a_file_is_closed_when_waiting_for_its_lock_is_interrupted(tmp_path, monkeypatch):
+    path = tmp_path / "x.lock"
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with locks.held(path, ""):
+        monkeypatch.setattr(locks.time, "sleep", interrupt)
+        waiting = locks.Lock(path, "")
+        with pytest.raises(KeyboardInterrupt):
+            waiting.take(5)
+    assert waiting._file is None
+    assert not locks.is_locked(path)
+
+
+def test_asking_makes_no_file(tmp_path):
+    assert not locks.is_locked(tmp_path / "x.lock")
+    assert not list(tmp_path.iterdir())
+
+
 def test_who_only_looks_needs_no_locks(study):
     succeeded(warmed().call("train.py", *study.settings, *SWEEP))
     sweep = str(study.outputs / "s")
@@ -109,13 +136,13 @@ def test_an_error_without_a_file_gets_its_name():
     assert pipe.value.filename is None
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
 def test_what_is_not_offered_is_no_error(number):
     with if_offered():
         raise OSError(number, "")
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EROFS, errno.EBADF])
 def test_a_failing_disk_stays_an_error(number):
     with pytest.raises(OSError), if_offered():
         raise OSError(number, "")
@@ -216,15 +243,34 @@ def test_a_run_whose_lock_cannot_be_asked_is_what_its_status_says(tmp_path, monk
 # --- no fcntl, no SIGHUP ------------------------------------------------------------------------------------
 
 
+STOPS = """
+import os, signal
+from fmvae.training.observers import EpochLog
+told = EpochLog.on_epoch_end
+def stop_after_one(self, trainer, row):
+    told(self, trainer, row)
+    os.kill(os.getpid(), signal.SIGINT)
+EpochLog.on_epoch_end = stop_after_one
+"""
+
+
 def test_it_trains_where_there_is_no_fcntl_and_no_sighup(study):
     """As on Windows, but for its own locks, which filelock has: a run, the same again, and its verification."""
     hidden = "import sys; sys.modules['fcntl'] = None\n" + HIDDEN
-    program = hidden + "import runpy; sys.argv[0] = {0!r}; runpy.run_path({0!r}, run_name='__main__')"
-    train = program.format(str(ROOT / "train.py"))
-    first = succeeded(call("-c", train, *study.settings))
-    assert "results" in first
-    assert "complete" in succeeded(call("-c", train, *study.settings))
+    program = "import runpy; sys.argv[0] = {0!r}; runpy.run_path({0!r}, run_name='__main__')"
+    train = hidden + program.format(str(ROOT / "train.py"))
+    settings = [*study.settings, "trainer.epochs=2"]
+    stopped = call("-c", hidden + STOPS + program.format(str(ROOT / "train.py")), *settings)
+    assert (stopped.status, stopped.stderr) == (130, "interrupted; the same command continues\n")
+    resumed = succeeded(call("-c", train, *settings))
+    assert "resuming" in resumed
+    assert "complete" in succeeded(call("-c", train, *settings))
     (run,) = study.outputs.glob("base-*")
+    undisturbed = succeeded(warmed().call("train.py", *settings, f"output_root={study.outputs / 'other'}"))
+    assert "training" in undisturbed
+    (other,) = study.outputs.glob("other/base-*")
+    for name in ("metrics.jsonl", "checkpoints/last.safetensors"):
+        assert (run / name).read_bytes() == (other / name).read_bytes()
     verify = hidden + "import runpy; runpy.run_module('fmvae.verify', run_name='__main__')"
     assert "equal bit for bit" in succeeded(call("-c", verify, str(run)))
     assert not list(study.outputs.rglob("*.process"))  # what stands for the lock is gone with its holder

@@ -84,15 +84,31 @@ def test_a_folder_of_many_files_is_not_read_to_its_end(tmp_path, monkeypatch):
     assert composed_by(folders=[tmp_path]) == composed_by(folders=[tmp_path])
 
 
-def test_folders_of_runs_are_no_configs(tmp_path):
-    """As below ``--config-dir=.``, where outputs/ lies."""
-    for number in range(30):
-        run = tmp_path / "outputs" / f"base-b1-z2-s{number}-00000000"
+def test_runs_are_no_configs(tmp_path, monkeypatch):
+    """As below ``--config-dir=.``, where outputs/ lies: thousands of them are not looked through, either."""
+    monkeypatch.setattr(composing, "MOST_FILES", 50)
+    for number in range(100):
+        run = tmp_path / "outputs" / f"base-b1-z2-s{number}-0000000{number % 10}{'.old-1' * (number % 2)}"
         run.mkdir(parents=True)
         (run / "config.yaml").touch()
     (tmp_path / "outputs" / ".locks").mkdir()
+    (tmp_path / "outputs" / "mine.yaml").touch()
     (tmp_path / "mine.yaml").touch()
-    assert [path.name for path in config_files(tmp_path) or ()] == ["mine.yaml"]
+    assert len(config_files(tmp_path) or ()) == 2
+
+
+def test_a_change_is_seen_in_a_folder_that_holds_runs_too(study, tmp_path):
+    """One folder for configs and outputs, with the locks of a single run in it."""
+    (tmp_path / "experiment").mkdir()
+    mine = tmp_path / "experiment" / "mine.yaml"
+    arguments = ["experiment=mine", "--config-dir=.", "output_root=."]
+    for seed in (7, 8):
+        mine.write_text(f"# @package _global_\nseed: {seed}\n")
+        succeeded(warmed().call("train.py", *study.settings, *arguments, cwd=tmp_path))
+        sweep = [*arguments, "-m", "beta=1,2", "sweep_name=s"]
+        said = succeeded(warmed().call("train.py", *study.settings, *sweep, cwd=tmp_path))
+        assert f"-s{seed}-" in said
+    assert len(list(tmp_path.glob("s/base-*"))) == 4
 
 
 def test_a_sweep_from_such_a_folder_is_still_finished_by_the_same_command(study, tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def test_a_closed_streams_number_goes_to_no_file(tmp_path):
     code = (
         "{}import os; from pathlib import Path\n"
         f"file = open({str(tmp_path / 'weights')!r}, 'wb'); file.write(b'weights'); file.flush()\n"
-        "os.write(2, b'a warning of a library') if file.fileno() < 3 or True else None"
+        "os.write(2, b'a warning of a library')"
     )
     started("-c", code.format("from fmvae.common.streams import set_up; set_up(); "), closed=(2,))
     assert (tmp_path / "weights").read_bytes() == b"weights"
@@ -225,11 +225,25 @@ def test_ctrl_c_in_a_modules_command_is_one_line(study, tmp_path, patch, module)
     assert (program.returncode, said) == (130, "interrupted\n")
 
 
-def test_a_reader_who_has_read_enough_is_no_error(study):
-    succeeded(warmed().call("train.py", *study.settings))
-    command = f"'{sys.executable}' -m fmvae.report status '{study.outputs}' | true; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("0\n", "")
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_a_reader_who_has_read_enough_changes_no_status(study, damaged):
+    succeeded(warmed().call("train.py", *study.settings, "-m", "seed=0,1", "sweep_name=s"))
+    if damaged:
+        for file in study.outputs.glob("s/base-*/checkpoints/last.safetensors"):
+            file.write_bytes(b"damaged")
+    for module, status in (("fmvae.report status", 0), ("fmvae.verify --files", int(damaged))):
+        command = f"'{sys.executable}' -m {module} '{study.outputs / 's'}' | true; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.stdout == f"{status}\n"
+        assert "Broken pipe" not in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_last_line_needs_no_stream(monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    streams.complain("nobody reads this")
 
 
 def test_nothing_reads_a_file_in_the_encoding_of_the_place():

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,28 @@ def test_what_hydra_reads_is_left_alone(argument):
     assert quoted(argument) == argument
 
 
-def test_several_runs_of_odd_names():
-    (argument,) = prepared(["run=~/a,/b/é,/c d"], "evaluate")
-    assert read(argument) == ["~/a", "/b/é", "/c d"]
+@pytest.mark.parametrize(
+    ("typed", "paths"),
+    [
+        ("~/a,/b/é,/c d", ["~/a", "/b/é", "/c d"]),
+        ("'/tmp/a b',/tmp/c", ["/tmp/a b", "/tmp/c"]),
+        ('"/tmp/a,b",/tmp/c', ["/tmp/a,b", "/tmp/c"]),
+        ("[a,b]", ["a", "b"]),
+        ("a,b", ["a", "b"]),
+    ],
+)
+def test_several_runs_of_odd_names(typed, paths):
+    (argument,) = prepared([f"run={typed}"], "evaluate")
+    assert read(argument) == paths
+
+
+@pytest.mark.parametrize(
+    "typed", ["/tmp/a\\ b", "/tmp/a\\,b", "/tmp/a\\(1\\)", "str(2024)", "'/tmp/é'", "/tmp/a b"]
+)
+@pytest.mark.parametrize("key", ["output_root", "sweep_name"])
+def test_hydras_own_ways_of_writing_a_text_stay_what_they_are(key, typed):
+    (argument,) = prepared([f"{key}={typed}"], "train")
+    assert argument == f"{key}={typed}"
 
 
 PATHS = [key for key, rule in RULES.items() if rule.path]
@@ -219,6 +239,22 @@ def test_a_folder_to_download_to_is_made(tmp_path, monkeypatch):
     assert not list((tmp_path / "empty").iterdir())
 
 
+def test_a_runs_dataset_that_moved(study, tmp_path):
+    """Its place is stored with the run; who measures it says where it is now."""
+    moved = tmp_path / "moved"
+    here = Path(shutil.copytree(study.data, tmp_path / "here"))
+    succeeded(warmed().call("train.py", *study.settings, f"data.root={here}"))
+    (run,) = study.outputs.glob("base-*")
+    here.rename(moved)
+    again = ["evaluation=fast", "figures=none", "force=true", f"run={run}"]
+    line = refused(warmed().call("evaluate.py", *again), "data_root=<folder")
+    assert "data.root=" not in line
+    assert "-ELBO" in succeeded(warmed().call("evaluate.py", *again, f"data_root={moved}"))
+    assert warmed().call("fmvae.verify", str(run)).status == 1
+    assert "equal bit for bit" in succeeded(warmed().call("fmvae.verify", str(run), f"--data-root={moved}"))
+    refused(warmed().call("evaluate.py", *again, "data_root=/no/where"), "/no/where", "data_root=")
+
+
 def test_another_folder_than_asked_for_is_said(tmp_path, monkeypatch, caplog):
     from fmvae.data import sources
 
@@ -313,6 +349,50 @@ def test_putting_off_changes_no_sweep_that_composes():
         keys = {"model.latent_dim", "model.hidden_dim"}
         assert put_off(arguments, lambda chosen: keys) == arguments  # noqa: B023
     assert put_off(["-m", "model=base,conv", "model.x=[1,2]"], lambda chosen: set())[-1] == "model.x=choice([1,2])"
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyError])
+def test_putting_off_leaves_what_it_cannot_compose_to_hydra(failure):
+    def failing(chosen):
+        raise failure
+
+    arguments = ["-m", "model=base,conv", "model.prior=x"]
+    assert put_off(arguments, failing) == arguments
+
+
+@pytest.mark.parametrize("value", ["null", ""])
+def test_no_value_is_not_put_off(value):
+    arguments = ["-m", "scheduler=step,exponential", f"scheduler.gamma={value}"]
+    assert put_off(arguments, lambda chosen: set()) == arguments
+
+
+def test_a_key_of_all_options_that_a_named_sweep_is_given(study):
+    """Its file, and no -m, makes it a sweep."""
+    settings = [s for s in study.settings if not s.startswith("model.hidden_dim")]
+    arguments = ["sweep=quick", "model=conditional,conditional_conv", "model.prior=learned", "dry_run=true"]
+    assert "12 runs" in succeeded(warmed().call("train.py", *settings, *arguments))
+
+
+def test_ones_own_options_beside_swept_ones(study, tmp_path):
+    """The keys that there are follow from the folder of configs, too."""
+    for group, text in {
+        "experiment": "# @package _global_\nseed: 7\n",
+        "optimizer": "_target_: torch.optim.Adamax\nlr: 1e-3\nweight_decay: 0.0\n",
+        "model": "_target_: fmvae.models.BaseVAE\n_name_: mine\nlatent_dim: 2\nhidden_dim: 3\n",
+    }.items():
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text(text)
+    settings = [s for s in study.settings if not s.startswith("model.hidden_dim")]
+    train = [*settings, f"--config-dir={tmp_path}", "-m", "dry_run=true", "sweep_name=s"]
+    said = succeeded(warmed().call("train.py", *train, "experiment=mine", "model=base,conv", "trainer.epochs=1"))
+    assert "2 runs" in said
+    assert "-s7-" in said
+    said = succeeded(warmed().call("train.py", *train, "optimizer=mine", "model=base,beta", "optimizer.lr=1e-4"))
+    assert "2 runs" in said
+    refused(
+        warmed().call("train.py", *settings, f"--config-dir={tmp_path}", "experiment=mine", "model.depht=3"),
+        "depht",
+    )
 
 
 def test_the_runs_of_such_a_sweep_are_those_of_its_single_commands(study):

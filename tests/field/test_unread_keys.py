@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from fmvae.config import compose, known
+from fmvae.config.building import find_class
 from fmvae.config.known import unknown_keys
 from fmvae.config.project import CONF, groups, own_keys
 from fmvae.config.schema import walk
@@ -116,21 +117,41 @@ def test_a_key_that_is_added_must_be_read_by_something(study, argument, subject)
     refused(warmed().call("train.py", *study.settings, argument), subject)
 
 
-@pytest.mark.parametrize("argument", ["+optimizer.eps=1e-7", "+optimizer.betas=[0.9,0.99]", "+model._name_=mine"])
+NO_SUCH_KIND = {
+    "optimizer._target_=fmvae.models.VAE": ["optimizer._target_: ", "Optimizer"],
+    "model._target_=torch.nn.Linear": ["model._target_: ", "VAE"],
+    "beta._target_=fmvae.models.VAE": ["beta._target_: ", "BetaSchedule"],
+    "model._target_=torch.nn.attention.SDPBackend": ["model._target_: ", "VAE"],
+    "model._target_=fmvae.models.Nope": ["model._target_: ", "there is no"],
+}
+
+
+@pytest.mark.parametrize(("argument", "words"), NO_SUCH_KIND.items(), ids=NO_SUCH_KIND)
+def test_a_class_of_another_kind_is_what_is_wrong_not_its_arguments(study, argument, words):
+    refused(warmed().call("train.py", *study.settings, argument), *words)
+
+
+def test_the_kinds_are_those_that_are_built():
+    """Each option's class is one, so that its arguments are looked at."""
+    for group, kind in known.KINDS.items():
+        for option in groups()[group]:
+            node = compose([f"{group}={option}"])[group]
+            assert not node or known._is_kind(group, find_class(node["_target_"])), (option, kind)
+
+
+@pytest.mark.parametrize("argument", ["+optimizer.eps=1e-7", "+optimizer.betas=[0.9,0.99]", "model._name_=mine"])
 def test_an_argument_that_a_constructor_takes_can_be_added(argument):
-    argument = argument.replace("+model", "model")
     key, _, _ = argument.lstrip("+").partition("=")
     group, _, name = key.partition(".")
     assert name in compose([argument])[group]
 
 
-@pytest.mark.parametrize(
-    "argument", ["+trainer.blur=0.1", "+beta.value=1", "+figures.every=1", "+data.device=cpu"]
-)
-def test_the_classifier_has_keys_of_its_own(argument):
-    if argument == "+trainer.blur=0.1":  # which it reads
-        compose([argument.lstrip("+")], "classifier")
-        return
+def test_the_classifier_reads_its_own_keys():
+    assert compose(["trainer.blur=0.1"], "classifier")["trainer"]["blur"] == 0.1
+
+
+@pytest.mark.parametrize("argument", ["+beta.value=1", "+figures.every=1", "+data.device=cpu"])
+def test_the_classifier_reads_no_others(argument):
     with pytest.raises(ConfigError, match="no such key"):
         compose([argument], "classifier")
 
@@ -168,7 +189,27 @@ def test_a_key_is_noticed_wherever_it_is_put(override):
         assert found[0] == f"{place}.odd_one".lstrip(".")
 
 
-def test_it_is_the_check_that_notices(study, mine, monkeypatch):
+def test_a_key_that_another_value_names_is_read(study, mine):
+    path = mine(
+        LINE + "width: 16\nmine:\n  deep: 3\nmodel:\n  hidden_dim: ${width}\ntrainer:\n  patience: ${mine.deep}\n"
+    )
+    settings = [s for s in study.settings if not s.startswith("model.hidden_dim")]
+    folder = f"--config-dir={path.parents[1]}"
+    said = succeeded(warmed().call("train.py", *settings, folder, "experiment=mine", "dry_run=true"))
+    assert "base-b1-z2-s0-" in said
+    refused(warmed().call("train.py", *settings, folder, "experiment=mine", "model.hidden_dim=3"), "width: ")
+
+
+def test_a_group_of_ones_own_without_its_package_line(study, mine):
+    path = mine(BODY, group="tuning")
+    refused(train(study, path, "+tuning=mine"), f"{path}: ", "'tuning'", "# @package _global_")
+    path = mine(LINE + "seed: 7\n", group="tuning")
+    assert "-s7-" in succeeded(train(study, path, "+tuning=mine", "dry_run=true"))
+    finished = warmed().call("train.py", *study.settings, "+experiment.seed=3")
+    assert "first line" not in refused(finished, "experiment: ")
+
+
+def test_it_is_the_check_that_notices(monkeypatch):
     """The control: without it the run is composed, under a name of its own."""
     monkeypatch.setattr("fmvae.config.composing.check_known", lambda *_: None)
     assert compose(["+workers=3"])["workers"] == 3
@@ -231,30 +272,25 @@ def test_a_jobs_own_environment_is_heeded(study, mine):
     """What Hydra sets for each job may differ from job to job, where each has an environment."""
     one = mine(LINE + 'seed: 7\nhydra:\n  job:\n    env_set:\n      OMP_NUM_THREADS: "1"\n')
     assert "2 runs" in succeeded(train(study, one, "-m", "experiment=mine,baseline", "dry_run=true"))
-    finished = train(study, one, "-m", "experiment=mine,baseline", "hydra/launcher=stacked")
-    assert finished.status == 1
-    assert "hydra.job.env_set: " in finished.stdout + finished.stderr
+    for arguments in (["experiment=mine,baseline"], ["seed=0,1", '+hydra.job.env_set.OMP_NUM_THREADS="1"']):
+        finished = train(study, one, "-m", *arguments, "hydra/launcher=stacked")
+        assert finished.status == 1
+        assert "hydra.job.env_set: " in finished.stdout + finished.stderr
 
 
 def test_a_search_over_such_files_is_refused(study, mine):
     pytest.importorskip("optuna")
     path = mine(LINE + "defaults:\n  - override /hydra/launcher: stacked\n")
-    arguments = [
-        "-m",
-        "experiment=choice(mine,baseline)",
-        "hydra/sweeper=optuna",
-        "hydra.sweeper.n_trials.total=1",
-    ]
-    refused(train(study, path, *arguments), "hydra.launcher._target_: ", "experiment=mine sets it")
+    search = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials.total=1"]
+    for space in ("experiment=choice(mine,baseline)", '+hydra.sweeper.params.experiment="choice(mine,baseline)"'):
+        refused(train(study, path, *search, space), "hydra.launcher._target_: ", "experiment=mine sets it")
 
 
 @pytest.mark.parametrize(
     "argument",
-    ["hydra/launcher=stacked", "hydra.launcher.size=3", "hydra/sweeper=optuna", "hydra.sweeper.params=null"],
+    ["hydra/launcher=stacked", "+hydra.launcher.size=3", "hydra/sweeper=optuna", "hydra.sweeper.params=null"],
 )
 def test_a_launcher_of_a_single_run_is_refused(study, argument):
-    if argument == "hydra.launcher.size=3":
-        argument = "+hydra.launcher.size=3"
     refused(warmed().call("train.py", *study.settings, argument), argument.lstrip("+"), "-m")
 
 

@@ -28,7 +28,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.loads: list[str] = []
         self.texts: list[str] = []
-        self.feed(path.read_text())
+        self.feed(path.read_text(encoding="utf-8"))
         assert not self.open
 
     def handle_starttag(self, tag, attrs):

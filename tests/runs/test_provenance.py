@@ -109,5 +109,5 @@ def test_provenance_is_json_and_the_same_whenever_it_is_asked():
 
 
 def test_the_processor_has_a_name_where_linux_tells_none(monkeypatch):
-    monkeypatch.setattr(Path, "read_text", lambda self: "flags : a b\n")
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: "flags : a b\n")
     assert processor_name(CPU)

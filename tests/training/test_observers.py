@@ -257,7 +257,8 @@ def test_a_damaged_timing_file_is_begun_anew(content, run, data):
     assert len(seconds_of(run)) == 1
 
 
-def test_the_bar_counts_steps_and_ends(data, capsys):
+def test_the_bar_counts_steps_and_ends(data, capsys, monkeypatch):
+    monkeypatch.setattr("fmvae.common.streams.is_terminal", lambda stream: True)
     bar = ProgressBar()
     first = BASE.trainer(data, epochs=2, observers=[bar])
     first.train()

@@ -27,7 +27,7 @@ def read_back(directory: Path) -> tuple[np.ndarray, list[str], np.ndarray]:
     tensor, metadata, sprite = (projector_plugin._rel_to_abs_asset_path(path, str(file)) for path in paths)
     assert list(embedding.sprite.single_image_dim) == [28, 28]
     tensors = projector_plugin._read_tensor_tsv_file(tensor)
-    return tensors, Path(metadata).read_text().splitlines(), np.asarray(Image.open(sprite))
+    return tensors, Path(metadata).read_text(encoding="utf-8").splitlines(), np.asarray(Image.open(sprite))
 
 
 @pytest.mark.parametrize("model_class", [BaseVAE, ConditionalVAE])

@@ -54,7 +54,8 @@ class FmvaeSearch(Sweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         loader, options = self.hydra_context.config_loader, groups()
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+        space = [f"{key}={values}" for key, values in (self.config.hydra.sweeper.params or {}).items()]
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*space, *arguments])
         fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
         for override in overrides:
             if override.key_or_group in options and override.is_choice_sweep():

@@ -91,7 +91,9 @@ def _plans(
         try:
             config: Any = loader.load_sweep_config(main, list(overrides))
         except HydraException as error:
-            raise explain(error, overrides) or error from error
+            explained = explain(error, overrides)
+            assert explained
+            raise explained from None
         gate.check_job(main, config)
         with open_dict(config):
             own = config.pop("hydra")
