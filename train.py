@@ -15,9 +15,10 @@ def main(composed: DictConfig) -> float:
     def train(config: dict, overrides: list[str]) -> float:
         # bring torch, which tab completion and --help don't need
         if config["dry_run"]:
+            from fmvae.common.command import say
             from fmvae.sweeping import forecast_run
 
-            print(forecast_run(config, overrides))
+            say(forecast_run(config, overrides))
             return math.nan
         from fmvae.experiments import objective, train
 

@@ -20,9 +20,19 @@ from fmvae.errors import ConfigError
 from fmvae.text import expand_home
 
 # Hydra's flags that take the next argument as their value; tests compare them with Hydra's own parser
-VALUED = ("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
+VALUED = ("--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c")
+PLAIN = ("--help", "-h", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--shell-completion", "-sc")
 INFO, TOPICS = ("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-RERUN = "--experimental-rerun"
+REFUSED = {
+    "--experimental-rerun": (
+        "it reads a pickle, which could run anything",
+        "repeat the run's command to continue it",
+    ),
+    "--hydra-help": ("not shown here", "--help lists the keys and groups of this program"),
+    "--config-path": ("the project's own configs are always read", "give a folder of yours by --config-dir"),
+    "-cp": ("the project's own configs are always read", "give a folder of yours by --config-dir"),
+}
+PRIMARY = {"train": ("train", "classifier"), "evaluate": ("evaluate",)}  # values of --config-name
 FOLDERS = ("--config-dir", "-cd")
 MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 LONGEST_NAME = 200  # of a sweep, as its rule says
@@ -36,6 +46,7 @@ def prepared(arguments: Sequence[str], program: str) -> list[str]:
         ConfigError: an argument is no override, or a flag that is not for these programs.
     """
     flags, overrides = split_flags(arguments)
+    check_flags(flags, program)
     overrides = list(together(overrides, program))
     overrides = [quoted(argument) for argument in list_paths(expand_shorthand(overrides))]
     return [*flags, *overrides]
@@ -48,9 +59,6 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     while waiting:
         argument = waiting.pop(0)
         name, given, value = argument.partition("=")
-        if name == RERUN:
-            way_out = "give the run's command again, it continues the run"
-            raise ConfigError(RERUN, "it reads a pickle, which could run anything", way_out)
         if name in FOLDERS and given:
             flags.append(f"{name}={expand_home(value)}")
         elif argument in VALUED:
@@ -64,6 +72,32 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             overrides.append(argument)
     return flags, overrides
+
+
+def check_flags(flags: Sequence[str], program: str) -> None:
+    """Refuse flags that Hydra does not have, and those that these programs do not heed.
+
+    Raises:
+        ConfigError: with what to write in the flag's place.
+    """
+    for place, flag in enumerate(flags):
+        if place and flags[place - 1] in VALUED:
+            continue
+        name, given, value = flag.partition("=")
+        if name in REFUSED:
+            raise ConfigError(name, *REFUSED[name])
+        if name in ("--config-name", "-cn"):
+            value = value if given else "".join(flags[place + 1 : place + 2])
+            if value not in PRIMARY[program]:
+                way_out = (
+                    f"choose from {', '.join(PRIMARY[program])}; keys of your own go into an experiment's file"
+                )
+                raise ConfigError("config", f"there is no option {value!r}", way_out)
+        elif flag not in (*PLAIN, *VALUED) and name not in (*VALUED, *INFO):
+            key = name.lstrip("-")
+            known = key in RULES or key in groups() or key == "run"
+            way_out = f"write {key}={value or '<value>'}" if known else "--help lists the keys and groups"
+            raise ConfigError(flag, "there is no such flag", way_out)
 
 
 def together(overrides: Sequence[str], program: str) -> Iterator[str]:
@@ -224,6 +258,8 @@ def check_removed(overrides: Sequence[str]) -> None:
     for override in overrides:
         key = key_of(override)
         _, _, name = key.partition(".")
+        if key in ("experiment", "sweep"):  # none is chosen unless one is asked for
+            continue
         needed = not name or name.startswith("_") or (key in RULES and not RULES[key].spare)
         if override.startswith("~") and needed:
             raise ConfigError(override, "this key is needed", f"give it another value instead: {_example(key)}")

@@ -75,6 +75,9 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
     if model.conditional and (found := getattr(model, "num_classes", data.num_classes)) != data.num_classes:
         problem = f"{found} classes, but the data have {data.num_classes}"
         raise ConfigError("model.num_classes", problem, "leave it out; it follows data.num_classes")
+    if model.image_shape != data.image_shape:
+        problem = f"{list(model.image_shape)}, but the images are {list(data.image_shape)}"
+        raise ConfigError("model.image_shape", problem, "leave it out; it follows data.image_shape")
     objective = Objective(
         build(config["likelihood"], "likelihood", Likelihood), build(config["beta"], "beta", BetaSchedule)
     )

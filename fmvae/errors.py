@@ -59,11 +59,20 @@ def of_the_machine(error: BaseException) -> FmvaeError | None:
     if isinstance(error, OSError):
         where, problem = error.filename or "output", error.strerror or str(error)
         return FmvaeError(where, problem, "check the path, its permissions and the free space")
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's, of Python 3.11
+        return FmvaeError("path", str(error), "mend the symbolic link, which leads to itself")
     # torch's, by name and by words, as nothing here imports it
     of_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: can't allocate" in str(error)
     if isinstance(error, MemoryError) or of_torch:
         return FmvaeError("memory", str(error) or "exhausted", "lower data.batch_size, or train a smaller model")
     return None
+
+
+def interruption(error: BaseException | None) -> BaseException | None:
+    """The Ctrl-C or signal that an error came of: code that is interrupted may fail while it cleans up."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | Terminated):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 class Terminated(SystemExit):

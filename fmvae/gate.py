@@ -7,7 +7,7 @@ before any of our code has seen that config. Its own list of what is forbidden h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -97,18 +97,20 @@ def known_class(target: Any, full_key: str) -> Any:
     return found
 
 
-def check_single_run(overrides: Iterable[str]) -> None:
-    """Refuse a launcher or sweeper for a run that is none of a sweep.
-
-    Args:
-        overrides: those of Hydra's own config.
+def check_single_run(hydra_config: Any) -> None:
+    """Refuse what only a sweep heeds, of a run that is none of a sweep.
 
     Raises:
-        ConfigError: nothing would heed one of them.
+        ConfigError: the command line names a launcher or sweeper, or a file asks for a sweep.
     """
-    for override in overrides:
+    for override in hydra_config.overrides.hydra:
         if re.match(r"[+~]*hydra[/.](launcher|sweeper)\b", override):
             raise ConfigError(override, "for a sweep, but this is a single run", "add -m, or leave it out")
+    if params := hydra_config.sweeper.get("params"):
+        way_out = "add -m, or `mode: MULTIRUN` under `hydra:` of the file"
+        raise ConfigError(
+            "hydra.sweeper.params", f"a sweep over {', '.join(params)}, but this is no sweep", way_out
+        )
 
 
 def check_job(main: DictConfig, job: DictConfig) -> None:

@@ -252,7 +252,7 @@ def _assembled(config: Mapping[str, Any], device: torch.device) -> Parts:
         return assemble(config, device)
     except DataError as error:
         way_out = error.way_out.replace("data.root=", "data_root=").replace("data.download_to=", "data_root=")
-        raise DataError(error.subject, error.problem, way_out) from None
+        raise DataError(error.subject.replace("data.root", "data_root"), error.problem, way_out) from None
 
 
 def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmvae.common.command import say
 from fmvae.config.schema import validate
 from fmvae.errors import RunError
 from fmvae.experiments import objective
@@ -73,7 +74,7 @@ def conclude(folder: Path, config: Mapping[str, Any]) -> None:
     """
     write_report(SweepDirectory(folder))
     states = [progress(run) for run in find_runs(folder)]
-    print(summary(SweepDirectory(folder), {}, states))
+    say(summary(SweepDirectory(folder), {}, states))
     values: dict[Path, float] = {}
     for state in states:
         if state.results:
@@ -81,4 +82,4 @@ def conclude(folder: Path, config: Mapping[str, Any]) -> None:
                 values[state.run.path] = objective(config, state.results)
     if values:
         best = (max if direction(config["objective"]) == "maximize" else min)(values, key=values.__getitem__)
-        print(f"  best {config['objective']}: {values[best]:.4f}, {short(best)}\n")
+        say(f"  best {config['objective']}: {values[best]:.4f}, {short(best)}\n")

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from fmvae.runs import RunDirectory
@@ -39,7 +40,7 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
         "",
         f"  results      {run}/results{suffix}.json",
         *([f"  figures      {run}/figures/{folder}"] if any((run.figures / folder).glob("*.png")) else []),
-        f"  TensorBoard  {_tensorboard()} --logdir {RunDirectory(run.path.parent)}",
+        f"  TensorBoard  {_tensorboard()} --logdir {quote(str(RunDirectory(run.path.parent)))}",
         "",
     ]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fmvae.common.command import say
 from fmvae.errors import FmvaeError, HeldError
 from fmvae.measurement import find_runs
 from fmvae.runs.files import make_directory
@@ -49,7 +50,7 @@ def run_sweep(sweep: SweepDirectory, plans: Mapping[str, Plan], launch: Launch, 
     if waiting or _report_is_old(sweep, plans):
         write_report(sweep)
     else:
-        print(f"\nreport: {short(_report(sweep))}")
+        say(f"\nreport: {short(_report(sweep))}")
     tell(sweep, plans)
 
 
@@ -125,7 +126,7 @@ def write_report(sweep: SweepDirectory) -> None:
     from fmvae.report.sweep import write_report as page_of  # brings matplotlib
 
     try:
-        print(f"\nreport: {short(page_of([sweep.path]))}")
+        say(f"\nreport: {short(page_of([sweep.path]))}")
     except (FmvaeError, OSError) as error:
         log.warning("no report: %s", error)
 
@@ -165,7 +166,7 @@ def tell(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> None:
         FmvaeError: a run failed.
     """
     states = [progress(sweep.run(name), plan) for name, plan in plans.items()]
-    print(summary(sweep, plans, states))
+    say(summary(sweep, plans, states))
     failed = sum(state.state not in ("complete", "running") for state in states)
     if failed:
         problem = f"{failed} of {len(states)} runs failed"

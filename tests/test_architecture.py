@@ -38,6 +38,7 @@ FLOORS = (
     "search",
     "gate",
     "arguments",
+    "explain",
     "cli",
     "plugins",
 )
@@ -50,6 +51,7 @@ HYDRA = {
     "fmvae/config/stored.py",
     "fmvae/arguments.py",
     "fmvae/cli.py",
+    "fmvae/explain.py",
     "fmvae/gate.py",
     "fmvae/plugins/hydra_plugins/fmvae_launcher.py",
     "fmvae/plugins/hydra_plugins/fmvae_sweeper.py",

@@ -45,9 +45,12 @@ def test_the_flag_of_a_sweep_may_stand_anywhere(flag):
         assert split_flags(arguments) == ([flag], ["seed=0,1", "beta=2"])
         assert prepared(arguments, "train") == [flag, "seed=0,1", "beta.value=2"]
     assert split_flags(["--config-dir", "x", "b=1", "a=2"]) == (["--config-dir", "x"], ["b=1", "a=2"])
-    assert split_flags(["a=1", "--config-name", "x", "b=2"]) == (["--config-name", "x"], ["a=1", "b=2"])
-    flags_first = ["--config-name", "x", "a=1", "b=2"]
-    assert prepared(["a=1", "--config-name", "x", "b=2"], "train") == flags_first
+    assert split_flags(["a=1", "--config-name", "classifier", "b=2"]) == (
+        ["--config-name", "classifier"],
+        ["a=1", "b=2"],
+    )
+    flags_first = ["--config-name", "classifier", "a=1", "b=2"]
+    assert prepared(["a=1", "--config-name", "classifier", "b=2"], "train") == flags_first
 
 
 def sweep_name(*arguments: str) -> str:

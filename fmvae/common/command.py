@@ -7,17 +7,22 @@ import sys
 from collections.abc import Callable
 
 from fmvae.common import streams
-from fmvae.errors import FmvaeError, of_the_machine
+from fmvae.errors import FmvaeError, interruption, of_the_machine
 
 INTERRUPTED = 130  # the exit status after Ctrl-C
 
 
 def say(text: object) -> None:
-    """Print a line at once. Whoever has read enough (``... | head``) ends the output, not the command."""
+    """Print a line at once. A reader who has read enough (``... | head``) ends the output, not the command."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # what follows goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        silence()
+
+
+def silence() -> None:
+    """Send what follows on standard output nowhere, also what Python flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -28,10 +33,10 @@ def run_command(command: Callable[[], int]) -> int:
     streams.set_up()
     try:
         return command()
-    except KeyboardInterrupt:
-        streams.complain("interrupted")
-        return INTERRUPTED
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if interruption(error):
+            streams.complain("interrupted")
+            return INTERRUPTED
         said = error if isinstance(error, FmvaeError) else of_the_machine(error)
         if said is None:
             raise

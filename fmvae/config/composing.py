@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import product
@@ -24,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmvae import weights
 from fmvae.config.known import check_known
 from fmvae.config.presets import prefer_own_presets
-from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, is_visible_file
+from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, is_visible_file, own_keys, program_of
 from fmvae.config.schema import validate, walk
 from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
@@ -33,6 +34,7 @@ from fmvae.text import expand_home
 NAMING = ("model._name_", "beta.value", "latent_dim.value")  # what a run's name begins with
 NAME_LINE = "write a line `_name_: mine` into the model's file, what its runs are called (or +model._name_=mine)"
 REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_][\w.]*)\}")  # to another key; leading dots: from where it stands
+ONE_AT_A_TIME = threading.RLock()
 MOST_FILES = 2000  # files and folders of configs that are looked through for a change
 RUN = re.compile(r".+-[0-9a-f]{8}(\.old-\d+)?")  # the name of a run's directory
 
@@ -46,6 +48,12 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
     Raises:
         ConfigError: a value or a key is wrong.
     """
+    written = _written(composed)
+    for group, known in own_keys(program_of(written)).items():
+        value = written.get(group, {})
+        if isinstance(known, dict) and not isinstance(value, dict) and (value is not None or known):
+            way_out = f"in a file, write under `defaults:` the line `- override /{group}: {value}`"
+            raise ConfigError(group, f"{value!r} is no group of keys", way_out)
     try:
         config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -54,7 +62,7 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
     try:
         config = validate({str(key): value for key, value in config.items()})
     except ConfigError as error:
-        if "${" in str(text := _written(composed).get(error.subject)):
+        if "${" in str(text := written.get(error.subject)):
             raise ConfigError(error.subject, f"{error.problem} (written as {text!r})", error.way_out) from None
         raise
     for key in NAMING:
@@ -62,9 +70,18 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
         if group in config and (not isinstance(config[group], dict) or config[group].get(name) is None):
             way_out = NAME_LINE if key == "model._name_" else f"give {key} one"
             raise ConfigError(key, "no value given, and runs are named by it", way_out)
+    _check_latent_dim(config)
     sources: Any = OmegaConf.to_container(runtime) if isinstance(runtime, DictConfig) else runtime
     check_known(config, sources, _referenced(composed))
     return config
+
+
+def _check_latent_dim(config: Mapping[str, Any]) -> None:
+    """The latent dimensions that a run's name tells are those of its model."""
+    named, own = config.get("latent_dim", {}).get("value"), config.get("model", {}).get("latent_dim")
+    if named is not None and own is not None and own != named:
+        problem = f"{own}, but the run would be named by latent_dim.value, {named}"
+        raise ConfigError("model.latent_dim", problem, f"give latent_dim={own} in its place")
 
 
 def _written(composed: DictConfig) -> dict[str, Any]:
@@ -133,16 +150,17 @@ def _hydra_to_ourselves() -> Iterator[None]:
     Hydra composes for one application at a time; whoever calls us may be another (``hydra.initialize``,
     ``@hydra.main``).
     """
-    hydra_of_theirs, base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
-    job = JobRuntime.instance().conf
-    GlobalHydra.instance().clear()
-    JobRuntime.instance().conf = OmegaConf.create(job)
-    try:
-        yield
-    finally:
-        GlobalHydra.instance().hydra = hydra_of_theirs
-        VersionBase.instance().version_base = base
-        JobRuntime.instance().conf = job
+    with ONE_AT_A_TIME:  # threads share that state, too
+        hydra_of_theirs, base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
+        job = JobRuntime.instance().conf
+        GlobalHydra.instance().clear()
+        JobRuntime.instance().conf = OmegaConf.create(job)
+        try:
+            yield
+        finally:
+            GlobalHydra.instance().hydra = hydra_of_theirs
+            VersionBase.instance().version_base = base
+            JobRuntime.instance().conf = job
 
 
 def _compose(overrides: Sequence[str], config_name: str, folder: Path | None = None) -> DictConfig:

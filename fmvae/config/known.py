@@ -48,11 +48,15 @@ def check_known(
         if any(key == path or key.startswith(f"{path}.") for key in referenced):
             continue
         file = _file_of(path, runtime or {})
-        if file and (path == package_of(file) or path in _chosen_groups(runtime or {})):
+        is_mapping = isinstance(config.get(path), Mapping)
+        if is_mapping and file and (path == package_of(file) or path in _chosen_groups(runtime or {})):
             problem = f"its keys are put under {path!r}, where nothing reads them"
             way_out = f"make '{PACKAGE_LINE}' its very first line: no comment, '---' or byte-order mark before it"
             raise ConfigError(file, problem, way_out)
-        close = _nearest(path, beside, config)
+        if path in config and "." in path:  # one key, with a dot in it
+            parent, _, leaf = path.rpartition(".")
+            raise ConfigError(path, "a key with a dot in it", f"write it as `{parent}: {{{leaf}: ...}}` in a file")
+        close = _nearest(path, [name for name in beside if name != path.rpartition(".")[2]], config)
         where = f" (in {file})" if file else ""
         way_out = f"did you mean {close}?" if close else f"leave it out ({_rest(path, beside)})"
         raise ConfigError(path, f"there is no such key{where}", way_out)
@@ -118,8 +122,8 @@ def _nearest(path: str, beside: list[str], config: Mapping[str, Any]) -> str:
         return f"{parent}.{close[0]}".lstrip(".")
     program = own_keys(program_of(config))
     elsewhere = {name.rpartition(".")[2]: name for name, _ in walk(program) if "_" not in name[:1]}
-    close = difflib.get_close_matches(leaf, list(elsewhere), 1, cutoff=0.75)
-    return elsewhere[close[0]] if close else ""
+    close = [elsewhere[name] for name in difflib.get_close_matches(leaf, list(elsewhere), 2, cutoff=0.75)]
+    return next((name for name in close if name != path), "")
 
 
 def _rest(path: str, beside: list[str]) -> str:

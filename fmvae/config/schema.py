@@ -60,7 +60,12 @@ class Rule:
             raise ValueError
         if self.of and isinstance(value, list) and not all(type(item) is self.of for item in value):
             raise ValueError
-        return expand_home(str(value)) if self.path else value
+        return self._accept_path(str(value)) if self.path else value
+
+    @staticmethod
+    def _accept_path(value: str) -> str:
+        value.encode()  # UnicodeEncodeError is a ValueError: what is written there could not be named in a file
+        return expand_home(value)
 
     def _accept_number(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -101,7 +106,11 @@ RULES: dict[str, Rule] = {
     "beta.num_cycles": COUNT,
     "beta.max_capacity": Rule(float, minimum=0),
     "latent_dim.value": COUNT,
-    "model._name_": Rule(str),
+    "model._name_": Rule(
+        str,
+        pattern=r"[A-Za-z0-9_][^\0]{0,199}",
+        called="a name that begins with a letter or digit (200 signs at most)",
+    ),
     "model.hidden_dim": COUNT,
     "model.latent_dim": COUNT,
     "model.num_classes": COUNT,

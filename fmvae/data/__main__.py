@@ -4,10 +4,13 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from shlex import quote
 
 from fmvae.common.command import run_command, say
 from fmvae.data import FashionMNISTManager
 from fmvae.data.sources import load_dataset
+from fmvae.errors import DataError
+from fmvae.logs import Terminal
 from fmvae.text import typed_path as path
 
 
@@ -30,7 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Terminal()])
+    try:
+        return _command(options)
+    except DataError as error:  # in this command's words
+        way_out = error.way_out.replace("data.root=", "--root=").replace("data.download_to=", "--to=")
+        raise DataError(error.subject.replace("data.root", "--root"), error.problem, way_out) from None
+
+
+def _command(options: argparse.Namespace) -> int:
     download = not options.no_download
     if options.command == "fetch":
         found = load_dataset(options.root, download=download, download_to=options.to)
@@ -59,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.command == "eda":
             _print_stats(data)
             data.perform_eda(save)
-    say(f"  TensorBoard: tensorboard --logdir {options.output}")
+    say(f"  TensorBoard: tensorboard --logdir {quote(str(options.output))}")
     return 0
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from fmvae.common.stop import Stop
 from fmvae.config import is_vae, semantic
 from fmvae.errors import NumericsError
 from fmvae.experiments.lifecycle import attempt, only_of, results
 from fmvae.runs import RunDirectory
 from fmvae.training import VAETrainer
 from fmvae.training.stack import Numbers, Stack
-from fmvae.training.stop import Stop
 from fmvae.training.trainer import Batch
 
 T = TypeVar("T")

@@ -30,7 +30,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``; a reader sees the old file or the new one, never a part."""
     make_directory(path.parent)
     # not by the file's name: TensorBoard reads whatever speaks of `tfevents`, half written or not
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=TEMPORARY, dir=path.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".", suffix=TEMPORARY, dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)  # the name that people know
+        raise
     temporary = Path(name)
     try:
         with open(descriptor, "wb") as file:

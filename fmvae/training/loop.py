@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from fmvae.common.stop import Stop
 from fmvae.data import FashionMNISTManager, Split
 from fmvae.errors import NumericsError
 from fmvae.runs.checkpoint import load_model
 from fmvae.runs.observer import Observer
 from fmvae.training.state import TrainerState, flatten_optimizer, from_json, to_json, unflatten_optimizer
-from fmvae.training.stop import Stop
 
 GENERATOR = "generator"  # the state of the epoch's own, among the tensors of Within
 WAY_OUT = "lower optimizer.lr, set trainer.max_grad_norm, or look at the data; no checkpoint has it"

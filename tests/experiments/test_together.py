@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fmvae import cli
+from fmvae.common.stop import Stop
 from fmvae.config import compose, semantic, whole
 from fmvae.errors import Terminated
 from fmvae.experiments import stackable, train, train_together
@@ -16,7 +17,6 @@ from fmvae.experiments.lifecycle import logging_to
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.runs import RunDirectory
 from fmvae.training import VAETrainer
-from fmvae.training.stop import Stop
 from tests.idx import write_idx_dataset
 
 

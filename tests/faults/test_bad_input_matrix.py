@@ -128,7 +128,7 @@ TRAIN = {
     "--config-dir={outside} +extra=nul": ["sweep_name: "],
     "--config-dir={outside} +extra=nul_root": ["output_root: ", "'a\\x00b' is not a path"],
     f"output_root={{outside}}/{LONG}": [LONG, "File name too long"],
-    f"model._name_={LONG}": [LONG, "File name too long"],
+    f"model._name_={LONG}": ["model._name_: ", LONG],
     # the data
     "data.root=/nope": ["data.root: ", "there is no '/nope'", "data.download_to=/nope"],
     "data.root=3": ["data.root: ", "there is no '{here}/3'", "data.download_to={here}/3"],

@@ -19,11 +19,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from fmvae.common.stop import NUMBERS
 from fmvae.config import read_config
 from fmvae.errors import FmvaeError
 from fmvae.runs import RunDirectory, load_checkpoint
 from fmvae.runs.files import TEMPORARY, read_record
-from fmvae.training.stop import NUMBERS
 from tests.cli.process import Finished
 from tests.cli.test_exactness import COMPARED
 from tests.faults.disk import prelude

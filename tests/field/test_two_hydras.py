@@ -12,7 +12,7 @@ from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
 from omegaconf import OmegaConf
 
-from fmvae.arguments import INFO, RERUN, TOPICS, VALUED, split_flags
+from fmvae.arguments import INFO, PLAIN, REFUSED, TOPICS, VALUED, split_flags
 from fmvae.config import compose, composing
 from fmvae.measurement import load_run
 from tests.cli.process import ROOT, call, refused, snapshot, succeeded
@@ -104,15 +104,19 @@ def test_opening_a_run_beside_another_hydra(study):
 
 def test_the_flags_that_take_a_value_are_all_known():
     """Hydra's own parser says which there are."""
-    takes_one, may_take_one = set(), set()
+    takes_one, may_take_one, takes_none = set(), set(), set()
     for action in get_args_parser()._actions:
         if action.option_strings and action.nargs is None:
             takes_one |= set(action.option_strings)
         if action.option_strings and action.nargs == "?":
             may_take_one |= set(action.option_strings)
             assert tuple(action.choices or ()) == TOPICS
-    assert takes_one == {*VALUED, RERUN}
+        if action.option_strings and action.nargs == 0:
+            takes_none |= set(action.option_strings)
+    assert takes_one == {*VALUED, "--experimental-rerun", "--config-path", "-cp"}
     assert may_take_one == set(INFO)
+    assert takes_none == {*PLAIN, "--hydra-help"}
+    assert set(REFUSED) == (takes_one | takes_none) - {*VALUED, *PLAIN}
 
 
 @pytest.mark.parametrize(
@@ -153,6 +157,33 @@ def test_hydras_flags_do_what_they_say(tmp_path, arguments, said):
     assert (done.status, "Traceback" in done.stderr) == (0, False), done
     assert said in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "words"),
+    [
+        ("train.py", "--beta=0.5", ["--beta=0.5: ", "write beta=0.5"]),
+        ("train.py", "--beta 0.5", ["--beta: ", "write beta=<value>"]),
+        ("train.py", "-beta=1", ["-beta=1: ", "write beta=1"]),
+        ("evaluate.py", "--run=outputs/x", ["write run=outputs/x"]),
+        ("train.py", "-M seed=0,1", ["-M: ", "there is no such flag"]),
+        ("train.py", "--hydra-help", ["--hydra-help: ", "--help"]),
+        ("train.py", "--config-path=x", ["--config-path: ", "--config-dir"]),
+        ("train.py", "--config-name=mine", ["config: ", "'mine'", "train, classifier"]),
+        ("evaluate.py", "--config-name train run=x", ["config: ", "'train'", "evaluate"]),
+    ],
+)
+def test_flags_that_there_are_not(program, arguments, words):
+    refused(warmed().call(program, *arguments.split()), *words)
+
+
+def test_threads_compose_one_after_the_other():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        values = list(pool.map(lambda beta: compose([f"beta={beta}"])["beta"]["value"], range(16)))
+    assert values == list(range(16))
+    assert not GlobalHydra.instance().is_initialized()
 
 
 def test_a_pickle_is_not_rerun(tmp_path):

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+from fmvae.common.stop import Stop
 from fmvae.runs import RunDirectory, load_checkpoint
 from fmvae.runs.observer import Observer
 from fmvae.training import Checkpointer
-from fmvae.training.stop import Stop
 from tests.training.cases import BASE, CASES, NUM_STEPS, data_of, same, snapshot
 from tests.training.test_classifier import data as classifier_data  # noqa: F401
 from tests.training.test_classifier import trainer_of as classifier_of
@@ -264,7 +264,7 @@ def test_in_another_thread_training_goes_on_without_it():
 def test_a_signal_without_a_handler_ends_the_process_as_it_would():
     program = """
 import os
-from fmvae.training.stop import Stop
+from fmvae.common.stop import Stop
 with Stop() as stop:
     os.kill(os.getpid(), 15)
     print("the end of a step", flush=True)

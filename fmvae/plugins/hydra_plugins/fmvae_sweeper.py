@@ -18,7 +18,8 @@ from omegaconf import DictConfig, open_dict
 from fmvae import gate
 from fmvae.arguments import check_removed
 from fmvae.cli import explain
-from fmvae.config import NAMED_BY_CONTENT, composed_by, resolve
+from fmvae.common.command import say
+from fmvae.config import NAMED_BY_CONTENT, composed_by, expand_shorthand, resolve
 from fmvae.errors import ConfigError
 from fmvae.text import expand_home
 
@@ -47,7 +48,8 @@ class FmvaeSweeper(BasicSweeper):
 
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
-        (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        overrides = parser.parse_overrides([*expand_shorthand(self._parse_config()), *arguments])
+        (jobs,) = self.split_arguments(overrides, None)
         sweep = SweepDirectory(Path(self.config.hydra.sweep.dir))
         if sweep.path.absolute() != _folder(self.config):
             way_out = "leave it out; output_root and sweep_name say where"
@@ -56,7 +58,7 @@ class FmvaeSweeper(BasicSweeper):
         if not plans:
             raise ConfigError("command line", "a sweep over no values", "give at least one: seed=range(0,3)")
         if self.config.dry_run:
-            print(forecast(sweep, plans, Path(expand_home(self.config.output_root)), self.config.restart))
+            say(forecast(sweep, plans, Path(expand_home(self.config.output_root)), self.config.restart))
         else:
             run_sweep(sweep, plans, self._launch, self.config.restart)
 

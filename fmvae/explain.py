@@ -1,0 +1,179 @@
+"""What is said of an error: the key or file, the problem and the way out, in one line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from fmvae.arguments import key_of
+from fmvae.config import ASKED_ANEW
+from fmvae.config import composing as configs
+from fmvae.config.project import groups
+from fmvae.config.schema import RULES
+from fmvae.config.shorthand import in_quotes
+from fmvae.errors import ConfigError, FmvaeError, of_the_machine
+from fmvae.text import typed_path
+
+TOGETHER = "fmvae.experiments.together"  # where the jobs of a stack are
+EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # of pyproject.toml, by the plugin's name if not the same
+PLAIN = str.maketrans("−–“”„‘’\u00a0", '--"""\'\' ')  # what word processors make of plain signs
+HELP = "--help lists the keys and groups"
+JOB = ("fmvae.cli", "job")  # where the work of a run begins
+
+
+def program() -> Literal["train", "evaluate"]:
+    return "evaluate" if sys.argv[0].endswith("evaluate.py") else "train"
+
+
+def config_name() -> str:
+    """The config that the command line composes: the program's own, or the one that --config-name names."""
+    named = re.search(r"(?:^|\s)(?:--config-name|-cn)[= ](\S+)", " ".join(sys.argv[1:]))
+    return named.group(1) if named else program()
+
+
+def config_dir() -> Path | None:
+    """The folder of configs that --config-dir names."""
+    named = re.search(r"(?:^|\s)(?:--config-dir|-cd)[= ](\S+)", " ".join(sys.argv[1:]))
+    return typed_path(named.group(1)).absolute() if named else None
+
+
+def keys_of(overrides: Sequence[str]) -> list[str]:
+    """The keys that these overrides of this program compose, with the user's own folder of configs."""
+    return configs.keys_of(overrides, config_name(), config_dir())
+
+
+def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError | None:
+    """Any foreseeable error as one that names the key or file, the problem and the way out; None for a bug."""
+    text = str(error)
+    if isinstance(error, FmvaeError):
+        return error
+    if isinstance(error.__cause__, FmvaeError):  # of what Hydra instantiates
+        return error.__cause__
+    if isinstance(error, MissingConfigException):  # which is an OSError, too
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return _unknown_option(group or "config", option, error.options or ())
+    if failed := of_the_machine(error):
+        return failed
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override)
+    if mark := getattr(error, "problem_mark", None):  # of YAML
+        problem = getattr(error, "problem", None) or "not readable as YAML"
+        return ConfigError(f"{mark.name}, line {mark.line + 1}", problem, "mend the file")
+    if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
+        key = max(found.group(1), getattr(error.__cause__, "full_key", None) or "", key=len)
+        return _unknown_key(key, arguments)
+    if found := re.search(r"An item is already at '([^']+)'", text):
+        return ConfigError(found.group(1), "there is such a key already", "leave out the +")
+    if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
+        return ConfigError(found.group(1), "several values, but this is a single run", "add -m for a sweep")
+    if "Config group override must be a string or a list" in text:
+        return _no_name_of_an_option(arguments)
+    if found := re.search(r"plugin (?:class : ')?hydra_plugins\.hydra_(\w+?)_(launcher|sweeper)\.", text):
+        name, kind = found.groups()
+        way_out = f"pip install -e '.[{EXTRAS.get(name, name)}]'"
+        return ConfigError(f"hydra/{kind}", f"the plugin hydra-{name}-{kind} is not installed", way_out)
+    if found := re.search(r"Missing mandatory value: (\S+)", text):
+        return ConfigError(found.group(1), "no value given", f"add {found.group(1)}=...")
+    if "does not support sweep type" in text:
+        way_out = "give values, as beta=0.5,1, or search it: hydra/sweeper=optuna"
+        return ConfigError("command line", "an interval has no list of values", way_out)
+    if isinstance(error, HydraException | OmegaConfBaseException) or not _comes_from_a_job(error):
+        key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
+        problem, _, rest = text.strip().partition("\n")
+        if problem.endswith(":"):  # what it is follows
+            problem = f"{problem} {rest.strip().partition(chr(10))[0]}"
+        problem = problem or type(error).__name__
+        return ConfigError(key or "command line", problem, HELP)
+    return None
+
+
+def _comes_from_a_job(error: BaseException) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    places = [(frame.f_globals["__name__"], frame.f_code.co_name) for frame in frames]
+    return any(place == JOB or place[0] == TOGETHER for place in places)
+
+
+def _unreadable(argument: str) -> ConfigError:
+    key, given, value = argument.partition("=")
+    way_out = "quote a value of many parts: 'key=\"a b, c\"'"
+    if (plain := argument.strip().strip(",").translate(PLAIN)) != argument:
+        return ConfigError(argument, "not readable as key=value", f"write it as {plain}")
+    if key and given and not set(value) & set("[]{}\"'$"):  # quotes would make a text of a list
+        way_out = f'quote the value, for the shell and for Hydra: "{key}={in_quotes(value)}"'
+    return ConfigError(argument, "not readable as key=value", way_out)
+
+
+def _unknown_option(group: str, option: str, options: Sequence[str]) -> ConfigError:
+    options = [name for name in options if not name.startswith(".")]  # an editor's
+    close = difflib.get_close_matches(option, options, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    choice = f"choose from {', '.join(sorted(options))}" if options else HELP
+    number = ", or give a number" if f"{group}.value" in RULES else ""
+    return ConfigError(group, f"there is no option {option!r}", hint + choice + number)
+
+
+def _no_name_of_an_option(arguments: Sequence[str]) -> ConfigError:
+    """The first argument that gives a group something else than names of its options."""
+    options = groups()
+    for argument in arguments:
+        key, value = key_of(argument), argument.partition("=")[2]
+        if "=" in argument and not key:
+            return _unreadable(argument)
+        if key in options and not all(word.strip() in options[key] for word in value.split(",")):
+            return _unknown_option(key, value, options[key])
+    return ConfigError("command line", "a number where a group's option belongs", HELP)
+
+
+def _unknown_key(key: str, arguments: Sequence[str]) -> ConfigError:
+    """With the options of its group that have it, or the nearest key there is, and those beside it."""
+    group, _, leaf = key.partition(".")
+    if program() == "evaluate" and group in set(groups()).difference(ASKED_ANEW):
+        way_out = "leave it out, or train another run with it"
+        return ConfigError(key, "part of the run's own config, which is measured as it was trained", way_out)
+    known = [name for name in _known_keys(arguments) if name != key]
+    parent = key.rpartition(".")[0]
+    beside = [name for name in known if parent and name.rpartition(".")[0] == parent and "._" not in name]
+    rest = f"{parent} holds {', '.join(name.rpartition('.')[2] for name in beside)}" if beside else HELP
+    if leaf and (having := _options_with(group, key)):
+        chosen = next((a.partition("=")[2] for a in arguments if key_of(a) == group and "=" in a), "")
+        problem = f"{group}={chosen} has no such key" if chosen in groups()[group] else "there is no such key here"
+        return ConfigError(key, problem, f"choose {group}={' or '.join(having)} to give it ({rest})")
+    leaves = {name.split(".")[-1]: name for name in known}
+    close = difflib.get_close_matches(key, known, 1)
+    close = close or [leaves[leaf] for leaf in difflib.get_close_matches(key.split(".")[-1], list(leaves), 1)]
+    hint = f"did you mean {close[0]}? " if close else ""
+    return ConfigError(key, "there is no such key", hint + rest)
+
+
+def _options_with(group: str, key: str) -> list[str]:
+    """The options of a group that have a key."""
+    having = []
+    for option in groups().get(group, ()):
+        with suppress(Exception):  # one that can't be composed alone; this is for suggestions only
+            if key in keys_of([*_REQUIRED[program()], f"{group}={option}"]):
+                having.append(option)
+    return having
+
+
+_REQUIRED: dict[str, list[str]] = {"train": [], "evaluate": ["run=x"]}  # overrides that a config can't do without
+
+
+def _known_keys(arguments: Sequence[str]) -> list[str]:
+    """Every key and group that an override of this program can name, beside the command line's own choices."""
+    options, required = groups(), _REQUIRED[program()]
+    # of evaluate.py's groups all have keys of their own; train.py has some more, as experiment
+    more = list(options) if program() == "train" else []
+    chosen = [argument for argument in arguments if key_of(argument) in options]
+    for overrides in ([*required, *chosen], required):
+        with suppress(Exception):  # a choice may be a sweep, or wrong in another way; this is for suggestions only
+            return keys_of(overrides) + more
+    return more
