@@ -65,13 +65,17 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     except BrokenPipeError:  # a reader who has read enough, as of `... --help | head`
         silence()
     except Exception as error:
-        # what is interrupted may fail while it cleans up, and C code may swallow what the handler raised
-        if stop := interruption(error) or (Terminated(128 + _signals[-1]) if _signals else None):
+        if stop := _stop_behind(error):
             _interrupted(stop)
         if not (explained := explain(error, arguments)):
             raise
         fail(explained)
     sys.exit(0)
+
+
+def _stop_behind(error: BaseException) -> BaseException | None:
+    """The signal that an error came of: what is interrupted may fail while it cleans up, or swallow the signal."""
+    return interruption(error) or (Terminated(128 + _signals[-1]) if _signals else None)
 
 
 def _interrupted(stop: BaseException) -> NoReturn:
@@ -99,8 +103,8 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
         stop.heed()
         return function(config, overrides)
     except (Exception, SystemExit) as error:
-        if interruption(error):
-            raise
+        if stop := _stop_behind(error):
+            raise stop from None
         explained = explain(error)
         if hydra_config.mode == RunMode.MULTIRUN and not ends_search(explained, hydra_config):
             said = tell(error)
