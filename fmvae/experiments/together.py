@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from fmvae.common.stop import Stop
-from fmvae.config import is_vae, semantic
+from fmvae.config import build, is_vae, semantic
 from fmvae.errors import NumericsError
 from fmvae.experiments.lifecycle import attempt, only_of, results
+from fmvae.models import VAE
 from fmvae.runs import RunDirectory
 from fmvae.training import VAETrainer
-from fmvae.training.stack import Numbers, Stack
+from fmvae.training.stack import Numbers, Stack, can_widen
 from fmvae.training.trainer import Batch
 
 T = TypeVar("T")
@@ -33,11 +34,20 @@ def stackable(config: Mapping[str, Any]) -> str | None:
     if not is_vae(config) or config["optimizer"]["_target_"] not in ELEMENTWISE:
         return None
     whole = semantic(config)
+    widened = _can_widen(config["model"])
     data = {key: whole["data"].get(key) for key in ("batch_size", "num_train", "val_size", "image_shape")}
-    model = {key: value for key, value in whole["model"].items() if key != "latent_dim"}
+    model = {key: value for key, value in whole["model"].items() if key != "latent_dim" or not widened}
     likelihood = whole["likelihood"]
     others = [config["device"], config["threads"], config["trainer"]["precision"]]
     return json.dumps([model, likelihood, data, *others], sort_keys=True)
+
+
+def _can_widen(node: Mapping[str, Any]) -> bool:
+    """Whether a config's model can be widened to more latents, so that runs of different ``latent_dim`` stack."""
+    try:
+        return can_widen(lambda z: build({**node, "latent_dim": z}, "model", VAE), node["latent_dim"])
+    except Exception:  # whatever is wrong with the model is said when its run begins
+        return False
 
 
 @contextmanager

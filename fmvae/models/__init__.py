@@ -6,7 +6,7 @@ from fmvae.models.conditional import ConditionalVAE
 from fmvae.models.conv import ConvVAE
 from fmvae.models.posterior import Posteriors, encode_split
 from fmvae.models.resnet import ClassifierOutput, FashionResNet18
-from fmvae.models.vae import VAE, VAEOutput
+from fmvae.models.vae import VAE, LatentAxis, VAEOutput, separate_heads
 
 __all__ = [
     "VAE",
@@ -16,7 +16,9 @@ __all__ = [
     "ConditionalVAE",
     "ConvVAE",
     "FashionResNet18",
+    "LatentAxis",
     "Posteriors",
     "VAEOutput",
     "encode_split",
+    "separate_heads",
 ]

@@ -5,7 +5,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from fmvae.models.vae import VAE
+from fmvae.models.vae import VAE, LatentAxis, separate_heads
 
 
 class BaseVAE(VAE):
@@ -27,6 +27,9 @@ class BaseVAE(VAE):
             nn.Linear(hidden_dim, num_pixels),
             nn.Unflatten(1, self.image_shape),
         )
+
+    def latent_axes(self) -> dict[str, LatentAxis]:
+        return separate_heads("decoder.0")
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         hidden = self.encoder(x)  # (B, hidden_dim)

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from fmvae.models.convolution import SmallBatchNorm2d, SmallConv2d, SmallConvTranspose2d
-from fmvae.models.vae import VAE
+from fmvae.models.vae import VAE, LatentAxis, separate_heads
 
 NormOrder = Literal["relu_bn", "bn_relu"]
 
@@ -81,6 +81,9 @@ class BetaVAE(VAE):
             nn.ReLU(),
             SmallConvTranspose2d(8, channels, 3, 2, 1, up(half, full, 1)),
         )
+
+    def latent_axes(self) -> dict[str, LatentAxis]:
+        return separate_heads("decoder.0")
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         hidden = self.encoder(2 * x - 1)  # (B, 128)

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from fmvae.models.conv import quarter_size
 from fmvae.models.convolution import ChannelsLastConv2d, ChannelsLastUnflatten
-from fmvae.models.vae import VAE
+from fmvae.models.vae import VAE, LatentAxis, separate_heads
 
 Backbone = Literal["mlp", "conv"]
 Prior = Literal["standard", "learned"]
@@ -160,6 +160,11 @@ class ConditionalVAE(VAE):
         self.mu = nn.Linear(self.backbone.num_features, latent_dim)
         self.logvar = nn.Linear(self.backbone.num_features, latent_dim)
         self.prior = _ClassPrior(num_classes, latent_dim) if prior == "learned" else None
+
+    def latent_axes(self) -> dict[str, LatentAxis]:
+        layer = "decoder.0" if isinstance(self.backbone, _MLP) else "expand.0"
+        priors = {f"prior.{name}": LatentAxis(1) for name in ("mean", "log_std")} if self.prior else {}
+        return separate_heads(f"backbone.{layer}") | priors
 
     def _one_hot(self, labels: Tensor | None, like: Tensor) -> Tensor:
         if labels is None:

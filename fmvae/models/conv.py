@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from fmvae.models.convolution import ChannelsLastConv2d, ChannelsLastUnflatten
-from fmvae.models.vae import VAE
+from fmvae.models.vae import VAE, LatentAxis, separate_heads
 
 
 def quarter_size(image_shape: Sequence[int]) -> tuple[int, int]:
@@ -41,6 +41,9 @@ class ConvVAE(VAE):
             nn.ReLU(),
             nn.ConvTranspose2d(32, channels, 4, 2, 1),
         )
+
+    def latent_axes(self) -> dict[str, LatentAxis]:
+        return separate_heads("decoder.0")
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         features = self.encoder(x)  # (B, 64 * H/4 * W/4)

@@ -1,7 +1,7 @@
 """What every variational autoencoder here shares: the signature, and sampling."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,19 @@ class VAEOutput(NamedTuple):
     mu: Tensor
     logvar: Tensor
     z: Tensor
+
+
+class LatentAxis(NamedTuple):
+    """Where a tensor of a model has one entry for each latent dimension.
+
+    Attributes:
+        dim: of the tensor.
+        blocks: how many times the latents come there, one after the other, from index 0: a joint layer for mu and
+            logvar has them twice. What follows them has nothing to do with latents, as a label beside z.
+    """
+
+    dim: int
+    blocks: int = 1
 
 
 class VAE(nn.Module, ABC):
@@ -37,6 +50,15 @@ class VAE(nn.Module, ABC):
             raise ValueError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
         self.latent_dim = latent_dim
         self.image_shape = tuple(image_shape)
+
+    def latent_axes(self) -> Mapping[str, LatentAxis] | None:
+        """The parameters and buffers that have an axis of latents, by name.
+
+        With them, runs that differ in ``latent_dim`` can be trained as one model (``hydra/launcher=stacked``), with
+        zeros in the dimensions that a narrower model lacks. None, as here, says nothing: runs are then stacked with
+        runs of the same ``latent_dim`` only.
+        """
+        return None
 
     @abstractmethod
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -88,3 +110,13 @@ class VAE(nn.Module, ABC):
             num_samples, self.latent_dim, generator=generator, device=weight.device, dtype=weight.dtype
         )
         return self.decode(z, labels)
+
+
+def separate_heads(decoder_input: str) -> dict[str, LatentAxis]:
+    """The latent axes of a model with the layers ``mu`` and ``logvar``, and a linear layer that takes z first.
+
+    Args:
+        decoder_input: the name of that layer, as ``decoder.0``.
+    """
+    heads = {f"{head}.{name}": LatentAxis(0) for head in ("mu", "logvar") for name in ("weight", "bias")}
+    return heads | {f"{decoder_input}.weight": LatentAxis(1)}

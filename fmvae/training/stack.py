@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fmvae.errors import NumericsError
-from fmvae.models import VAE
+from fmvae.models import VAE, LatentAxis
 from fmvae.objectives import kl_divergence
 from fmvae.runs.observer import Observer
 from fmvae.training.loop import not_finite, total_norm
@@ -23,29 +23,57 @@ Numbers = dict[str, float]
 TERMS = ("recon", "kl", "objective")
 
 
-def widen(tensor: Tensor, shape: Sequence[int], at: int) -> Tensor:
-    """A tensor of another shape, with zeros from index ``at`` in every dimension that differs."""
-    for dim, (own, wanted) in enumerate(zip(tensor.shape, shape, strict=True)):
-        if own != wanted:
-            zeros = tensor.new_zeros([*tensor.shape[:dim], wanted - own, *tensor.shape[dim + 1 :]])
-            tensor = torch.cat([tensor.narrow(dim, 0, at), zeros, tensor.narrow(dim, at, own - at)], dim)
-    return tensor
+def widen(tensor: Tensor, axis: LatentAxis | None, z: int, width: int) -> Tensor:
+    """A tensor of a model with ``z`` latents as one of ``width``, with zeros behind each block of its latents."""
+    if axis is None or z == width:
+        return tensor
+    *blocks, rest = _blocks(tensor, axis, z)
+    shape = list(tensor.shape)
+    shape[axis.dim] = width - z
+    zeros = tensor.new_zeros(shape)
+    return torch.cat([part for block in blocks for part in (block, zeros)] + [rest], axis.dim)
 
 
-def narrow(tensor: Tensor, shape: Sequence[int], at: int) -> Tensor:
-    """The inverse of ``widen``."""
-    for dim, (own, wanted) in enumerate(zip(tensor.shape, shape, strict=True)):
-        if own != wanted:
-            rest = tensor.narrow(dim, at + own - wanted, wanted - at)
-            tensor = torch.cat([tensor.narrow(dim, 0, at), rest], dim)
-    return tensor
+def narrow(tensor: Tensor, axis: LatentAxis | None, z: int, width: int) -> Tensor:
+    """The inverse of ``widen``: from ``width`` latents to ``z``."""
+    if axis is None or z == width:
+        return tensor
+    *blocks, rest = _blocks(tensor, axis, width)
+    return torch.cat([*(block.narrow(axis.dim, 0, z) for block in blocks), rest], axis.dim)
+
+
+def _blocks(tensor: Tensor, axis: LatentAxis, latents: int) -> list[Tensor]:
+    """The parts of a tensor along its axis: each block of latents, and what follows them."""
+    rest = tensor.shape[axis.dim] - axis.blocks * latents
+    return list(tensor.split([latents] * axis.blocks + [rest], axis.dim))
+
+
+def can_widen(make: Callable[[int], VAE], z: int) -> bool:
+    """Whether what a model says of its latent axes is so: a wider one differs in them, and in nothing else.
+
+    Args:
+        make: gives the model of so many latents; none of its weights are computed.
+    """
+    with torch.device("meta"):
+        narrower, wider = make(z), make(z + 1)
+    axes = narrower.latent_axes()
+    if axes is None:
+        return False
+    own, wide = _tensors(narrower), _tensors(wider)
+    expected = {name: list(tensor.shape) for name, tensor in own.items()}
+    for name, axis in axes.items():
+        if name not in expected or axis.dim >= len(expected[name]) or expected[name][axis.dim] < axis.blocks * z:
+            return False
+        expected[name][axis.dim] += axis.blocks
+    return expected == {name: list(tensor.shape) for name, tensor in wide.items()}
 
 
 class Stack(Observer):
     """The models of trainers that differ in weights, latent dimensions, objective, optimizer and data, as one.
 
-    Models with fewer latent dimensions than the widest are widened by dimensions that are zero everywhere: their
-    posterior is the prior, the decoder does not see them, and every gradient of theirs is exactly zero.
+    Models with fewer latent dimensions than the widest are widened by dimensions that are zero everywhere
+    (``VAE.latent_axes`` says where): their posterior is the prior, the decoder does not see them, and every
+    gradient of theirs is exactly zero.
 
     Between ``load`` and ``unload`` the weights and the optimizers' states are here, and the trainers' are out of
     date; a run that is stopped in between is told its own before it is saved.
@@ -64,6 +92,9 @@ class Stack(Observer):
         self.width = max(self.latent_dims)
         widest = self.trainers[self.latent_dims.index(self.width)].model
         self.template: VAE = deepcopy(widest)
+        self.axes = widest.latent_axes() or {}
+        if not self.axes and len(set(self.latent_dims)) > 1:
+            raise ValueError(f"{type(widest).__name__} has no latent_axes: its runs need one latent_dim")
         convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in widest.modules())
         on_cpu = self.trainers[0].data.device.type == "cpu"
         self.precision = self.trainers[0].precision
@@ -90,10 +121,9 @@ class Stack(Observer):
             z = self.latent_dims[i]
             for name, own in _tensors(trainer.model).items():
                 place = self.params[name] if name in self.params else self.buffers[name]
-                place[i].copy_(widen(own, place.shape[1:], z))
-            slice_of: dict[Any, Any] = {
-                own: self.slices[i][name] for name, own in trainer.model.named_parameters()
-            }
+                place[i].copy_(widen(own, self.axes.get(name), z, self.width))
+            names: dict[Any, str] = {own: name for name, own in trainer.model.named_parameters()}
+            slice_of: dict[Any, Any] = {own: self.slices[i][name] for own, name in names.items()}
             kind: Any = type(trainer.optimizer)
             optimizer = kind(
                 [
@@ -102,7 +132,7 @@ class Stack(Observer):
                 ]
             )
             for own, state in trainer.optimizer.state.items():
-                optimizer.state[slice_of[own]] = _reshaped(state, own.shape, slice_of[own].shape, z, widen)
+                optimizer.state[slice_of[own]] = self._reshaped(state, own.shape, names[own], z, widen)
             self.optimizers.append(optimizer)
 
     @torch.no_grad()
@@ -112,13 +142,24 @@ class Stack(Observer):
             z = self.latent_dims[i]
             for name, own in _tensors(trainer.model).items():
                 place = self.params[name] if name in self.params else self.buffers[name]
-                own.copy_(narrow(place[i], own.shape, z))
+                own.copy_(narrow(place[i], self.axes.get(name), z, self.width))
             # or its scheduler takes it for one that never stepped
             setattr(trainer.optimizer, "_opt_called", True)  # noqa: B010
             for name, own in trainer.model.named_parameters():
                 wide: Any = self.slices[i][name]
                 if state := self.optimizers[i].state.get(wide):
-                    trainer.optimizer.state[own] = _reshaped(state, wide.shape, own.shape, z, narrow)
+                    trainer.optimizer.state[own] = self._reshaped(state, wide.shape, name, z, narrow)
+
+    def _reshaped(
+        self, state: Mapping[str, Any], shape: torch.Size, name: str, z: int, how: Any
+    ) -> dict[str, Any]:
+        """An optimizer's state of one parameter, with what has that parameter's shape widened or narrowed."""
+        return {
+            key: how(value, self.axes.get(name), z, self.width).clone()
+            if isinstance(value, Tensor) and value.shape == shape
+            else deepcopy(value)
+            for key, value in state.items()
+        }
 
     def on_stop(self, trainer: Any, step: int) -> None:
         self.unload()
@@ -174,7 +215,7 @@ class Stack(Observer):
         return torch.stack(terms), grads
 
     def _widened(self, noise: Tensor) -> Tensor:
-        return widen(noise, (len(noise), self.width), noise.shape[1])
+        return widen(noise, LatentAxis(1), noise.shape[1], self.width)
 
     def _forward(
         self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, labels: Tensor, noise: Tensor
@@ -198,11 +239,3 @@ class Stack(Observer):
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _reshaped(state: Mapping[str, Any], old: torch.Size, new: torch.Size, at: int, how: Any) -> dict[str, Any]:
-    """An optimizer's state of one parameter, with what has that parameter's shape brought to another."""
-    return {
-        key: how(value, new, at).clone() if isinstance(value, Tensor) and value.shape == old else deepcopy(value)
-        for key, value in state.items()
-    }

@@ -2,20 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
 from fmvae.data import split
 from fmvae.errors import NumericsError
-from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, convolution
+from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, LatentAxis, convolution
 from fmvae.objectives import Capacity, Constant, Warmup
 from fmvae.training import VAETrainer
-from fmvae.training.stack import Stack, narrow, widen
+from fmvae.training.stack import Stack, can_widen, narrow, widen
 from tests.training.cases import Case, data_of
 
 MODELS: dict[str, Callable[[int], VAE]] = {
@@ -210,11 +210,124 @@ def test_a_stack_of_trainers_that_have_begun_goes_on(small_data, in_dtype):
         assert worst(ours.state().tensors, theirs.state().tensors) <= 1e-10
 
 
-@pytest.mark.parametrize(("shape", "wide", "at"), [((3, 4), (5, 4), 3), ((4, 13), (4, 16), 3), ((2,), (7,), 2)])
-def test_widening_puts_zeros_in_and_narrowing_takes_them_out(shape, wide, at):
+@pytest.mark.parametrize(
+    ("shape", "axis", "z", "width"),
+    [
+        ((3, 4), LatentAxis(0), 3, 5),  # of a head
+        ((4, 13), LatentAxis(1), 3, 6),  # z, and ten labels behind it
+        ((2,), LatentAxis(0), 2, 7),
+        ((6, 4), LatentAxis(0, 2), 3, 5),  # of a joint head
+        ((4, 8), LatentAxis(1, 2), 3, 5),  # two blocks, and two columns behind them
+        ((3, 4), None, 2, 5),
+        ((3, 4), LatentAxis(0), 3, 3),
+    ],
+)
+def test_widening_puts_zeros_in_and_narrowing_takes_them_out(shape, axis, z, width):
     tensor = torch.randn(shape)
-    widened = widen(tensor, wide, at)
-    assert widened.shape == torch.Size(wide)
-    assert widened.sum() == pytest.approx(tensor.sum().item(), abs=1e-5)
+    widened = widen(tensor, axis, z, width)
+    added = axis.blocks * (width - z) if axis else 0
+    assert widened.numel() - tensor.numel() == added * (tensor.numel() // tensor.shape[axis.dim] if axis else 0)
     assert (widened != 0).sum() == tensor.numel()
-    assert torch.equal(narrow(widened, shape, at), tensor)
+    assert torch.equal(narrow(widened, axis, z, width), tensor)
+    for block in range(axis.blocks if axis else 0):  # each where a model of that width has it
+        assert axis
+        ours, wide = tensor.narrow(axis.dim, block * z, z), widened.narrow(axis.dim, block * width, width)
+        assert torch.equal(wide.narrow(axis.dim, 0, z), ours)
+        assert not wide.narrow(axis.dim, z, width - z).any()
+
+
+# --- what a model says of its latents -----------------------------------------------------------------------
+
+
+class JointHead(BaseVAE):
+    """One layer for mu and logvar, as many people write it, and what it says of that."""
+
+    says: ClassVar[dict[str, LatentAxis] | None] = {
+        "head.weight": LatentAxis(0, 2),
+        "head.bias": LatentAxis(0, 2),
+        "decoder.0.weight": LatentAxis(1),
+    }
+
+    def __init__(self, latent_dim: int):
+        super().__init__(latent_dim, hidden_dim=16)
+        del self.mu, self.logvar
+        self.head = nn.Linear(16, 2 * latent_dim)
+
+    def latent_axes(self):
+        return self.says
+
+    def encode(self, x, labels=None):
+        return self.head(self.encoder(x)).chunk(2, dim=1)
+
+
+class WrongHead(JointHead):
+    """Says that its joint layer has the latents once, as its shape alone would have it guessed."""
+
+    says = {**(JointHead.says or {}), "head.weight": LatentAxis(0), "head.bias": LatentAxis(0)}  # noqa: RUF012
+
+
+class MuteHead(JointHead):
+    says = None
+
+
+class Forgetful(BaseVAE):
+    """Has one layer of latents more than its parent told of."""
+
+    def __init__(self, latent_dim: int):
+        super().__init__(latent_dim, hidden_dim=16)
+        self.scale = nn.Parameter(torch.ones(latent_dim))
+
+
+@pytest.mark.parametrize("batched", [True, False], ids=["batched", "in turn"])
+def test_a_joint_head_is_paired_as_the_model_says(small_data, in_dtype, batched, monkeypatch):
+    monkeypatch.setitem(MODELS, "joint", JointHead)
+    in_dtype(torch.float64)
+    data = data_of(small_data)
+    alone, stacked = trainers("joint", data, torch.float64), trainers("joint", data, torch.float64)
+    for trainer in alone:
+        trainer.train()
+    stack = Stack(stacked, batched)
+    for _ in range(3):
+        train_epoch(stack)
+    for ours, theirs in zip(stacked, alone, strict=True):
+        assert worst(ours.state().tensors, theirs.state().tensors) <= 1e-10
+
+
+def test_it_is_the_models_word_that_pairs_them():
+    """The control: zeros behind the whole layer, as guessed from shapes, move logvar to other latents."""
+    model, x = JointHead(2), torch.rand(5, 1, 28, 28)
+    right, wrong = JointHead(4), JointHead(4)
+    with torch.no_grad():
+        for wide, blocks in ((right, 2), (wrong, 1)):
+            for name in ("weight", "bias"):
+                own = getattr(model.head, name)
+                axis = LatentAxis(0, blocks)
+                padded = widen(own, axis, own.shape[0] // blocks, 8 // blocks)
+                getattr(wide.head, name).copy_(padded)
+            wide.encoder.load_state_dict(model.encoder.state_dict())
+    mu, logvar = model.encode(x)
+    assert torch.equal(right.encode(x)[1][:, :2], logvar)
+    assert torch.equal(right.encode(x)[0][:, :2], mu)
+    assert not torch.equal(wrong.encode(x)[1][:, :2], logvar)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_our_models_say_where_their_latents_are(kind):
+    assert can_widen(MODELS[kind], 2)
+    assert can_widen(MODELS[kind], 10)
+
+
+@pytest.mark.parametrize(
+    ("make", "can"), [(JointHead, True), (WrongHead, False), (MuteHead, False), (Forgetful, False)]
+)
+def test_what_a_model_says_is_compared_with_a_wider_one(make, can):
+    assert can_widen(make, 3) == can
+
+
+def test_models_that_say_nothing_are_stacked_at_one_latent_dim_only(small_data, monkeypatch):
+    monkeypatch.setitem(MODELS, "mute", MuteHead)
+    data = data_of(small_data)
+    with pytest.raises(ValueError, match="one latent_dim"):
+        Stack(trainers("mute", data, torch.float32))
+    monkeypatch.setattr("tests.training.test_stack.LATENT_DIMS", (3, 3, 3))
+    train_epoch(Stack(trainers("mute", data, torch.float32)))
