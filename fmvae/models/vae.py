@@ -54,9 +54,9 @@ class VAE(nn.Module, ABC):
     def latent_axes(self) -> Mapping[str, LatentAxis] | None:
         """The parameters and buffers that have an axis of latents, by name.
 
-        With them, runs that differ in ``latent_dim`` can be trained as one model (``hydra/launcher=stacked``), with
-        zeros in the dimensions that a narrower model lacks. None, as here, says nothing: runs are then stacked with
-        runs of the same ``latent_dim`` only.
+        With them, runs of different ``latent_dim`` can be trained as one model (``hydra/launcher=stacked``), with
+        zeros in the dimensions that a narrower model lacks. None, as here, says nothing: only runs of the same
+        ``latent_dim`` are then stacked.
         """
         return None
 
