@@ -263,11 +263,11 @@ class JointHead(BaseVAE):
 class WrongHead(JointHead):
     """Says that its joint layer has the latents once, as its shape alone would have it guessed."""
 
-    says = {**JointHead.says, "head.weight": LatentAxis(0), "head.bias": LatentAxis(0)}  # noqa: RUF012
+    says: ClassVar[Any] = {**JointHead.says, "head.weight": LatentAxis(0), "head.bias": LatentAxis(0)}
 
 
 class MuteHead(JointHead):
-    says = None
+    says: ClassVar[Any] = None
 
 
 class Forgetful(BaseVAE):
