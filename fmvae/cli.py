@@ -74,7 +74,7 @@ def launch(main: Callable[[], Any]) -> NoReturn:
 
 
 def _stop_behind(error: BaseException) -> BaseException | None:
-    """The signal that an error came of: what is interrupted may fail while it cleans up, or swallow the signal."""
+    """The signal that caused an error, or None. Interrupted code may raise another error or swallow the signal."""
     return interruption(error) or (Terminated(128 + _signals[-1]) if _signals else None)
 
 

@@ -69,10 +69,14 @@ def of_the_machine(error: BaseException) -> FmvaeError | None:
 
 
 def interruption(error: BaseException | None) -> BaseException | None:
-    """The Ctrl-C or signal that an error came of: code that is interrupted may fail while it cleans up."""
-    while error is not None and not isinstance(error, KeyboardInterrupt | Terminated):
+    """The Ctrl-C or signal in an error's chain of causes, or None: interrupted code may raise another error."""
+    seen: set[int] = set()  # a chain may be a ring: an error raised again while its own wrapper is handled
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt | Terminated):
+            return error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return error
+    return None
 
 
 class Terminated(SystemExit):

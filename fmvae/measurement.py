@@ -247,11 +247,13 @@ def with_data_at(run: RunDirectory, config: dict[str, Any], root: str | None) ->
 
 
 def _assembled(config: Mapping[str, Any], device: torch.device) -> Parts:
-    """The objects of a stored run's config; whoever measures it names its data by another word than training."""
+    """Build the objects of a stored config. Errors name ``data_root``, evaluate.py's key for ``data.root``."""
     try:
         return assemble(config, device)
     except DataError as error:
-        way_out = error.way_out.replace("data.root=", "data_root=").replace("data.download_to=", "data_root=")
+        way_out = error.way_out.replace("data.root=", "data_root=")
+        if "data.download_to=" in way_out:
+            way_out = "correct it, or leave it out"
         raise DataError(error.subject.replace("data.root", "data_root"), error.problem, way_out) from None
 
 

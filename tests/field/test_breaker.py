@@ -150,6 +150,18 @@ def test_an_error_that_comes_of_an_interruption_is_one():
         assert interruption(stop) is stop
     assert interruption(ValueError()) is None
     assert interruption(None) is None
+    try:  # as when an error is taken out of what it was wrapped in
+        try:
+            raise ValueError
+        except ValueError as inner:
+            wrapper = RuntimeError()
+            wrapper.__cause__ = inner
+            raise wrapper from inner
+    except RuntimeError as error:
+        ring = error.__cause__
+        assert ring
+        ring.__context__ = error
+        assert interruption(ring) is None
 
 
 @pytest.mark.parametrize("swallowed", [False, True], ids=["failing clean-up", "swallowed"])
