@@ -196,7 +196,7 @@ def test_the_dataset_alone(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"not an image")
     before = snapshot(tmp_path)
     arguments = ["--root", str(tmp_path), "--no-download"]
-    refused(call("-m", "fmvae.data", "fetch", *arguments), str(tmp_path), "is not Fashion-MNIST's", "data.root=")
+    refused(call("-m", "fmvae.data", "fetch", *arguments), str(tmp_path), "is not Fashion-MNIST's", "--root=")
     assert snapshot(tmp_path) == before
 
 
