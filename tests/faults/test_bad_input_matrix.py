@@ -154,7 +154,7 @@ TRAIN = {
     "model.hidden_dim=1000000000000": ["allocate"],
     "model.image_shape=[1,28]": ["model: ", "image_shape must be"],
     "model.latent_dim=banana": ["model"],
-    "model._name_=[3]": ["model._name_: ", "[3] is not a text"],
+    "model._name_=[3]": ["model._name_: ", "[3] is not a name"],
     "model=conditional model.num_classes=3": ["num_classes", "3"],
     "model=conditional model.prior=banana": ["model.prior: ", "'banana'", "learned"],
     "+model.banana=3": ["model.banana: ", "no such key", "model holds latent_dim, hidden_dim"],
@@ -237,8 +237,8 @@ EVALUATE = {
     "run={run} figures.only=[mosaic]": ["figures.only: ", "'mosaic'", "choose from"],
     "run={run} figures.only=[style_transfer]": ["figures.only: ", "'style_transfer'", "choose from"],
     "run={run} evaluation.iwae.num_samples=banana": ["evaluation.iwae.num_samples: ", "'banana'"],
-    "run={run} data_root=/nope": ["data.root: ", "there is no '/nope'"],
-    "run={run} data_root=3": ["data.root: ", "/3'"],
+    "run={run} data_root=/nope": ["data_root: ", "there is no '/nope'"],
+    "run={run} data_root=3": ["data_root: ", "/3'"],
     "run={run} data_root=[3]": ["data_root: ", "[3] is not a path"],
     "run=true": ["run: ", "/true'", "no such directory"],
     "run=[[a]]": ["run: ", "no such directory"],
@@ -415,9 +415,9 @@ def closed_data(run: Path) -> None:
 
 
 TO_TRAIN = {
-    "the run is a file": (a_file_for_the_run, ["{run}: ", "File exists"]),
+    "the run is a file": (a_file_for_the_run, ["{run}: ", "Not a directory"]),
     "the lock is a directory": (a_directory_for_the_lock, ["{run.name}.lock: ", "Is a directory"]),
-    "the locks are a file": (a_file_for_the_locks, [".locks: ", "File exists"]),
+    "the locks are a file": (a_file_for_the_locks, [".locks: ", "Not a directory"]),
     "a file lies on the way": (a_file_on_the_way, ["{run.parent}", "check the path"]),
     "last is a directory": (directory("checkpoints/last.safetensors"), ["last.safetensors: ", "Is a directory"]),
     "best is a directory": (directory("checkpoints/best.safetensors"), ["best.safetensors: ", "Is a directory"]),
@@ -425,7 +425,7 @@ TO_TRAIN = {
     "metrics is a directory": (directory("metrics.jsonl"), ["metrics.jsonl: ", "Is a directory"]),
     "the status is a directory": (directory("status.json"), ["status.json: ", "Is a directory"]),
     "the log is a directory": (directory("train.log"), ["train.log: ", "Is a directory"]),
-    "the figures are a file": (a_file_for_the_figures, ["{run}/figures: ", "File exists"]),
+    "the figures are a file": (a_file_for_the_figures, ["{run}/figures: ", "Not a directory"]),
     # rights
     "outputs to read only": (outputs_to_read_only, ["{run}: ", "Permission denied", "check the path"]),
     "locks to read only": (locks_to_read_only, ["{run.name}.lock: ", "Permission denied"]),
@@ -452,7 +452,7 @@ TO_EVALUATE = {
     "the lock is a directory": (a_directory_for_the_lock, ["{run.name}.lock: ", "Is a directory"]),
     "best is a directory": (directory("checkpoints/best.safetensors"), ["best.safetensors: ", "Is a directory"]),
     "config is a directory": (directory("config.yaml"), ["run: ", "{run}", "config.yaml"]),
-    "the figures are a file": (a_file_for_the_figures, ["{run}/figures: ", "File exists"]),
+    "the figures are a file": (a_file_for_the_figures, ["{run}/figures: ", "Not a directory"]),
     "a run to read only": (writable_by_none("."), ["{run}", "Permission denied", "permissions"]),
     "a closed run": (readable_by_none("."), ["{run}", "Permission denied"]),
     "config that cannot be read": (readable_by_none("config.yaml"), ["config.yaml: ", "PermissionError"]),
@@ -462,7 +462,7 @@ TO_EVALUATE = {
     ),
     "data that cannot be read": (
         unreadable_data,
-        ["train-images-idx3-ubyte: ", "Permission denied", "data.root="],
+        ["train-images-idx3-ubyte: ", "Permission denied", "data_root="],
     ),
 }
 BEGUN = {"config.yaml", "overrides.yaml", "status.json", "train.log", "timing.json", "metrics.jsonl"}

@@ -213,7 +213,7 @@ def test_a_mistyped_data_root_is_refused(study, tmp_path):
     settings = [s for s in study.settings if not s.startswith(("data.root", "data.download"))]
     refused(warmed().call("train.py", *settings, f"data.root={typo}"), "data.root: ", f"data.download_to={typo}")
     assert not typo.exists()
-    refused(warmed().call("fmvae.data", "stats", f"--root={typo}"), "data.root: ", str(typo))
+    refused(warmed().call("fmvae.data", "stats", f"--root={typo}"), "--root: ", f"--to={typo}")
     assert not typo.exists()
 
 
