@@ -252,7 +252,9 @@ def test_a_runs_dataset_that_moved(study, tmp_path):
     assert "-ELBO" in succeeded(warmed().call("evaluate.py", *again, f"data_root={moved}"))
     assert warmed().call("fmvae.verify", str(run)).status == 1
     assert "equal bit for bit" in succeeded(warmed().call("fmvae.verify", str(run), f"--data-root={moved}"))
-    refused(warmed().call("evaluate.py", *again, "data_root=/no/where"), "data_root: ", "/no/where", "leave it out")
+    refused(
+        warmed().call("evaluate.py", *again, "data_root=/no/where"), "data_root: ", "/no/where", "leave it out"
+    )
 
 
 def test_another_folder_than_asked_for_is_said(tmp_path, monkeypatch, caplog):
