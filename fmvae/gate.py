@@ -66,7 +66,7 @@ def no_callbacks(self: callbacks.Callbacks, config: DictConfig | None = None) ->
 
 
 def check_fixed(config: DictConfig) -> None:
-    """Refuse what would move a run's files, or its paths, behind its back.
+    """Refuse Hydra settings that would change the working directory or write files elsewhere.
 
     Raises:
         ConfigError: a key of ``FIXED`` has another value.

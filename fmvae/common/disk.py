@@ -1,4 +1,4 @@
-"""File systems as they are: which of a disk's refusals mean that it does not offer something."""
+"""File-system calls that may be unsupported: which error numbers mean "not supported" and which mean failure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from pathlib import Path
 
 # what network and user-space file systems answer to calls that they do not implement; a failing disk says EIO
 NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-RIGHTS_NOT_OFFERED = {*NOT_OFFERED, errno.EPERM}  # of fchmod, on disks without owners
-LOCKS_NOT_OFFERED = {*NOT_OFFERED, errno.EBADF, errno.ENOLCK}  # of flock; NFS says EBADF to who only reads
+RIGHTS_NOT_OFFERED = {*NOT_OFFERED, errno.EPERM}  # from fchmod, on disks without owners
+LOCKS_NOT_OFFERED = {
+    *NOT_OFFERED,
+    errno.EBADF,
+    errno.ENOLCK,
+}  # from flock; NFS returns EBADF if the file is open for reading only
 MOUNTS = Path("/proc/self/mounts")
 
 

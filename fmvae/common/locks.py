@@ -1,4 +1,4 @@
-"""Locks on files: one holder at a time, whom the operating system releases however its process ends.
+"""Exclusive file locks. The operating system releases a lock when the process that holds it ends.
 
 The locks are those of the library ``filelock``: ``flock`` where there is one, ``LockFileEx`` on Windows. A Python
 without both (no ``fcntl``, as in a browser) gets a file that names its process, which is taken over once that
@@ -45,7 +45,7 @@ class Lock:
         self._note = ""
 
     def take(self, patience: float = 0.0) -> bool:
-        """Take the lock within so many seconds; whether it was had.
+        """Try to take the lock for ``patience`` seconds; return whether it succeeded.
 
         Raises:
             LockError: the file system takes no locks.

@@ -122,7 +122,7 @@ def _join(*parts: str | None) -> str:
 
 
 def _sha256(name: str | None) -> str | None:
-    """Of a file's content, None for no file; one that cannot be read has a name too, and who opens it says why."""
+    """SHA-256 of a file, or None if ``name`` is None. An unreadable file gives a placeholder; opening it later fails."""
     if name is None:
         return None
     try:

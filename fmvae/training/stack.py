@@ -49,7 +49,7 @@ def _blocks(tensor: Tensor, axis: LatentAxis, latents: int) -> list[Tensor]:
 
 
 def can_widen(make: Callable[[int], VAE], z: int) -> bool:
-    """Whether what a model says of its latent axes is so: a wider one differs in them, and in nothing else.
+    """Whether ``latent_axes`` is correct: a model with one more latent differs in these axes only.
 
     Args:
         make: gives the model of so many latents; none of its weights are computed.
