@@ -122,7 +122,7 @@ def _join(*parts: str | None) -> str:
 
 
 def _sha256(name: str | None) -> str | None:
-    """SHA-256 of a file, or None if ``name`` is None. An unreadable file gives a placeholder; opening it later fails."""
+    """SHA-256 of a file, or None if ``name`` is None. An unreadable file gives a placeholder; opening it fails."""
     if name is None:
         return None
     try:
