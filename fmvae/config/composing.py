@@ -57,7 +57,7 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
     try:
         config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise _to_blame(composed, error) from error
+        raise _to_blame(written, error) from error
     assert isinstance(config, dict)
     try:
         config = validate({str(key): value for key, value in config.items()})
@@ -72,7 +72,7 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
             raise ConfigError(key, "no value given, and runs are named by it", way_out)
     _check_latent_dim(config)
     sources: Any = OmegaConf.to_container(runtime) if isinstance(runtime, DictConfig) else runtime
-    check_known(config, sources, _referenced(composed))
+    check_known(config, sources, _referenced(written))
     return config
 
 
@@ -96,14 +96,13 @@ def _references(path: str, value: Any) -> Iterator[str]:
         yield ".".join([*parent, key])
 
 
-def _referenced(composed: DictConfig) -> set[str]:
+def _referenced(written: Mapping[str, Any]) -> set[str]:
     """The keys that values of other keys name: these are read, whatever they are called."""
-    return {key for path, value in _written(composed).items() for key in _references(path, value)}
+    return {key for path, value in written.items() for key in _references(path, value)}
 
 
-def _to_blame(composed: DictConfig, error: OmegaConfBaseException) -> Exception:
+def _to_blame(written: Mapping[str, Any], error: OmegaConfBaseException) -> Exception:
     """The error of a value that can't be resolved, with the key where it is written, not one that copies it."""
-    written = _written(composed)
     key = error.full_key or ""
     seen: set[str] = set()
     while key not in seen and REFERENCE.fullmatch(str(written.get(key))):

@@ -346,10 +346,13 @@ def test_a_key_that_only_some_options_have_says_which(study, arguments, words):
 
 def test_putting_off_changes_no_sweep_that_composes():
     """Else the names of sweeps' runs, or what a search remembers, would change."""
-    for arguments in (["-m", "model=base,conv", "model.latent_dim=3"], ["-m", "seed=0,1", "model.hidden_dim=3"],
-                      ["model=conditional", "model.prior=learned"]):  # fmt: skip
-        keys = {"model.latent_dim", "model.hidden_dim"}
-        assert put_off(arguments, lambda chosen: keys) == arguments  # noqa: B023
+    keys = {"model.latent_dim", "model.hidden_dim"}
+    for typed in (
+        "-m model=base,conv model.latent_dim=3",
+        "-m seed=0,1 model.hidden_dim=3",
+        "model=conditional model.prior=learned",
+    ):
+        assert put_off(typed.split(), lambda chosen: keys) == typed.split()
     assert put_off(["-m", "model=base,conv", "model.x=[1,2]"], lambda chosen: set())[-1] == "model.x=choice([1,2])"
 
 
