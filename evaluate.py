@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from fmvae.cli import job, launch
+from fmvae.cli.main import job, launch
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -12,7 +12,7 @@ def main(composed: DictConfig) -> None:
 
     def evaluate(config: dict, overrides: list[str]) -> None:
         # brings torch, which tab completion and --help don't need
-        from fmvae.measurement import evaluate_runs
+        from fmvae.measurement.evaluate import evaluate_runs
 
         evaluate_runs(config)
 

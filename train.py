@@ -5,7 +5,7 @@ import math
 import hydra
 from omegaconf import DictConfig
 
-from fmvae.cli import job, launch
+from fmvae.cli.main import job, launch
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -16,7 +16,7 @@ def main(composed: DictConfig) -> float:
         # bring torch, which tab completion and --help don't need
         if config["dry_run"]:
             from fmvae.common.command import say
-            from fmvae.sweeping import forecast_run
+            from fmvae.sweeps.status import forecast_run
 
             say(forecast_run(config, overrides))
             return math.nan

@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.sides import Side, print_times, ratio, record, take_turns
 from benchmarks.training import Work, best_workers, limit, ours, pythae, torchvision_root, trainer_of, usual
 from fmvae.training.loop import total_norm
-from fmvae.training.trainer import Batch
+from fmvae.training.vae import Batch
 
 
 class ByHand:

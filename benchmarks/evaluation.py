@@ -16,7 +16,7 @@ import numpy as np
 import scipy.linalg
 
 from benchmarks.sides import print_times, ratio, record
-from fmvae.assembly import set_up_torch
+from fmvae.common.torch_setup import set_up_torch
 from fmvae.config import compose
 from fmvae.evaluation import calculate_fid
 from fmvae.experiments.vae import VAEExperiment

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks.sides import print_times, ratio, record
-from fmvae.assembly import choose_device
+from fmvae.common.torch_setup import choose_device
 from fmvae.data import FashionMNISTManager
 from fmvae.evaluation import calculate_fid, features
 from fmvae.evaluation.features import ResNetFeatures, real_images

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.sides import Side, print_times, ratio, record, take_turns
 from benchmarks.training import trainer_of
-from fmvae.config import PROJECT_ROOT
-from fmvae.training.resident import Resident
+from fmvae.config.project import PROJECT_ROOT
+from fmvae.training.engines.cuda_graph import Resident
 
 IMAGES = 54_000
 

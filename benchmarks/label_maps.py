@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 
 from benchmarks.sides import print_times, ratio, record
-from fmvae.assembly import set_up_torch
+from fmvae.common.torch_setup import set_up_torch
 from fmvae.models import ConditionalVAE, conditional
 from fmvae.objectives import vae_loss
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 
 from benchmarks.sides import print_times, ratio, record
-from fmvae.config import PROJECT_ROOT
+from fmvae.config.project import PROJECT_ROOT
 
 JOB = ["trainer.epochs=3", "trainer.progress=false", "evaluation=fast", "figures=none", "device=cpu"]
 SIDES = {

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.sides import RESULTS
-from fmvae.config import PROJECT_ROOT
+from fmvae.config.project import PROJECT_ROOT
 from fmvae.runs.files import write_bytes
 
 PAGE = PROJECT_ROOT / "docs" / "performance.md"

@@ -18,11 +18,13 @@ from pathlib import Path
 
 import torch
 
-from fmvae.config import PROJECT_ROOT, composed_by, read_config, to_yaml
-from fmvae.runs import RunDirectory
+from fmvae.config.composing import composed_by
+from fmvae.config.project import PROJECT_ROOT
+from fmvae.config.stored import read_config, to_yaml
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import read_record, write_record
 from fmvae.runs.provenance import git_state, processor_name
-from fmvae.runs.sweep import Plan, SweepDirectory
+from fmvae.sweeps.directory import Plan, SweepDirectory
 
 SMALL = ["data=fashion_mnist_small", "trainer.epochs=1", "evaluation=fast"]
 COPIED = ("metrics.jsonl", "status.json", "timing.json")

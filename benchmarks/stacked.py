@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.sides import Side, print_times, ratio, record, take_turns
 from benchmarks.training import trainer_of
-from fmvae.training.stack import Stack
+from fmvae.training.engines.stack import Stack
 
 BATCH = {"beta": 64}
 

@@ -20,7 +20,7 @@ import tempfile
 import time
 
 from benchmarks.sides import print_times, ratio, record
-from fmvae.config import PROJECT_ROOT
+from fmvae.config.project import PROJECT_ROOT
 
 FIRST_STEP = """
 import os, runpy, sys

@@ -30,7 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.sides import Side, ratio, record, take_turns
-from fmvae.assembly import assemble, set_up_torch
+from fmvae.assembly import assemble
+from fmvae.common.torch_setup import set_up_torch
 from fmvae.config import compose
 from fmvae.data.sources import FILES, load_dataset
 from fmvae.experiments.vae import VAEExperiment

@@ -1,23 +1,22 @@
 """The floors of docs/architecture.md: imports point down, and Hydra is met at the entrance only."""
 
-import ast
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.architecture import LONGEST, MOST_AT_TOP, ROOT, at_top, circles, files, graph, imports, lengths, sources
 
 # from the ground up; a module may import its own package and whatever stands before it
 FLOORS = (
     "errors",
-    "text",
     "common",
-    "logs",
     "rng",
     "weights",
     "config.project",
     "config.schema",
     "config.presets",
+    "config.identity",
     "config",  # whatever else is in it
     "runs",
     "objectives",
@@ -26,19 +25,12 @@ FLOORS = (
     "visualization",
     "evaluation",
     "training",
-    "startup",
     "assembly",
-    "summary",
     "measurement",
     "experiments",
+    "sweeps",
     "report",
-    "recompute",
     "verify",
-    "sweeping",
-    "search",
-    "gate",
-    "arguments",
-    "explain",
     "cli",
     "plugins",
 )
@@ -49,27 +41,16 @@ HYDRA = {
     "fmvae/config/composing.py",
     "fmvae/config/presets.py",
     "fmvae/config/stored.py",
-    "fmvae/arguments.py",
-    "fmvae/cli.py",
-    "fmvae/explain.py",
-    "fmvae/gate.py",
+    "fmvae/cli/arguments.py",
+    "fmvae/cli/main.py",
+    "fmvae/cli/explain.py",
+    "fmvae/cli/gate.py",
     "fmvae/plugins/hydra_plugins/fmvae_launcher.py",
     "fmvae/plugins/hydra_plugins/fmvae_sweeper.py",
     "fmvae/plugins/hydra_plugins/fmvae_search.py",
 }
 ENTRY_SCRIPTS = {"fmvae/data/__main__.py", "fmvae/report/__main__.py"}
-FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "fmvae").rglob("*.py"))
-
-
-def imports(source: str) -> set[str]:
-    """Every module a source text imports, wherever the import stands."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+FILES = files()
 
 
 def room(module: str) -> str | None:
@@ -94,14 +75,13 @@ def test_imports_point_down(path: str):
 
 
 def test_an_import_that_points_up_is_noticed():
-    assert upward("fmvae/models/base.py", "from fmvae.training import VAETrainer") == {"training"}
-    assert upward("fmvae/models/base.py", "def f():\n    import fmvae.evaluation.cache") == {"evaluation"}
+    assert upward("fmvae/models/mlp.py", "from fmvae.training import VAETrainer") == {"training"}
+    assert upward("fmvae/models/mlp.py", "def f():\n    import fmvae.evaluation.cache") == {"evaluation"}
     assert upward("fmvae/weights/__init__.py", "from fmvae import config") == {"config"}
     assert upward("fmvae/config/schema.py", "from fmvae import config") == {"config"}
     assert upward("fmvae/config/schema.py", "from fmvae.config.composing import resolve") == {"config"}
-    assert upward("fmvae/config/presets.py", "from fmvae.config import PROJECT_ROOT") == {"config"}
-    assert upward("fmvae/common/locks.py", "from fmvae.logs import Terminal") == {"logs"}
-    assert not upward("fmvae/models/base.py", "from fmvae.runs.files import digest")
+    assert upward("fmvae/config/presets.py", "from fmvae.config import compose") == {"config"}
+    assert not upward("fmvae/models/mlp.py", "from fmvae.runs.files import digest")
     assert not upward("fmvae/config/composing.py", "from fmvae.config.schema import RULES")
 
 
@@ -127,4 +107,57 @@ def test_entry_scripts_are_short(path: str):
 
 
 def test_no_file_is_long():
-    assert not [path for path in FILES if len((ROOT / path).read_text(encoding="utf-8").splitlines()) > 300]
+    assert not {path: lines for path, lines in lengths(FILES).items() if lines > LONGEST}
+
+
+def test_few_modules_lie_at_the_top():
+    assert len(at_top()) <= MOST_AT_TOP
+
+
+def test_nothing_imports_in_a_circle():
+    assert not circles(graph(sources()))
+
+
+def test_a_circle_is_noticed_wherever_its_imports_stand():
+    text = {
+        "fmvae.a": "from fmvae.b import B",
+        "fmvae.b": "def f():\n    import fmvae.c",
+        "fmvae.c": "if TYPE_CHECKING:\n    from fmvae.a import A",
+        "fmvae.d": "from fmvae import a",
+    }
+    assert circles(graph(text)) == [["fmvae.a", "fmvae.b", "fmvae.c"]]
+    assert not circles(graph(text | {"fmvae.c": ""}))
+
+
+LIGHT = {
+    "fmvae.runs.directory": ("torch", "hydra", "omegaconf"),  # finding runs, and checking whose they are
+    "fmvae.config.identity": ("torch", "hydra", "omegaconf"),
+    "fmvae.config.stored": ("torch", "hydra", "omegaconf"),
+    "fmvae.sweeps.status": ("torch", "hydra", "omegaconf"),
+    "fmvae.verify": ("torch", "hydra", "omegaconf"),
+    "fmvae.cli.main": ("torch",),
+}
+
+
+def loaded_by(modules: str) -> set[str]:
+    """The modules that importing these loads, in a new process."""
+    code = f"import sys, {modules}; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(said.stdout.split())
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_what_is_heavy_is_not_imported_before_it_is_needed(module: str):
+    code = f"import sys, {module}; print(*sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert not {name for name in said.split() if name in LIGHT[module]}
+
+
+def test_a_heavy_import_is_noticed():
+    code = "import sys, fmvae.runs.checkpoint, fmvae.config.composing; print(*sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert {"torch", "hydra", "omegaconf"} <= set(said.split())

@@ -12,10 +12,11 @@ import torch
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from fmvae import cli
-from fmvae.arguments import check_removed, list_paths, name_sweep, prepared, split_flags
-from fmvae.cli import explain, launch
-from fmvae.config import NAMED_BY_CONTENT, NON_SEMANTIC, compose
+from fmvae.cli import main as cli
+from fmvae.cli.arguments import check_removed, list_paths, name_sweep, prepared, split_flags
+from fmvae.cli.main import explain, launch
+from fmvae.config import compose
+from fmvae.config.identity import NAMED_BY_CONTENT, NON_SEMANTIC
 from fmvae.errors import ConfigError, FmvaeError, NumericsError, RunError
 
 # --- arguments ----------------------------------------------------------------------------------------------

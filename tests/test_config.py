@@ -11,21 +11,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmvae.config import (
-    ASKED_ANEW,
-    NON_SEMANTIC,
-    build,
-    compose,
-    expand_shorthand,
-    read_config,
-    semantic,
-    to_yaml,
-)
+from fmvae.config import compose
+from fmvae.config.building import build
+from fmvae.config.identity import NON_SEMANTIC, RunIdentity, semantic
 from fmvae.config.schema import walk
+from fmvae.config.shorthand import expand_shorthand
+from fmvae.config.stored import ASKED_ANEW, read_config, to_yaml
 from fmvae.errors import ConfigError, DataError
 from fmvae.models import VAE, BaseVAE
 from fmvae.objectives import Bernoulli
-from fmvae.runs import config_sha256, run_name
 
 # --- number shorthand -----------------------------------------------------------------------------------------
 
@@ -137,8 +131,8 @@ def test_any_beta_composes_to_itself(number):
 )
 def test_two_ways_to_say_it_are_one_run(one, other):
     ours, theirs = (semantic(compose(overrides)) for overrides in (one, other))
-    assert config_sha256(ours) == config_sha256(theirs)
-    assert run_name(ours) == run_name(theirs)
+    assert RunIdentity.of(ours).sha256 == RunIdentity.of(theirs).sha256
+    assert RunIdentity.of(ours).name == RunIdentity.of(theirs).name
 
 
 # whatever else there is changes a trained bit: to leave a key out of a run's identity takes a line here
@@ -180,7 +174,7 @@ def test_the_keys_that_name_no_run():
 @pytest.mark.parametrize("overrides", CONFIGS, ids=["default", "conditional", "beta"])
 def test_every_key_changes_the_identity_or_is_known_not_to(overrides):
     config = compose(overrides)
-    identity = config_sha256(semantic(config))
+    identity = RunIdentity.of(config).sha256
     leaves = [path for path, value in walk(config) if not isinstance(value, dict | list)]
     assert len(leaves) > 40
     for path in leaves:
@@ -192,15 +186,15 @@ def test_every_key_changes_the_identity_or_is_known_not_to(overrides):
         node[leaf] = changed(node[leaf])
         assert other != config
         nameless = any(f"{path}.".startswith(f"{key}.") for key in NAMELESS)
-        assert (config_sha256(semantic(other)) == identity) == nameless, path
+        assert (RunIdentity.of(other).sha256 == identity) == nameless, path
 
 
 def test_a_new_key_changes_the_identity():
     config = compose()
-    identity = config_sha256(semantic(config))
-    assert config_sha256(semantic(config | {"new": None})) != identity
+    identity = RunIdentity.of(config).sha256
+    assert RunIdentity.of(config | {"new": None}).sha256 != identity
     config["data"]["new"] = {"root": 1}
-    assert config_sha256(semantic(config)) != identity
+    assert RunIdentity.of(config).sha256 != identity
 
 
 def test_the_order_of_keys_does_not_matter():
@@ -210,7 +204,7 @@ def test_the_order_of_keys_does_not_matter():
     config = compose()
     backwards = reversed_(config)
     assert list(backwards) == list(config)[::-1]
-    assert config_sha256(semantic(backwards)) == config_sha256(semantic(config))
+    assert RunIdentity.of(backwards).sha256 == RunIdentity.of(config).sha256
     assert json.dumps(semantic(backwards)) == json.dumps(semantic(config))
 
 
@@ -274,7 +268,7 @@ REFUSED = {
     },
     "our call": {"_target_": "fmvae.config.building.hydra.utils.call", "config": {"_target_": "os.getcwd"}},
     "our gate's instantiate": {
-        "_target_": "fmvae.gate.instantiation.instantiate",
+        "_target_": "fmvae.cli.gate.instantiation.instantiate",
         "config": {"_target_": "subprocess.Popen", "args": ["touch", "executed"]},
     },
     "our OmegaConf": {"_target_": "fmvae.config.composing.OmegaConf"},

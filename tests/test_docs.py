@@ -21,4 +21,4 @@ def test_files_that_a_document_names_are_there(path):
 
 
 def test_a_file_that_is_gone_is_noticed():
-    assert missing("see `fmvae/rules.py` and `fmvae/cli.py`") == ["fmvae/rules.py"]
+    assert missing("see `fmvae/rules.py` and `fmvae/cli/main.py`") == ["fmvae/rules.py"]

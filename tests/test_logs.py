@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fmvae.logs import LogFile, Terminal
+from fmvae.common.logs import LogFile, Terminal
 
 
 class Full:

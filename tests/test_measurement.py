@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmvae import measurement
 from fmvae.config import compose
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation import evaluator
 from fmvae.experiments import train
-from fmvae.measurement import evaluate_runs, find_runs, load_run
+from fmvae.measurement import evaluate as measurement
+from fmvae.measurement.evaluate import evaluate_runs
+from fmvae.measurement.load import load_run
+from fmvae.runs.directory import find_runs
 from fmvae.runs.files import read_record, write_record
 from fmvae.runs.results import flat_scalars
 from tests.cli.process import snapshot

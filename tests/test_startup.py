@@ -13,7 +13,7 @@ TRAINING = """
 import sys, torch
 from torch import nn, optim
 if {light}:
-    from fmvae.startup import without_compiler
+    from fmvae.common.torch_setup import without_compiler
     without_compiler()
 for kind in (optim.Adam, optim.SGD):
     model = nn.Linear(3, 1)

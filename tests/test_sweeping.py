@@ -9,13 +9,17 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from fmvae import sweeping
-from fmvae.config import PROJECT_ROOT, compose, composed_by, semantic
+from fmvae.config import compose
+from fmvae.config.composing import composed_by
+from fmvae.config.identity import RunIdentity
+from fmvae.config.project import PROJECT_ROOT
 from fmvae.errors import FmvaeError
-from fmvae.runs import config_sha256, run_name
+from fmvae.report.sweep import write_report
 from fmvae.runs.files import write_record
-from fmvae.runs.sweep import Plan, SweepDirectory, progress
-from fmvae.sweeping import KILLED, aligned, differing, forecast, run_sweep, status, summary
+from fmvae.sweeps import run as sweeping
+from fmvae.sweeps.directory import Plan, SweepDirectory, progress
+from fmvae.sweeps.run import KILLED, run_sweep
+from fmvae.sweeps.status import aligned, differing, forecast, status, summary
 
 
 @pytest.fixture
@@ -79,10 +83,10 @@ def test_what_is_complete_is_not_launched(sweep, plans, capsys):
     first, *others = plans
     finish(sweep, first, plans[first])
     launcher = Launcher(sweep, plans)
-    run_sweep(sweep, plans, launcher)
+    run_sweep(sweep, plans, launcher, write_report)
     assert launcher.launched == [[seed_of(name) for name in others]]
     assert "4 complete" in capsys.readouterr().out
-    run_sweep(sweep, plans, launcher)
+    run_sweep(sweep, plans, launcher, write_report)
     assert len(launcher.launched) == 1
 
 
@@ -90,14 +94,14 @@ def test_results_of_another_config_are_not_complete(sweep, plans):
     first = next(iter(plans))
     finish(sweep, first, Plan(plans[first].overrides, "0" * 64, "", 4, ""))
     launcher = Launcher(sweep, plans)
-    run_sweep(sweep, plans, launcher)
+    run_sweep(sweep, plans, launcher, write_report)
     assert launcher.launched == [["seed0", "seed1", "seed2", "seed3"]]
 
 
 def test_a_launcher_that_dies_with_a_job_is_started_again_for_the_others(sweep, plans):
     launcher = Launcher(sweep, plans, seed1=dying(sweep))
     with pytest.raises(FmvaeError, match="1 of 4 runs failed"):
-        run_sweep(sweep, plans, launcher)
+        run_sweep(sweep, plans, launcher, write_report)
     assert launcher.launched == [["seed0", "seed1", "seed2", "seed3"], ["seed2", "seed3"]]
     assert launcher.first == [0, 4]  # no two jobs of one number
     states = {seed_of(name): progress(sweep.run(name), plan) for name, plan in plans.items()}
@@ -124,7 +128,7 @@ def test_of_jobs_that_ended_with_a_launcher_each_gets_another_chance_alone(sweep
 
     launcher = Launcher(sweep, plans, seed0=both_running, seed1=guilty)
     with pytest.raises(FmvaeError, match="1 of 4 runs failed"):
-        run_sweep(sweep, plans, launcher)
+        run_sweep(sweep, plans, launcher, write_report)
     assert launcher.launched == [["seed0", "seed1", "seed2", "seed3"], ["seed2", "seed3"], ["seed0"], ["seed1"]]
     assert launcher.first == [0, 4, 6, 7]
     states = {seed_of(name): progress(sweep.run(name), plan).state for name, plan in plans.items()}
@@ -139,7 +143,7 @@ def test_a_job_that_ends_its_launcher_before_it_begins_stops_no_other(sweep, pla
 
     launcher = Launcher(sweep, plans, seed0=silently)
     with pytest.raises(FmvaeError, match="1 of 4 runs failed"):
-        run_sweep(sweep, plans, launcher)
+        run_sweep(sweep, plans, launcher, write_report)
     assert launcher.launched == [["seed0", "seed1", "seed2", "seed3"], ["seed0"], ["seed1", "seed2", "seed3"]]
     states = {seed_of(name): progress(sweep.run(name), plan) for name, plan in plans.items()}
     assert [states[f"seed{i}"].state for i in range(4)] == ["failed", "complete", "complete", "complete"]
@@ -175,7 +179,7 @@ def slow_to_die(sweep, plans):
 HOLDING = """
 import sys, time
 from pathlib import Path
-from fmvae.runs import RunDirectory
+from fmvae.runs.directory import RunDirectory
 run = RunDirectory(Path(sys.argv[1]))
 with run.held():
     run.path.mkdir()
@@ -186,14 +190,14 @@ with run.held():
 
 
 def test_a_worker_that_its_launcher_has_yet_to_end_is_waited_for(slow_to_die, sweep, plans):
-    run_sweep(sweep, plans, slow_to_die)
+    run_sweep(sweep, plans, slow_to_die, write_report)
     assert slow_to_die.launched[-2:] == [["seed0"], ["seed1"]]
 
 
 def test_negative_control_not_waited_for_it_is_left(slow_to_die, sweep, plans, monkeypatch):
     monkeypatch.setattr(sweeping, "PATIENCE", 0)
     with pytest.raises(FmvaeError, match="runs failed"):
-        run_sweep(sweep, plans, slow_to_die)
+        run_sweep(sweep, plans, slow_to_die, write_report)
     assert ["seed1"] not in slow_to_die.launched
 
 
@@ -210,17 +214,17 @@ def test_it_may_take_others_with_it_that_had_begun(sweep, plans):
         raise RuntimeError("a worker was terminated")
 
     with pytest.raises(FmvaeError, match="1 of 4 runs failed"):
-        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=ending_others))
+        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=ending_others), write_report)
     states = {seed_of(name): progress(sweep.run(name), plan).state for name, plan in plans.items()}
     assert states == {"seed0": "failed", "seed1": "complete", "seed2": "complete", "seed3": "complete"}
     assert len(tried) == 4
 
 
 def test_restart_launches_what_is_complete_too(sweep, plans, tmp_path):
-    run_sweep(sweep, plans, Launcher(sweep, plans))
+    run_sweep(sweep, plans, Launcher(sweep, plans), write_report)
     again, anew = Launcher(sweep, plans), Launcher(sweep, plans)
-    run_sweep(sweep, plans, again)
-    run_sweep(sweep, plans, anew, restart=True)
+    run_sweep(sweep, plans, again, write_report)
+    run_sweep(sweep, plans, anew, write_report, restart=True)
     assert (again.launched, anew.launched) == ([], [["seed0", "seed1", "seed2", "seed3"]])
     assert "complete" in forecast(sweep, plans, tmp_path)
     assert "complete" not in forecast(sweep, plans, tmp_path, restart=True)
@@ -228,12 +232,12 @@ def test_restart_launches_what_is_complete_too(sweep, plans, tmp_path):
 
 def test_what_failed_is_tried_again_after_what_was_never_tried(sweep, plans):
     with pytest.raises(FmvaeError):
-        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=dying(sweep), seed1=dying(sweep)))
+        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=dying(sweep), seed1=dying(sweep)), write_report)
     for name in plans:
         if seed_of(name) == "seed3":
             sweep.run(name).results.unlink()
     launcher = Launcher(sweep, plans)
-    run_sweep(sweep, plans, launcher)
+    run_sweep(sweep, plans, launcher, write_report)
     assert launcher.launched == [["seed3", "seed0", "seed1"]]
 
 
@@ -242,7 +246,7 @@ def test_a_launcher_that_begins_nothing_is_the_error(sweep, plans):
         raise OSError("no such queue")
 
     with pytest.raises(OSError, match="no such queue"):
-        run_sweep(sweep, plans, launch)
+        run_sweep(sweep, plans, launch, write_report)
 
 
 def test_a_run_that_someone_else_trains_is_no_failure(sweep, plans, capsys):
@@ -251,7 +255,7 @@ def test_a_run_that_someone_else_trains_is_no_failure(sweep, plans, capsys):
     run.path.mkdir(parents=True)
     with run.held():
         run.write_status("running", epoch=1, epochs=4)
-        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=lambda name: None))
+        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=lambda name: None), write_report)
     out = capsys.readouterr().out
     assert "1 running, 3 complete" in out
     assert f"held by process {os.getpid()}" in out
@@ -262,7 +266,7 @@ def test_negative_control_a_run_that_nobody_trains_is_one(sweep, plans):
     run.path.mkdir(parents=True)
     run.write_status("running", epoch=1, epochs=4)
     with pytest.raises(FmvaeError, match="1 of 4 runs failed"):
-        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=lambda name: None))
+        run_sweep(sweep, plans, Launcher(sweep, plans, seed0=lambda name: None), write_report)
 
 
 def test_interrupting_is_no_failure_of_the_launcher(sweep, plans):
@@ -270,7 +274,7 @@ def test_interrupting_is_no_failure_of_the_launcher(sweep, plans):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(sweep, plans, launch)
+        run_sweep(sweep, plans, launch, write_report)
 
 
 # --- what is said ---------------------------------------------------------------------------------------------
@@ -292,7 +296,7 @@ def test_a_summary_tells_runs_apart_and_says_why_they_failed(sweep, plans):
 
 
 def test_a_long_summary_shows_what_is_not_complete(sweep, plans, monkeypatch):
-    monkeypatch.setattr("fmvae.sweeping.SHOWN", 3)
+    monkeypatch.setattr("fmvae.sweeps.status.SHOWN", 3)
     for name in list(plans)[:3]:
         finish(sweep, name, plans[name])
     states = [progress(sweep.run(name), plan) for name, plan in plans.items()]
@@ -378,8 +382,8 @@ def test_a_manifest_keeps_what_earlier_commands_asked(sweep, plans):
 def test_a_plan_is_the_run_of_its_config():
     config = compose(["beta=4", "trainer.epochs=7"])
     name, plan = Plan.of(config, ["beta=4"], "x")
-    assert name == run_name(semantic(config))
-    assert (plan.config_sha256, plan.epochs) == (config_sha256(semantic(config)), 7)
+    assert name == RunIdentity.of(config).name
+    assert (plan.config_sha256, plan.epochs) == (RunIdentity.of(config).sha256, 7)
 
 
 def test_whatever_configs_are_composed_from_is_in_the_manifests_key(tmp_path, monkeypatch):
@@ -420,14 +424,14 @@ def test_so_is_a_folder_of_ones_own(tmp_path):
 
 def test_a_report_is_written_again_if_a_run_was_measured_after_it(sweep, plans, monkeypatch):
     written = []
-    monkeypatch.setattr(sweeping, "write_report", written.append)
-    run_sweep(sweep, plans, Launcher(sweep, plans))
+    monkeypatch.setattr(sweeping, "report", lambda sweep, write: written.append(sweep))
+    run_sweep(sweep, plans, Launcher(sweep, plans), write_report)
     report = sweep.path / "report" / "index.html"
     report.parent.mkdir()
     report.touch()
-    run_sweep(sweep, plans, Launcher(sweep, plans))
+    run_sweep(sweep, plans, Launcher(sweep, plans), write_report)
     assert len(written) == 1
     later = report.stat().st_mtime + 1
     os.utime(sweep.run(next(iter(plans))).results, (later, later))
-    run_sweep(sweep, plans, Launcher(sweep, plans))
+    run_sweep(sweep, plans, Launcher(sweep, plans), write_report)
     assert len(written) == 2

@@ -23,13 +23,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import weights
+from fmvae.common.text import expand_home
 from fmvae.config.known import check_known
 from fmvae.config.presets import prefer_own_presets
 from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, is_visible_file, own_keys, program_of
 from fmvae.config.schema import validate, walk
 from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
-from fmvae.text import expand_home
 
 NAMING = ("model._name_", "beta.value", "latent_dim.value")  # what a run's name begins with
 NAME_LINE = "write a line `_name_: mine` into the model's file, what its runs are called (or +model._name_=mine)"

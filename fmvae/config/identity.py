@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from fmvae.common.digests import digest
 
 NAMED_BY_CONTENT = ("trainer.start",)  # a file; the key beside it, trainer.start_sha256, says what it holds
 NON_SEMANTIC = (
@@ -56,3 +60,31 @@ def whole(semantic_part: Mapping[str, Any]) -> dict[str, Any]:
 def is_vae(config: Mapping[str, Any]) -> bool:
     """Whether a config, whole or its semantic part, is a VAE's; the classifier's has no beta."""
     return "beta" in config
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a run is known by, computed once from its config and then carried.
+
+    Attributes:
+        name: of its directory, ``<model>-b<beta>-z<latent_dim>-s<seed>-<id8>``: letters, digits, ``.``, ``_`` and
+            ``-`` alone. A classifier has no beta and no latents. A ``=`` in a path could not be passed back as an
+            override.
+        sha256: of the semantic part's canonical JSON; ``id8`` is its first 8 digits.
+        semantic: the part of the config that can change a trained bit.
+    """
+
+    name: str
+    sha256: str
+    semantic: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> RunIdentity:
+        """The identity of the run of a config, whole or its semantic part."""
+        part = semantic(config)
+        sha256 = digest(part)
+        words = [part["model"]["_name_"]]
+        if is_vae(part):
+            words += [f"b{part['beta']['value']:g}", f"z{part['latent_dim']['value']}"]
+        words = [re.sub(r"[^A-Za-z0-9._-]", "", word) for word in [*words, f"s{part['seed']}"]]
+        return cls("-".join([*words, sha256[:8]]), sha256, part)

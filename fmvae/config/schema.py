@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fmvae.common.text import expand_home
 from fmvae.errors import ConfigError
-from fmvae.text import expand_home
 from fmvae.weights import SHIPPED
 
 LARGEST = 2**63 - 1  # of torch's whole numbers

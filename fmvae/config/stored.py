@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from fmvae.config.schema import is_tree, validate
 from fmvae.errors import ConfigError
 
@@ -54,4 +52,6 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def to_yaml(config: Mapping[str, Any]) -> str:
     """A resolved config as YAML, keys in their order."""
+    from omegaconf import OmegaConf  # reading a config needs none of it
+
     return OmegaConf.to_yaml(OmegaConf.create(dict(config)))

@@ -7,11 +7,11 @@ from pathlib import Path
 from shlex import quote
 
 from fmvae.common.command import run_command, say
+from fmvae.common.logs import Terminal
+from fmvae.common.text import typed_path as path
 from fmvae.data import FashionMNISTManager
 from fmvae.data.sources import load_dataset
 from fmvae.errors import DataError
-from fmvae.logs import Terminal
-from fmvae.text import typed_path as path
 
 
 def main(arguments: list[str] | None = None) -> int:

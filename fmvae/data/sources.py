@@ -23,8 +23,8 @@ import numpy as np
 
 from fmvae.common import locks
 from fmvae.common.disk import sync, sync_directory
+from fmvae.common.text import typed_path
 from fmvae.errors import DataError
-from fmvae.text import typed_path
 
 log = logging.getLogger("fmvae")
 

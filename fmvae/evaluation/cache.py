@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from fmvae.common.digests import digest
 from fmvae.data import Split
 from fmvae.errors import RunError
 from fmvae.evaluation.features import Features, FeatureSet, real_images
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
-from fmvae.runs.files import digest
 
 FORMAT = 1  # to be raised when the code changes what features are
 log = logging.getLogger("fmvae")

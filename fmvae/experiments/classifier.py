@@ -9,18 +9,20 @@ import torch
 import torch.nn.functional as F
 
 from fmvae import rng
-from fmvae.config import build, semantic
+from fmvae.config.building import build
+from fmvae.config.identity import RunIdentity
 from fmvae.data import FashionMNISTManager
 from fmvae.errors import ConfigError
 from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.experiments.experiment import Experiment, optimization
 from fmvae.models import FashionResNet18
 from fmvae.models.resnet import load_classifier, save_classifier
-from fmvae.runs import RunDirectory, config_sha256, load_checkpoint
-from fmvae.runs.checkpoint import load_model
+from fmvae.runs.checkpoint import load_checkpoint, load_model
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import write_record
 from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Album
+from fmvae.runs.resuming import check_owner
 from fmvae.training import ClassifierTrainer, classify
 from fmvae.visualization import classifier_curves, confusion_matrix
 
@@ -69,11 +71,10 @@ class ClassifierExperiment(Experiment):
             "seed": config["seed"],
         }
 
-    def measure(self, run: RunDirectory, album: Album) -> None:
+    def measure(self, run: RunDirectory, identity: RunIdentity, album: Album) -> None:
         """Test the best weights as they are shipped, rounded to float16, and write them with their card."""
         checkpoint = load_checkpoint(run.best)
-        sha256 = config_sha256(semantic(self.config))
-        run.check_owner(run.best, checkpoint, sha256)
+        check_owner(run.best, checkpoint, identity.sha256)
         model, data = self.model, self.data
         rounded = {k: t.half().float() if t.is_floating_point() else t for k, t in checkpoint.tensors.items()}
         load_model(model, rounded)
@@ -84,7 +85,7 @@ class ClassifierExperiment(Experiment):
         epoch = checkpoint.meta["epoch"]
         card = {
             "run": run.path.name,
-            "config_sha256": sha256,
+            "config_sha256": identity.sha256,
             "config": checkpoint.meta["config"],
             "start": self.start,
             "checkpoint": {"which": "best", "epoch": epoch, "sha256": checkpoint.sha256},

@@ -9,10 +9,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from fmvae.config import build
-from fmvae.runs import Recorder, RunDirectory
+from fmvae.config.building import build
+from fmvae.config.identity import RunIdentity
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.observer import Observer
-from fmvae.runs.recorder import Album, Layout
+from fmvae.runs.recorder import Album, Layout, Recorder
 from fmvae.training import Trainer
 
 
@@ -39,7 +40,7 @@ class Experiment(ABC):
         return ()
 
     @abstractmethod
-    def measure(self, run: RunDirectory, album: Album) -> None:
+    def measure(self, run: RunDirectory, identity: RunIdentity, album: Album) -> None:
         """Measure the best checkpoint, write its results, draw its figures and show both in TensorBoard."""
 
     @staticmethod

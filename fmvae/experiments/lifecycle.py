@@ -12,19 +12,22 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from fmvae.assembly import set_up_torch
 from fmvae.common import streams
 from fmvae.common.disk import named
-from fmvae.config import NotAVAE, is_vae, read_config, semantic, to_yaml
+from fmvae.common.logs import LogFile
+from fmvae.common.torch_setup import set_up_torch
+from fmvae.config.identity import RunIdentity, is_vae
+from fmvae.config.stored import NotAVAE, read_config, to_yaml
 from fmvae.errors import ConfigError, FmvaeError, LostError, Terminated
 from fmvae.experiments.classifier import ClassifierExperiment
 from fmvae.experiments.experiment import Experiment
 from fmvae.experiments.vae import VAEExperiment
-from fmvae.logs import LogFile
-from fmvae.runs import Checkpoint, Recorder, RunDirectory, config_sha256, load_checkpoint, run_name
+from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import make_directory, read_record, remove_temporaries, write_bytes
 from fmvae.runs.provenance import provenance
-from fmvae.runs.recorder import history_text
+from fmvae.runs.recorder import Recorder, history_text
+from fmvae.runs.resuming import newest_checkpoint
 from fmvae.training import Checkpointer, EpochLog, Guard, ProgressBar, Trainer
 
 log = logging.getLogger("fmvae")
@@ -53,9 +56,9 @@ def attempt(
 
     The caller trains. When the block ends, what was trained is measured, and the run is complete.
     """
-    identity = semantic(config)
-    sha256 = config_sha256(identity)
-    run = RunDirectory(Path(config["output_root"]) / (config["sweep_name"] or "") / run_name(identity))
+    identity = RunIdentity.of(config)
+    sha256 = identity.sha256
+    run = RunDirectory(Path(config["output_root"]) / (config["sweep_name"] or "") / identity.name)
     with run.held(), named(run.path):
         # of a single run that can't begin, the terminal says why; nobody watches each run of a sweep
         with only_of(run), reporting_failure(run, config) if config["sweep_name"] else nullcontext():
@@ -65,10 +68,10 @@ def attempt(
             complete = run.state(sha256) == "complete"
             # builds whatever a config can be wrong about, before anything is written
             experiment = None if complete else _kind(config)(config, device)
-            checkpoint = None if complete else run.newest_checkpoint(sha256)
+            checkpoint = None if complete else newest_checkpoint(run, sha256)
         if experiment is None:
             log.info("complete: %s (restart=true trains it anew)", run)
-            _mend(run, config, overrides)
+            _mend(run, config, overrides, identity)
             yield run, None
             return
         make_directory(run.path)
@@ -77,7 +80,7 @@ def attempt(
             write_bytes(run.config, to_yaml(config).encode())
             write_bytes(run.overrides, to_yaml_list(overrides).encode())
             trainer = experiment.trainer
-            whose = {"run": run.path.name, "config_sha256": sha256, "config": identity}
+            whose = {"run": run.path.name, "config_sha256": sha256, "config": identity.semantic}
             with only_of(run):
                 recorder = _prepare(run, config, experiment, checkpoint, whose)
             try:
@@ -86,7 +89,7 @@ def attempt(
                 run.check_held()  # of a directory that was taken away, that is what to say
                 raise
             run.check_held()
-            experiment.measure(run, recorder.album)
+            experiment.measure(run, identity, recorder.album)
             recorder.close(complete=True)
             run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
             run.previous.unlink(missing_ok=True)  # nothing is resumed from it any more, and sweeps have thousands
@@ -103,10 +106,10 @@ def _kind(config: Mapping[str, Any]) -> type[Experiment]:
     return VAEExperiment if is_vae(config) else ClassifierExperiment
 
 
-def _mend(run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+def _mend(run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str], identity: RunIdentity) -> None:
     """Write again what people and programs read of a complete run, if it is not what it was."""
     try:
-        same = config_sha256(semantic(read_config(run.config))) == config_sha256(semantic(config))
+        same = RunIdentity.of(read_config(run.config)) == identity
     except NotAVAE:
         same = not is_vae(config)
     except ConfigError:

@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from fmvae.common.stop import Stop
-from fmvae.config import build, is_vae, semantic
+from fmvae.config.building import build
+from fmvae.config.identity import is_vae, semantic
 from fmvae.errors import NumericsError
 from fmvae.experiments.lifecycle import attempt, only_of, results
 from fmvae.models import VAE
-from fmvae.runs import RunDirectory
+from fmvae.runs.directory import RunDirectory
 from fmvae.training import VAETrainer
-from fmvae.training.stack import Numbers, Stack, can_widen
-from fmvae.training.trainer import Batch
+from fmvae.training.engines.stack import Numbers, Stack, can_widen
+from fmvae.training.vae import Batch
 
 T = TypeVar("T")
 log = logging.getLogger("fmvae")

@@ -8,14 +8,15 @@ from typing import Any, ClassVar
 import torch
 
 from fmvae.assembly import assemble
+from fmvae.config.identity import RunIdentity
 from fmvae.experiments.experiment import Experiment, optimization
-from fmvae.experiments.objective import check_objective
-from fmvae.measurement import measure
-from fmvae.runs import Recorder, RunDirectory
-from fmvae.runs.recorder import Album
-from fmvae.summary import describe
+from fmvae.experiments.search_target import check_objective
+from fmvae.measurement.measure import measure
+from fmvae.measurement.summary import describe
+from fmvae.runs.directory import RunDirectory
+from fmvae.runs.recorder import Album, Recorder
 from fmvae.training import ConditionalVAETrainer, VAETrainer
-from fmvae.training.resident import Resident, can_stay
+from fmvae.training.engines.cuda_graph import Resident, can_stay
 from fmvae.visualization import FigureObserver
 
 USUAL_IWAE = 64  # samples, as in conf/evaluation/full.yaml
@@ -94,7 +95,7 @@ class VAEExperiment(Experiment):
     def observers(self, recorder: Recorder) -> list[FigureObserver]:
         return [FigureObserver(self.parts.visualizer, self.parts.data, recorder, self.config["figures"])]
 
-    def measure(self, run: RunDirectory, album: Album) -> None:
-        measure(run, self.config, self.parts, "best", album, draw=True)
+    def measure(self, run: RunDirectory, identity: RunIdentity, album: Album) -> None:
+        measure(run, identity, self.config, self.parts, "best", album, draw=True)
 
     describe = staticmethod(describe)

@@ -1,9 +1,9 @@
 """The variational autoencoders (encode, reparameterize, decode, forward, sample), and the classifier."""
 
-from fmvae.models.base import BaseVAE
 from fmvae.models.beta import BetaVAE
 from fmvae.models.conditional import ConditionalVAE
 from fmvae.models.conv import ConvVAE
+from fmvae.models.mlp import BaseVAE
 from fmvae.models.posterior import Posteriors, encode_split
 from fmvae.models.resnet import ClassifierOutput, FashionResNet18
 from fmvae.models.vae import VAE, LatentAxis, VAEOutput, separate_heads

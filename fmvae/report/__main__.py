@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fmvae.common.command import run_command, say
-from fmvae.config import PROJECT_ROOT
-from fmvae.text import typed_path as path
+from fmvae.common.text import typed_path as path
+from fmvae.config.project import PROJECT_ROOT
 
 
 def sweep(arguments: list[str]) -> Path:
@@ -45,7 +45,7 @@ def status(arguments: list[str]) -> str:
     parser = argparse.ArgumentParser(prog="python -m fmvae.report status", description=status.__doc__)
     parser.add_argument("folder", type=path, help="of the sweep")
     given = parser.parse_args(arguments)
-    from fmvae.sweeping import status as table
+    from fmvae.sweeps.status import status as table
 
     return table(given.folder)
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fmvae.config import NotAVAE, read_config, semantic, whole
+from fmvae.common.trees import flat
+from fmvae.config.identity import RunIdentity, whole
+from fmvae.config.stored import NotAVAE, read_config
 from fmvae.errors import ConfigError, FmvaeError, RunError
-from fmvae.measurement import find_runs
-from fmvae.runs import RunDirectory, run_name
+from fmvae.runs.directory import RunDirectory, find_runs
 from fmvae.runs.files import read_record
 from fmvae.runs.results import flat_scalars
 
@@ -88,14 +89,6 @@ def sortable(value: Any) -> tuple:
     return (2, tuple(int(part) if i % 2 else part for i, part in enumerate(parts)))
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config's values by dotted key, keys in their order."""
-    values: dict[str, Any] = {}
-    for key, value in config.items():
-        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return values
-
-
 def collect(folders: Sequence[Path]) -> list[Run]:
     """The runs in all folders, in the order of :attr:`Run.order`.
 
@@ -130,8 +123,8 @@ def read_run(directory: RunDirectory) -> Run:
     """
     name, status = directory.path.name, directory.read_status()
     try:
-        config = semantic(read_config(directory.config))
-        name = run_name(config)
+        identity = RunIdentity.of(read_config(directory.config))
+        name, config = identity.name, identity.semantic
     except NotAVAE:
         return Run(directory, name, "classifier", "no VAE, so not in the tables")
     except ConfigError as error:

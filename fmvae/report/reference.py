@@ -9,7 +9,11 @@ from typing import Any
 
 import yaml
 
-from fmvae.config import PROJECT_ROOT, compose, semantic, sweep_jobs, to_yaml
+from fmvae.config import compose
+from fmvae.config.composing import sweep_jobs
+from fmvae.config.identity import RunIdentity, semantic
+from fmvae.config.project import PROJECT_ROOT
+from fmvae.config.stored import to_yaml
 from fmvae.errors import FmvaeError
 from fmvae.report.tables import (
     Found,
@@ -22,7 +26,7 @@ from fmvae.report.tables import (
     percent,
     provenance_table,
 )
-from fmvae.runs import RunDirectory, run_name
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import read_record, write_bytes
 
 PUBLISHED = PROJECT_ROOT / "docs" / "published.yaml"
@@ -95,7 +99,7 @@ def find(
         title = f"{model_of(config)}, z = {z}, β = {beta:g}, {epochs} epochs"
     found = []
     for job, config in zip(jobs, configs, strict=True):
-        name = run_name(semantic(config))
+        name = RunIdentity.of(config).name
         if read := _complete(folder, name) or _kept(kept / name):
             found.append(Found(_command(job), *read))
     return Row(title, _command(jobs[0]), tuple(found))

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fmvae.common.digests import canonical_json
 from fmvae.report.collect import SEEDS, Run, short
-from fmvae.runs.files import canonical_json
 
 # follow other keys, and are shown as those
 DERIVED = ("model.latent_dim", "data.seed")

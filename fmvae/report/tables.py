@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from fmvae.runs import RunDirectory
+from fmvae.runs.directory import RunDirectory
 
 
 class Found(NamedTuple):

@@ -16,8 +16,9 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
+from fmvae.common.digests import canonical_json
 from fmvae.errors import RunError
-from fmvae.runs.files import canonical_json, write_bytes
+from fmvae.runs.files import write_bytes
 
 FORMAT = "fmvae-checkpoint-1"
 WAY_OUT = "use another checkpoint of the run, or train it again with restart=true"

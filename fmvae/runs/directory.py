@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fmvae.common import locks
-from fmvae.config import is_vae
-from fmvae.errors import FmvaeError, HeldError, LockError, LostError, RunError
-from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
+from fmvae.common.text import short
+from fmvae.config.identity import RunIdentity
+from fmvae.errors import ConfigError, HeldError, LockError, LostError, RunError
 from fmvae.runs.events import hide_events
-from fmvae.runs.files import digest, make_directory, move_aside, read_record, write_bytes
-from fmvae.text import short
+from fmvae.runs.files import make_directory, move_aside, read_record, write_bytes
 
 State = Literal["new", "partial", "failed", "complete"]
 Status = Literal["running", "interrupted", "failed", "complete"]
@@ -27,31 +26,8 @@ LOCKLESS = "write to another disk, as output_root=/tmp/outputs, or mount this on
 log = logging.getLogger("fmvae")
 
 
-def config_sha256(semantic: Mapping[str, Any]) -> str:
-    """The identity of a run: SHA-256 of what of its config can change its numbers."""
-    return digest(semantic)
-
-
-def run_name(semantic: Mapping[str, Any]) -> str:
-    """``<model>-b<beta>-z<latent_dim>-s<seed>-<id8>``, of letters, digits, ``.``, ``_`` and ``-`` alone.
-
-    A classifier has no beta and no latents. A ``=`` in a path could not be passed back as an override.
-    """
-    parts = [semantic["model"]["_name_"]]
-    if is_vae(semantic):
-        parts += [f"b{semantic['beta']['value']:g}", f"z{semantic['latent_dim']['value']}"]
-    parts.append(f"s{semantic['seed']}")
-    parts = [re.sub(r"[^A-Za-z0-9._-]", "", part) for part in parts]
-    return "-".join([*parts, config_sha256(semantic)[:8]])
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _progress(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Epochs, and steps of the next."""
-    return checkpoint.meta["epoch"], checkpoint.meta.get("within", {}).get("step", 0)
 
 
 class RunDirectory:
@@ -204,37 +180,35 @@ class RunDirectory:
         hide_events(aside)
         return aside
 
-    def newest_checkpoint(self, sha256: str) -> Checkpoint | None:
-        """The checkpoint to resume from: the newest that verifies, or None to start anew.
 
-        Damaged ones are passed over with a warning.
+def identify(run: RunDirectory, config: Mapping[str, Any]) -> RunIdentity:
+    """The identity of a run, by the config that is stored with it.
 
-        Raises:
-            RunError: a checkpoint is whole, but of another config.
-        """
-        found: dict[Path, Checkpoint] = {}
-        for path in (self.last, self.previous, self.best, self.stopped):
-            if not path.exists():
-                continue
-            try:
-                checkpoint = load_checkpoint(path)
-            except FmvaeError as error:
-                log.warning("%s: %s; falling back", path, error.problem)
-                continue
-            self.check_owner(path, checkpoint, sha256)
-            found[path] = checkpoint
-        # whoever goes on within an epoch can't save those before it: it takes the best of them to be there
-        if self.stopped in found and (best := found[self.stopped].meta["best"]) is not None:
-            kept = self.best in found and found[self.best].meta["epoch"] == best
-            found = found if kept else {path: found[path] for path in found if path != self.stopped}
-        return max(found.values(), key=_progress, default=None)
+    Raises:
+        ConfigError: the config was edited in place: it would measure one model under another's name.
+    """
+    identity = RunIdentity.of(config)
+    if not run.name.endswith(identity.sha256[:8]):
+        raise ConfigError(
+            run.config,
+            "not the config this directory is named by",
+            "undo the edit, or train the edited config",
+        )
+    return identity
 
-    def check_owner(self, path: Path, checkpoint: Checkpoint, sha256: str) -> None:
-        """Raise RunError unless the checkpoint was written by the config with this SHA-256."""
-        theirs = checkpoint.meta.get("config_sha256")
-        if theirs != sha256:
-            raise RunError(
-                path,
-                f"a checkpoint of another config ({checkpoint.meta.get('run', 'unnamed')}), not of this run",
-                "put this run's own checkpoint back, or move the directory aside with restart=true",
-            )
+
+def find_runs(path: Path) -> list[RunDirectory]:
+    """The run at ``path``, or those in the folder ``path``, by name. ConfigError if there are none."""
+    path = path.resolve()  # the name and the lock are the directory's own, however it is reached
+    if (path / "config.yaml").is_file():
+        directories = {path}
+    else:
+        directories = {file.parent.resolve() for file in path.glob("*/config.yaml")}
+        directories = {directory for directory in directories if ".old-" not in directory.name}
+    found = [run for run in map(RunDirectory, sorted(directories)) if run.has_id]
+    if not found:
+        what = "no run (no config.yaml in it)" if path.is_dir() else "no such directory"
+        if directories:
+            what = "no run (it has a config.yaml, but a run's directory is named by its config)"
+        raise ConfigError("run", f"{str(path)!r}: {what}", "name a directory under outputs/, or a folder of runs")
+    return found

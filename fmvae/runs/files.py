@@ -1,7 +1,6 @@
 """Files that are whole or absent: every write goes through a temporary name, fsync and rename."""
 
 import errno
-import hashlib
 import json
 import os
 import tempfile
@@ -9,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fmvae.common.digests import digest
 from fmvae.common.disk import make_readable, sync, sync_directory
 from fmvae.errors import RunError
 
@@ -81,24 +81,6 @@ def link(existing: Path, path: Path) -> None:
     finally:
         temporary.unlink(missing_ok=True)  # rename also leaves it where both already were the same file
     sync_directory(path.parent)
-
-
-def canonical_json(value: Any) -> bytes:
-    """One byte string per meaning: sorted keys, no spaces, and 1.0 written as 1."""
-
-    def plain(node: Any) -> Any:
-        if isinstance(node, Mapping):
-            return {str(key): plain(child) for key, child in node.items()}
-        if isinstance(node, list | tuple):
-            return [plain(child) for child in node]
-        return int(node) if isinstance(node, float) and node.is_integer() else node
-
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def digest(value: Any) -> str:
-    """SHA-256 (hex) of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from fmvae.training.classifier import ClassifierTrainer, classify
 from fmvae.training.loop import Trainer
 from fmvae.training.observers import Checkpointer, EpochLog, Guard, ProgressBar
-from fmvae.training.trainer import ConditionalVAETrainer, VAETrainer
+from fmvae.training.vae import ConditionalVAETrainer, VAETrainer
 
 __all__ = [
     "Checkpointer",

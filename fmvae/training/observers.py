@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmvae.common.streams import new_bar
+from fmvae.common.text import duration
 from fmvae.errors import RunError
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import link, write_bytes
 from fmvae.runs.observer import Observer
-from fmvae.text import duration
 
 if TYPE_CHECKING:
     from fmvae.training.loop import Trainer

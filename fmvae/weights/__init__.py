@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from fmvae.text import typed_path
+from fmvae.common.text import typed_path
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = {

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fmvae.config import ASKED_ANEW, semantic
+from fmvae.config.identity import RunIdentity
+from fmvae.config.stored import ASKED_ANEW
 from fmvae.data.__main__ import main
 from fmvae.data.sources import DEFAULT_ROOT, FILES
-from fmvae.runs import config_sha256, load_checkpoint, run_name
+from fmvae.runs.checkpoint import load_checkpoint
 from fmvae.runs.files import read_record
 from tests.cli.conftest import COMMANDS
 from tests.cli.process import ROOT, Study, call, snapshot, succeeded
@@ -40,8 +41,8 @@ def check_run(run: Path, epochs: int = 1) -> dict:
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (run / "figures").glob("*.png"))
 
     config = yaml.safe_load((run / "config.yaml").read_text())
-    identity = config_sha256(semantic(config))
-    assert run.name == run_name(semantic(config))
+    identity = RunIdentity.of(config).sha256
+    assert run.name == RunIdentity.of(config).name
     assert re.fullmatch(r"[A-Za-z0-9._-]+", run.name)
     status = json.loads((run / "status.json").read_text())
     assert (status["state"], status["epoch"], status["epochs"]) == ("complete", epochs, epochs)
@@ -197,7 +198,7 @@ def test_sweeps_over_options(untrained, tmp_path, sweep):
     succeeded(ours.train("--multirun", *sweep, "sweep_name=here", "data.num_train=200", "data.num_test=100"))
     configs = [check_run(path.parent) for path in tmp_path.glob("here/*/config.yaml")]
     num = math.prod(override.count(",") + 1 for override in sweep)
-    assert len({config_sha256(semantic(config)) for config in configs}) == num
+    assert len({RunIdentity.of(config).sha256 for config in configs}) == num
 
 
 def test_evaluating_a_sweep_writes_the_same_bytes_and_leaves_the_training_alone(swept, tmp_path):

@@ -177,7 +177,7 @@ def test_watching_a_run_changes_no_trained_bit(tmp_path, dataset, undisturbed):
 
 
 def test_validating_less_often_changes_no_trained_bit(tmp_path, dataset, undisturbed):
-    from fmvae.runs import load_checkpoint
+    from fmvae.runs.checkpoint import load_checkpoint
 
     finish(start(tmp_path, dataset, [*CASES["base"], "trainer.validate_every=6"]))
     ours = load_checkpoint(only_run(tmp_path) / "checkpoints/last.safetensors").tensors

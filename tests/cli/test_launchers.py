@@ -18,13 +18,14 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 
-from fmvae import search
-from fmvae.assembly import choose_device
-from fmvae.config import PROJECT_ROOT
+from fmvae.common.torch_setup import choose_device
 from fmvae.config import compose as composed
+from fmvae.config.project import PROJECT_ROOT
 from fmvae.errors import ConfigError, ObjectiveError, RunError
 from fmvae.experiments import objective
-from fmvae.experiments.objective import check_objective
+from fmvae.experiments.search_target import check_objective
+from fmvae.report.sweep import write_report
+from fmvae.sweeps import search
 from tests.cli.process import Study, call, refused
 from tests.cli.test_exactness import COMPARED
 from tests.report.fakes import write_run
@@ -347,7 +348,7 @@ def test_a_search_says_which_run_is_best_by_its_objective(tmp_path, capsys):
         write_run(tmp_path, beta=beta, fid=fid, accuracy=accuracy)
     write_run(tmp_path, beta=9.0, state="failed")
     for name, best in (("neg_elbo", 0.5), ("fid", 1), ("accuracy", 4)):
-        search.conclude(tmp_path, composed([f"objective={name}"]))
+        search.conclude(tmp_path, composed([f"objective={name}"]), write_report)
         said = capsys.readouterr().out
         assert re.search(rf"best {name}: \d.*/base-b{best}-z2-s0-", said), said
         assert "3 complete, 1 failed" in said

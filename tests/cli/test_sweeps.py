@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fmvae.runs.sweep import SweepDirectory
+from fmvae.sweeps.directory import SweepDirectory
 from tests.cli.process import ROOT, Study, call, refused, snapshot, succeeded
 
 KILLS = 5

@@ -14,10 +14,11 @@ from torch.utils.tensorboard.summary import hparams
 
 from fmvae.config import compose
 from fmvae.experiments import train
-from fmvae.measurement import evaluate_runs, find_runs
-from fmvae.runs import Recorder, RunDirectory
+from fmvae.measurement.evaluate import evaluate_runs
+from fmvae.runs.directory import RunDirectory, find_runs
 from fmvae.runs.events import PREFIX
 from fmvae.runs.files import read_record
+from fmvae.runs.recorder import Recorder
 from tests.cli.tensorboard import TensorBoard
 from tests.idx import write_idx_dataset
 

@@ -13,12 +13,14 @@ from omegaconf import OmegaConf
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from fmvae.config import build, compose, semantic, sweep_jobs
+from fmvae.config import compose
+from fmvae.config.building import build
+from fmvae.config.composing import sweep_jobs
+from fmvae.config.identity import RunIdentity
 from fmvae.config.schema import RULES, walk
 from fmvae.models import VAE
 from fmvae.objectives import BetaSchedule, Likelihood
 from fmvae.report.reference import PUBLISHED
-from fmvae.runs import config_sha256, run_name
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = [(path.parent.name, path.stem) for path in sorted(ROOT.glob("conf/*/*.yaml"))]
@@ -54,7 +56,7 @@ def test_the_groups_are_those_of_the_design():
 def test_every_option_composes(composed, group, option):
     config = composed[group, option]
     assert not [path for path, value in walk(config) if isinstance(value, str) and "${" in value]
-    assert config_sha256(semantic(config))
+    assert RunIdentity.of(config).sha256
     if "_name_" in config.get(group, {}):
         assert config[group]["_name_"] == option, "a run's name says which option it is of"
 
@@ -214,9 +216,9 @@ def test_every_experiment_is_its_row(name):
 
 
 def test_experiments_are_different_runs_and_the_default_is_the_baseline():
-    identities = {name: config_sha256(semantic(compose([f"experiment={name}"]))) for name in EXPERIMENTS}
+    identities = {name: RunIdentity.of(compose([f"experiment={name}"])).sha256 for name in EXPERIMENTS}
     assert len(set(identities.values())) == len(EXPERIMENTS)
-    assert config_sha256(semantic(compose())) == identities["baseline"]
+    assert RunIdentity.of(compose()).sha256 == identities["baseline"]
 
 
 @pytest.mark.parametrize("overrides", [["experiment=conv_z2", "beta=3"], ["beta=3", "experiment=conv_z2"]])
@@ -267,14 +269,14 @@ def test_the_jobs_of_a_sweep_are_those_of_its_file(sweep):
 def test_a_sweeps_runs_differ_and_share_its_folder(sweep):
     runs = runs_of(sweep)
     assert {config["sweep_name"] for config in runs} == {sweep}
-    assert len({config_sha256(semantic(config)) for config in runs}) == len(runs) > 1
+    assert len({RunIdentity.of(config).sha256 for config in runs}) == len(runs) > 1
 
 
 def test_the_studies_hold_the_runs_of_the_results_page():
     """By the same names as single commands give."""
 
     def names(configs):
-        return {run_name(semantic(config)) for config in configs}
+        return {RunIdentity.of(config).name for config in configs}
 
     published = yaml.safe_load(PUBLISHED.read_text())
     assert names(runs_of("vae_study")) == names(

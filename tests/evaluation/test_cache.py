@@ -14,7 +14,7 @@ from torch import Tensor
 from fmvae.data import Split
 from fmvae.evaluation.cache import cache_key, real_features
 from fmvae.evaluation.features import Features, Pixels, Precision, resnet_identity
-from fmvae.runs import load_checkpoint, save_checkpoint
+from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 
 NUM = 6
 

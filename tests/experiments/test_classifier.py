@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fmvae.config import compose, semantic
+from fmvae.config import compose
+from fmvae.config.identity import RunIdentity
 from fmvae.data import FashionMNISTManager
 from fmvae.errors import ConfigError, RunError
 from fmvae.experiments import train
 from fmvae.models.resnet import load_classifier
-from fmvae.runs import run_name
 from fmvae.runs.files import read_record
 from tests.cli.process import snapshot
 from tests.idx import write_idx_dataset
@@ -91,7 +91,7 @@ def test_a_run_is_named_by_the_weights_that_it_starts_from_and_not_by_where_they
     """Else a run begun before the file was replaced would go on, and state a start that it never had."""
 
     def named(path: object) -> str:
-        return run_name(semantic(compose([f"trainer.start={path}"], "classifier")))
+        return RunIdentity.of(compose([f"trainer.start={path}"], "classifier")).name
 
     weights, elsewhere = run / "fashion_resnet18.safetensors", tmp_path / "moved.safetensors"
     elsewhere.write_bytes(weights.read_bytes())

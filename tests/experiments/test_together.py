@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from fmvae import cli
+from fmvae.cli import main as cli
 from fmvae.common.stop import Stop
-from fmvae.config import compose, semantic, whole
+from fmvae.config import compose
+from fmvae.config.identity import semantic, whole
 from fmvae.errors import Terminated
 from fmvae.experiments import stackable, train, train_together
 from fmvae.experiments.lifecycle import logging_to
 from fmvae.experiments.vae import VAEExperiment
-from fmvae.runs import RunDirectory
+from fmvae.runs.directory import RunDirectory
 from fmvae.training import VAETrainer
 from tests.idx import write_idx_dataset
 

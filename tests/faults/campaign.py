@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 
+from fmvae.common.text import duration
 from fmvae.runs.files import write_bytes
 from fmvae.runs.provenance import git_state
-from fmvae.text import duration
 from tests.cli.process import ROOT
 from tests.faults.power import LOSSES
 from tests.faults.trials import CASES, Bench, Outcome

@@ -17,7 +17,8 @@ from zlib import crc32
 
 import pytest
 
-from fmvae.runs import RunDirectory, load_checkpoint
+from fmvae.runs.checkpoint import load_checkpoint
+from fmvae.runs.directory import RunDirectory
 from tests.cli.process import QUICK, ROOT, Finished, Study, call, refused
 from tests.faults.warmed import NOBODY, warmed
 from tests.idx import write_idx_dataset

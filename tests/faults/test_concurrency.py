@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fmvae.runs import RunDirectory
+from fmvae.runs.directory import RunDirectory
 from tests.cli.process import ROOT, Finished, Study, refused
 from tests.cli.test_exactness import COMPARED
 from tests.faults.warmed import warmed
@@ -150,6 +150,6 @@ def test_a_run_that_was_taken_away_ends_and_can_be_made_again(act, study, of_two
 
 def test_negative_control_unguarded_nobody_would_notice(study, tmp_path):
     act = AFTER_THE_FIRST_EPOCH.replace("{act}", TAKEN["the lock"])
-    act += "from fmvae.runs import RunDirectory; RunDirectory.check_held = lambda self: None"
+    act += "from fmvae.runs.directory import RunDirectory; RunDirectory.check_held = lambda self: None"
     command = [*study.settings, f"output_root={tmp_path}/outputs", "trainer.epochs=2"]
     assert warmed().call("train.py", *command, prelude=act).status == 0

@@ -21,24 +21,30 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fmvae import sweeping
-from fmvae.config import compose, read_config, semantic
+from fmvae.config import compose
+from fmvae.config.identity import RunIdentity, semantic
+from fmvae.config.stored import read_config
 from fmvae.data import Split, sources
 from fmvae.data.sources import FILES, load_dataset
 from fmvae.errors import ConfigError, DataError, FmvaeError, RunError
 from fmvae.evaluation.cache import real_features
 from fmvae.evaluation.evaluator import Evaluator
 from fmvae.experiments import train
-from fmvae.measurement import check_identity, evaluate_runs, load_run
+from fmvae.measurement.evaluate import evaluate_runs
+from fmvae.measurement.load import load_run
 from fmvae.models import FashionResNet18
 from fmvae.models.resnet import load_classifier, save_classifier
 from fmvae.report import reference
 from fmvae.report.collect import read_run
-from fmvae.runs import Checkpoint, Recorder, RunDirectory, checkpoint, config_sha256, files, load_checkpoint
+from fmvae.runs import checkpoint, files
 from fmvae.runs import provenance as origin
+from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
+from fmvae.runs.directory import RunDirectory, identify
 from fmvae.runs.files import read_record
-from fmvae.runs.recorder import Album
-from fmvae.runs.sweep import Plan, SweepDirectory, progress, seconds_per_epoch
+from fmvae.runs.recorder import Album, Recorder
+from fmvae.runs.resuming import newest_checkpoint
+from fmvae.sweeps import run as sweeping
+from fmvae.sweeps.directory import Plan, SweepDirectory, progress, seconds_per_epoch
 from fmvae.training import Checkpointer
 from fmvae.weights import SHIPPED
 from tests.cli.process import refused, snapshot, succeeded
@@ -174,7 +180,7 @@ class Runs(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        return config_sha256(semantic(self.config))
+        return RunIdentity.of(self.config).sha256
 
 
 class Stopping(Checkpointer):
@@ -252,7 +258,7 @@ def test_resuming_falls_back_to_the_newest_checkpoint_that_is_whole(which, runs,
     for name, damaged in islice(damages(path.read_bytes()), 0, None, 10):
         path.write_bytes(damaged)
         caplog.clear()
-        found = stopped.newest_checkpoint(runs.sha256)
+        found = newest_checkpoint(stopped, runs.sha256)
         assert found is not None
         assert content(found) == left, name
         (warning,) = caplog.messages
@@ -264,7 +270,7 @@ def test_with_no_checkpoint_whole_training_begins_anew_and_ends_with_the_same_re
     for which in CHECKPOINTS:
         path = getattr(stopped, which)
         path.write_bytes(path.read_bytes()[:-1])
-    assert stopped.newest_checkpoint(runs.sha256) is None
+    assert newest_checkpoint(stopped, runs.sha256) is None
     assert runs.train(stopped) == read_record(runs.whole / "results.json")
     assert caplog.text.count("falling back") == 6
 
@@ -619,7 +625,7 @@ def test_pictures_are_drawn_again_unless_the_index_is_whole_and_of_the_same_chec
 def identified(run: RunDirectory) -> dict[str, Any]:
     """What evaluation makes of a stored config: all that a number can depend on."""
     config = read_config(run.config)
-    check_identity(run, config)
+    identify(run, config)
     return semantic(config)
 
 
@@ -631,7 +637,7 @@ def test_any_damage_to_a_config_is_noticed_or_changes_nothing_that_counts(whole)
 
 
 def test_negative_control_without_the_name_another_config_would_pass(whole, monkeypatch):
-    monkeypatch.setattr("tests.faults.test_corruption.check_identity", lambda *_: None)
+    monkeypatch.setattr("tests.faults.test_corruption.identify", lambda *_: None)
     assert len(survey(whole.config, lambda: identified(whole), every=10).missed) > 3
 
 
@@ -860,7 +866,7 @@ class Sweep(NamedTuple):
             for job in jobs:
                 train(copy.deepcopy(self.configs[tuple(job)]))
 
-        sweeping.run_sweep(self.directory, self.plans, launch)
+        sweeping.run_sweep(self.directory, self.plans, launch, lambda folders: folders[0])
 
 
 @pytest.fixture(scope="module")
@@ -871,7 +877,7 @@ def configs(runs) -> dict[tuple[str, ...], dict[str, Any]]:
 
 @pytest.fixture
 def sweeps(configs, tmp_path, monkeypatch) -> dict[str, Sweep]:
-    monkeypatch.setattr(sweeping, "write_report", lambda _: None)
+    monkeypatch.setattr(sweeping, "report", lambda *_: None)
     made = {}
     for name, jobs in ASKED.items():
         own = {(name, job): configs[name, job] | {"output_root": str(tmp_path)} for job in jobs}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fmvae.runs import RunDirectory
+from fmvae.runs.directory import RunDirectory
 from tests.faults.disk import prelude
 from tests.faults.power import LOSSES, cut, read_journal, write
 from tests.faults.trials import CASES, Bench, broken, run_in

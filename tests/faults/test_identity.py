@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from fmvae.config import NON_SEMANTIC, compose, identity
+from fmvae.common.digests import digest
+from fmvae.config import compose, identity
+from fmvae.config.identity import NON_SEMANTIC, RunIdentity
 from fmvae.config.schema import RULES, Rule, validate, walk
 from fmvae.runs import directory
-from fmvae.runs.files import digest
 
 Config = dict[str, Any]
 NUM_CONFIGS = 1000
@@ -135,7 +136,7 @@ def meaning(config: Config) -> frozenset[tuple[str, str]]:
 
 
 def name(config: Config) -> str:
-    return directory.run_name(identity.semantic(config))
+    return RunIdentity.of(config).name
 
 
 def shared(found: Iterable[Config]) -> list[tuple[str, set[tuple[str, str]]]]:

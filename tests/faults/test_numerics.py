@@ -19,7 +19,8 @@ from fmvae.data import Split
 from fmvae.errors import NumericsError
 from fmvae.models import ConditionalVAE
 from fmvae.objectives import ELBOTerms
-from fmvae.runs import RunDirectory, load_checkpoint
+from fmvae.runs.checkpoint import load_checkpoint
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.observer import Observer
 from fmvae.training import Checkpointer, VAETrainer
 from fmvae.training.loop import Trainer

@@ -19,18 +19,22 @@ import pytest
 import torch
 import yaml
 
-from fmvae.config import compose, read_config, semantic, to_yaml
+from fmvae.config import compose
+from fmvae.config.identity import RunIdentity
+from fmvae.config.stored import read_config, to_yaml
 from fmvae.data.sources import FILES, load_dataset
 from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.experiments import train
-from fmvae.measurement import evaluate_runs, load_run
+from fmvae.measurement.evaluate import evaluate_runs
+from fmvae.measurement.load import load_run
 from fmvae.models import FashionResNet18
 from fmvae.models.resnet import load_classifier, save_classifier
 from fmvae.report.collect import collect
-from fmvae.runs import RunDirectory, load_checkpoint, run_name
 from fmvae.runs import provenance as origin
+from fmvae.runs.checkpoint import load_checkpoint
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import read_record
-from fmvae.runs.sweep import SweepDirectory
+from fmvae.sweeps.directory import SweepDirectory
 from tests.cli.process import refused, snapshot, succeeded
 from tests.faults.test_corruption import QUICK, Tiny, write_data
 from tests.faults.warmed import warmed
@@ -422,7 +426,7 @@ def stored(run: RunDirectory, edit: Callable[[dict[str, Any]], None]) -> RunDire
     config = yaml.safe_load(run.config.read_text())
     edit(config)
     run.config.write_text(to_yaml(config))
-    return RunDirectory(run.path.rename(run.path.with_name(run_name(semantic(read_config(run.config))))))
+    return RunDirectory(run.path.rename(run.path.with_name(RunIdentity.of(read_config(run.config)).name)))
 
 
 @pytest.mark.parametrize(("node", "target"), [place for place in PLACES if place[0] != "optimizer"])

@@ -9,13 +9,14 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fmvae import recompute as module
 from fmvae.config import compose
-from fmvae.measurement import evaluate_runs
-from fmvae.runs import RunDirectory
+from fmvae.measurement import recompute as module
+from fmvae.measurement.evaluate import evaluate_runs
+from fmvae.measurement.verification import verify
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import read_record, write_record
 from fmvae.runs.recorder import Album
-from fmvae.verify import main, verify
+from fmvae.verify import main
 from tests.faults.test_corruption import Runs, _steady, runs, stopped, whole  # noqa: F401
 
 

@@ -20,9 +20,10 @@ from tempfile import mkdtemp
 from typing import Any
 
 from fmvae.common.stop import NUMBERS
-from fmvae.config import read_config
+from fmvae.config.stored import read_config
 from fmvae.errors import FmvaeError
-from fmvae.runs import RunDirectory, load_checkpoint
+from fmvae.runs.checkpoint import load_checkpoint
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import TEMPORARY, read_record
 from tests.cli.process import Finished
 from tests.cli.test_exactness import COMPARED

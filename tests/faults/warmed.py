@@ -172,7 +172,7 @@ USED = (
     "fmvae.experiments",
     "fmvae.measurement",
     "fmvae.report.sweep",
-    "fmvae.sweeping",
+    "fmvae.sweeps.run",
     # what these import at the very end
     "matplotlib.pyplot",
     "tensorboard.plugins.hparams.plugin_data_pb2",

@@ -9,7 +9,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from fmvae import cli
+from fmvae.cli import main as cli
 from fmvae.config import compose
 from fmvae.errors import ConfigError, Terminated, interruption
 from tests.cli.process import ROOT, refused, succeeded

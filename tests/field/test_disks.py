@@ -18,7 +18,7 @@ import pytest
 from fmvae.common import disk, locks
 from fmvae.common.disk import file_system, if_offered, named
 from fmvae.errors import LockError, of_the_machine
-from fmvae.runs import RunDirectory
+from fmvae.runs.directory import RunDirectory
 from tests.cli.process import ROOT, call, refused, succeeded
 from tests.faults.warmed import NOBODY, warmed
 from tests.field.refusals import HIDDEN, NFS, NO_LOCKS, prelude

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fmvae.config import composed_by, composing
-from fmvae.config.composing import config_files
+from fmvae.config import composing
+from fmvae.config.composing import composed_by, config_files
 from fmvae.config.project import is_visible_file
 from fmvae.errors import ConfigError
-from fmvae.runs.sweep import SweepDirectory
+from fmvae.sweeps.directory import SweepDirectory
 from tests.cli.process import ROOT, Study, call, refused, succeeded
 from tests.faults.warmed import warmed
 

@@ -196,7 +196,7 @@ def test_epochs_are_lines_above_the_bar(study):
 @pytest.mark.parametrize(
     ("patch", "module"),
     [
-        ("import fmvae.recompute as m; m.recompute = slow", "fmvae.verify"),
+        ("import fmvae.measurement.recompute as m; m.recompute = slow", "fmvae.verify"),
         ("import fmvae.report.sweep as m; m.write_report = slow", "fmvae.report"),
         ("import fmvae.data.sources as m; m.load_dataset = slow", "fmvae.data"),
     ],

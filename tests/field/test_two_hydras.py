@@ -12,9 +12,9 @@ from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
 from omegaconf import OmegaConf
 
-from fmvae.arguments import INFO, PLAIN, REFUSED, TOPICS, VALUED, split_flags
+from fmvae.cli.arguments import INFO, PLAIN, REFUSED, TOPICS, VALUED, split_flags
 from fmvae.config import compose, composing
-from fmvae.measurement import load_run
+from fmvae.measurement.load import load_run
 from tests.cli.process import ROOT, call, refused, snapshot, succeeded
 from tests.faults.warmed import warmed
 

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmvae.arguments import LONGEST_NAME, in_quotes, name_sweep, prepared, put_off, quoted, together
+from fmvae.cli.arguments import LONGEST_NAME, in_quotes, name_sweep, prepared, put_off, quoted, together
 from fmvae.config import compose
 from fmvae.config.schema import RULES
 from fmvae.data.sources import load_dataset

@@ -26,7 +26,7 @@ FILES = ("best", "last")
 RESIDENT = """
 import runpy, sys
 from fmvae.experiments.vae import VAEExperiment
-from fmvae.training.resident import Resident
+from fmvae.training.engines.cuda_graph import Resident
 make = VAEExperiment.__init__
 def resident(self, config, device):
     make(self, config, device)

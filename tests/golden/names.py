@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmvae.config import PROJECT_ROOT, compose, semantic, sweep_jobs
-from fmvae.runs import run_name
+from fmvae.config import compose
+from fmvae.config.composing import sweep_jobs
+from fmvae.config.identity import RunIdentity
+from fmvae.config.project import PROJECT_ROOT
 
 NAMES = Path(__file__).with_name("names.json")
 # options that are chosen by other words, or are no part of a run
@@ -40,7 +42,7 @@ def name_of(command: tuple[str, ...]) -> str:
     config_name = "train"
     if command and command[0].startswith("--config-name="):
         config_name, command = command[0].partition("=")[2], command[1:]
-    return run_name(semantic(compose(command, config_name)))
+    return RunIdentity.of(compose(command, config_name)).name
 
 
 def golden() -> dict[str, str]:

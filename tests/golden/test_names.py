@@ -2,9 +2,11 @@
 
 import pytest
 
-from fmvae.arguments import name_sweep
-from fmvae.config import PROJECT_ROOT, identity, read_config, semantic
-from fmvae.runs import run_name
+from fmvae.cli.arguments import name_sweep
+from fmvae.config import identity
+from fmvae.config.identity import RunIdentity
+from fmvae.config.project import PROJECT_ROOT
+from fmvae.config.stored import read_config
 from tests.golden.names import commands, golden, name_of
 
 COMMANDS = sorted(golden())
@@ -22,7 +24,7 @@ def test_every_command_that_the_project_has_is_among_them():
 
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
 def test_a_kept_run_is_named_by_its_config(folder):
-    assert run_name(semantic(read_config(folder / "config.yaml"))) == folder.name
+    assert RunIdentity.of(read_config(folder / "config.yaml")).name == folder.name
 
 
 def test_there_are_kept_runs():
@@ -39,7 +41,7 @@ def test_a_key_that_leaves_a_trace_is_noticed(command, monkeypatch):
 def test_a_kept_run_whose_config_is_edited_is_noticed(tmp_path):
     config = (KEPT[0] / "config.yaml").read_text(encoding="utf-8")
     (tmp_path / "config.yaml").write_text(config.replace("seed: 0", "seed: 7"), encoding="utf-8")
-    assert run_name(semantic(read_config(tmp_path / "config.yaml"))) != KEPT[0].name
+    assert RunIdentity.of(read_config(tmp_path / "config.yaml")).name != KEPT[0].name
 
 
 @pytest.mark.parametrize(

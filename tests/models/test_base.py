@@ -1,4 +1,4 @@
-"""fmvae.models.base: 784 -> 400 -> (mu, logvar), z -> 400 -> 784."""
+"""fmvae.models.mlp: 784 -> 400 -> (mu, logvar), z -> 400 -> 784."""
 
 import numpy as np
 import pytest

@@ -19,7 +19,7 @@ from fmvae import rng
 from fmvae.errors import FmvaeError, RunError
 from fmvae.models import BaseVAE, FashionResNet18, resnet
 from fmvae.models.resnet import LoadedClassifier, load_classifier, save_classifier
-from fmvae.runs import save_checkpoint
+from fmvae.runs.checkpoint import save_checkpoint
 from fmvae.weights import SHIPPED
 from tests.models.layers import num_parameters
 

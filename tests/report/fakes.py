@@ -10,9 +10,9 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 
-from fmvae.config import compose, semantic
-from fmvae.runs import config_sha256, run_name
-from fmvae.runs.files import digest
+from fmvae.common.digests import digest
+from fmvae.config import compose
+from fmvae.config.identity import RunIdentity, semantic
 from fmvae.runs.recorder import render
 from fmvae.visualization.tiles import show_tiles
 
@@ -40,7 +40,7 @@ def write_run(
     config["latent_dim"]["value"] = config["model"]["latent_dim"] = z
     config["seed"], config["data"]["seed"] = seed, seed if split is None else split
     identity = semantic(config)
-    path = folder / run_name(identity)
+    path = folder / RunIdentity.of(identity).name
     path.mkdir(parents=True)
     (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (path / "status.json").write_text(json.dumps({"state": state, "epoch": 3, "epochs": 30}))
@@ -48,7 +48,7 @@ def write_run(
     numbers = {"recon": recon, "kl": kl, "neg_elbo": recon + kl, "objective": recon + beta * kl} | test
     results: dict[str, Any] = {
         "run": path.name,
-        "config_sha256": config_sha256(identity),
+        "config_sha256": RunIdentity.of(identity).sha256,
         "test": {**numbers, "num_images": 10_000, "settings": {}},
         "iwae": {"iwae_64": recon + kl - 1, "num_images": 1000, "settings": {"num_samples": 64}},
         "latent": {"active_units": z, "num_images": 10_000, "settings": {}},

@@ -8,7 +8,7 @@ import yaml
 
 from fmvae.errors import FmvaeError
 from fmvae.report.collect import collect, read_run, sortable
-from fmvae.runs import RunDirectory
+from fmvae.runs.directory import RunDirectory
 from tests.report.fakes import edit_status, write_run
 
 

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import yaml
 
-from fmvae.config import compose, semantic, sweep_jobs, to_yaml
+from fmvae.config import compose
+from fmvae.config.composing import sweep_jobs
+from fmvae.config.identity import RunIdentity
+from fmvae.config.stored import to_yaml
 from fmvae.errors import FmvaeError, RunError
 from fmvae.report import reference
 from fmvae.report.__main__ import main
 from fmvae.report.reference import PUBLISHED, find, write_page
-from fmvae.runs import RunDirectory, config_sha256, run_name
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import read_record, write_record
 
 
@@ -45,8 +48,8 @@ def results_of(config: dict[str, Any], number: float) -> dict[str, Any]:
     terms = ("objective", "recon", "kl", "neg_elbo", "recon_at_mean", "objective_at_mean")
     git = {"commit": "c" * 40, "dirty": False}
     return {
-        "run": run_name(semantic(config)),
-        "config_sha256": config_sha256(semantic(config)),
+        "run": RunIdentity.of(config).name,
+        "config_sha256": RunIdentity.of(config).sha256,
         "checkpoint": {"which": "best", "epoch": 3, "sha256": "d" * 64},
         "test": {name: number + i for i, name in enumerate(terms)} | {"settings": {}, "num_images": 10_000},
         "fid": {"resnet18": fid(number / 100), "pixels": fid(number / 10)},
@@ -57,7 +60,7 @@ def results_of(config: dict[str, Any], number: float) -> dict[str, Any]:
 def write_run(folder: Path, overrides: list[str], number: float) -> Path:
     """A run directory with results whose values all tell where they are from."""
     config = compose(overrides)
-    run = folder / run_name(semantic(config))
+    run = folder / RunIdentity.of(config).name
     (run / "figures").mkdir(parents=True)
     (run / "config.yaml").write_text(to_yaml(config))
     for name in ("samples", "traversal_prior"):
@@ -184,7 +187,7 @@ def test_every_row_leads_to_its_config_commit_and_hashes(page, tmp_path):
     (one,) = find(tmp_path / "outputs", tmp_path, ["experiment=baseline"], "x").found
     run = one.run
     kept = yaml.safe_load((tmp_path / "docs" / "results" / run.path.name / "config.yaml").read_text())
-    assert config_sha256(kept) == one.results["config_sha256"]
+    assert RunIdentity.of(kept).sha256 == one.results["config_sha256"]
     assert "output_root" not in kept  # nor any other path of one machine
 
 

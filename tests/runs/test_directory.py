@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from fmvae.config import read_config, semantic
+from fmvae.common.digests import canonical_json
+from fmvae.config.identity import RunIdentity
+from fmvae.config.stored import read_config
 from fmvae.errors import ConfigError, HeldError, RunError
-from fmvae.runs import RunDirectory, config_sha256, run_name, save_checkpoint
-from fmvae.runs.files import canonical_json, read_record, write_record
-from fmvae.runs.sweep import progress, seconds_per_epoch
+from fmvae.runs.checkpoint import save_checkpoint
+from fmvae.runs.directory import RunDirectory
+from fmvae.runs.files import read_record, write_record
+from fmvae.runs.resuming import newest_checkpoint
+from fmvae.sweeps.directory import progress, seconds_per_epoch
 
 OURS, THEIRS = "ab" * 32, "cd" * 32
 
@@ -66,13 +70,13 @@ def run(tmp_path) -> RunDirectory:
     ],
 )
 def test_a_run_is_named_by_what_people_compare(changes, expected):
-    name = run_name(config(**changes))
-    assert name == f"{expected}-{config_sha256(config(**changes))[:8]}"
+    name = RunIdentity.of(config(**changes)).name
+    assert name == f"{expected}-{RunIdentity.of(config(**changes)).sha256[:8]}"
     assert re.fullmatch(r"[A-Za-z0-9._-]+", name)  # a "=" could not be passed back as an override
 
 
 def test_the_identity_is_the_sha256_of_the_canonical_config():
-    assert config_sha256(config()) == hashlib.sha256(canonical_json(config())).hexdigest()
+    assert RunIdentity.of(config()).sha256 == hashlib.sha256(canonical_json(config())).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -88,8 +92,8 @@ def test_the_identity_is_the_sha256_of_the_canonical_config():
     ],
 )
 def test_what_changes_no_number_leaves_the_identity(changes):
-    assert config_sha256(semantic(config(**changes))) == config_sha256(semantic(config()))
-    assert run_name(semantic(config(**changes))) == run_name(semantic(config()))
+    assert RunIdentity.of(config(**changes)).sha256 == RunIdentity.of(config()).sha256
+    assert RunIdentity.of(config(**changes)).name == RunIdentity.of(config()).name
 
 
 @pytest.mark.parametrize(
@@ -105,11 +109,11 @@ def test_what_changes_no_number_leaves_the_identity(changes):
     ],
 )
 def test_whatever_could_change_a_number_changes_the_identity(changes):
-    assert run_name(semantic(config(**changes))) != run_name(semantic(config()))
+    assert RunIdentity.of(config(**changes)).name != RunIdentity.of(config()).name
 
 
 def test_the_order_of_a_config_is_not_part_of_it():
-    assert config_sha256(dict(reversed(config().items()))) == config_sha256(config())
+    assert RunIdentity.of(dict(reversed(config().items()))).sha256 == RunIdentity.of(config()).sha256
 
 
 def test_a_run_is_shown_as_it_can_be_typed(tmp_path, monkeypatch):
@@ -316,7 +320,7 @@ def test_moving_aside_keeps_everything_and_numbers_up(run):
     for n in (1, 2, 3):
         old = RunDirectory(run.path.with_name(f"{run.path.name}.old-{n}"))
         assert old.log.read_text() == f"log {n}"
-        checkpoint = old.newest_checkpoint(OURS)
+        checkpoint = newest_checkpoint(old, OURS)
         assert checkpoint
         assert checkpoint.meta["epoch"] == n
 
@@ -325,7 +329,7 @@ def test_moving_aside_keeps_everything_and_numbers_up(run):
 
 
 def newest_epoch(run: RunDirectory) -> int | None:
-    checkpoint = run.newest_checkpoint(OURS)
+    checkpoint = newest_checkpoint(run, OURS)
     return checkpoint and checkpoint.meta["epoch"]
 
 
@@ -336,7 +340,7 @@ def damage(path: Path) -> None:
 
 
 def test_a_new_run_has_no_checkpoint(run):
-    assert run.newest_checkpoint(OURS) is None
+    assert newest_checkpoint(run, OURS) is None
 
 
 @pytest.mark.parametrize(("last", "previous", "best"), [(5, 4, 3), (4, 5, 3), (4, 3, 5)])
@@ -373,7 +377,7 @@ def test_a_whole_checkpoint_of_another_config_is_an_error_and_not_passed_over(na
     foreign = getattr(run, name)
     write_checkpoint(foreign, 3, THEIRS)
     with pytest.raises(RunError, match=rf"{foreign.name}: a checkpoint of another config \(run-of-cd\)"):
-        run.newest_checkpoint(OURS)
+        newest_checkpoint(run, OURS)
     write_checkpoint(foreign, 3)
     assert newest_epoch(run) == 3
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmvae.runs import RunDirectory
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.events import PREFIX, SUFFIX, FinalEvents, hide_events
 
 FIRST = {"test/kl": 6.5, "test/recon": 255.0}

@@ -15,17 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fmvae.common.digests import canonical_json, digest
 from fmvae.errors import RunError
 from fmvae.runs import files
-from fmvae.runs.files import (
-    canonical_json,
-    digest,
-    link,
-    read_record,
-    remove_temporaries,
-    write_bytes,
-    write_record,
-)
+from fmvae.runs.files import link, read_record, remove_temporaries, write_bytes, write_record
 
 
 def names(directory: Path) -> set[str]:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from fmvae.runs import Recorder, RunDirectory
-from fmvae.runs.recorder import pixels, render
+from fmvae.runs.directory import RunDirectory
+from fmvae.runs.recorder import Recorder, pixels, render
 
 METRICS = ("test/objective", "test/recon", "test/kl", "test/neg_elbo")
 HPARAMS = {"model": "base", "beta": 0.5, "latent_dim": 2, "seed": 0}

@@ -16,7 +16,7 @@ from fmvae import rng
 from fmvae.data import FashionMNISTManager, Split
 from fmvae.errors import ConfigError, NumericsError
 from fmvae.models.resnet import ClassifierOutput
-from fmvae.runs import load_checkpoint, save_checkpoint
+from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmvae.runs.observer import Observer
 from fmvae.training import ClassifierTrainer
 from fmvae.training import classifier as module

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from fmvae.data import FashionMNISTManager, Split
-from fmvae.runs import Recorder, RunDirectory, load_checkpoint
+from fmvae.runs.checkpoint import load_checkpoint
+from fmvae.runs.directory import RunDirectory
+from fmvae.runs.recorder import Recorder
+from fmvae.runs.resuming import newest_checkpoint
 from fmvae.training import Checkpointer, EpochLog, ProgressBar, Trainer, VAETrainer, observers
 from fmvae.training.observers import describe, duration
 from tests.training.cases import BASE, data_of, same, snapshot
@@ -44,7 +47,7 @@ def trainer_of(data: FashionMNISTManager, *watching: Any, objectives=OBJECTIVES,
 def go(run: RunDirectory, data: FashionMNISTManager, every: int = 1, **settings: Any) -> VAETrainer:
     """What a process does: continue from the newest checkpoint, or start, and train to the end."""
     trainer = trainer_of(data, Checkpointer(run, IDENTITY, every), **settings)
-    if checkpoint := run.newest_checkpoint(IDENTITY["config_sha256"]):
+    if checkpoint := newest_checkpoint(run, IDENTITY["config_sha256"]):
         trainer.load_state(checkpoint.tensors, checkpoint.meta)
     trainer.train()
     return trainer
@@ -185,7 +188,7 @@ def test_a_run_with_one_damaged_checkpoint_still_ends_the_same(name, tmp_path, d
     path.unlink()  # last and best are one file with two names; only one of them is damaged
     path.write_bytes(content)
     resumed = trainer_of(data, Checkpointer(run, IDENTITY))
-    checkpoint = run.newest_checkpoint(IDENTITY["config_sha256"])
+    checkpoint = newest_checkpoint(run, IDENTITY["config_sha256"])
     assert checkpoint
     resumed.load_state(checkpoint.tensors, checkpoint.meta)
     resumed.train()

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from fmvae.config import compose, semantic
+from fmvae.config import compose
+from fmvae.config.identity import RunIdentity, semantic
 from fmvae.data import FashionMNISTManager
 from fmvae.errors import ConfigError
 from fmvae.experiments.together import stackable
 from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
-from fmvae.runs import run_name
 from fmvae.training import precision
-from fmvae.training.stack import Stack
+from fmvae.training.engines.stack import Stack
 from tests.training.cases import Case, data_of
 from tests.training.test_stack import train_epoch
 
@@ -126,8 +126,8 @@ def test_the_key_names_a_run_only_where_it_changes_it():
     default, bf16 = semantic(compose([])), semantic(compose(["trainer.precision=bf16"]))
     assert "precision" not in default["trainer"], "runs from before the key would be trained again"
     assert bf16["trainer"]["precision"] == "bf16"
-    assert run_name(default) == "base-b1-z2-s0-d1c89a85"  # as the first release named it
-    assert run_name(bf16) != run_name(default)
+    assert RunIdentity.of(default).name == "base-b1-z2-s0-d1c89a85"  # as the first release named it
+    assert RunIdentity.of(bf16).name != RunIdentity.of(default).name
     classifier = semantic(compose(["trainer.precision=fp32"], "classifier"))
     assert classifier["trainer"]["precision"] == "fp32", "its default is another"
 

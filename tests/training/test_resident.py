@@ -17,7 +17,7 @@ from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
 from fmvae.objectives import Capacity, Cyclical, Warmup
 from fmvae.runs.observer import Observer
 from fmvae.training import VAETrainer
-from fmvae.training.resident import EAGER_STEPS, Resident, can_stay
+from fmvae.training.engines.cuda_graph import EAGER_STEPS, Resident, can_stay
 from tests.training.cases import NUM_STEPS, Case, data_of, same, snapshot
 
 CASES = {

@@ -15,7 +15,7 @@ from fmvae.errors import NumericsError
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, LatentAxis, convolution
 from fmvae.objectives import Capacity, Constant, Warmup
 from fmvae.training import VAETrainer
-from fmvae.training.stack import Stack, can_widen, narrow, widen
+from fmvae.training.engines.stack import Stack, can_widen, narrow, widen
 from tests.training.cases import Case, data_of
 
 MODELS: dict[str, Callable[[int], VAE]] = {

@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from fmvae.common.stop import Stop
-from fmvae.runs import RunDirectory, load_checkpoint
+from fmvae.runs.checkpoint import load_checkpoint
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.observer import Observer
+from fmvae.runs.resuming import newest_checkpoint
 from fmvae.training import Checkpointer
 from tests.training.cases import BASE, CASES, NUM_STEPS, data_of, same, snapshot
 from tests.training.test_classifier import data as classifier_data  # noqa: F401
@@ -62,7 +64,7 @@ def stopped_at(n: int, make: Callable[..., Any], run: RunDirectory, every: int =
 def resumed(make: Callable[..., Any], run: RunDirectory, every: int = 1) -> Any:
     """Fresh objects, of another initialisation, trained to the end from what the run has."""
     trainer = make(init_seed=99, observers=[Checkpointer(run, IDENTITY, every)])
-    checkpoint = run.newest_checkpoint(SHA256)
+    checkpoint = newest_checkpoint(run, SHA256)
     assert checkpoint is not None
     trainer.load_state(checkpoint.tensors, checkpoint.meta)
     trainer.train()
@@ -116,7 +118,7 @@ def test_stopped_again_and_again_with_few_checkpoints(data, run):
     stopped_at(6, make, run, every=5)  # of the twelve; no `last` yet
     for _ in range(2):
         trainer = make(init_seed=99, observers=[At(2, interrupt), Checkpointer(run, IDENTITY, 5)])
-        checkpoint = run.newest_checkpoint(SHA256)
+        checkpoint = newest_checkpoint(run, SHA256)
         assert checkpoint is not None
         trainer.load_state(checkpoint.tensors, checkpoint.meta)
         with pytest.raises(KeyboardInterrupt):
@@ -214,7 +216,7 @@ def test_who_lacks_the_best_epoch_goes_back_to_an_epochs_end(how, data, run):
         run.best.unlink()
         if how == "damaged":
             run.best.write_bytes(b"no checkpoint")
-    checkpoint = run.newest_checkpoint(SHA256)
+    checkpoint = newest_checkpoint(run, SHA256)
     assert checkpoint is not None
     assert "within" not in checkpoint.meta
     assert equal(resumed(make, run), undisturbed)

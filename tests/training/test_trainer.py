@@ -17,7 +17,7 @@ from fmvae.data import FashionMNISTManager, Split
 from fmvae.errors import ConfigError, NumericsError
 from fmvae.models import BaseVAE, ConditionalVAE
 from fmvae.objectives import Constant, Objective, Warmup
-from fmvae.runs import load_checkpoint, save_checkpoint
+from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmvae.runs.observer import Observer
 from fmvae.training import ConditionalVAETrainer, VAETrainer
 from tests.training.cases import BASE, CASES, NUM_STEPS, Case, data_of, same, snapshot

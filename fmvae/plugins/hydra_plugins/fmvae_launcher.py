@@ -11,8 +11,8 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from omegaconf import open_dict
 
-from fmvae.cli import ends_search, prepare, tell
-from fmvae.config import semantic
+from fmvae.cli.main import ends_search, prepare, tell
+from fmvae.config.identity import RunIdentity
 from fmvae.errors import ConfigError
 
 log = logging.getLogger("fmvae")
@@ -80,9 +80,8 @@ class StackedLauncher(BasicLauncher):
 
     @staticmethod
     def _name(config: dict[str, Any]) -> str:
-        from fmvae.runs import run_name
 
-        return run_name(semantic(config))
+        return RunIdentity.of(config).name
 
     def _prepared(self, overrides: Sequence[str], number: int) -> tuple[dict[str, Any], list[str]]:
         assert self.hydra_context is not None

@@ -12,7 +12,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from fmvae import gate
+from fmvae.cli import gate
 from fmvae.config.project import groups
 from fmvae.errors import ConfigError
 
@@ -45,9 +45,10 @@ class FmvaeSearch(Sweeper):
         )
         optuna.sweep(arguments)
 
-        from fmvae.search import conclude  # brings torch
+        from fmvae.report.sweep import write_report
+        from fmvae.sweeps.search import conclude  # brings torch
 
-        conclude(Path(self.config.hydra.sweep.dir), self.config)
+        conclude(Path(self.config.hydra.sweep.dir), self.config, write_report)
 
     def _check_options(self, arguments: list[str]) -> None:
         """Refuse a searched option that asks Hydra for something: only the search itself is heeded."""

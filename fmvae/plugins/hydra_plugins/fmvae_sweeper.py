@@ -15,23 +15,25 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
-from fmvae import gate
-from fmvae.arguments import check_removed
-from fmvae.cli import explain
+from fmvae.cli import gate
+from fmvae.cli.arguments import check_removed
+from fmvae.cli.main import explain
 from fmvae.common.command import say
-from fmvae.config import NAMED_BY_CONTENT, composed_by, expand_shorthand, resolve
+from fmvae.common.text import expand_home
+from fmvae.config.composing import composed_by, resolve
+from fmvae.config.identity import NAMED_BY_CONTENT
+from fmvae.config.shorthand import expand_shorthand
 from fmvae.errors import ConfigError
-from fmvae.text import expand_home
 
 if TYPE_CHECKING:  # they bring torch, and Hydra imports its plugins even to complete a word
-    from fmvae.runs.sweep import Plan, SweepDirectory
+    from fmvae.sweeps.directory import Plan, SweepDirectory
 
 
 gate.install()  # in the processes of launchers, too: they import Hydra's plugins before they read a job's config
 
 
 class FmvaeSweeper(BasicSweeper):
-    """Every combination of the values, as ``BasicSweeper``; see ``fmvae.sweeping`` for what happens with them."""
+    """Every combination of the values, as ``BasicSweeper``; ``fmvae.sweeps.run`` says what happens to them."""
 
     def __init__(self, params: dict[str, str] | None = None, max_batch_size: int | None = None):
         if max_batch_size is not None and not (type(max_batch_size) is int and max_batch_size >= 1):
@@ -43,8 +45,10 @@ class FmvaeSweeper(BasicSweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         assert self.launcher is not None
-        from fmvae.runs.sweep import SweepDirectory
-        from fmvae.sweeping import forecast, run_sweep
+        from fmvae.report.sweep import write_report
+        from fmvae.sweeps.directory import SweepDirectory
+        from fmvae.sweeps.run import run_sweep
+        from fmvae.sweeps.status import forecast
 
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
@@ -60,7 +64,7 @@ class FmvaeSweeper(BasicSweeper):
         if self.config.dry_run:
             say(forecast(sweep, plans, Path(expand_home(self.config.output_root)), self.config.restart))
         else:
-            run_sweep(sweep, plans, self._launch, self.config.restart)
+            run_sweep(sweep, plans, self._launch, write_report, self.config.restart)
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> None:
         assert self.launcher is not None
@@ -78,7 +82,7 @@ def _plans(
     sweep: SweepDirectory, jobs: Sequence[Sequence[str]], main: DictConfig, loader: ConfigLoader
 ) -> Iterator[tuple[str, Plan]]:
     """The runs by name. Composing takes tens of milliseconds each, and a large sweep is asked for often."""
-    from fmvae.runs.sweep import Plan
+    from fmvae.sweeps.directory import Plan
 
     others = main.hydra.overrides.hydra
     folders = [Path(source.path) for source in main.hydra.runtime.config_sources if source.schema == "file"]

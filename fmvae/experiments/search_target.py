@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fmvae.config import is_vae
+from fmvae.config.identity import is_vae
 from fmvae.errors import ObjectiveError, RunError
 
 WAYS_OUT = {

@@ -14,20 +14,20 @@ from typing import Literal
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from fmvae.arguments import key_of
-from fmvae.config import ASKED_ANEW
+from fmvae.cli.arguments import key_of
+from fmvae.common.text import typed_path
 from fmvae.config import composing as configs
 from fmvae.config.project import groups
 from fmvae.config.schema import RULES
 from fmvae.config.shorthand import in_quotes
+from fmvae.config.stored import ASKED_ANEW
 from fmvae.errors import ConfigError, FmvaeError, of_the_machine
-from fmvae.text import typed_path
 
 TOGETHER = "fmvae.experiments.together"  # where the jobs of a stack are
 EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # of pyproject.toml, by the plugin's name if not the same
 PLAIN = str.maketrans("−–“”„‘’\u00a0", '--"""\'\' ')  # what word processors make of plain signs
 HELP = "--help lists the keys and groups"
-JOB = ("fmvae.cli", "job")  # where the work of a run begins
+JOB = ("fmvae.cli.main", "job")  # where the work of a run begins
 
 
 def program() -> Literal["train", "evaluate"]:

@@ -15,15 +15,16 @@ from hydra._internal import callbacks, logging_config
 from hydra._internal.instantiate import _instantiate2 as instantiation
 from omegaconf import DictConfig, OmegaConf
 
-from fmvae.config import ALLOWED_TARGETS, PROJECT_ROOT
+from fmvae.config.building import ALLOWED_TARGETS
 from fmvae.config.known import chosen_files
+from fmvae.config.project import PROJECT_ROOT
 from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
 
 OF_HYDRA = ("hydra_plugins.", "hydra._internal.core_plugins.", "optuna.samplers.")
 VARIABLES = re.compile(r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES")  # PATH, for one, decides what runs
 # functions that conf/hydra/sweeper/optuna.yaml names
-SEARCH = ("fmvae.search.direction", "fmvae.search.storage", "fmvae.search.trials_left")
+SEARCH = ("fmvae.sweeps.search.direction", "fmvae.sweeps.search.storage", "fmvae.sweeps.search.trials_left")
 LOGGING = PROJECT_ROOT / "conf" / "hydra" / "job_logging" / "fmvae.yaml"
 
 OWN_FOLDER = "leave it out: every run has a directory of its own, below output_root"

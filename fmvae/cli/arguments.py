@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fmvae.config import NAMED_BY_CONTENT, NON_SEMANTIC, expand_shorthand
+from fmvae.common.text import expand_home
+from fmvae.config.identity import NAMED_BY_CONTENT, NON_SEMANTIC
 from fmvae.config.project import SWEEPS, groups
 from fmvae.config.schema import RULES
-from fmvae.config.shorthand import in_quotes
+from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
-from fmvae.text import expand_home
 
 # Hydra's flags that take the next argument as their value; tests compare them with Hydra's own parser
 VALUED = ("--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c")

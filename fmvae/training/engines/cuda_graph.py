@@ -18,7 +18,7 @@ from torch.optim import SGD, Adam
 from fmvae import rng
 from fmvae.training.loop import add_up, not_finite, total_norm
 from fmvae.training.precision import step_in
-from fmvae.training.trainer import Batch, VAETrainer
+from fmvae.training.vae import Batch, VAETrainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

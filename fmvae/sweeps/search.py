@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmvae.common.command import say
+from fmvae.common.text import short
 from fmvae.config.schema import validate
 from fmvae.errors import RunError
 from fmvae.experiments import objective
-from fmvae.measurement import find_runs
-from fmvae.runs import RunDirectory
-from fmvae.runs.sweep import SweepDirectory, progress
-from fmvae.sweeping import summary, write_report
-from fmvae.text import short
+from fmvae.runs.directory import RunDirectory, find_runs
+from fmvae.sweeps.directory import SweepDirectory, progress
+from fmvae.sweeps.run import WriteReport, report
+from fmvae.sweeps.status import summary
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -66,13 +66,13 @@ def trials_left(path: str, study_name: str, total: int) -> int:
     return max(total - len(done), 0)
 
 
-def conclude(folder: Path, config: Mapping[str, Any]) -> None:
+def conclude(folder: Path, config: Mapping[str, Any], write_report: WriteReport) -> None:
     """Write the report on the runs in a search's folder, say where each stands, and which is best.
 
     Args:
         config: the search's, which names the objective.
     """
-    write_report(SweepDirectory(folder))
+    report(SweepDirectory(folder), write_report)
     states = [progress(run) for run in find_runs(folder)]
     say(summary(SweepDirectory(folder), {}, states))
     values: dict[Path, float] = {}

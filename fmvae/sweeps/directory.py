@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fmvae.common import locks
-from fmvae.config import read_config, semantic
+from fmvae.common.digests import digest
+from fmvae.common.text import short
+from fmvae.config.identity import RunIdentity, semantic
+from fmvae.config.stored import read_config
 from fmvae.errors import FmvaeError, RunError
-from fmvae.runs.directory import LOCKLESS, RunDirectory, State, config_sha256, run_name
-from fmvae.runs.files import digest, make_directory, read_record, write_record
-from fmvae.text import short
+from fmvae.runs.directory import LOCKLESS, RunDirectory, State
+from fmvae.runs.files import make_directory, read_record, write_record
 
 MANIFEST = "sweep.json"
 MOST_SECONDS = 1e9  # an epoch that took longer was not measured
@@ -44,10 +46,10 @@ class Plan:
     @classmethod
     def of(cls, config: Mapping[str, Any], overrides: Iterable[str], composed_by: str) -> tuple[str, Plan]:
         """The name of the run of a config, and its plan."""
-        identity = semantic(config)
-        sha256 = config_sha256(identity)
-        return run_name(identity), cls(
-            tuple(overrides), sha256, pace_of(identity), config["trainer"]["epochs"], composed_by
+        identity = RunIdentity.of(config)
+        pace = pace_of(identity.semantic)
+        return identity.name, cls(
+            tuple(overrides), identity.sha256, pace, config["trainer"]["epochs"], composed_by
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from fmvae.runs import RunDirectory
+from fmvae.runs.directory import RunDirectory
 from fmvae.weights import weights_name
 
 

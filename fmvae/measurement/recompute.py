@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from fmvae.assembly import Parts, assemble, set_up_torch
+from fmvae.assembly import Parts, assemble
+from fmvae.common.torch_setup import set_up_torch
+from fmvae.common.trees import flat
 from fmvae.config import compose
 from fmvae.config.schema import validate
 from fmvae.errors import FmvaeError
 from fmvae.evaluation import Evaluator
-from fmvae.report.collect import flat
-from fmvae.runs import Checkpoint, RunDirectory
-from fmvae.runs.checkpoint import load_model
+from fmvae.runs.checkpoint import Checkpoint, load_model
+from fmvae.runs.directory import RunDirectory
 from fmvae.runs.provenance import provenance
 from fmvae.runs.results import at
 from fmvae.weights import SHIPPED

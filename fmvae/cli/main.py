@@ -15,22 +15,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmvae import config as configs
-from fmvae import gate
-from fmvae.arguments import check_removed, name_sweep, prepared, put_off
+from fmvae.cli import gate
+from fmvae.cli.arguments import check_removed, name_sweep, prepared, put_off
+from fmvae.cli.explain import config_dir, explain, keys_of, program
 from fmvae.common import streams
 from fmvae.common.command import INTERRUPTED, silence
 from fmvae.common.stop import Stop
-from fmvae.config.project import SWEEPS
+from fmvae.config.composing import resolve
+from fmvae.config.project import PROJECT_ROOT, SWEEPS
 from fmvae.errors import FmvaeError, HeldError, ObjectiveError, Terminated, interruption, of_the_machine
-from fmvae.explain import config_dir, explain, keys_of, program
 
 T = TypeVar("T")
 log = logging.getLogger("fmvae")
 
 IN_PROCESS = ("BasicLauncher", "StackedLauncher")  # launchers that start no processes
 OWN_SWEEPER = ".FmvaeSweeper"  # runs a list of jobs; others search
-PLUGINS = configs.PROJECT_ROOT / "fmvae" / "plugins"
+PLUGINS = PROJECT_ROOT / "fmvae" / "plugins"
 
 
 def launch(main: Callable[[], Any]) -> NoReturn:
@@ -44,7 +44,7 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us whole, and leave as one line
     # whatever a launcher starts, and wherever, runs the code that runs here
     sys.path.append(str(PLUGINS))
-    paths = [str(configs.PROJECT_ROOT), str(PLUGINS), os.environ.get("PYTHONPATH")]
+    paths = [str(PROJECT_ROOT), str(PLUGINS), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     signal.signal(signal.SIGTERM, _terminate)
     # the connection broke; nohup ignores it, and Windows has none
@@ -128,7 +128,7 @@ def prepare(composed: DictConfig, hydra_config: Any) -> tuple[dict[str, Any], li
     gate.check_environment(hydra_config.job.env_set)
     if hydra_config.mode == RunMode.RUN:
         gate.check_single_run(hydra_config)
-    return configs.resolve(composed, hydra_config.runtime), overrides
+    return resolve(composed, hydra_config.runtime), overrides
 
 
 def ends_search(error: BaseException | None, hydra_config: Any) -> bool:

@@ -22,7 +22,7 @@ from fmvae.training.loop import Trainer, add_up
 from fmvae.training.precision import check_precision, forward_in, step_in
 
 if TYPE_CHECKING:
-    from fmvae.training.resident import Resident
+    from fmvae.training.engines.cuda_graph import Resident
 
 
 class Batch(NamedTuple):

@@ -17,7 +17,7 @@ from fmvae.objectives import kl_divergence
 from fmvae.runs.observer import Observer
 from fmvae.training.loop import not_finite, total_norm
 from fmvae.training.precision import forward_in, step_in
-from fmvae.training.trainer import Batch, VAETrainer
+from fmvae.training.vae import Batch, VAETrainer
 
 Numbers = dict[str, float]
 TERMS = ("recon", "kl", "objective")

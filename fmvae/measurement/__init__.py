@@ -1,0 +1,6 @@
+"""A trained VAE's numbers and figures, from its checkpoint."""
+
+from fmvae.measurement.evaluate import evaluate_runs
+from fmvae.measurement.load import LoadedRun, load_run
+
+__all__ = ["LoadedRun", "evaluate_runs", "load_run"]

@@ -1,0 +1,123 @@
+"""Measuring trained runs again: what evaluate.py does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from fmvae.assembly import Parts, assemble
+from fmvae.common.disk import named
+from fmvae.common.text import typed_path
+from fmvae.common.torch_setup import set_up_torch
+from fmvae.config.schema import validate
+from fmvae.config.stored import ASKED_ANEW, NotAVAE, read_config
+from fmvae.errors import ConfigError, DataError, FmvaeError, RunError, of_the_machine
+from fmvae.measurement.load import with_data_at
+from fmvae.measurement.measure import measure
+from fmvae.measurement.summary import describe
+from fmvae.runs.directory import RunDirectory, find_runs, identify
+from fmvae.runs.events import FinalEvents
+from fmvae.runs.files import remove_temporaries
+from fmvae.runs.recorder import Album
+
+log = logging.getLogger("fmvae")
+
+
+def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What evaluate.py does: measure every run that ``settings["run"]`` names, or holds.
+
+    Returns:
+        The results of each.
+
+    Raises:
+        ConfigError: a path names no run.
+        RunError: a run is being trained, or its checkpoint is missing, damaged or of another config; of several
+            runs, after the others have been measured.
+    """
+    set_up_torch(settings)  # a wrong device is told once, not of every run
+    given = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
+    if not given or not all(given):  # `run=` with nothing behind it would measure whatever lies here
+        raise ConfigError("run", "no directory given", "name a directory under outputs/, or a folder of runs")
+    runs = [run for path in given for run in find_runs(typed_path(str(path)))]
+    all_results, failed = [], []
+    for run, outcome in _outcomes(runs, settings):
+        if isinstance(outcome, NotAVAE) and len(runs) > 1:
+            log.info("%s: a classifier, left out", run)
+        elif isinstance(outcome, FmvaeError):
+            log.error("fmvae: error: %s", outcome)
+            failed.append(run)
+        else:
+            log.info("%s", describe(run, outcome))
+            all_results.append(outcome)
+    if failed:
+        names = ", ".join(str(run) for run in failed)
+        raise RunError(
+            "run", f"{len(failed)} of {len(runs)} could not be measured ({names})", "see the lines above"
+        )
+    return all_results
+
+
+def _outcomes(
+    runs: Sequence[RunDirectory], settings: Mapping[str, Any]
+) -> Iterator[tuple[RunDirectory, dict[str, Any] | FmvaeError]]:
+    """Each run with its results, or with why there are none."""
+    if len(runs) == 1:  # its errors are the command's
+        yield runs[0], _evaluate_run(runs[0], settings, set_up_torch(settings))
+        return
+    workers = min(settings["workers"], len(runs))
+    if workers == 1:
+        for run in runs:
+            yield run, _outcome(run, settings)
+        return
+    # each its share of the processor, or they would wait for each other
+    threads = settings["threads"] or max(1, torch.get_num_threads() // workers)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        futures = [pool.submit(_outcome, run, {**settings, "threads": threads}) for run in runs]
+        for run, future in zip(runs, futures, strict=True):
+            try:
+                yield run, future.result()
+            except BrokenProcessPool:
+                yield run, RunError(run, "its worker was killed, or ran out of memory", "give fewer workers")
+
+
+def _outcome(run: RunDirectory, settings: Mapping[str, Any]) -> dict[str, Any] | FmvaeError:
+    try:
+        return _evaluate_run(run, settings, set_up_torch(settings))
+    except FmvaeError as error:
+        return error
+    except Exception as error:  # whatever it is, it is this run's: the others are still measured
+        if not (explained := of_the_machine(error)):
+            log.exception("%s", run)
+            explained = RunError(run, f"{type(error).__name__}: {error}", "report it with the lines above")
+        return explained
+
+
+def _assembled(config: Mapping[str, Any], device: torch.device) -> Parts:
+    """Build the objects of a stored config. Errors name ``data_root``, evaluate.py's key for ``data.root``."""
+    try:
+        return assemble(config, device)
+    except DataError as error:
+        way_out = error.way_out.replace("data.root=", "data_root=")
+        if "data.download_to=" in way_out:
+            way_out = "correct it, or leave it out"
+        raise DataError(error.subject.replace("data.root", "data_root"), error.problem, way_out) from None
+
+
+def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    config = with_data_at(run, read_config(run.config), settings["data_root"])
+    config |= {key: settings[key] for key in ASKED_ANEW}
+    identity = identify(run, config)
+    config, which, force = validate(config), settings["checkpoint"], settings["force"]
+    # only the best checkpoint's numbers and figures are shown in TensorBoard
+    album = Album(run.figures, FinalEvents(run.path)) if which == "best" else Album(run.figures / which)
+    with run.held(), named(run.path):
+        if (state := run.read_status()).get("state") != "complete":
+            log.warning("%s: its training is not complete (epoch %s)", run, state.get("epoch", "unknown"))
+        remove_temporaries(run.path)
+        return measure(run, identity, config, _assembled(config, device), which, album, force=force, draw=force)

@@ -1,0 +1,119 @@
+"""A trained VAE's numbers and figures, from its checkpoint: at the end of training, and whenever asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fmvae.assembly import Parts
+from fmvae.config.identity import RunIdentity
+from fmvae.errors import RunError
+from fmvae.runs.checkpoint import WAY_OUT, Checkpoint, load_checkpoint, load_model
+from fmvae.runs.directory import RunDirectory
+from fmvae.runs.provenance import provenance
+from fmvae.runs.recorder import Album
+from fmvae.runs.results import Results, flat_scalars
+from fmvae.runs.resuming import check_owner
+from fmvae.visualization import (
+    measure_figures,
+    projector_data,
+    result_animations,
+    result_figures,
+    write_projector,
+)
+
+Which = Literal["best", "last"]
+
+
+def measure(
+    run: RunDirectory,
+    identity: RunIdentity,
+    config: Mapping[str, Any],
+    parts: Parts,
+    which: Which,
+    album: Album,
+    *,
+    force: bool = False,
+    draw: bool = False,
+) -> dict[str, Any]:
+    """Measure a run's checkpoint on the test split and draw it; writes its results and fid files.
+
+    What is there of the same checkpoint, data and settings is kept. A measure with other settings takes the place
+    of the one before; one that is not asked for stays.
+
+    Args:
+        identity: of the run, by its config.
+        which: the checkpoint. ``best`` writes results.json, ``last`` results.last.json.
+        album: where pictures go, and what shows the numbers.
+        force: measure everything anew.
+        draw: also if no number is new.
+
+    Returns:
+        What was written: every number, with what it was measured on and where it comes from.
+    """
+    checkpoint = load_best_or_last(run, identity, parts, which)
+    suffix = "" if which == "best" else f".{which}"
+    results_path, fid_path = (file.with_suffix(f"{suffix}.json") for file in (run.results, run.fid))
+    epoch = checkpoint.meta["epoch"]
+    source = {
+        "run": run.path.name,
+        "config_sha256": identity.sha256,
+        "checkpoint": {"which": which, "epoch": epoch, "sha256": checkpoint.sha256},
+    }
+    results = Results(source, parts.data.sha256)
+    results.read(results_path)
+
+    def write() -> dict[str, Any]:
+        row, training = checkpoint.meta["history"][epoch - 1], dict(checkpoint.meta["provenance"])
+        if stacked := checkpoint.meta.get("stacked_epochs"):
+            training["stacked_epochs"] = stacked
+        return results.write(results_path, fid_path, training, validation=row)
+
+    known = {} if force else dict(results.measures)
+    here = provenance(parts.data.device)
+    new = False
+    for name, block in parts.evaluator.measure(known):
+        if block != known.get(name):
+            results.measures[name], results.origins[name], new = block, here, True
+            write()  # measures take minutes: what is done survives a kill
+    drawn = {"settings": config["figures"], "checkpoint_sha256": checkpoint.sha256}
+    if new or draw or not album.holds(drawn):
+        _draw(config, parts, checkpoint, results.measures, album)
+        album.note(drawn)
+    written = write()
+    album.show(flat_scalars(written), epoch)
+    return written
+
+
+def _draw(
+    config: Mapping[str, Any],
+    parts: Parts,
+    checkpoint: Checkpoint,
+    measures: Mapping[str, Any],
+    album: Album,
+) -> None:
+    settings, data = config["figures"], parts.data
+    visualizer = parts.visualizer.at_epoch(checkpoint.meta["epoch"])
+    posteriors = visualizer.posteriors(data.test)
+    history = checkpoint.meta["history"]
+    for name, figure in result_figures(visualizer, data, history, settings, posteriors):
+        album.figure(name, figure)
+    for name, figure in measure_figures(visualizer, measures, settings):
+        album.figure(name, figure)
+    for name, content in result_animations(visualizer, data, settings, posteriors):
+        album.file(name, content)
+    if settings["projector"] and album.events:
+        embedding = projector_data(visualizer, data.test, settings["projector"], posteriors)
+        write_projector(album.events.directory, embedding)
+
+
+def load_best_or_last(run: RunDirectory, identity: RunIdentity, parts: Parts, which: Which) -> Checkpoint:
+    """Put a checkpoint's weights into the model of ``parts``, after a look at whose they are."""
+    path = run.best if which == "best" else run.last
+    checkpoint = load_checkpoint(path)
+    check_owner(path, checkpoint, identity.sha256)
+    epoch = checkpoint.meta["epoch"]
+    if which == "best" and (best := checkpoint.meta.get("best", epoch)) != epoch:
+        raise RunError(path, f"of epoch {epoch}, but the best was {best}", WAY_OUT)
+    load_model(parts.model, checkpoint.tensors)
+    return checkpoint

@@ -1,0 +1,177 @@
+"""Whether a run's files are whole and of one another, and whether its numbers come out again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fmvae.config.stored import read_config
+from fmvae.errors import FmvaeError, RunError
+from fmvae.measurement.load import with_data_at
+from fmvae.measurement.recompute import recompute as computed_again
+from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
+from fmvae.runs.directory import RunDirectory, identify
+from fmvae.runs.files import read_record
+from fmvae.runs.recorder import INDEX, history_text
+from fmvae.runs.results import GROUPS
+from fmvae.runs.resuming import check_owner
+
+MEND = "the same training command"
+
+
+class Verification:
+    """What is found of one run.
+
+    Attributes:
+        state: ``complete``, or that it is not, and how far it is.
+        files: that are whole, and belong to each other.
+        measures: that came out the same to the last bit.
+        problems: one line each.
+    """
+
+    def __init__(self, run: RunDirectory):
+        self.run = run
+        self.state = "complete"
+        self.files: list[str] = []
+        self.measures: list[str] = []
+        self.problems: list[str] = []
+
+    def __str__(self) -> str:
+        parts = [self.state] * (self.state != "complete") + [f"{len(self.files)} files whole"]
+        if self.measures:
+            parts.append(f"{', '.join(self.measures)} computed again: equal bit for bit")
+        told = "; ".join(parts)
+        return "\n".join([f"{self.run}: {told}", *(f"  {problem}" for problem in self.problems)])
+
+
+def verify(
+    run: RunDirectory, *, recompute: bool = True, device: str = "auto", data_root: str | None = None
+) -> Verification:
+    """Check the digests of a run's files, and that the files are of one another; then compute its numbers again.
+
+    The run is held meanwhile, and nothing is written.
+
+    Args:
+        recompute: whether to measure its checkpoints again, each measure with the settings and the number of
+            threads that it was made with. Without it only files are read.
+        device: where to.
+        data_root: the folder of the dataset, if it is not where the run found it.
+
+    Raises:
+        FmvaeError: there is no config to go by, or another process holds the run.
+    """
+    found = Verification(run)
+    config = with_data_at(run, read_config(run.config), data_root)
+    sha256 = identify(run, config).sha256
+    with run.held():
+        checkpoints = dict(_checkpoints(run, sha256, found))
+        stored = dict(_results(run, sha256, checkpoints, found))
+        _derived(run, checkpoints, found)
+        if recompute and stored:
+            for measure, problems in computed_again(run, config | {"device": device}, checkpoints, stored):
+                found.problems += problems
+                found.measures += [measure] * (not problems)
+    return found
+
+
+def _checkpoints(run: RunDirectory, sha256: str, found: Verification) -> Iterator[tuple[str, Checkpoint]]:
+    """Those that verify and are of this config, by name."""
+    found.files.append(run.config.name)
+    complete = run.state(sha256) == "complete"
+    if not complete:
+        found.state = f"not complete, {MEND} finishes it"
+    for path in (run.best, run.last, run.previous, run.stopped):
+        if not path.exists():
+            if complete and path in (run.best, run.last):
+                found.problems.append(f"{path.name}: missing, though the run is complete")
+            continue
+        try:
+            checkpoint = load_checkpoint(path)
+            check_owner(path, checkpoint, sha256)
+        except FmvaeError as error:
+            found.problems.append(f"{path.name}: {error.problem}; {error.way_out}")
+            continue
+        found.files.append(path.name)
+        yield path.stem, checkpoint
+
+
+def _results(
+    run: RunDirectory, sha256: str, checkpoints: Mapping[str, Checkpoint], found: Verification
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Results that verify and are of a checkpoint that is there, by its name."""
+    if run.read_status().get("state") == "complete" and not run.results.exists():
+        found.problems.append("results.json: missing, though the run is complete")
+    for which, suffix in (("best", ".json"), ("last", ".last.json")):
+        path, fid_path = run.results.with_suffix(suffix), run.fid.with_suffix(suffix)
+        try:
+            results = read_record(path) if path.exists() else None
+            fid = read_record(fid_path) if fid_path.exists() else None
+        except RunError as error:
+            found.problems.append(f"{Path(error.subject).name}: {error.problem}; {MEND} writes it anew")
+            continue
+        if results is None:
+            continue
+        if results.get("config_sha256") != sha256 or not isinstance(results.get("checkpoint"), Mapping):
+            found.problems.append(f"{path.name}: the results of another config")
+            continue
+        if which in checkpoints and results["checkpoint"].get("sha256") != checkpoints[which].sha256:
+            found.problems.append(f"{path.name}: not of the {which} checkpoint that is there")
+            continue
+        if which in checkpoints and (differ := _not_of(checkpoints[which], results)):
+            problem = f"{', '.join(differ)} not of the {which} checkpoint"
+            found.problems.append(f"{path.name}: {problem}; evaluate.py with force=true measures anew")
+            continue
+        found.files.append(path.name)
+        if "fid" in results:
+            same = fid is not None and {name: fid.get(name) for name in results["fid"]} == results["fid"]
+            (found.files if same else found.problems).append(
+                fid_path.name if same else f"{fid_path.name}: missing, or not the distances of {path.name}"
+            )
+        if which in checkpoints:
+            yield which, results
+
+
+def _not_of(checkpoint: Checkpoint, results: Mapping[str, Any]) -> list[str]:
+    """Which parts of results a checkpoint or a measure should account for, and does not."""
+    meta = checkpoint.meta
+    row = json.loads(json.dumps(meta["history"][meta["epoch"] - 1]))
+    told = results.get("provenance")
+    if not isinstance(told, Mapping) or not {"evaluation", "training", "data_sha256"} <= told.keys():
+        return ["provenance"]
+    measured = {name.partition("/")[0] for name in told["evaluation"]}
+    same = {
+        "validation": results.get("validation") == row,
+        "checkpoint.epoch": results["checkpoint"].get("epoch") == meta["epoch"],
+        "provenance.training": told["training"] == meta["provenance"],
+    }
+    same |= {name: name in measured for name in GROUPS if name in results}
+    return [name for name, is_so in same.items() if not is_so]
+
+
+def _derived(run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: Verification) -> None:
+    """The files that are written from a checkpoint's history, and the index of the figures."""
+    if "last" in checkpoints:
+        history = history_text(checkpoints["last"].meta["history"])
+        written = run.metrics.read_bytes() if run.metrics.exists() else b""
+        # a killed run's may be a row ahead of its checkpoint
+        same = written == history or (found.state != "complete" and written.startswith(history))
+        problem = f"{run.metrics.name}: not the history of the last checkpoint; {MEND} writes it anew"
+        (found.files if same else found.problems).append(run.metrics.name if same else problem)
+    index = run.figures / INDEX
+    if index.exists():
+        try:
+            files = read_record(index)["files"]
+        except RunError as error:
+            found.problems.append(f"figures/{INDEX}: {error.problem}; evaluate.py draws them anew")
+            return
+        found.files.append(f"figures/{INDEX}")
+        for name in files:
+            path = run.figures / name
+            if not path.exists():
+                found.problems.append(f"figures/{name}: missing; evaluate.py draws it anew")
+            # earlier versions listed names alone
+            elif isinstance(files, dict) and files[name] != hashlib.sha256(path.read_bytes()).hexdigest():
+                found.problems.append(f"figures/{name}: damaged; remove it, and evaluate.py draws it anew")

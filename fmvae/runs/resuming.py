@@ -1,0 +1,54 @@
+"""Which of a run's checkpoints to go on from, and whether a checkpoint is of its config."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from fmvae.errors import FmvaeError, RunError
+from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
+from fmvae.runs.directory import RunDirectory
+
+log = logging.getLogger("fmvae")
+
+
+def newest_checkpoint(run: RunDirectory, sha256: str) -> Checkpoint | None:
+    """The checkpoint to resume from: the newest that verifies, or None to start anew.
+
+    Damaged ones are passed over with a warning.
+
+    Raises:
+        RunError: a checkpoint is whole, but of another config.
+    """
+    found: dict[Path, Checkpoint] = {}
+    for path in (run.last, run.previous, run.best, run.stopped):
+        if not path.exists():
+            continue
+        try:
+            checkpoint = load_checkpoint(path)
+        except FmvaeError as error:
+            log.warning("%s: %s; falling back", path, error.problem)
+            continue
+        check_owner(path, checkpoint, sha256)
+        found[path] = checkpoint
+    # whoever goes on within an epoch can't save those before it: it takes the best of them to be there
+    if run.stopped in found and (best := found[run.stopped].meta["best"]) is not None:
+        kept = run.best in found and found[run.best].meta["epoch"] == best
+        found = found if kept else {path: found[path] for path in found if path != run.stopped}
+    return max(found.values(), key=_progress, default=None)
+
+
+def check_owner(path: Path, checkpoint: Checkpoint, sha256: str) -> None:
+    """Raise RunError unless the checkpoint was written by the config with this SHA-256."""
+    theirs = checkpoint.meta.get("config_sha256")
+    if theirs != sha256:
+        raise RunError(
+            path,
+            f"a checkpoint of another config ({checkpoint.meta.get('run', 'unnamed')}), not of this run",
+            "put this run's own checkpoint back, or move the directory aside with restart=true",
+        )
+
+
+def _progress(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Epochs, and steps of the next."""
+    return checkpoint.meta["epoch"], checkpoint.meta.get("within", {}).get("step", 0)
