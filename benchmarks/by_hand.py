@@ -23,8 +23,8 @@ from torch import Tensor
 
 from benchmarks.sides import Side, print_times, ratio, record, take_turns
 from benchmarks.training import Work, best_workers, limit, ours, pythae, torchvision_root, trainer_of, usual
-from fmvae.training.loop import total_norm
-from fmvae.training.vae import Batch
+from fmvae.objectives import Batch
+from fmvae.training.vae import Step
 
 
 class ByHand:
@@ -65,7 +65,7 @@ class ByHand:
         self._of_layer(d_logvar, h, gradients[4:6])
         d_h = torch.mm(d_mu, w_mu, out=self.d_h).addmm_(d_logvar, w_logvar).mul_(h > 0)
         self._of_layer(d_h, x, gradients[:2])
-        return torch.stack([recon, kl, recon + kl, total_norm(gradients)]).tolist()
+        return torch.stack([recon, kl, recon + kl, torch.nn.utils.get_total_norm(gradients)]).tolist()
 
     @staticmethod
     def _of_layer(d: Tensor, inputs: Tensor, gradients: list[Tensor]) -> None:
@@ -81,9 +81,9 @@ class ByHand:
 
     def check(self, x: Tensor, noise: Tensor) -> None:
         """Raise AssertionError if one step is not the one that the trainer takes; it takes it, too."""
-        batch = Batch(x, torch.zeros(len(x), dtype=torch.long), noise, epoch=1, step=1, progress=0.0)
+        batch = Batch(x, torch.zeros(len(x), dtype=torch.long), noise, num_train=len(x))
         before = [p.clone() for p in self.parameters]
-        wanted = self.trainer._step(batch)
+        wanted = self.trainer._step(Step(batch, {"beta": 1.0}, epoch=1, number=1))
         stepped = [p.clone() for p in self.parameters]
         for parameter, value in zip(self.parameters, before, strict=True):
             parameter.copy_(value)

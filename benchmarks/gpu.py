@@ -22,7 +22,7 @@ import torch
 from benchmarks.sides import Side, print_times, ratio, record, take_turns
 from benchmarks.training import trainer_of
 from fmvae.config.project import PROJECT_ROOT
-from fmvae.training.engines.cuda_graph import Resident
+from fmvae.training.engines.cuda_graph import CUDAGraph
 
 IMAGES = 54_000
 
@@ -30,7 +30,7 @@ IMAGES = 54_000
 def whole_training(model: str, device: str, epochs: int, precision: str, captured: bool) -> Callable[[], None]:
     settings = (f"device={device}", f"trainer.epochs={epochs}", f"trainer.precision={precision}")
     trainer = trainer_of(model, 128, IMAGES, *settings)
-    trainer.resident = Resident(trainer, capture=device != "cpu") if captured else None
+    trainer.engine = CUDAGraph(trainer, capture=device != "cpu") if captured else None
 
     def train() -> None:
         trainer.epoch, trainer.history = 0, []

@@ -14,7 +14,9 @@ import torch
 
 from benchmarks.sides import Side, print_times, ratio, record, take_turns
 from benchmarks.training import trainer_of
+from fmvae.errors import NumericsError
 from fmvae.training.engines.stack import Stack
+from fmvae.training.vae import Epoch
 
 BATCH = {"beta": 64}
 
@@ -51,17 +53,14 @@ def as_stack(*case: Any) -> Callable[[], None]:
 
     def epoch() -> None:
         stack.load()
-        steps = [trainer.steps(trainer.epoch + 1) for trainer in stack.trainers]
-        numbers: list[Any] = [None] * len(steps)
-        for _ in range(stack.trainers[0].num_steps):
-            batches = [generator.send(number) for generator, number in zip(steps, numbers, strict=True)]
-            numbers = stack.step(batches)
+        epochs = [Epoch(trainer, trainer.epoch + 1) for trainer in stack.trainers]
+        for steps in zip(*epochs, strict=True):
+            for own, step, numbers in zip(epochs, steps, stack.step(steps), strict=True):
+                assert not isinstance(numbers, NumericsError)
+                own.took(numbers, len(step.batch.x))
         stack.unload()
-        for trainer, generator, number in zip(stack.trainers, steps, numbers, strict=True):
-            try:
-                generator.send(number)
-            except StopIteration as end:
-                trainer.end_epoch(end.value)
+        for trainer, own in zip(stack.trainers, epochs, strict=True):
+            trainer.end_epoch(own.row())
 
     return synchronized(epoch, case[-1])
 

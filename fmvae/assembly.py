@@ -36,9 +36,9 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
     if model.image_shape != data.image_shape:
         problem = f"{list(model.image_shape)}, but the images are {list(data.image_shape)}"
         raise ConfigError("model.image_shape", problem, "leave it out; it follows data.image_shape")
-    objective = Objective(
-        build(config["likelihood"], "likelihood", Likelihood), build(config["beta"], "beta", BetaSchedule)
-    )
+    likelihood = build(config["likelihood"], "likelihood", Likelihood)
+    schedule = build(config["beta"], "beta", BetaSchedule)
+    objective = build(config["loss"], "loss", Objective, likelihood=likelihood, beta=schedule)
     model = model.to(device)
     visualizer = VAEVisualizer(
         model,

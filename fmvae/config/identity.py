@@ -29,8 +29,8 @@ NON_SEMANTIC = (
 )
 
 
-# of a VAE: keys that are newer than runs which are named without them, and what is meant there
-NEWER = {"trainer.precision": "fp32"}
+# of a VAE: keys and groups that are newer than runs which are named without them, and what is meant there
+NEWER: Mapping[str, Any] = {"trainer.precision": "fp32", "loss": {"_target_": "fmvae.objectives.ELBO"}}
 
 
 def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,12 +48,15 @@ def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
     return part(config, "")
 
 
-def whole(semantic_part: Mapping[str, Any]) -> dict[str, Any]:
-    """A semantic part with the keys that are left out of names, for people who compare configs."""
-    filled = {group: dict(v) if isinstance(v, Mapping) else v for group, v in semantic_part.items()}
+def whole(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config, or its semantic part, with the keys and groups that are left out of names."""
+    filled = {group: dict(v) if isinstance(v, Mapping) else v for group, v in config.items()}
     for path, value in NEWER.items() if is_vae(filled) else ():
         group, _, key = path.partition(".")
-        filled.setdefault(group, {}).setdefault(key, value)
+        if key:
+            filled.setdefault(group, {}).setdefault(key, value)
+        else:
+            filled.setdefault(group, dict(value))
     return filled
 
 

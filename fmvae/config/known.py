@@ -20,12 +20,18 @@ KINDS = {
     "model": ("fmvae.models.VAE", "fmvae.models.FashionResNet18"),
     "beta": ("fmvae.objectives.BetaSchedule",),
     "likelihood": ("fmvae.objectives.Likelihood",),
+    "loss": ("fmvae.objectives.Objective",),
     "data": ("fmvae.data.FashionMNISTManager",),
     "optimizer": ("torch.optim.Optimizer",),
     "scheduler": ("torch.optim.lr_scheduler.LRScheduler",),
 }
 # arguments that the program gives itself, and no config can
-GIVEN = {"data": ("device",), "optimizer": ("params",), "scheduler": ("optimizer",)}
+GIVEN = {
+    "data": ("device",),
+    "loss": ("likelihood", "beta"),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer",),
+}
 PACKAGE_LINE = "# @package _global_"
 
 

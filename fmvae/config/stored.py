@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fmvae.config.identity import whole
 from fmvae.config.schema import is_tree, validate
 from fmvae.errors import ConfigError
 
@@ -45,7 +46,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
         raise ConfigError(path, "not the config of a run", way_out)
     try:
-        return validate({key: value for key, value in config.items() if key not in ASKED_ANEW})
+        return whole(validate({key: value for key, value in config.items() if key not in ASKED_ANEW}))
     except ConfigError as error:
         raise ConfigError(path, f"{error.subject}: {error.problem}", way_out) from None
 

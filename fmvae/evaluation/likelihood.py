@@ -9,7 +9,7 @@ from fmvae.data import Split
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
 from fmvae.models import VAE, Posteriors, encode_split
-from fmvae.objectives import Likelihood, Objective
+from fmvae.objectives import Batch, Likelihood, Objective, draw_noise, elbo_terms
 
 EVALUATION_BATCH = 500
 DECODED_ROWS = 1024  # latents decoded at once for the importance-weighted bound; more is no faster
@@ -23,18 +23,22 @@ def measure_elbo(
     generator: torch.Generator,
     *,
     at_mean: bool = False,
+    batch_size: int = EVALUATION_BATCH,
+    num_train: int | None = None,
 ) -> dict[str, float]:
     """The mean terms over a split, in nats per image, with one posterior draw per image.
 
-    The weight of the KL is the schedule's final one, so that epochs compare.
+    Schedules stand where training ends, so that epochs compare.
 
     Args:
         generator: the stream of the posterior draws, on the model's device.
         at_mean: also decode the posterior means, as many published tables do.
+        batch_size, num_train: images in a training batch and in the training split, for objectives that depend on
+            them; a split stands for the training split unless told.
 
     Returns:
-        ``objective``, ``recon``, ``kl``, ``neg_elbo`` (= recon + kl); with ``at_mean`` also ``recon_at_mean`` and
-        ``objective_at_mean``.
+        ``objective``, ``recon``, ``kl``, ``neg_elbo`` (= recon + kl); with ``at_mean`` also ``recon_at_mean``, and
+        ``objective_at_mean`` if the objective is a function of the two terms; then the objective's other parts.
     """
     was_training = model.training
     model.eval()
@@ -45,19 +49,37 @@ def measure_elbo(
 
     for x, labels in split.batches(EVALUATION_BATCH):
         output = model(x, labels, generator=generator)
-        terms = objective.terms(output.logits, x, output.mu, output.logvar)
+        terms = elbo_terms(objective.likelihood, output.logits, x, output.mu, output.logvar)
         add("recon", terms.recon)
         add("kl", terms.kl)
         if at_mean:
             add("recon_at_mean", objective.likelihood.nll(model.decode(output.mu, labels), x))
-    model.train(was_training)
-
     means = {name: (total / len(split)).item() for name, total in sums.items()}
-    result = {"objective": objective(means["recon"], means["kl"]), **means}
+    loss, others = objective.of_means(means["recon"], means["kl"]), {}
+    if loss is None:
+        others = _mean_parts(model, objective, split, generator, batch_size, num_train or len(split))
+        loss = others.pop("objective")
+    model.train(was_training)
+    result = {"objective": loss, **means}
     result["neg_elbo"] = means["recon"] + means["kl"]
-    if at_mean:
-        result["objective_at_mean"] = objective(means["recon_at_mean"], means["kl"])
-    return result
+    if at_mean and (loss := objective.of_means(means["recon_at_mean"], means["kl"])) is not None:
+        result["objective_at_mean"] = loss
+    return result | others
+
+
+def _mean_parts(
+    model: VAE, objective: Objective, split: Split, generator: torch.Generator, batch_size: int, num_train: int
+) -> dict[str, float]:
+    """The means over batches of ``objective`` and of its parts beside the two terms, weighted by their images."""
+    sums: dict[str, float] = {}
+    numbers = objective.numbers(1.0)
+    for x, labels in split.batches(batch_size):
+        noise = draw_noise(x, model.latent_dim, objective.num_draws, generator)
+        terms = objective(model, Batch(x, labels, noise, num_train), numbers)
+        for name, value in {"objective": terms.loss, **terms.parts}.items():
+            if name not in ("recon", "kl"):
+                sums[name] = sums.get(name, 0.0) + value.item() * len(x)
+    return {name: total / len(split) for name, total in sums.items()}
 
 
 @torch.inference_mode()

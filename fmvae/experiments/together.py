@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from fmvae.common.stop import Stop
-from fmvae.config.building import build
+from fmvae.config.building import build, find_class
 from fmvae.config.identity import is_vae, semantic
 from fmvae.errors import NumericsError
 from fmvae.experiments.lifecycle import attempt, only_of, results
@@ -17,7 +17,7 @@ from fmvae.models import VAE
 from fmvae.runs.directory import RunDirectory
 from fmvae.training import VAETrainer
 from fmvae.training.engines.stack import Numbers, Stack, can_widen
-from fmvae.training.vae import Batch
+from fmvae.training.vae import Epoch, Step
 
 T = TypeVar("T")
 log = logging.getLogger("fmvae")
@@ -35,17 +35,25 @@ def stackable(config: Mapping[str, Any]) -> str | None:
     if not is_vae(config) or config["optimizer"]["_target_"] not in ELEMENTWISE:
         return None
     whole = semantic(config)
-    widened = _can_widen(config["model"])
+    widened = _can_widen(config)
     data = {key: whole["data"].get(key) for key in ("batch_size", "num_train", "val_size", "image_shape")}
     model = {key: value for key, value in whole["model"].items() if key != "latent_dim" or not widened}
-    likelihood = whole["likelihood"]
+    objective = [whole.get("loss"), whole["likelihood"], _penalty_of(config["beta"])]
     others = [config["device"], config["threads"], config["trainer"]["precision"]]
-    return json.dumps([model, likelihood, data, *others], sort_keys=True)
+    return json.dumps([model, objective, data, *others], sort_keys=True)
 
 
-def _can_widen(node: Mapping[str, Any]) -> bool:
+def _penalty_of(node: Mapping[str, Any]) -> str:
+    """Which formula a schedule uses: schedules of one formula differ in numbers alone."""
+    return find_class(node["_target_"], "beta").penalty.__qualname__
+
+
+def _can_widen(config: Mapping[str, Any]) -> bool:
     """Whether a config's model can be widened to more latents, so that runs of different ``latent_dim`` stack."""
+    node = config["model"]
     try:
+        if not find_class(config["loss"]["_target_"], "loss").ignores_unused_latents:
+            return False
         return can_widen(lambda z: build({**node, "latent_dim": z}, "model", VAE), node["latent_dim"])
     except Exception:  # whatever is wrong with the model is said when its run begins
         return False
@@ -85,6 +93,8 @@ class _Job:
         self.run: RunDirectory | None = None
         self.trainer: VAETrainer
         self.row: dict[str, float] | None = None
+        self.epoch: Epoch
+        self.step: Step | None = None
 
     @property
     def active(self) -> bool:
@@ -138,26 +148,23 @@ class _Job:
     def begin_epoch(self, abreast: int) -> None:
         self.trainer.abreast = abreast
         self.trainer.stacked_epochs += 1
-        self.row, self._steps, self._numbers = None, self.trainer.steps(self.trainer.epoch + 1), None
+        self.row, self.epoch, self.step = None, Epoch(self.trainer, self.trainer.epoch + 1), None
 
-    def next_batch(self) -> Batch | None:
-        """The batch of the next step; None when the epoch is over, or the run."""
-        return self.call(self._advance) if self.active else None
-
-    def _advance(self) -> Batch | None:
-        try:
-            return self._steps.send(self._numbers)
-        except StopIteration as end:
-            self.row = end.value
-            return None
+    def next_step(self) -> Step | None:
+        """The next step; None when the epoch is over, or the run."""
+        self.step = self.call(next, self.epoch, None) if self.active else None
+        if self.active and self.step is None:
+            self.row = self.epoch.row()
+        return self.step
 
     def take(self, numbers: Numbers | NumericsError) -> None:
-        """What came of the batch."""
+        """What came of the step."""
+        if self.step is None or not self.active:
+            return
         if isinstance(numbers, NumericsError):
-            if self.active:
-                self.end(numbers)
+            self.end(numbers)
         else:
-            self._numbers = numbers
+            self.call(self.epoch.took, numbers, len(self.step.batch.x))
 
     def end_epoch(self) -> None:
         if self.active and self.row:
@@ -233,11 +240,11 @@ def _train_epoch(stack: Stack, jobs: Sequence[_Job]) -> None:
     for job in jobs:
         job.begin_epoch(len(jobs))
     while True:
-        batches = [job.next_batch() for job in jobs]
-        live = [batch for batch in batches if batch]
+        steps = [job.next_step() for job in jobs]
+        live = [step for step in steps if step]
         if not live:
             break
-        # a run that has ended takes part with another's batch, and nobody looks at what comes of it
-        for job, numbers in zip(jobs, stack.step([batch or live[0] for batch in batches]), strict=True):
+        # a run that has ended takes part with another's step, and nobody looks at what comes of it
+        for job, numbers in zip(jobs, stack.step([step or live[0] for step in steps]), strict=True):
             job.take(numbers)
     stack.unload()

@@ -16,7 +16,7 @@ from fmvae.measurement.summary import describe
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.recorder import Album, Recorder
 from fmvae.training import ConditionalVAETrainer, VAETrainer
-from fmvae.training.engines.cuda_graph import Resident, can_stay
+from fmvae.training.engines.cuda_graph import CUDAGraph, can_stay
 from fmvae.visualization import FigureObserver
 
 USUAL_IWAE = 64  # samples, as in conf/evaluation/full.yaml
@@ -65,7 +65,7 @@ class VAEExperiment(Experiment):
             precision=settings["precision"],
         )
         if device.type == "cuda" and can_stay(self.trainer):
-            self.trainer.resident = Resident(self.trainer)
+            self.trainer.engine = CUDAGraph(self.trainer)
         self.hparams = {
             "model": config["model"]["_name_"],
             "beta": config["beta"]["value"],

@@ -1,10 +1,14 @@
-"""What is optimised and what is reported: likelihoods, KL, and the weight of the KL over training."""
+"""What is optimised and what is reported: likelihoods, KL, objectives, and the weight of the KL over training."""
 
-from fmvae.objectives.elbo import ELBOTerms, Objective, kl_divergence, vae_loss
+from fmvae.objectives.elbo import ELBO, ELBOTerms, elbo_terms, kl_divergence, vae_loss
 from fmvae.objectives.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
+from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import BetaSchedule, Capacity, Constant, Cyclical, Warmup
+from fmvae.objectives.terms import Batch, Terms, draw_noise
 
 __all__ = [
+    "ELBO",
+    "Batch",
     "Bernoulli",
     "BetaSchedule",
     "Capacity",
@@ -15,7 +19,10 @@ __all__ = [
     "Gaussian",
     "Likelihood",
     "Objective",
+    "Terms",
     "Warmup",
+    "draw_noise",
+    "elbo_terms",
     "kl_divergence",
     "vae_loss",
 ]

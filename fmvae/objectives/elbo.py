@@ -1,11 +1,19 @@
 """The evidence lower bound, term by term and image by image, in nats (Kingma & Welling 2014)."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
 from fmvae.objectives.likelihoods import Bernoulli, Likelihood
-from fmvae.objectives.schedules import BetaSchedule, Constant
+from fmvae.objectives.objective import Objective
+from fmvae.objectives.schedules import Constant
+from fmvae.objectives.terms import Batch, Terms
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class ELBOTerms(NamedTuple):
@@ -28,20 +36,29 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mu.square() + logvar.expm1() - logvar)
 
 
-class Objective:
-    """recon + beta * kl: a likelihood, and a schedule for the weight of the KL."""
+def elbo_terms(likelihood: Likelihood, logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> ELBOTerms:
+    """Both terms per image.
 
-    def __init__(self, likelihood: Likelihood | None = None, beta: BetaSchedule | None = None):
-        self.likelihood = likelihood or Bernoulli()
-        self.beta = beta or Constant(1.0)
+    Args:
+        logits, x: (B, C, H, W); x in [0, 1].
+        mu, logvar: (B, latent_dim).
+    """
+    return ELBOTerms(likelihood.nll(logits, x), kl_divergence(mu, logvar).sum(1))
 
-    def terms(self, logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> ELBOTerms:
-        """Both terms per image, for logits and targets x of shape (B, C, H, W)."""
-        return ELBOTerms(self.likelihood.nll(logits, x), kl_divergence(mu, logvar).sum(1))
 
-    def __call__(self, recon, kl, progress: float = 1.0):
-        """What is optimised, from the mean terms of a batch or of a split (tensors or floats), in nats."""
-        return recon + self.beta.penalty(kl, progress)
+class ELBO(Objective):
+    """recon + beta * kl (Higgins et al. 2017), or what else the schedule makes of the KL (Burgess et al. 2018)."""
+
+    ignores_unused_latents = True
+
+    def __call__(self, model: nn.Module, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+        output = model(batch.x, batch.labels, noise=batch.noise)
+        terms = elbo_terms(self.likelihood, output.logits, batch.x, output.mu, output.logvar)
+        recon, kl = terms.recon.mean(), terms.kl.mean()
+        return Terms(recon + self.beta.penalty(kl, numbers), {"recon": recon, "kl": kl})
+
+    def of_means(self, recon: float, kl: float) -> float:
+        return recon + self.beta.penalty(kl, self.numbers(1.0))
 
 
 def vae_loss(
@@ -52,7 +69,8 @@ def vae_loss(
     Args:
         logits, x: (B, C, H, W); x in [0, 1].
         mu, logvar: (B, latent_dim).
+        beta: finite, >= 0.
     """
-    objective = Objective(Bernoulli(), Constant(beta))
-    recon, kl = (term.mean() for term in objective.terms(logits, x, mu, logvar))
-    return objective(recon, kl), recon, kl
+    schedule = Constant(beta)
+    recon, kl = (term.mean() for term in elbo_terms(Bernoulli(), logits, x, mu, logvar))
+    return recon + schedule.penalty(kl, schedule.numbers(1.0)), recon, kl

@@ -33,18 +33,33 @@ class Likelihood(ABC):
 class _CrossEntropy(Function):
     """Binary cross-entropy summed over an image's pixels, with its gradient sigmoid(logit) - x in three passes.
 
-    The images are data: they get no gradient.
+    The images are data: they get no gradient. Under ``torch.vmap``, torch's own is split into a dozen operations with
+    other rounding; this one is called once for all images of all runs.
+    ``python -m benchmarks.tricks`` times both.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, x)
+    def forward(logits: Tensor, x: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         logits, x = ctx.saved_tensors
         return logits.sigmoid().sub_(x).mul_(grads[0].view(-1, *[1] * (x.dim() - 1))), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], *inputs: Tensor) -> tuple[Tensor, int]:
+        """The images of all runs in one batch."""
+        logits, x = (
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(inputs, in_dims, strict=True)
+        )
+        found = _CrossEntropy.apply(logits.flatten(0, 1), x.flatten(0, 1))
+        return found.view(logits.shape[:2]), 0
 
 
 class Bernoulli(Likelihood):

@@ -6,6 +6,7 @@ compares across epochs, one measured with a weight that is still rising does not
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -39,17 +40,18 @@ class BetaSchedule(ABC):
     def weight(self, progress: float) -> float:
         """Beta at ``progress``."""
 
-    def numbers(self, progress: float) -> tuple[float, ...]:
-        """What the penalty takes beside the KL at ``progress``: numbers that may be computed ahead."""
-        return (self.weight(progress),)
+    def numbers(self, progress: float) -> dict[str, float]:
+        """What the penalty takes beside the KL at ``progress``; the same names at every progress."""
+        return {"beta": self.weight(progress)}
 
-    def penalty(self, kl: Nats, progress: float) -> Nats:
-        """The KL's contribution to the objective, in nats; ``kl`` is the mean over images."""
-        return self.penalty_of(kl, *self.numbers(progress))
+    def penalty(self, kl: Nats, numbers: Mapping[str, Any]) -> Nats:
+        """The KL's contribution to the objective, in nats.
 
-    def penalty_of(self, kl: Nats, *numbers: Any) -> Nats:
-        """The penalty by its ``numbers``, which may be tensors."""
-        return numbers[0] * kl
+        Args:
+            kl: the mean over images.
+            numbers: as ``numbers`` gives them, or the same as tensors.
+        """
+        return numbers["beta"] * kl
 
 
 class Constant(BetaSchedule):
@@ -101,9 +103,8 @@ class Capacity(BetaSchedule):
     def weight(self, progress: float) -> float:
         return self.value
 
-    def numbers(self, progress: float) -> tuple[float, ...]:
-        return self.value, self.ramp.weight(progress)
+    def numbers(self, progress: float) -> dict[str, float]:
+        return {"beta": self.value, "capacity": self.ramp.weight(progress)}
 
-    def penalty_of(self, kl: Nats, *numbers: Any) -> Nats:
-        weight, capacity = numbers
-        return weight * abs(kl - capacity)
+    def penalty(self, kl: Nats, numbers: Mapping[str, Any]) -> Nats:
+        return numbers["beta"] * abs(kl - numbers["capacity"])

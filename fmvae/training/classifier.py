@@ -15,9 +15,10 @@ from fmvae.data import FashionMNISTManager, Split
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
 from fmvae.models import FashionResNet18
-from fmvae.training.loop import Trainer, add_up
+from fmvae.training.loop import Trainer
 from fmvae.training.precision import check_precision, has_bf16
 from fmvae.training.state import TrainerState
+from fmvae.training.step import add_up
 
 SMALLEST = 9  # pixels: smaller images end as one, and batch norm can say nothing of a last batch of one image
 EVALUATION_BATCH = 250  # keeps the widest layer's activations (50 MB) in reach of the caches
@@ -48,7 +49,9 @@ class ClassifierTrainer(Trainer):
         precision: ``bf16`` computes convolutions in bfloat16, ``fp32`` does not, ``auto`` where it is faster.
     """
 
-    terms = ("loss", "accuracy")
+    @property
+    def terms(self) -> tuple[str, ...]:
+        return ("loss", "accuracy")
 
     def __init__(
         self,
@@ -105,7 +108,7 @@ class ClassifierTrainer(Trainer):
                 losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
                 loss = (weight * losses).mean()
                 accuracy = (weight * (logits.argmax(1) == labels)).mean()
-                numbers = self._optimizer_step(loss, {"loss": loss, "accuracy": accuracy}, epoch, step + 1)
+                numbers = self._take_step(loss, {"loss": loss, "accuracy": accuracy}, epoch, step + 1)
                 self.last_loss[chosen] = losses.detach().cpu()
                 add_up(sums, numbers, len(x))
                 self._end_step(step + 1, lambda: sums, torch.default_generator, index=index, weights=weights)

@@ -2,8 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,9 @@ from fmvae.errors import NumericsError
 from fmvae.runs.checkpoint import load_model
 from fmvae.runs.observer import Observer
 from fmvae.training.state import TrainerState, flatten_optimizer, from_json, to_json, unflatten_optimizer
+from fmvae.training.step import GRAD_NORM, WAY_OUT, Rule, not_finite, take_step
 
 GENERATOR = "generator"  # the state of the epoch's own, among the tensors of Within
-WAY_OUT = "lower optimizer.lr, set trainer.max_grad_norm, or look at the data; no checkpoint has it"
 
 
 class Within(NamedTuple):
@@ -59,8 +59,6 @@ class Trainer(ABC):
         stop: whether training is asked to.
     """
 
-    terms: ClassVar[tuple[str, ...]]  # what the log says of an epoch; the first is what `best` is lowest in
-
     def __init__(
         self,
         model: nn.Module,
@@ -86,6 +84,11 @@ class Trainer(ABC):
         self.stop = Stop()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.num_steps = math.ceil(len(data.train) / data.batch_size)  # per epoch
+
+    @property
+    @abstractmethod
+    def terms(self) -> Sequence[str]:
+        """What the log says of an epoch; the first is what ``best`` is lowest in."""
 
     @abstractmethod
     def _train_epoch(self, epoch: int) -> dict[str, float]:
@@ -157,28 +160,27 @@ class Trainer(ABC):
                 observer.on_stop(self, step)
             self.stop.heed()
 
-    def _optimizer_step(
-        self, loss: Tensor, numbers: Mapping[str, Tensor], epoch: int, step: int
-    ) -> dict[str, float]:
-        """Backward, a look at the numbers before they reach the weights, and the step; returns the numbers."""
-        for parameter in self.parameters:
-            parameter.grad = None
-        loss.backward()
-        grad_norm = total_norm([p.grad for p in self.parameters if p.grad is not None])
-        names = (*numbers, "grad_norm")
-        values = torch.stack([*numbers.values(), grad_norm]).tolist()  # one read from the device
-        read = dict(zip(names, values, strict=True))
-        self._check_finite(read, epoch, step)
-        if self.max_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, grad_norm)
-        self.optimizer.step()
-        return read
+    @property
+    def rule(self) -> Rule:
+        """What is done to the model's weights once their gradients are known."""
+        return Rule(self.optimizer, self.parameters, self.max_grad_norm)
 
-    def _check_finite(self, numbers: Mapping[str, float], epoch: int, step: int) -> None:
-        """Raise NumericsError if one is not finite, before the optimizer steps."""
-        if not all(map(math.isfinite, numbers.values())):
-            gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-            raise not_finite(numbers, gradients, epoch, step)
+    def _take_step(self, loss: Tensor, terms: Mapping[str, Tensor], epoch: int, step: int) -> dict[str, float]:
+        """Step on a loss; returns the terms and the gradient norm, as numbers.
+
+        Raises:
+            NumericsError: one is not finite; the weights are as they were.
+        """
+        read: dict[str, float] = {}
+
+        def look(numbers: Tensor) -> None:
+            read.update(zip((*terms, GRAD_NORM), numbers.tolist(), strict=True))  # one read from the device
+            gradients = ((name, parameter.grad) for name, parameter in self.model.named_parameters())
+            if problem := not_finite(read, gradients, epoch, step):
+                raise problem
+
+        take_step(self.rule, loss, list(terms.values()), look)
+        return read
 
     def check_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise NumericsError if one of the state's is not finite: the last step's gradient may have been."""
@@ -247,28 +249,6 @@ class Trainer(ABC):
         self.stacked_epochs = meta.get("stacked_epochs", 0)
         within = meta.get("within")
         self.within = Within(within["step"], dict(within["sums"]), _named(tensors, "within.")) if within else None
-
-
-def total_norm(gradients: list[Tensor]) -> Tensor:
-    """The 2-norm of all gradients, () on their device, as ``torch.nn.utils.get_total_norm``, in less time."""
-    norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
-    return torch.linalg.vector_norm(torch.stack(norms))
-
-
-def not_finite(
-    numbers: Mapping[str, float], gradients: Mapping[str, Tensor], epoch: int, step: int
-) -> NumericsError:
-    """What to say of numbers that are not all finite: the first term, or gradient, that is not."""
-    term, value = next((name, v) for name, v in numbers.items() if not math.isfinite(v))
-    if term == "grad_norm":
-        term = next((f"gradient of {n}" for n, g in gradients.items() if not g.isfinite().all()), "gradient norm")
-    return NumericsError(f"epoch {epoch}, step {step}", f"{term} is {value}", WAY_OUT)
-
-
-def add_up(sums: dict[str, float], numbers: Mapping[str, float], weight: int) -> None:
-    """Add a step's numbers, means over ``weight`` images, to sums over images."""
-    for name, number in numbers.items():
-        sums[name] = sums.get(name, 0.0) + number * weight
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

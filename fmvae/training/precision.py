@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from fmvae.errors import ConfigError
+from fmvae.models import VAE
 
 log = logging.getLogger("fmvae")
 
@@ -37,12 +39,41 @@ def check_precision(precision: str, kind: Literal["VAE", "classifier"], device: 
         )
 
 
-def forward_in(precision: str, device: torch.device) -> AbstractContextManager:
-    """For a pass through a model: products and convolutions in bfloat16, if that is the precision."""
-    if precision != "bf16":
-        return nullcontext()
-    # every weight is used once a pass, so that nothing is gained by keeping it
-    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+class _InBFloat16:
+    """A model whose passes are computed in bfloat16 where that is faster; what they give is of ``dtype``."""
+
+    def __init__(self, model: VAE, device: torch.device, dtype: torch.dtype):
+        self._model, self._device, self._dtype = model, device, dtype
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def _passed(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        # every weight is used once a pass, so that nothing is gained by keeping it
+        with torch.autocast(self._device.type, torch.bfloat16, cache_enabled=False):
+            found = function(*arguments, **options)
+        if isinstance(found, Tensor):
+            return found.to(self._dtype)
+        parts = [part.to(self._dtype) for part in found]
+        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self._passed(self._model, *arguments, **options)
+
+    def encode(self, *arguments: Any, **options: Any) -> Any:
+        return self._passed(self._model.encode, *arguments, **options)
+
+    def decode(self, *arguments: Any, **options: Any) -> Any:
+        return self._passed(self._model.decode, *arguments, **options)
+
+
+def in_precision(model: VAE, precision: str, x: Tensor) -> Any:
+    """The model, as an objective calls it: its products and convolutions in bfloat16, if that is the precision.
+
+    Args:
+        x: images that it will be called with.
+    """
+    return _InBFloat16(model, x.device, x.dtype) if precision == "bf16" else model
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,47 +16,89 @@ from fmvae import rng
 from fmvae.data import FashionMNISTManager, Split
 from fmvae.errors import ConfigError
 from fmvae.evaluation.likelihood import measure_elbo
-from fmvae.models import VAE, VAEOutput
-from fmvae.objectives import Objective
-from fmvae.training import written_out
-from fmvae.training.loop import Trainer, add_up
-from fmvae.training.precision import check_precision, forward_in, step_in
+from fmvae.models import VAE
+from fmvae.objectives import Batch, Objective, Terms, draw_noise
+from fmvae.training.loop import Trainer
+from fmvae.training.precision import check_precision, in_precision, step_in
+from fmvae.training.step import GRAD_NORM, add_up
 
-if TYPE_CHECKING:
-    from fmvae.training.engines.cuda_graph import Resident
+# names of other numbers in the rows and results in which parts are recorded
+RESERVED = ("objective", "neg_elbo", "recon_at_mean", "objective_at_mean", GRAD_NORM, "num_images", "settings")
 
 
-class Batch(NamedTuple):
+class Engine(Protocol):
+    """A way to take the steps of an epoch, in the place of one after the other."""
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the training split; returns the epoch's row, but for validation."""
+        ...
+
+
+class Step(NamedTuple):
     """What one step is taken on.
 
     Attributes:
-        x: images (B, C, H, W), in [0, 1].
-        labels: (B,).
-        noise: standard normal (B, latent_dim), for the posterior draw.
-        epoch, step: which of its epoch it is, both from 1.
-        progress: the share of the whole training that is behind it, in [0, 1).
+        numbers: what the objective's schedules say.
+        epoch, number: which step it is, both from 1.
     """
 
-    x: Tensor
-    labels: Tensor
-    noise: Tensor
+    batch: Batch
+    numbers: Mapping[str, float]
     epoch: int
-    step: int
-    progress: float
+    number: int
+
+
+class Epoch:
+    """One pass over the training split: an iterator of its steps, which is told what came of each.
+
+    Args:
+        epoch: from 1. One that was stopped goes on where it was.
+    """
+
+    def __init__(self, trainer: VAETrainer, epoch: int):
+        trainer.model.train()
+        self.trainer, self.epoch = trainer, epoch
+        self.generator = rng.stream(trainer.seed, "noise", epoch, trainer.data.device)
+        self.done, self.sums, _ = trainer._begun(self.generator)
+        shuffle = rng.stream(trainer.seed, "shuffle", epoch)
+        self.batches = islice(trainer.data.train.batches(trainer.data.batch_size, shuffle), self.done, None)
+
+    def __iter__(self) -> Iterator[Step]:
+        return self
+
+    def __next__(self) -> Step:
+        trainer = self.trainer
+        x, labels = next(self.batches)
+        numbers = trainer.objective.numbers(trainer.progress(self.epoch, self.done))
+        return Step(trainer.batch(x, labels, self.generator), numbers, self.epoch, self.done + 1)
+
+    def took(self, numbers: Mapping[str, float], num_images: int) -> None:
+        """The optimizer has taken the last step; its numbers are means over so many images.
+
+        Observers are told, and a stop that was asked for ends the epoch here.
+        """
+        self.done += 1
+        add_up(self.sums, numbers, num_images)
+        self.trainer._end_step(self.done, lambda: self.sums, self.generator)
+
+    def row(self) -> dict[str, float]:
+        """The epoch's row, once it is over."""
+        return self.trainer.row(self.epoch, self.sums)
 
 
 class VAETrainer(Trainer):
     """Trains a VAE by its objective; see ``Trainer`` for the other arguments.
 
     Args:
-        objective: likelihood and beta schedule.
         precision: of the passes through the model: ``fp32``, ``bf16``, or, on a GPU, ``tf32``.
 
     Attributes:
-        resident: what takes the epochs on a GPU; None takes them here, step by step.
+        engine: what takes the epochs; None takes them here, step by step.
     """
 
-    terms = ("objective", "recon", "kl")
+    @property
+    def terms(self) -> tuple[str, ...]:
+        return ("objective", *(self.named or ("recon", "kl")))
 
     def __init__(
         self,
@@ -73,7 +116,8 @@ class VAETrainer(Trainer):
         super().__init__(model, data, optimizer, scheduler, **settings)
         self.model: VAE = model
         self.objective, self.precision = objective, precision
-        self.resident: Resident | None = None
+        self.engine: Engine | None = None
+        self.named: tuple[str, ...] | None = None  # the parts of the objective, once it was asked
 
     def _check_model(self, model: VAE) -> None:
         if model.conditional:
@@ -81,45 +125,24 @@ class VAETrainer(Trainer):
                 "model", f"{type(model).__name__} needs labels", "train it with ConditionalVAETrainer"
             )
 
-    def _forward(self, batch: Batch) -> VAEOutput:
-        return self.model(batch.x, noise=batch.noise)
+    # --- an epoch -------------------------------------------------------------------------------------------
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
-        if self.resident:
-            return self.resident.train_epoch(epoch)
-        steps, numbers = self.steps(epoch), None
-        while True:
-            try:
-                batch = steps.send(numbers)
-            except StopIteration as end:
-                return end.value
-            numbers = self._step(batch)
-
-    def steps(self, epoch: int) -> Generator[Batch, Mapping[str, float] | None, dict[str, float]]:
-        """One pass over the training split: yields each batch, is sent its numbers, returns the epoch's row.
-
-        The numbers, means over the batch, are sent when the optimizer has stepped on it.
-        """
-        self.model.train()
-        shuffle = rng.stream(self.seed, "shuffle", epoch)
-        generator = rng.stream(self.seed, "noise", epoch, self.data.device)
-        done, sums, _ = self._begun(generator)
-        batches = islice(self.data.train.batches(self.data.batch_size, shuffle), done, None)
-        for step, (x, labels) in enumerate(batches, done):
-            noise = self.noise(x, generator)
-            numbers = yield Batch(x, labels, noise, epoch, step + 1, self.progress(epoch, step))
-            assert numbers is not None
-            add_up(sums, numbers, len(x))
-            self._end_step(step + 1, lambda: sums, generator)
-        return self.row(epoch, sums)
+        if self.engine:
+            return self.engine.train_epoch(epoch)
+        steps = Epoch(self, epoch)
+        for step in steps:
+            steps.took(self._step(step), len(step.batch.x))
+        return steps.row()
 
     def progress(self, epoch: int, step: int) -> float:
         """The share of the whole training that is behind the ``step``-th step of an epoch, from 0, in [0, 1)."""
         return ((epoch - 1) * self.num_steps + step) / (self.epochs * self.num_steps)
 
-    def noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Of the posterior draws of images x (B, ...): standard normal (B, latent_dim)."""
-        return torch.randn(len(x), self.model.latent_dim, generator=generator, device=x.device, dtype=x.dtype)
+    def batch(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Batch:
+        """Images (B, C, H, W) in [0, 1] and labels (B,), with noise from the generator."""
+        noise = draw_noise(x, self.model.latent_dim, self.objective.num_draws, generator)
+        return Batch(x, labels, noise, len(self.data.train))
 
     def row(self, epoch: int, sums: Mapping[str, float]) -> dict[str, float]:
         """The epoch's, from its steps' numbers, each summed over the images."""
@@ -128,25 +151,52 @@ class VAETrainer(Trainer):
         means = {f"train/{name}": total / len(self.data.train) for name, total in sums.items()}
         return {"epoch": epoch, "beta": beta, "lr": float(lr), **means}
 
-    def _step(self, batch: Batch) -> dict[str, float]:
-        """Forward, the two terms and what is optimised of them, backward, and the optimizer's step."""
-        with step_in(self.precision):
-            recon, kl = self.mean_terms(batch)
-            loss = self.objective(recon, kl, batch.progress)
-            numbers = {"recon": recon, "kl": kl, "objective": loss}
-            return self._optimizer_step(loss, numbers, batch.epoch, batch.step)
+    # --- a step ---------------------------------------------------------------------------------------------
 
-    def mean_terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The two terms, their means over the batch."""
-        if type(self) is VAETrainer and "_forward" not in vars(self) and self.precision == "fp32":
-            model = written_out.base_as_built(self.model, self.objective, batch.x)
-            if model is not None:
-                return written_out.mean_terms(model, batch.x, batch.noise)
-        with forward_in(self.precision, batch.x.device):
-            output = self._forward(batch)
-        logits, mu, logvar = (part.to(batch.x.dtype) for part in (output.logits, output.mu, output.logvar))
-        terms = self.objective.terms(logits, batch.x, mu, logvar)
-        return terms.recon.mean(), terms.kl.mean()
+    def _step(self, step: Step) -> dict[str, float]:
+        """Compute the objective, and step on it; returns its parts, itself and the gradient norm."""
+        with step_in(self.precision):
+            terms = self.compute(step.batch, step.numbers)
+            return self._take_step(terms.loss, self.recorded(terms), step.epoch, step.number)
+
+    def compute(self, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+        """The objective on a batch, with passes through the model in this trainer's precision."""
+        return self.compute_with(self.model, batch, numbers)
+
+    def compute_with(self, model: VAE, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+        """The same of another model."""
+        return self.objective(in_precision(model, self.precision, batch.x), batch, numbers)
+
+    def recorded(self, terms: Terms) -> dict[str, Tensor]:
+        """What is recorded of a step: the objective's parts, ``recon`` and ``kl`` first, and the objective.
+
+        Raises:
+            ConfigError: the objective gives no such parts, or other ones than before.
+        """
+        if tuple(terms.parts) != self.named:
+            self._check_parts(terms)
+        return {**terms.parts, "objective": terms.loss}
+
+    def _check_parts(self, terms: Terms) -> None:
+        kind, names = type(self.objective).__name__, tuple(terms.parts)
+        found = f"{kind} gives the parts {', '.join(names) or 'none'}"
+        if self.named is not None:
+            raise ConfigError("loss", f"{found}, and gave {', '.join(self.named)}", "give the same each time")
+        if names[:2] != ("recon", "kl"):
+            raise ConfigError("loss", found, "give recon, kl, and then what else there is")
+        for name in names:
+            if name in RESERVED or not re.fullmatch(r"[A-Za-z]\w*", name):
+                raise ConfigError(
+                    "loss", f"{kind} gives a part {name!r}", "give it another name, of letters and digits"
+                )
+        for name, value in {"loss": terms.loss, **terms.parts}.items():
+            if not isinstance(value, Tensor) or value.dim():
+                shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                way_out = "give a tensor of one number, the mean over the batch"
+                raise ConfigError("loss", f"{kind} gives {name} as {shape}", way_out)
+        self.named = names
+
+    # --- validation -----------------------------------------------------------------------------------------
 
     def evaluate(self, split: Split | None = None, *, at_mean: bool = False) -> dict[str, float]:
         """The mean terms over a split (the test split by default), in nats per image; see ``measure_elbo``.
@@ -155,15 +205,20 @@ class VAETrainer(Trainer):
         """
         noise = rng.stream(self.seed, "evaluation", device=self.data.device)
         split = self.data.test if split is None else split  # an empty split is falsy
-        return measure_elbo(self.model, self.objective, split, noise, at_mean=at_mean)
+        return measure_elbo(
+            self.model,
+            self.objective,
+            split,
+            noise,
+            at_mean=at_mean,
+            batch_size=self.data.batch_size,
+            num_train=len(self.data.train),
+        )
 
 
 class ConditionalVAETrainer(VAETrainer):
-    """Trains a conditional VAE: the labels go with the images."""
+    """Trains a conditional VAE, whose passes need labels."""
 
     def _check_model(self, model: VAE) -> None:
         if not model.conditional:
             raise ConfigError("model", f"{type(model).__name__} takes no labels", "train it with VAETrainer")
-
-    def _forward(self, batch: Batch) -> VAEOutput:
-        return self.model(batch.x, batch.labels, noise=batch.noise)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fmvae.visualization.tiles import new_figure
 
@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVE_COLOURS = {"train": "#4477aa", "val": "#cc6633"}
+TITLES = {"objective": "Objective", "recon": "Reconstruction", "kl": "KL"}
 
 
 def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
-    """Objective, reconstruction and KL by epoch, for training and validation, with the best epoch marked.
+    """Objective, reconstruction, KL and what else the objective is made of by epoch, with the best epoch marked.
 
     Args:
-        history: a row per epoch: ``epoch``, ``beta``, and ``train/`` and ``val/`` of ``objective``, ``recon``
-            and ``kl``, in nats per image. What a row lacks, such as validation in most epochs, is not drawn.
-            Beta has a panel, below the KL that it weighs, if it varies.
+        history: a row per epoch: ``epoch``, ``beta``, and ``train/`` and ``val/`` of ``objective``, ``recon``,
+            ``kl`` and the objective's other parts, in nats per image. What a row lacks, such as validation in most
+            epochs, is not drawn. Beta has a panel, below the KL that it weighs, if it varies.
         name: of the model, for the title.
 
     Raises:
@@ -30,21 +31,31 @@ def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
     if not history:
         raise ValueError("history has 0 epochs: train for at least one")
     beta_varies = len({row["beta"] for row in history if "beta" in row}) > 1
-    figure = new_figure(13, 4.4)
-    mosaic, heights = ("ORK\nORB", [4, 1]) if beta_varies else ("ORK", [1])
-    panels = figure.subplot_mosaic(mosaic, sharex=True, height_ratios=heights)
-    for title, quantity in {"Objective": "objective", "Reconstruction": "recon", "KL": "kl"}.items():
-        axes = panels[title[0]]
+    quantities = [*TITLES, *_other_parts(history)]
+    rows: list[Any] = [list(TITLES)]
+    heights = [4.0]
+    if beta_varies:
+        rows, heights = [*rows, [*list(TITLES)[:2], "beta"]], [4.0, 1.0]
+    for start in range(len(TITLES), len(quantities), len(TITLES)):
+        others = quantities[start : start + len(TITLES)]
+        rows, heights = [*rows, [*others, *["."] * (len(TITLES) - len(others))]], [*heights, 4.0]
+    figure = new_figure(13, 0.8 + 3.6 * sum(heights) / 4 - 0.9 * beta_varies)
+    panels = figure.subplot_mosaic(rows, sharex=True, height_ratios=heights)
+    for quantity in quantities:
+        axes = panels[quantity]
         for split, colour in CURVE_COLOURS.items():
             epochs, values = _curve(history, f"{split}/{quantity}")
             if epochs:
                 axes.plot(epochs, values, marker=".", color=colour, label=split)
-        axes.set(title=title, ylabel="nats per image", xlabel="epoch")
+        axes.set(title=TITLES.get(quantity, quantity), ylabel="nats per image", xlabel="epoch")
+        axes.tick_params(labelbottom=True)
     if beta_varies:
-        panels["K"].set_xlabel("")
-        panels["B"].step(*_curve(history, "beta"), where="mid", color="black")
-        panels["B"].set(ylabel="β", xlabel="epoch")
-    _count_epochs(panels["O"])  # the axis is shared
+        panels["kl"].set_xlabel("")
+        panels["kl"].tick_params(labelbottom=False)
+        panels["beta"].tick_params(labelbottom=True)
+        panels["beta"].step(*_curve(history, "beta"), where="mid", color="black")
+        panels["beta"].set(ylabel="β", xlabel="epoch")
+    _count_epochs(panels["objective"])  # the axis is shared
     title = f"Training curves: {name}" if name else "Training curves"
     points = zip(*_curve(history, "val/objective"), strict=True)
     if validated := [(value, epoch) for epoch, value in points if math.isfinite(value)]:
@@ -53,8 +64,15 @@ def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
         for axes in panels.values():
             axes.axvline(best, color="gray", linestyle=":", label="best")
     figure.suptitle(title)
-    panels["O"].legend()
+    panels["objective"].legend()
     return figure
+
+
+def _other_parts(history: Sequence[Mapping]) -> list[str]:
+    """What an objective is made of beside the two terms, in the order of its columns."""
+    columns = dict.fromkeys(column for row in history for column in row)
+    names = [name for split, _, name in (column.partition("/") for column in columns) if split in CURVE_COLOURS]
+    return [name for name in dict.fromkeys(names) if name not in (*TITLES, "grad_norm", "neg_elbo")]
 
 
 def classifier_curves(history: Sequence[Mapping]) -> Figure:

@@ -17,12 +17,12 @@ from fmvae.evaluation import evaluator as module
 from fmvae.evaluation.features import Features
 from fmvae.evaluation.latent import latent_measures
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, encode_split
-from fmvae.objectives import Bernoulli, Constant, Objective
+from fmvae.objectives import ELBO, Bernoulli, Constant
 from fmvae.weights import SHIPPED
 
 SIDE = 12  # the images' middle, so that a covariance takes few images and little time
 NUM = 300
-OBJECTIVE = Objective(Bernoulli(), Constant(2.0))
+OBJECTIVE = ELBO(Bernoulli(), Constant(2.0))
 
 
 @pytest.fixture

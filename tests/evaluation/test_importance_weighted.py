@@ -14,7 +14,7 @@ from fmvae.errors import ConfigError
 from fmvae.evaluation import likelihood as module
 from fmvae.evaluation.likelihood import importance_weighted_bound
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
-from fmvae.objectives import Bernoulli, Constant, ContinuousBernoulli, Gaussian, Likelihood, Objective
+from fmvae.objectives import ELBO, Bernoulli, Constant, ContinuousBernoulli, Gaussian, Likelihood
 
 MODELS = {
     "base": lambda: BaseVAE(2, hidden_dim=16),
@@ -38,8 +38,8 @@ def noise(seed: int = 0) -> torch.Generator:
     return rng.stream(seed, "evaluation")
 
 
-def objective_of(likelihood: Likelihood | None = None, beta: float = 4.0) -> Objective:
-    return Objective(likelihood or Bernoulli(), Constant(beta))
+def objective_of(likelihood: Likelihood | None = None, beta: float = 4.0) -> ELBO:
+    return ELBO(likelihood or Bernoulli(), Constant(beta))
 
 
 class LinearGaussianVAE(VAE):

@@ -14,7 +14,7 @@ from fmvae.evaluation import latent as module
 from fmvae.evaluation import measure_elbo
 from fmvae.evaluation.latent import fit_probe, latent_measures, probe_accuracy
 from fmvae.models import BaseVAE, Posteriors, encode_split
-from fmvae.objectives import Objective
+from fmvae.objectives import ELBO
 
 NUM_CLASSES = 3
 M = torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64)
@@ -64,7 +64,7 @@ def test_kl_per_dimension_sums_to_the_measured_kl(small_data):
         model = BaseVAE(4, hidden_dim=16)
     test = encode_split(model, data.test)
     result = measured(test, encode_split(model, data.train), num_classes=10)
-    kl = measure_elbo(model, Objective(), data.test, rng.stream(0, "evaluation"))["kl"]
+    kl = measure_elbo(model, ELBO(), data.test, rng.stream(0, "evaluation"))["kl"]
     assert sum(result["kl_per_dimension"]) == pytest.approx(kl, rel=1e-6)
     assert sum(result["kl_per_dimension"][:-1]) != pytest.approx(kl, rel=1e-3)
     assert result["num_images"] == 70

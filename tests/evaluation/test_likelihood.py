@@ -12,7 +12,7 @@ from fmvae.data import Split
 from fmvae.evaluation import likelihood as module
 from fmvae.evaluation import measure_elbo
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
-from fmvae.objectives import Bernoulli, BetaSchedule, Capacity, Constant, Gaussian, Likelihood, Objective, Warmup
+from fmvae.objectives import ELBO, Bernoulli, BetaSchedule, Capacity, Constant, Gaussian, Likelihood, Warmup
 
 MODELS = {
     "base": lambda: BaseVAE(2, hidden_dim=16),
@@ -32,8 +32,8 @@ def made(name: str) -> VAE:
         return MODELS[name]()
 
 
-def objective_of(beta: BetaSchedule | None = None, likelihood: Likelihood | None = None) -> Objective:
-    return Objective(likelihood or Bernoulli(), beta or Constant(4.0))
+def objective_of(beta: BetaSchedule | None = None, likelihood: Likelihood | None = None) -> ELBO:
+    return ELBO(likelihood or Bernoulli(), beta or Constant(4.0))
 
 
 def noise(seed: int = 0) -> torch.Generator:

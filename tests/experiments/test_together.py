@@ -131,7 +131,10 @@ def test_a_key_that_names_no_run_at_its_default_is_there_for_comparing():
     named = semantic(compose([]))
     assert whole(named)["trainer"]["precision"] == "fp32"
     assert "precision" not in named["trainer"]
-    bf16 = semantic(compose(["trainer.precision=bf16"]))
+    assert whole(named)["loss"] == {"_target_": "fmvae.objectives.ELBO"}
+    assert "loss" not in named
+    bf16 = semantic(compose(["trainer.precision=bf16", "loss._target_=fmvae.objectives.Objective"]))
     assert whole(bf16) == bf16
+    assert {"loss", "trainer"} <= bf16.keys()
     classifier = semantic(compose([], "classifier"))
     assert whole(classifier) == classifier

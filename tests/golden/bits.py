@@ -22,15 +22,15 @@ from tests.idx import write_idx_dataset
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("base", "conv", "beta", "conditional", "conditional_conv")
 FILES = ("best", "last")
-# on a GPU steps are taken by Resident; without capturing it works anywhere
+# on a GPU steps are taken by CUDAGraph; without capturing it works anywhere
 RESIDENT = """
 import runpy, sys
 from fmvae.experiments.vae import VAEExperiment
-from fmvae.training.engines.cuda_graph import Resident
+from fmvae.training.engines.cuda_graph import CUDAGraph
 make = VAEExperiment.__init__
 def resident(self, config, device):
     make(self, config, device)
-    self.trainer.resident = Resident(self.trainer, capture=False)
+    self.trainer.engine = CUDAGraph(self.trainer, capture=False)
 VAEExperiment.__init__ = resident
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")

@@ -10,14 +10,18 @@ from hypothesis import strategies as st
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as torch_kl
 
+from fmvae.models import VAEOutput
 from fmvae.objectives import (
+    ELBO,
+    Batch,
     Bernoulli,
     Capacity,
     Constant,
     ELBOTerms,
     Gaussian,
-    Objective,
+    Terms,
     Warmup,
+    elbo_terms,
     kl_divergence,
     vae_loss,
 )
@@ -92,7 +96,7 @@ def test_kl_gradients_are_right():
 
 def test_terms_are_per_image_summed_over_pixels_and_latents():
     logits, x, mu, logvar = batch()
-    terms = Objective().terms(logits, x, mu, logvar)
+    terms = elbo_terms(Bernoulli(), logits, x, mu, logvar)
     assert isinstance(terms, ELBOTerms)
     log_p = np.log(1 / (1 + np.exp(-logits.numpy())))
     log_q = np.log(1 / (1 + np.exp(logits.numpy())))
@@ -114,9 +118,9 @@ def test_an_untrained_model_costs_784_log_2_nats_per_image():
 
 def test_terms_of_an_image_do_not_depend_on_the_other_images():
     everything = batch()
-    terms = Objective().terms(*everything)
+    terms = elbo_terms(Bernoulli(), *everything)
     for i in range(5):
-        alone = Objective().terms(*(t[i : i + 1] for t in everything))
+        alone = elbo_terms(Bernoulli(), *(t[i : i + 1] for t in everything))
         torch.testing.assert_close(alone.recon[0], terms.recon[i])
         torch.testing.assert_close(alone.kl[0], terms.kl[i])
 
@@ -125,7 +129,7 @@ def test_terms_of_an_image_do_not_depend_on_the_other_images():
 def test_vae_loss_is_recon_plus_beta_kl_averaged_over_images(beta):
     everything = batch()
     loss, recon, kl = vae_loss(*everything, beta=beta)
-    terms = Objective().terms(*everything)
+    terms = elbo_terms(Bernoulli(), *everything)
     assert loss.shape == recon.shape == kl.shape == ()
     assert recon.item() == pytest.approx(terms.recon.numpy().mean(), rel=1e-12)
     assert kl.item() == pytest.approx(terms.kl.numpy().mean(), rel=1e-12)
@@ -153,28 +157,64 @@ def test_vae_loss_gradients_are_right():
 
 
 def test_the_default_objective_is_the_negative_elbo():
-    objective = Objective()
+    objective = ELBO()
     assert isinstance(objective.likelihood, Bernoulli)
-    assert objective(3.0, 2.0) == 5.0
+    assert objective.of_means(3.0, 2.0) == 5.0
+
+
+class Fixed(torch.nn.Module):
+    """Gives the same output for every batch, and remembers what it was called with."""
+
+    def __init__(self, logits: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor):
+        super().__init__()
+        self.output = VAEOutput(logits, mu, logvar, mu)
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor, *, noise: torch.Tensor) -> VAEOutput:
+        self.called_with = (x, labels, noise)
+        return self.output
+
+
+def called(objective: ELBO, numbers: dict) -> Terms:
+    """The objective of a model that gives ``batch()``."""
+    logits, x, mu, logvar = batch()
+    given = Batch(x, torch.zeros(len(x), dtype=torch.long), torch.zeros_like(mu), num_train=50)
+    return objective(Fixed(logits, mu, logvar), given, numbers)
 
 
 def test_the_objective_uses_its_own_likelihood():
+    logits, x, _, _ = batch()
+    terms = called(ELBO(Gaussian(0.3)), {"beta": 1.0})
+    assert torch.equal(terms.parts["recon"], Gaussian(0.3).nll(logits, x).mean())
+    assert not torch.allclose(terms.parts["recon"], Bernoulli().nll(logits, x).mean())
+
+
+def test_the_objective_asks_the_model_with_the_labels_and_noise_of_the_batch():
     logits, x, mu, logvar = batch()
-    terms = Objective(Gaussian(0.3)).terms(logits, x, mu, logvar)
-    assert torch.equal(terms.recon, Gaussian(0.3).nll(logits, x))
-    assert not torch.allclose(terms.recon, Bernoulli().nll(logits, x))
+    model = Fixed(logits, mu, logvar)
+    given = Batch(x, torch.arange(5), torch.ones_like(mu), num_train=50)
+    ELBO()(model, given, {"beta": 1.0})
+    assert [torch.equal(a, b) for a, b in zip(model.called_with, given[:3], strict=True)] == [True] * 3
 
 
 def test_the_objective_follows_its_schedule_and_ends_at_the_final_weight():
-    objective = Objective(beta=Warmup(4.0, fraction=0.5))
-    assert objective(3.0, 2.0, progress=0.0) == 3.0
-    assert objective(3.0, 2.0, progress=0.25) == 3.0 + 2.0 * 2.0
-    assert objective(3.0, 2.0) == objective(3.0, 2.0, progress=1.0) == 3.0 + 4.0 * 2.0
+    objective = ELBO(beta=Warmup(4.0, fraction=0.5))
+    for progress, weight in ((0.0, 0.0), (0.25, 2.0), (1.0, 4.0)):
+        terms = called(objective, objective.numbers(progress))
+        assert terms.loss.item() == pytest.approx((terms.parts["recon"] + weight * terms.parts["kl"]).item())
+    assert objective.of_means(3.0, 2.0) == 3.0 + 4.0 * 2.0
 
 
 @pytest.mark.parametrize("beta", [Constant(2.0), Warmup(2.0), Capacity(2.0, max_capacity=5.0)])
-def test_the_objective_takes_tensors_and_floats_alike(beta):
-    objective = Objective(beta=beta)
-    of_floats = objective(3.0, 2.0, progress=0.2)
-    of_tensors = objective(torch.tensor(3.0), torch.tensor(2.0), progress=0.2)
-    assert of_tensors.item() == pytest.approx(of_floats)
+def test_the_objective_takes_numbers_as_floats_and_as_tensors(beta):
+    objective = ELBO(beta=beta)
+    numbers = objective.numbers(0.2)
+    as_tensors = {name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()}
+    assert called(objective, as_tensors).loss.item() == pytest.approx(called(objective, numbers).loss.item())
+
+
+@pytest.mark.parametrize("beta", [Constant(2.0), Warmup(2.0), Capacity(2.0, max_capacity=5.0)])
+def test_of_mean_terms_it_is_what_it_is_of_a_batch_at_the_end(beta):
+    objective = ELBO(beta=beta)
+    terms = called(objective, objective.numbers(1.0))
+    recon, kl = (terms.parts[name].item() for name in ("recon", "kl"))
+    assert objective.of_means(recon, kl) == pytest.approx(terms.loss.item())

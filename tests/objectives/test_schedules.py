@@ -83,7 +83,7 @@ def test_weights_stay_between_0_and_the_final_value(value, progress, fraction, n
 @pytest.mark.parametrize("schedule", [Constant(2.0), Warmup(2.0), Cyclical(2.0)])
 @given(progress=progresses)
 def test_the_penalty_is_the_weight_times_the_kl(schedule, progress):
-    assert schedule.penalty(3.0, progress) == schedule.weight(progress) * 3.0
+    assert schedule.penalty(3.0, schedule.numbers(progress)) == schedule.weight(progress) * 3.0
 
 
 # --- each ---------------------------------------------------------------------------------------------------
@@ -154,22 +154,25 @@ def test_one_cycle_is_a_warmup(progress):
 @pytest.mark.parametrize("kl", [0.0, 4.0, 12.5, 40.0])
 def test_capacity_is_equation_8_of_burgess_et_al(progress, capacity, kl):
     """gamma * |KL - C|, C rising linearly from 0 to its maximum."""
-    penalty = Capacity(100.0, max_capacity=25.0, fraction=0.75).penalty(kl, progress)
+    schedule = Capacity(100.0, max_capacity=25.0, fraction=0.75)
+    penalty = schedule.penalty(kl, schedule.numbers(progress))
     assert penalty == pytest.approx(100 * abs(kl - capacity))
 
 
 @given(kl=st.floats(0, 100), progress=progresses, gamma=st.floats(0, 1000))
 def test_capacity_is_never_negative(kl, progress, gamma):
-    assert Capacity(gamma).penalty(kl, progress) >= 0
+    assert Capacity(gamma).penalty(kl, Capacity(gamma).numbers(progress)) >= 0
 
 
 def test_capacity_pushes_the_kl_towards_the_capacity_from_both_sides():
     for kl, sign in ((10.0, -1), (30.0, 1)):
         tensor = torch.tensor(kl, requires_grad=True)
-        Capacity(100.0, max_capacity=20.0).penalty(tensor, 1.0).backward()
+        schedule = Capacity(100.0, max_capacity=20.0)
+        schedule.penalty(tensor, schedule.numbers(1.0)).backward()
         assert tensor.grad is not None
         assert tensor.grad.item() == sign * 100
 
 
 def test_capacity_of_0_is_a_constant_beta():
-    assert Capacity(4.0, max_capacity=0.0).penalty(3.0, 0.5) == Constant(4.0).penalty(3.0, 0.5)
+    held, constant = Capacity(4.0, max_capacity=0.0), Constant(4.0)
+    assert held.penalty(3.0, held.numbers(0.5)) == constant.penalty(3.0, constant.numbers(0.5))

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from fmvae.data import FashionMNISTManager
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
-from fmvae.objectives import Bernoulli, BetaSchedule, Capacity, Constant, Objective, Warmup
+from fmvae.objectives import ELBO, Bernoulli, BetaSchedule, Capacity, Constant, Warmup
 from fmvae.rng import seeded_init
 from fmvae.training import ConditionalVAETrainer, VAETrainer
 
@@ -40,7 +40,7 @@ class Case:
         optimizer = self.optimizer(model.parameters())
         scheduler = self.scheduler(optimizer) if self.scheduler else None
         kind = ConditionalVAETrainer if model.conditional else VAETrainer
-        objective = Objective(Bernoulli(), self.beta())
+        objective = ELBO(Bernoulli(), self.beta())
         arguments = {"epochs": 3, **self.settings, **settings}
         return kind(model, objective, data, optimizer, scheduler, **arguments)
 

@@ -16,6 +16,7 @@ from fmvae.experiments.together import stackable
 from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
 from fmvae.training import precision
 from fmvae.training.engines.stack import Stack
+from fmvae.training.vae import Epoch
 from tests.training.cases import Case, data_of
 from tests.training.test_stack import train_epoch
 
@@ -38,9 +39,9 @@ def trainer_of(kind: str, data: FashionMNISTManager, **settings: Any):
 
 
 def logits_of(trainer: Any, data: FashionMNISTManager) -> Tensor:
-    batch = next(trainer.steps(1))
-    with precision.forward_in(trainer.precision, data.device):
-        return trainer._forward(batch).logits.detach()
+    batch = next(Epoch(trainer, 1)).batch
+    model = precision.in_precision(trainer.model, trainer.precision, batch.x)
+    return model(batch.x, batch.labels, noise=batch.noise).logits.detach()
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -64,7 +65,7 @@ def rounded(x: Tensor) -> Tensor:
 def test_products_are_those_of_rounded_factors(data):
     """A second implementation, in float64, of a pass whose factors and results are rounded to 8 bits."""
     trainer = trainer_of("base", data, precision="bf16")
-    batch = next(trainer.steps(1))
+    batch = next(Epoch(trainer, 1)).batch
 
     def linear(layer: Any, x: Tensor) -> Tensor:
         return rounded(rounded(x) @ rounded(layer.weight).T + rounded(layer.bias))

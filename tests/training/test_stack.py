@@ -1,6 +1,6 @@
 """Models trained as a stack are those that each trainer would have made alone; what pads them stays zero."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,9 +13,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 from fmvae.data import split
 from fmvae.errors import NumericsError
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, LatentAxis, convolution
-from fmvae.objectives import Capacity, Constant, Warmup
+from fmvae.objectives import Capacity, Constant, Cyclical, Warmup
 from fmvae.training import VAETrainer
 from fmvae.training.engines.stack import Stack, can_widen, narrow, widen
+from fmvae.training.vae import Epoch
 from tests.training.cases import Case, data_of
 
 MODELS: dict[str, Callable[[int], VAE]] = {
@@ -49,16 +50,16 @@ def cases(kind: str) -> list[Case]:
     third = Case(
         lambda: make(LATENT_DIMS[2]),
         lambda p: SGD(p, lr=1e-5, momentum=0.9, weight_decay=0.01),
-        lambda: Capacity(5.0, 3.0),
+        lambda: Cyclical(5.0, 3),
         lambda optimizer: StepLR(optimizer, 1, gamma=0.5),
         {"seed": 8},
     )
     return [first, second, third]
 
 
-def trainers(kind: str, data: Any, dtype: torch.dtype) -> list[VAETrainer]:
+def trainers(kind: str, data: Any, dtype: torch.dtype, given: Sequence[Case] | None = None) -> list[VAETrainer]:
     found = []
-    for seed, case in enumerate(cases(kind)):
+    for seed, case in enumerate(given or cases(kind)):
         double = replace(case, model=lambda case=case: case.model().to(dtype))
         found.append(double.trainer(data, init_seed=seed))
     return found
@@ -67,25 +68,18 @@ def trainers(kind: str, data: Any, dtype: torch.dtype) -> list[VAETrainer]:
 def train_epoch(stack: Stack, look: Callable[[Stack], None] = lambda stack: None) -> list[Any]:
     """An epoch of all; returns what each step gave."""
     stack.load()
-    steps = [trainer.steps(trainer.epoch + 1) for trainer in stack.trainers]
-    numbers: list[Any] = [None] * len(steps)
-    rows: list[dict[str, float]] = []
+    epochs = [Epoch(trainer, trainer.epoch + 1) for trainer in stack.trainers]
     taken = []
-    while True:
-        batches = []
-        for generator, number in zip(steps, numbers, strict=True):
-            try:
-                batches.append(generator.send(number))
-            except StopIteration as end:
-                rows.append(end.value)
-        if rows:
-            break
-        numbers = stack.step(batches)
+    for steps in zip(*epochs, strict=True):
+        numbers = stack.step(steps)
         taken.append(numbers)
+        for epoch, step, own in zip(epochs, steps, numbers, strict=True):
+            assert not isinstance(own, NumericsError)
+            epoch.took(own, len(step.batch.x))
         look(stack)
     stack.unload()
-    for trainer, row in zip(stack.trainers, rows, strict=True):
-        trainer.end_epoch(row)
+    for trainer, epoch in zip(stack.trainers, epochs, strict=True):
+        trainer.end_epoch(epoch.row())
     return taken
 
 
@@ -133,6 +127,23 @@ def test_each_is_the_run_it_would_be_alone(kind, dtype, bound, small_data, in_dt
             assert a == pytest.approx(b, rel=bound)
 
 
+def test_runs_that_hold_the_kl_at_a_capacity_are_stacked_with_each_other_alone(small_data, in_dtype):
+    in_dtype(torch.float64)
+    data = data_of(small_data)
+    first, second, _ = cases("base")
+    held = [replace(case, beta=lambda: Capacity(5.0, 3.0)) for case in (first, second)]
+    alone, stacked = (trainers("base", data, torch.float64, held) for _ in range(2))
+    for trainer in alone:
+        trainer.train()
+    stack = Stack(stacked, batched=True)
+    for _ in range(3):
+        train_epoch(stack)
+    for ours, theirs in zip(stacked, alone, strict=True):
+        assert worst(ours.state().tensors, theirs.state().tensors) <= 1e-10
+    with pytest.raises(ValueError, match="objectives of one formula"):
+        Stack([stacked[0], *trainers("base", data, torch.float64)], batched=True)
+
+
 def test_negative_control_another_draw_is_another_run(small_data, in_dtype, monkeypatch):
     in_dtype(torch.float64)
     data = data_of(small_data)
@@ -140,7 +151,12 @@ def test_negative_control_another_draw_is_another_run(small_data, in_dtype, monk
     for trainer in alone:
         trainer.train()
     step = Stack.step
-    monkeypatch.setattr(Stack, "step", lambda s, bs: step(s, [b._replace(noise=b.noise + 1e-4) for b in bs]))
+
+    def shifted(stack: Stack, steps: Any) -> Any:
+        batches = [s.batch._replace(noise=s.batch.noise + 1e-4) for s in steps]
+        return step(stack, [s._replace(batch=batch) for s, batch in zip(steps, batches, strict=True)])
+
+    monkeypatch.setattr(Stack, "step", shifted)
     stack = Stack(stacked)
     for _ in range(3):
         train_epoch(stack)
@@ -178,17 +194,17 @@ def test_one_that_is_not_finite_stops_and_leaves_the_others_as_they_are(small_da
     with torch.no_grad():
         next(stacked[1].model.parameters()).fill_(float("nan"))
     for trainer in (alone[0], alone[2]):
-        trainer.epochs = 1
-        trainer.train()
+        trainer._train_epoch(1)
     before = {name: tensor.clone() for name, tensor in stacked[1].state().tensors.items()}
     stack = Stack(stacked)
     stack.load()
-    steps = [trainer.steps(1) for trainer in stacked]
-    numbers: list[Any] = [None] * 3
-    for _ in range(alone[0].num_steps):
-        batches = [steps[i].send(numbers[i]) for i in (0, 2)]
-        numbers[0], error, numbers[2] = stack.step([batches[0], batches[0], batches[1]])
-        assert isinstance(error, NumericsError)
+    epochs = [Epoch(stacked[i], 1) for i in (0, 2)]
+    for first, third in zip(*epochs, strict=True):
+        numbers = stack.step([first, first, third])
+        assert [isinstance(own, NumericsError) for own in numbers] == [False, True, False]
+        for epoch, step, own in zip(epochs, (first, third), (numbers[0], numbers[2]), strict=True):
+            assert not isinstance(own, NumericsError)
+            epoch.took(own, len(step.batch.x))
     stack.unload()
     for ours, theirs in ((stacked[0], alone[0]), (stacked[2], alone[2])):
         assert worst(ours.state().tensors, theirs.state().tensors) <= 1e-10

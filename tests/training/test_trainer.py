@@ -16,7 +16,7 @@ from fmvae import rng
 from fmvae.data import FashionMNISTManager, Split
 from fmvae.errors import ConfigError, NumericsError
 from fmvae.models import BaseVAE, ConditionalVAE
-from fmvae.objectives import Constant, Objective, Warmup
+from fmvae.objectives import ELBO, Constant, Warmup
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmvae.runs.observer import Observer
 from fmvae.training import ConditionalVAETrainer, VAETrainer
@@ -204,7 +204,7 @@ def test_a_trainer_refuses_the_other_kind_of_model(data):
     ):
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
         with pytest.raises(ConfigError, match=way_out):
-            kind(model, Objective(), data, optimizer, epochs=1)
+            kind(model, ELBO(), data, optimizer, epochs=1)
 
 
 # --- resuming ------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ numbers of the beta schedule, the generator's place, and where each step leaves 
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +15,15 @@ import torch
 from torch.optim import SGD, Adam
 
 from fmvae import rng
-from fmvae.training.loop import add_up, not_finite, total_norm
 from fmvae.training.precision import step_in
-from fmvae.training.vae import Batch, VAETrainer
+from fmvae.training.step import GRAD_NORM, add_up, not_finite, take_step
+from fmvae.training.vae import VAETrainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 log = logging.getLogger("fmvae")
 
-NAMES = ("recon", "kl", "objective", "grad_norm")  # the columns of what is logged, as a step's numbers elsewhere
 EAGER_STEPS = 3  # real ones, before the first capture: libraries and optimizers set themselves up in them
 
 
@@ -38,7 +36,7 @@ def can_stay(trainer: VAETrainer) -> bool:
     return fused and isinstance(trainer.optimizer, Adam | SGD)  # AdamW is an Adam
 
 
-class Resident:
+class CUDAGraph:
     """Takes the epochs of a trainer, with the same numbers to the last bit, and heeds the same stops.
 
     That a step was not finite is seen at the end of its epoch; no later step has changed a weight.
@@ -54,9 +52,10 @@ class Resident:
         self.generator = torch.Generator(device)
         self.within_batch = torch.arange(data.batch_size, device=device)
         self.order = torch.zeros(len(data.train), dtype=torch.long, device=device)
-        num = len(trainer.objective.beta.numbers(0.0))
-        self.schedule = torch.zeros(trainer.num_steps, num, device=device)
-        self.numbers = torch.zeros(trainer.num_steps, len(NAMES), device=device)
+        self.scheduled = tuple(trainer.objective.numbers(0.0))  # names
+        self.schedule = torch.zeros(trainer.num_steps, len(self.scheduled), device=device)
+        self.names: tuple[str, ...] = ()  # of what a step leaves, known after the first
+        self.numbers = torch.zeros(trainer.num_steps, 0, device=device)
         self.at = torch.zeros(1, dtype=torch.long, device=device)  # the step, from 0
         self.failed = torch.zeros((), device=device)  # 1 from the first step on that is not finite
         self.graph: Any = None
@@ -91,7 +90,7 @@ class Resident:
         trainer = self.trainer
         self.order.copy_(trainer.data.train.order(rng.stream(trainer.seed, "shuffle", epoch)))
         at = [trainer.progress(epoch, step) for step in range(trainer.num_steps)]
-        self.schedule.copy_(torch.tensor([trainer.objective.beta.numbers(progress) for progress in at]))
+        self.schedule.copy_(torch.tensor([list(trainer.objective.numbers(progress).values()) for progress in at]))
         self.at.fill_(done)
         self.failed.zero_()
 
@@ -100,22 +99,21 @@ class Resident:
         trainer = self.trainer
         first = self.at * trainer.data.batch_size
         x, labels = trainer.data.train.batch(self.order.index_select(0, first + self.within_batch[:size]))
-        noise = trainer.noise(x, self.generator)
-        for parameter in trainer.parameters:
-            parameter.grad = None
+        batch = trainer.batch(x, labels, self.generator)
+        said = dict(zip(self.scheduled, self.schedule.index_select(0, self.at)[0], strict=True))
         with step_in(trainer.precision):
-            recon, kl = trainer.mean_terms(Batch(x, labels, noise, 0, 0, 0.0))
-            loss = recon + trainer.objective.beta.penalty_of(kl, *self.schedule.index_select(0, self.at)[0])
-            loss.backward()
-        norm = total_norm([p.grad for p in trainer.parameters if p.grad is not None])
-        with torch.no_grad():
-            row = torch.stack([recon, kl, loss, norm])
-            self.numbers.index_copy_(0, self.at, row[None])
-            self.failed.copy_(torch.maximum(self.failed, (~row.isfinite().all()).float()))
-            if trainer.max_grad_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(trainer.parameters, trainer.max_grad_norm, norm)
-            trainer.optimizer.step()
-            self.at.add_(1)
+            terms = trainer.compute(batch, said)
+            recorded = trainer.recorded(terms)
+            if not self.names:
+                self.names = (*recorded, GRAD_NORM)
+                self.numbers = self.schedule.new_zeros(trainer.num_steps, len(self.names))
+            take_step(trainer.rule, terms.loss, list(recorded.values()), self._note)
+        self.at.add_(1)
+
+    def _note(self, numbers: torch.Tensor) -> None:
+        """Keep a step's numbers, and whether they are finite, without asking the device."""
+        self.numbers.index_copy_(0, self.at, numbers[None])
+        self.failed.copy_(torch.maximum(self.failed, (~numbers.isfinite().all()).float()))
 
     def _read(self, epoch: int, done: int, steps: int, before: dict[str, float]) -> dict[str, float]:
         """The numbers of the epoch up to a step, summed over images.
@@ -125,9 +123,9 @@ class Resident:
         """
         sums = dict(before)
         for step, row in enumerate(self.numbers[done:steps].tolist(), done):
-            numbers: dict[str, float] = dict(zip(NAMES, row, strict=True))
-            if not all(map(math.isfinite, row)):
-                raise not_finite(numbers, {}, epoch, step + 1)
+            numbers: dict[str, float] = dict(zip(self.names, row, strict=True))
+            if problem := not_finite(numbers, (), epoch, step + 1):
+                raise problem
             add_up(sums, numbers, self._size(step))
         return sums
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,14 +13,13 @@ from torch.func import functional_call
 
 from fmvae.errors import NumericsError
 from fmvae.models import VAE, LatentAxis
-from fmvae.objectives import kl_divergence
+from fmvae.objectives import Batch, Terms
 from fmvae.runs.observer import Observer
-from fmvae.training.loop import not_finite, total_norm
-from fmvae.training.precision import forward_in, step_in
-from fmvae.training.vae import Batch, VAETrainer
+from fmvae.training.precision import step_in
+from fmvae.training.step import GRAD_NORM, Rule, not_finite
+from fmvae.training.vae import Step, VAETrainer
 
 Numbers = dict[str, float]
-TERMS = ("recon", "kl", "objective")
 
 
 def widen(tensor: Tensor, axis: LatentAxis | None, z: int, width: int) -> Tensor:
@@ -97,9 +96,13 @@ class Stack(Observer):
             raise ValueError(f"{type(widest).__name__} has no latent_axes: its runs need one latent_dim")
         convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in widest.modules())
         on_cpu = self.trainers[0].data.device.type == "cpu"
-        self.precision = self.trainers[0].precision
-        in_turn = (convolutional and on_cpu) or self.precision == "bf16"
+        self.evaluated = [_Evaluated(trainer, self.template) for trainer in self.trainers]
+        first = self.trainers[0]
+        self.precision, self.num_train = first.precision, len(first.data.train)
+        in_turn = (convolutional and on_cpu) or self.precision == "bf16" or not first.objective.vmap
         self.batched = not in_turn if batched is None else batched
+        if self.batched and len({tuple(trainer.objective.numbers(0.0)) for trainer in trainers}) > 1:
+            raise ValueError("a stack needs objectives of one formula, whose schedules give the same numbers")
         # filled by `load`; what it leaves as it is, pads, and stays zero
         room = {name: tensor.new_zeros(len(trainers), *tensor.shape) for name, tensor in _tensors(widest).items()}
         self.params = {name: room[name].requires_grad_() for name, _ in widest.named_parameters()}
@@ -108,7 +111,7 @@ class Stack(Observer):
         self.slices = [
             {name: stacked.detach()[i] for name, stacked in self.params.items()} for i in range(len(trainers))
         ]
-        self.optimizers: list[torch.optim.Optimizer] = []
+        self.rules: list[Rule] = []
         for trainer in self.trainers:  # the first to be told of a stop
             trainer.observers = [self, *(o for o in trainer.observers if not isinstance(o, Stack))]
 
@@ -116,7 +119,7 @@ class Stack(Observer):
     def load(self) -> None:
         """Take weights and optimizers' states from the trainers."""
         self.template.train()
-        self.optimizers = []
+        self.rules = []
         for i, trainer in enumerate(self.trainers):
             z = self.latent_dims[i]
             for name, own in _tensors(trainer.model).items():
@@ -133,7 +136,7 @@ class Stack(Observer):
             )
             for own, state in trainer.optimizer.state.items():
                 optimizer.state[slice_of[own]] = self._reshaped(state, own.shape, names[own], z, widen)
-            self.optimizers.append(optimizer)
+            self.rules.append(Rule(optimizer, list(self.slices[i].values()), trainer.max_grad_norm))
 
     @torch.no_grad()
     def unload(self) -> None:
@@ -147,7 +150,7 @@ class Stack(Observer):
             setattr(trainer.optimizer, "_opt_called", True)  # noqa: B010
             for name, own in trainer.model.named_parameters():
                 wide: Any = self.slices[i][name]
-                if state := self.optimizers[i].state.get(wide):
+                if state := self.rules[i].optimizer.state.get(wide):
                     trainer.optimizer.state[own] = self._reshaped(state, wide.shape, name, z, narrow)
 
     def _reshaped(
@@ -164,77 +167,93 @@ class Stack(Observer):
     def on_stop(self, trainer: Any, step: int) -> None:
         self.unload()
 
-    def step(self, batches: Sequence[Batch]) -> list[Numbers | NumericsError]:
-        """One step of each trainer on its batch, all of one size.
+    def step(self, steps: Sequence[Step]) -> list[Numbers | NumericsError]:
+        """One step of each trainer, on batches of one size.
 
         Returns:
             What each trainer's numbers are, or what is wrong with them: its weights then have not changed.
         """
         with step_in(self.precision):
-            terms, grads = self._batched(batches) if self.batched else self._in_turn(batches)
-        norms = [total_norm(own) for own in grads]
-        names = (*TERMS, "grad_norm")
-        rows = torch.cat([terms, torch.stack(norms)[:, None]], 1).tolist()  # one read from the device
-        return [
-            self._finish(i, dict(zip(names, row, strict=True)), batches[i], grads[i]) for i, row in enumerate(rows)
-        ]
+            recorded = self._batched(steps) if self.batched else self._in_turn(steps)
+            rows = [rule.numbers(list(terms.values())) for rule, terms in zip(self.rules, recorded, strict=True)]
+            outcomes: list[Numbers | NumericsError] = []
+            read = torch.stack(rows).tolist()  # one read from the device
+            for i, step in enumerate(steps):
+                numbers: Numbers = dict(zip((*recorded[i], GRAD_NORM), read[i], strict=True))
+                gradients = ((name, own.grad) for name, own in self.slices[i].items())
+                problem = not_finite(numbers, gradients, step.epoch, step.number)
+                if problem is None:
+                    self.rules[i].apply(rows[i][-1])
+                outcomes.append(problem or numbers)
+        return outcomes
 
-    def _batched(self, batches: Sequence[Batch]) -> tuple[Tensor, list[list[Tensor]]]:
-        """The mean terms (N, 3) and the gradients of each trainer, from one pass through all models."""
+    def _batched(self, steps: Sequence[Step]) -> list[dict[str, Tensor]]:
+        """What is recorded of each trainer's step, its gradients set, from one pass through all models."""
+        batches = [self._widened(step.batch) for step in steps]
         x = torch.stack([batch.x for batch in batches])  # (N, B, C, H, W)
         labels = torch.stack([batch.labels for batch in batches])
-        noise = torch.stack([self._widened(batch.noise) for batch in batches])
-        logits, mu, logvar = torch.vmap(self._forward)(self.params, self.buffers, x, labels, noise)
-        likelihood = self.trainers[0].objective.likelihood
-        recon = likelihood.nll(logits.flatten(0, 1), x.flatten(0, 1)).view(x.shape[:2]).mean(1)
-        kl = kl_divergence(mu, logvar).sum(2).mean(1)
-        losses = [
-            trainer.objective(recon[i], kl[i], batch.progress)
-            for i, (trainer, batch) in enumerate(zip(self.trainers, batches, strict=True))
-        ]
-        total = torch.stack(losses)
+        noise = torch.stack([batch.noise for batch in batches])
+        numbers = {
+            name: torch.tensor([step.numbers[name] for step in steps], dtype=x.dtype, device=x.device)
+            for name in steps[0].numbers
+        }
+        compute = partial(self._compute, self.evaluated[0])  # theirs differ in numbers alone
+        terms = torch.vmap(compute)(self.params, self.buffers, (x, labels, noise), numbers)
         # contiguous as the weights: a fused optimizer on a CPU takes no heed of strides
-        grads = [g.contiguous() for g in torch.autograd.grad(total.sum(), list(self.params.values()))]
-        return torch.stack([recon, kl, total], 1).detach(), [list(own) for own in zip(*grads, strict=True)]
+        grads = [g.contiguous() for g in torch.autograd.grad(terms.loss.sum(), list(self.params.values()))]
+        recorded = []
+        for i, trainer in enumerate(self.trainers):
+            self._set_gradients(i, [grad[i] for grad in grads])
+            own = Terms(terms.loss[i], {name: part[i] for name, part in terms.parts.items()})
+            recorded.append(trainer.recorded(own))
+        return recorded
 
-    def _in_turn(self, batches: Sequence[Batch]) -> tuple[Tensor, list[list[Tensor]]]:
+    def _in_turn(self, steps: Sequence[Step]) -> list[dict[str, Tensor]]:
         """The same, from a pass through each."""
-        terms, grads = [], []
-        for i, (trainer, batch) in enumerate(zip(self.trainers, batches, strict=True)):
+        recorded = []
+        for i, (trainer, step) in enumerate(zip(self.trainers, steps, strict=True)):
             own = {name: tensor.detach().requires_grad_() for name, tensor in self.slices[i].items()}
             buffers = {name: stacked[i] for name, stacked in self.buffers.items()}
-            noise = self._widened(batch.noise)
-            with forward_in(self.precision, batch.x.device):
-                output = self._forward(own, buffers, batch.x, batch.labels, noise)
-            logits, mu, logvar = (part.to(batch.x.dtype) for part in output)
-            of_images = trainer.objective.terms(logits, batch.x, mu, logvar)
-            recon, kl = of_images.recon.mean(), of_images.kl.mean()
-            loss = trainer.objective(recon, kl, batch.progress)
-            grads.append([g.contiguous() for g in torch.autograd.grad(loss, list(own.values()))])
-            terms.append(torch.stack([recon, kl, loss]).detach())
-        return torch.stack(terms), grads
+            batch = self._widened(step.batch)
+            tensors = (batch.x, batch.labels, batch.noise)
+            terms = self._compute(self.evaluated[i], own, buffers, tensors, step.numbers)
+            grads = torch.autograd.grad(terms.loss, list(own.values()))
+            self._set_gradients(i, [g.contiguous() for g in grads])
+            recorded.append(trainer.recorded(terms))
+        return recorded
 
-    def _widened(self, noise: Tensor) -> Tensor:
-        return widen(noise, LatentAxis(1), noise.shape[1], self.width)
-
-    def _forward(
-        self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, labels: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        output = functional_call(self.template, (params, buffers), (x, labels), {"noise": noise})
-        return output.logits, output.mu, output.logvar
-
-    def _finish(self, i: int, numbers: Numbers, batch: Batch, grads: Sequence[Tensor]) -> Numbers | NumericsError:
-        """Check the numbers of one trainer, and have its optimizer step on its slices."""
-        trainer, slices = self.trainers[i], self.slices[i]
-        if not all(map(math.isfinite, numbers.values())):
-            return not_finite(numbers, dict(zip(slices, grads, strict=True)), batch.epoch, batch.step)
-        for own, grad in zip(slices.values(), grads, strict=True):
+    def _set_gradients(self, i: int, grads: Sequence[Tensor]) -> None:
+        for own, grad in zip(self.slices[i].values(), grads, strict=True):
             own.grad = grad
-        if trainer.max_grad_norm is not None:
-            norm = batch.x.new_tensor(numbers["grad_norm"])
-            torch.nn.utils.clip_grads_with_norm_(list(slices.values()), trainer.max_grad_norm, norm)
-        self.optimizers[i].step()
-        return numbers
+
+    def _widened(self, batch: Batch) -> Batch:
+        noise = batch.noise
+        return batch._replace(noise=widen(noise, LatentAxis(noise.dim() - 1), noise.shape[-1], self.width))
+
+    def _compute(
+        self,
+        evaluated: _Evaluated,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        tensors: tuple[Tensor, Tensor, Tensor],
+        numbers: Mapping[str, Any],
+    ) -> Terms:
+        """An objective of the template with these weights, on a batch's x, labels and noise."""
+        batch = Batch(*tensors, self.num_train)
+        weights = {f"model.{name}": tensor for name, tensor in (params | buffers).items()}
+        return functional_call(evaluated, weights, (batch, numbers))
+
+
+class _Evaluated(nn.Module):
+    """An objective of a model, as a module: it can then be called with other weights for the model's."""
+
+    def __init__(self, trainer: VAETrainer, model: VAE):
+        super().__init__()
+        self.model = model
+        self._compute = trainer.compute_with
+
+    def forward(self, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+        return self._compute(self.model, batch, numbers)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -14,10 +14,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 from fmvae.data import FashionMNISTManager
 from fmvae.errors import NumericsError
 from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
-from fmvae.objectives import Capacity, Cyclical, Warmup
+from fmvae.objectives import Capacity, Cyclical, Terms, Warmup
 from fmvae.runs.observer import Observer
 from fmvae.training import VAETrainer
-from fmvae.training.engines.cuda_graph import EAGER_STEPS, Resident, can_stay
+from fmvae.training.engines.cuda_graph import EAGER_STEPS, CUDAGraph, can_stay
 from tests.training.cases import NUM_STEPS, Case, data_of, same, snapshot
 
 CASES = {
@@ -50,10 +50,15 @@ def data(small_data) -> FashionMNISTManager:
     return data_of(small_data)
 
 
-def resident(case: Case, data: FashionMNISTManager, **settings: Any) -> VAETrainer:
+def with_engine(case: Case, data: FashionMNISTManager, **settings: Any) -> VAETrainer:
     trainer = case.trainer(data, **settings)
-    trainer.resident = Resident(trainer, capture=data.device.type == "cuda")
+    trainer.engine = CUDAGraph(trainer, capture=data.device.type == "cuda")
     return trainer
+
+
+def engine_of(trainer: VAETrainer) -> CUDAGraph:
+    assert isinstance(trainer.engine, CUDAGraph)
+    return trainer.engine
 
 
 def trained(trainer: VAETrainer) -> tuple[Any, Any]:
@@ -76,7 +81,7 @@ class StopAt(Observer):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_to_the_last_bit(name, data):
-    ours, our_history = trained(resident(CASES[name], data))
+    ours, our_history = trained(with_engine(CASES[name], data))
     theirs, their_history = trained(CASES[name].trainer(data))
     assert same(ours, theirs)
     assert our_history == their_history
@@ -87,13 +92,13 @@ def test_the_same_to_the_last_bit(name, data):
 @pytest.mark.parametrize("name", ["base_adam", "batch_norm_adamw_cosine_warmup"])
 def test_stopped_within_an_epoch_it_goes_on_exactly(name, step, data):
     whole, history = trained(CASES[name].trainer(data))
-    first = resident(CASES[name], data)
+    first = with_engine(CASES[name], data)
     first.observers.append(StopAt(2, step))
     with pytest.raises(KeyboardInterrupt):
         first.train()
     assert first.within is not None
     assert first.within.step == step
-    for second in (resident(CASES[name], data), CASES[name].trainer(data)):  # the plain loop can go on with it
+    for second in (with_engine(CASES[name], data), CASES[name].trainer(data)):  # the plain loop can go on with it
         second.load_state(*deepcopy(first.state()))  # an optimizer would step on what it is given
         assert same(trained(second)[0], whole)
         assert second.history == history
@@ -102,7 +107,7 @@ def test_stopped_within_an_epoch_it_goes_on_exactly(name, step, data):
 def test_it_goes_on_where_the_plain_loop_was_stopped(data):
     case = CASES["base_adam"]
     whole, history = trained(case.trainer(data))
-    first, second = case.trainer(data), resident(case, data)
+    first, second = case.trainer(data), with_engine(case, data)
     first.observers.append(StopAt(2, 3))
     with pytest.raises(KeyboardInterrupt):
         first.train()
@@ -113,19 +118,20 @@ def test_it_goes_on_where_the_plain_loop_was_stopped(data):
 
 def spoil(trainer: VAETrainer, data: FashionMNISTManager, epoch: int, step: int) -> None:
     """The terms of one step are NaN."""
-    terms, count = trainer.mean_terms, iter(range(1, 1000))
+    compute, count = trainer.compute, iter(range(1, 1000))
 
-    def spoiled(batch: Any) -> Any:
-        recon, kl = terms(batch)
-        return (recon * math.nan if next(count) == (epoch - 1) * NUM_STEPS + step else recon), kl
+    def spoiled(batch: Any, numbers: Any) -> Terms:
+        loss, parts = compute(batch, numbers)
+        factor = math.nan if next(count) == (epoch - 1) * NUM_STEPS + step else 1.0
+        return Terms(loss * factor, {**parts, "recon": parts["recon"] * factor})
 
-    trainer.mean_terms = spoiled  # type: ignore[method-assign]
+    trainer.compute = spoiled  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("step", [1, 3, NUM_STEPS])
 @pytest.mark.parametrize("name", ["base_adam", "conv_momentum_clipped"])
 def test_after_a_step_that_is_not_finite_no_weight_changes(name, step, data):
-    plain, ours = CASES[name].trainer(data), resident(CASES[name], data)
+    plain, ours = CASES[name].trainer(data), with_engine(CASES[name], data)
     for trainer in (plain, ours):
         spoil(trainer, data, 2, step)
         with pytest.raises(NumericsError, match=rf"epoch 2, step {step}\b.*recon is nan"):
@@ -134,7 +140,7 @@ def test_after_a_step_that_is_not_finite_no_weight_changes(name, step, data):
 
 
 def test_negative_control_unguarded_the_weights_change(data, monkeypatch):
-    trainer = resident(CASES["base_adam"], data)
+    trainer = with_engine(CASES["base_adam"], data)
     spoil(trainer, data, 2, 3)
     monkeypatch.setattr(Adam, "found_inf", property(lambda self: None, lambda self, value: None), raising=False)
     with pytest.raises(NumericsError):
@@ -143,7 +149,7 @@ def test_negative_control_unguarded_the_weights_change(data, monkeypatch):
 
 
 def test_a_stop_after_a_step_that_was_not_finite_saves_nothing(data):
-    trainer = resident(CASES["base_adam"], data)
+    trainer = with_engine(CASES["base_adam"], data)
     spoil(trainer, data, 2, 2)
     told = []
     watcher = StopAt(2, 3)
@@ -156,28 +162,28 @@ def test_a_stop_after_a_step_that_was_not_finite_saves_nothing(data):
 
 def leave_out(trainer: VAETrainer, name: str) -> None:
     """What lies on the device under this name is not laid out anew for an epoch."""
-    assert trainer.resident
-    lay_out, kept = trainer.resident._lay_out, getattr(trainer.resident, name)
+    engine = engine_of(trainer)
+    lay_out, kept = engine._lay_out, getattr(engine, name)
 
     def without(epoch: int, done: int) -> None:
         before = kept.clone()
         lay_out(epoch, done)
         kept.copy_(before)
 
-    trainer.resident._lay_out = without  # type: ignore[method-assign]
+    engine._lay_out = without  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("name", ["order", "schedule"])
 def test_negative_control_what_differs_between_steps_is_laid_out_anew(name, data):
     case = CASES["batch_norm_adamw_cosine_warmup"]
     whole, _ = trained(case.trainer(data))
-    trainer = resident(case, data)
+    trainer = with_engine(case, data)
     leave_out(trainer, name)
     assert not same(trained(trainer)[0], whole)
 
 
 def test_negative_control_without_going_back_to_the_first_step_the_second_epoch_has_no_images(data):
-    trainer = resident(CASES["base_adam"], data)
+    trainer = with_engine(CASES["base_adam"], data)
     leave_out(trainer, "at")
     with pytest.raises((IndexError, RuntimeError)):
         trainer.train()
@@ -223,8 +229,7 @@ def captures(monkeypatch) -> Callable[[VAETrainer], None]:
     """Steps of this trainer are captured by ``FakeGraph``."""
 
     def use(trainer: VAETrainer, refuse: bool = False) -> None:
-        ours = trainer.resident
-        assert ours
+        ours = engine_of(trainer)
         ours.capture, step = True, ours._step
         FakeGraph.made = []
 
@@ -249,7 +254,7 @@ def captures(monkeypatch) -> Callable[[VAETrainer], None]:
 
 def test_whole_batches_are_replayed_and_the_rest_is_launched(data, captures):
     whole, history = trained(CASES["base_adam"].trainer(data))
-    trainer = resident(CASES["base_adam"], data)
+    trainer = with_engine(CASES["base_adam"], data)
     captures(trainer)
     assert same(trained(trainer)[0], whole)
     assert trainer.history == history
@@ -262,7 +267,7 @@ def test_whole_batches_are_replayed_and_the_rest_is_launched(data, captures):
 @pytest.mark.parametrize("name", ["batch_norm_adamw_cosine_warmup", "conditional_capacity_steps"])
 def test_another_learning_rate_is_another_graph(name, data, captures):
     whole, _ = trained(CASES[name].trainer(data))
-    trainer = resident(CASES[name], data)
+    trainer = with_engine(CASES[name], data)
     captures(trainer)
     assert same(trained(trainer)[0], whole)
     assert len(FakeGraph.made) == 2, "epochs 2 and 3; the first had no more than the steps before a capture"
@@ -271,7 +276,7 @@ def test_another_learning_rate_is_another_graph(name, data, captures):
 def test_another_state_is_another_graph(data, captures):
     """A graph steps on the tensors that it was made with."""
     whole, _ = trained(CASES["base_adam"].trainer(data))
-    trainer = resident(CASES["base_adam"], data)
+    trainer = with_engine(CASES["base_adam"], data)
     captures(trainer)
     trainer.epochs, epochs = 2, trainer.epochs
     trainer.train()
@@ -285,15 +290,13 @@ def test_another_state_is_another_graph(data, captures):
 def test_where_capturing_is_not_possible_steps_are_launched(data, captures, caplog):
     caplog.set_level("INFO", "fmvae")
     whole, _ = trained(CASES["conv_momentum_clipped"].trainer(data))
-    trainer = resident(CASES["conv_momentum_clipped"], data)
+    trainer = with_engine(CASES["conv_momentum_clipped"], data)
     captures(trainer, refuse=True)
-    assert trainer.resident
-    before = trainer.resident.generator
+    before = engine_of(trainer).generator
     assert same(trained(trainer)[0], whole)
     (line,) = [m for m in caplog.messages if "CUDA graph" in m]
     assert line.endswith("operation not permitted when stream is capturing")
-    assert trainer.resident
-    assert trainer.resident.generator is not before, "it may be left in the middle of the capture"
+    assert engine_of(trainer).generator is not before, "it may be left in the middle of the capture"
     assert "capturable" not in trainer.optimizer.param_groups[0]
 
 
@@ -306,17 +309,17 @@ def test_on_a_gpu_a_captured_run_is_the_plain_one(name, small_data):
     for trainer in made:
         trainer.model.to("cuda")
     plain, captured, stopped = made
-    captured.resident = Resident(captured)
+    captured.engine = CUDAGraph(captured)
     whole, history = trained(plain)
     assert same(trained(captured)[0], whole)
     assert captured.history == history
-    assert captured.resident.capture, "it fell back"
-    stopped.resident = Resident(stopped)
+    assert engine_of(captured).capture, "it fell back"
+    stopped.engine = CUDAGraph(stopped)
     stopped.observers.append(StopAt(2, 2))
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
     resumed = case.trainer(data)
     resumed.model.to("cuda")
-    resumed.resident = Resident(resumed)
+    resumed.engine = CUDAGraph(resumed)
     resumed.load_state(*stopped.state())
     assert same(trained(resumed)[0], whole)

@@ -1,0 +1,1 @@
+"""Ways to take the steps of training, beside one after the other."""

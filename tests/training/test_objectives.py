@@ -1,0 +1,240 @@
+"""An objective with a part of its own is trained, recorded and measured like ours, whatever takes the steps."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from fmvae import rng
+from fmvae.data import FashionMNISTManager
+from fmvae.errors import ConfigError
+from fmvae.evaluation import measure_elbo
+from fmvae.models import BaseVAE
+from fmvae.objectives import ELBO, Batch, Objective, Terms, Warmup, kl_divergence
+from fmvae.rng import seeded_init
+from fmvae.training import VAETrainer
+from fmvae.training.engines.cuda_graph import CUDAGraph
+from fmvae.training.engines.stack import Stack
+from tests.training.cases import data_of, same, snapshot
+from tests.training.test_stack import train_epoch, worst
+
+
+class Spread(ELBO):
+    """The ELBO and a penalty on the variance of mu over the batch, whose weight follows a schedule of its own.
+
+    It takes the mean of two posterior draws, too, and calls the model's methods itself.
+    """
+
+    num_draws = 2
+
+    def __init__(self, gamma: float = 3.0, **options: Any):
+        super().__init__(**options)
+        self.gamma = Warmup(gamma, fraction=0.5)
+
+    def numbers(self, progress: float) -> dict[str, float]:
+        return super().numbers(progress) | {"gamma": self.gamma.weight(progress)}
+
+    def __call__(self, model: Any, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+        mu, logvar = model.encode(batch.x, batch.labels)
+        recon: Any = 0.0
+        for noise in batch.noise:
+            logits = model.decode(model.reparameterize(mu, logvar, noise=noise), batch.labels)
+            recon = recon + self.likelihood.nll(logits, batch.x).mean() / len(batch.noise)
+        kl, spread = (
+            kl_divergence(mu, logvar).sum(1).mean(),
+            mu.var(0, correction=0).sum() * len(batch.x) / batch.num_train,
+        )
+        loss = recon + self.beta.penalty(kl, numbers) + numbers["gamma"] * spread
+        return Terms(loss, {"recon": recon, "kl": kl, "spread": spread})
+
+    def of_means(self, recon: float, kl: float) -> None:  # type: ignore[override]
+        return None
+
+
+class InTurn(Spread):
+    """The same, said to be beyond ``vmap``."""
+
+    vmap = False
+
+
+@pytest.fixture
+def data(small_data) -> FashionMNISTManager:
+    return data_of(small_data)
+
+
+def trainer_of(
+    data: FashionMNISTManager, objective: Objective | None = None, *, seed: int = 0, z: int = 2, **settings: Any
+) -> VAETrainer:
+    with seeded_init(seed):
+        model = BaseVAE(z, hidden_dim=16)
+    optimizer = Adam(model.parameters(), lr=1e-3, eps=1e-5, fused=True)
+    objective = objective or Spread(beta=Warmup(2.0, fraction=0.5))
+    options: dict[str, Any] = {"epochs": 3, "seed": seed} | settings
+    return VAETrainer(model, objective, data, optimizer, **options)
+
+
+def test_its_part_is_in_every_row(data):
+    trainer = trainer_of(data)
+    history = trainer.train()
+    for row in history:
+        names = [column.removeprefix("train/") for column in row if column.startswith("train/")]
+        assert names == ["recon", "kl", "spread", "objective", "grad_norm"]
+        assert row["val/spread"] > 0
+    assert list(trainer.terms) == ["objective", "recon", "kl", "spread"]
+    first, last = history[0]["train/spread"], history[-1]["train/spread"]
+    free = trainer_of(data, Spread(gamma=0.0, beta=Warmup(2.0, fraction=0.5))).train()
+    assert last / first < free[-1]["train/spread"] / free[0]["train/spread"], "the penalty presses on nothing"
+
+
+def test_without_reading_from_the_device_it_is_the_same_to_the_last_bit(data):
+    plain, ours = trainer_of(data), trainer_of(data)
+    ours.engine = CUDAGraph(ours, capture=False)
+    assert ours.train() == plain.train()
+    assert same(snapshot(ours), snapshot(plain))
+
+
+def by_hand(data: FashionMNISTManager, epochs: int) -> tuple[dict[str, Tensor], list[float]]:
+    """The same training, written with nothing of the trainer's: the weights, and the mean spread of each epoch."""
+    with seeded_init(0):
+        model = BaseVAE(2, hidden_dim=16)
+    optimizer = Adam(model.parameters(), lr=1e-3, eps=1e-5, fused=True)
+    steps, spreads = -(-len(data.train) // data.batch_size), []
+    for epoch in range(1, epochs + 1):
+        noise, shuffle = rng.stream(0, "noise", epoch), rng.stream(0, "shuffle", epoch)
+        order, total = torch.randperm(len(data.train), generator=shuffle), 0.0
+        for step, index in enumerate(order.split(data.batch_size)):
+            x = data.train.images[index].float() / 255
+            draws = torch.randn(2, len(x), 2, generator=noise)
+            progress = ((epoch - 1) * steps + step) / (epochs * steps)
+            mu, logvar = model.encode(x)
+            recon: Any = 0.0
+            for draw in draws:
+                logits = model.decode(mu + draw * (logvar / 2).exp())
+                bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+                recon = recon + bce / len(x) / 2
+            kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum() / len(x)
+            spread = (mu - mu.mean(0)).square().mean(0).sum() * len(x) / len(data.train)
+            loss = recon + 2.0 * min(progress / 0.5, 1) * kl + 3.0 * min(progress / 0.5, 1) * spread
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += spread.item() * len(x)
+        spreads.append(total / len(data.train))
+    return dict(model.state_dict()), spreads
+
+
+def test_it_trains_as_written_out_by_hand(data):
+    trainer = trainer_of(data)
+    history = trainer.train()
+    weights, spreads = by_hand(data, 3)
+    assert [row["train/spread"] for row in history] == pytest.approx(spreads, rel=1e-4)
+    for name, tensor in trainer.model.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Spread, InTurn])
+def test_stacked_each_is_the_run_it_would_be_alone(kind, data):
+    def make() -> list[VAETrainer]:
+        betas = (Warmup(2.0, fraction=0.5), Warmup(1.0))
+        return [trainer_of(data, kind(beta=beta), seed=seed) for seed, beta in enumerate(betas)]
+
+    alone, stacked = make(), make()
+    for trainer in alone:
+        trainer.train()
+    stack = Stack(stacked)
+    assert stack.batched is kind.vmap
+    for _ in range(3):
+        train_epoch(stack)
+    for ours, theirs in zip(stacked, alone, strict=True):
+        assert worst(ours.state().tensors, theirs.state().tensors) <= 1e-4
+        for a, b in zip(ours.history, theirs.history, strict=True):
+            assert a == pytest.approx(b, rel=1e-4)
+            assert "train/spread" in a
+
+
+def test_resumed_it_goes_on_exactly(data):
+    whole, first = trainer_of(data), trainer_of(data, epochs=3)
+    whole.train()
+    first.end_epoch(first._train_epoch(1))
+    second = trainer_of(data)
+    second.load_state(*first.state())
+    assert second.train() == whole.history
+    assert same(snapshot(second), snapshot(whole))
+
+
+# --- measured on a split ------------------------------------------------------------------------------------
+
+
+def test_on_a_split_its_parts_are_means_over_training_batches_and_the_elbo_is_as_ever(data):
+    trainer = trainer_of(data)
+    trainer.train()
+    ours = trainer.evaluate(data.test, at_mean=True)
+    elbo = measure_elbo(trainer.model, ELBO(), data.test, rng.stream(0, "evaluation"), at_mean=True)
+    for name in ("recon", "kl", "neg_elbo", "recon_at_mean"):
+        assert ours[name] == elbo[name], "what compares across objectives depends on the objective"
+    assert "objective_at_mean" not in ours
+    noise = rng.stream(0, "evaluation")
+    with torch.inference_mode():
+        for x, labels in data.test.batches(500):
+            trainer.model(x, labels, generator=noise)  # the draws of the terms come first
+        spread = objective = 0.0
+        for x, labels in data.test.batches(data.batch_size):
+            draws = torch.randn(2, len(x), 2, generator=noise)
+            terms = trainer.objective(
+                trainer.model, Batch(x, labels, draws, len(data.train)), trainer.objective.numbers(1.0)
+            )
+            spread += terms.parts["spread"].item() * len(x) / len(data.test)
+            objective += terms.loss.item() * len(x) / len(data.test)
+    assert ours["spread"] == pytest.approx(spread, rel=1e-12)
+    assert ours["objective"] == pytest.approx(objective, rel=1e-12)
+
+
+# --- what an objective must give ----------------------------------------------------------------------------
+
+
+class Giving(ELBO):
+    """Gives other terms than it should."""
+
+    def __init__(self, change: Any):
+        super().__init__()
+        self.change = change
+
+    def __call__(self, model: Any, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+        return self.change(super().__call__(model, batch, numbers))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: Terms(t.loss, {"kl": t.parts["kl"]}), "gives the parts kl; give recon, kl, and then"),
+        (lambda t: Terms(t.loss, {}), "gives the parts none; give recon, kl"),
+        (
+            lambda t: Terms(t.loss, {**t.parts, "grad_norm": t.loss}),
+            "gives a part 'grad_norm'; give it",
+        ),
+        (lambda t: Terms(t.loss, {**t.parts, "a/b": t.loss}), "gives a part 'a/b'; give it another name"),
+        (
+            lambda t: Terms(t.loss, {**t.parts, "tc": cast("Tensor", 3.0)}),
+            "gives tc as float; give a tensor",
+        ),
+        (lambda t: Terms(t.loss, {**t.parts, "tc": t.loss.expand(4)}), r"gives tc as \[4\]; give a tensor of one"),
+        (lambda t: Terms(t.loss.expand(2), t.parts), r"gives loss as \[2\]; give a tensor of one number"),
+    ],
+)
+def test_terms_that_cannot_be_recorded_are_refused(change, said, data):
+    with pytest.raises(ConfigError, match=rf"^loss: Giving {said}"):
+        trainer_of(data, Giving(change)).train()
+
+
+def test_parts_that_come_and_go_are_refused(data):
+    calls: list[None] = []
+
+    def change(terms: Terms) -> Terms:
+        calls.append(None)
+        return terms if len(calls) == 1 else Terms(terms.loss, {**terms.parts, "late": terms.loss})
+
+    with pytest.raises(ConfigError, match="gives the parts recon, kl, late, and gave recon, kl; give the same"):
+        trainer_of(data, Giving(change)).train()
