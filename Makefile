@@ -41,6 +41,7 @@ bench: env  # on a quiet machine
 	$(PY) -m benchmarks.by_hand
 	$(PY) -m benchmarks.startup
 	$(PY) -m benchmarks.overheads
+	$(PY) -m benchmarks.tricks
 	$(PY) -m benchmarks.stacked
 	$(PY) -m benchmarks.convolutions
 	$(PY) -m benchmarks.label_maps

@@ -32,6 +32,7 @@ TITLES = {
     "by_hand": "The baseline's epoch, written by hand for it alone",
     "gpu": "On a GPU",
     "startup": "From the command to the first step",
+    "tricks": "What is done for speed, and without it",
     "overheads": "Logs, checkpoints and TensorBoard",
     "convolutions": "Convolutions as matrix products",
     "label_maps": "Label maps, looked up",

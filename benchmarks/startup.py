@@ -3,6 +3,7 @@
     python -m benchmarks.startup [--rounds 5]
 
 - ours: ``train.py``, on real data, until its optimizer has taken its first step;
+- compiler: the same, with torch's compiler imported by ``torch.optim``, as it is unless it is put off;
 - resumed: the same of a run that was killed in its second epoch;
 - usual: Python importing torch, torchvision's dataset and transforms, and TensorBoard's writer, and nothing else;
 - word: completing a word of a command line.
@@ -33,6 +34,7 @@ fmvae.training.loop.Trainer._end_step = first_step
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """
+COMPILER = "import fmvae.common.torch_setup as s; s.without_compiler = lambda: None\n"
 USUAL = """
 import torch, torchvision.datasets, torchvision.transforms
 from torch.utils.tensorboard import SummaryWriter
@@ -61,6 +63,9 @@ def main() -> None:
         seconds(["-c", FIRST_STEP, "1", of_resumed])
         sides = {
             "ours": lambda: seconds(["-c", FIRST_STEP, "0", f"output_root={folder}", "restart=true"]),
+            "compiler": lambda: seconds(
+                ["-c", COMPILER + FIRST_STEP, "0", f"output_root={folder}", "restart=true"]
+            ),
             "resumed": lambda: seconds(["-c", FIRST_STEP, "1", of_resumed]),
             "usual": lambda: seconds(["-c", USUAL]),
             "word": lambda: seconds(["train.py", "-sc", "query=bash"], word),
@@ -70,7 +75,11 @@ def main() -> None:
             for name, side in sides.items():
                 times[name].append(side())
     print_times("From the command to the first step", times)
-    ratios = {"ours / usual": ratio(times, "ours", "usual"), "resumed / ours": ratio(times, "resumed", "ours")}
+    ratios = {
+        "ours / usual": ratio(times, "ours", "usual"),
+        "compiler / ours": ratio(times, "compiler", "ours"),
+        "resumed / ours": ratio(times, "resumed", "ours"),
+    }
     record("startup", {"cases": {"start-up": {"times": times, "ratios": ratios}}})
 
 

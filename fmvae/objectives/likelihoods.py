@@ -33,8 +33,8 @@ class Likelihood(ABC):
 class _CrossEntropy(Function):
     """Binary cross-entropy summed over an image's pixels, with its gradient sigmoid(logit) - x in three passes.
 
-    The images are data: they get no gradient. Under ``torch.vmap``, torch's own is split into a dozen operations with
-    other rounding; this one is called once for all images of all runs.
+    The images are data: they get no gradient. Under ``torch.vmap``, torch's own is split into a dozen operations,
+    with other rounding; this one is called once for all images of all runs.
     ``python -m benchmarks.tricks`` times both.
     """
 

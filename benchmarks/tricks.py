@@ -1,0 +1,81 @@
+"""What is done for speed beside the same without it: a reason to keep each, or to take it out.
+
+    python -m benchmarks.tricks [--images 10000] [--epochs 12] [--rounds 5]
+
+- denormal numbers: ``torch.set_flush_denormal`` (fmvae/common/torch_setup.py), after some epochs of the baseline:
+  by then Adam's averages of pixels that are always black have decayed;
+- cross-entropy: the likelihood's own ``autograd.Function`` (fmvae/objectives/likelihoods.py) beside torch's, for an
+  epoch of one run and of a stack.
+
+Importing torch's compiler is a side of ``benchmarks.startup``; convolutions and label maps have benchmarks too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.sides import Side, print_times, ratio, record, take_turns
+from benchmarks.stacked import as_stack
+from benchmarks.training import Work, ours
+from fmvae.objectives import Bernoulli
+
+
+def torchs_own(self: Bernoulli, logits: Tensor, x: Tensor) -> Tensor:
+    """The likelihood by torch's function alone."""
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+
+def without_function(build: Callable[..., Work], *case: object) -> Work:
+    Bernoulli.nll = torchs_own  # type: ignore[method-assign] - in a process of its own
+    return build(*case)
+
+
+def after(epochs: int, flush: bool, *case: object) -> Work:
+    """An epoch of the baseline after so many."""
+    if not flush:
+        torch.set_flush_denormal = lambda mode: False  # in a process of its own
+    epoch = ours(*case)  # type: ignore[arg-type]
+    for _ in range(epochs):
+        epoch()
+    return epoch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=10_000, help="an epoch")
+    parser.add_argument("--epochs", type=int, default=12, help="before denormal numbers are timed")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    base, stack = ("base", 128, given.images), ("base", 6, given.images, "cpu")
+    pairs = {
+        f"denormal numbers, after {given.epochs} epochs of base": (
+            partial(Side, after, given.epochs, True, *base),
+            partial(Side, after, given.epochs, False, *base),
+        ),
+        "cross-entropy, an epoch of base": (
+            partial(Side, ours, *base),
+            partial(Side, without_function, ours, *base),
+        ),
+        "cross-entropy, an epoch of 6 stacked base": (
+            partial(Side, as_stack, *stack),
+            partial(Side, without_function, as_stack, *stack),
+        ),
+    }
+    cases = {}
+    for name, (with_it, without) in pairs.items():
+        times = take_turns({"with": with_it, "without": without}, given.rounds)
+        print_times(name, times)
+        ratios = {"without / with": ratio(times, "without", "with")}
+        print(f"  without / with  {ratios['without / with']:.2f}")
+        cases[name] = {"times": times, "ratios": ratios}
+    record("tricks", {"cases": cases})
+
+
+if __name__ == "__main__":
+    main()
