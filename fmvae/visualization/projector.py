@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -13,9 +13,7 @@ from torch import Tensor
 from fmvae.data.split import Split, to_float
 from fmvae.models.posterior import Posteriors
 from fmvae.runs.files import write_bytes
-
-if TYPE_CHECKING:
-    from fmvae.visualization.visualizer import VAEVisualizer
+from fmvae.visualization.model_view import ModelView
 
 TAG = "posterior_means"
 CONFIG = "projector_config.pbtxt"
@@ -24,15 +22,21 @@ MIN_COLUMNS = 3  # the projector opens with three principal components, and NaN 
 
 
 class ProjectorData(NamedTuple):
-    """mu (N, z) on the CPU, a row ``[class name, index in the split]`` each, and images (N, 1, H, W) in [0, 1]."""
+    """What the projector shows of N images.
+
+    Attributes:
+        mu: (N, z), on the CPU.
+        metadata: of each image, ``[class name, index in the split]``; without labels its index alone.
+        images: (N, C, H, W) in [0, 1], on the CPU.
+    """
 
     mu: Tensor
-    metadata: list[list[str]]
+    metadata: list[list[str]] | list[str]
     images: Tensor
 
 
 def projector_data(
-    visualizer: VAEVisualizer, split: Split, num: int = 5000, posteriors: Posteriors | None = None
+    view: ModelView, split: Split, num: int = 5000, posteriors: Posteriors | None = None
 ) -> ProjectorData:
     """The posterior means of the first ``num`` images of a split, or of all if fewer, and what belongs to them.
 
@@ -45,9 +49,10 @@ def projector_data(
     if (num := min(num, len(split))) < 1:
         raise ValueError(f"{num} of {len(split)} images: give 1 or more of each")
     if posteriors is None:
-        posteriors = visualizer.posteriors(split, num)
-    names = [visualizer.class_names[label] for label in split.labels[:num].tolist()]
-    metadata = [[name, str(index)] for index, name in enumerate(names)]
+        posteriors = view.posteriors(split, num)
+    metadata: list[list[str]] | list[str] = [str(index) for index in range(num)]
+    if view.class_names is not None:
+        metadata = [[name, str(index)] for index, name in enumerate(view.names_of(split.labels[:num]))]
     return ProjectorData(posteriors.mu[:num].float().cpu(), metadata, to_float(split.images[:num]).cpu())
 
 
@@ -64,8 +69,9 @@ def write_projector(directory: Path, data: ProjectorData) -> None:
     embedding = Path("00000") / TAG
     with TemporaryDirectory() as made:
         # a writer of its own, as it adds to what it has written before; its empty events stay behind
+        header = HEADER if isinstance(data.metadata[0], list) else None  # a single column must have none
         with SummaryWriter(made) as writer:
-            writer.add_embedding(mu, data.metadata, data.images, tag=TAG, metadata_header=HEADER)
+            writer.add_embedding(mu, data.metadata, data.images, tag=TAG, metadata_header=header)
         shutil.rmtree(directory / embedding, ignore_errors=True)
         shutil.copytree(Path(made) / embedding, directory / embedding)
         write_bytes(directory / CONFIG, (Path(made) / CONFIG).read_bytes())
