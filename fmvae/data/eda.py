@@ -12,7 +12,10 @@ from fmvae.data.split import Split
 
 
 def split_stats(split: Split, num_classes: int) -> dict:
-    """Counts (of each class: none for 0 classes), and the pixels' mean, standard deviation, minimum and maximum on the [0, 1] scale."""
+    """Counts, and the pixels' mean, standard deviation, minimum and maximum on the [0, 1] scale.
+
+    Of 0 classes, images without labels, there are no counts by class.
+    """
     histogram = _intensity_histogram(split)  # exact for uint8, and no float copy of the images
     levels = torch.arange(256, dtype=torch.float64) / 255
     share = histogram.double() / histogram.sum()

@@ -48,10 +48,9 @@ class ClassifierExperiment(Experiment):
         self.config = config
         data = build_data(config, device)
         if not data.labelled or data.image_shape[0] != 1:
-            problem = "no labels" if not data.labelled else f"images of {data.image_shape[0]} channels"
-            raise ConfigError(
-                "data", f"{problem}; the classifier learns classes of grey images", "name other data"
-            )
+            found = "no labels" if not data.labelled else f"images of {data.image_shape[0]} channels"
+            problem = f"{found}, and the classifier learns classes of grey images"
+            raise ConfigError("data", problem, "name other data")
         self.class_names = data.class_names or ()
         with rng.seeded_init(config["seed"]):
             model = build(config["model"], "model", FashionResNet18)
