@@ -72,7 +72,7 @@ def own_config(
     image_shape: Sequence[int],
     num_classes: int,
 ) -> dict[str, Any]:
-    """The config of a short run on discs, which stand in ``fmvae.data`` for this test, as configs may name that."""
+    """The config of a short run on discs, put into ``fmvae.data`` for this test, as configs may name that."""
     monkeypatch.setattr(fmvae.data, "Discs", Discs, raising=False)
     monkeypatch.setattr(Discs, "__module__", "fmvae.data")
     folder = tmp_path / "conf"

@@ -47,7 +47,7 @@ def test_the_splits_hold_what_was_given(channels):
 
 
 def test_tensors_and_other_whole_numbers_are_taken_too():
-    given = {
+    given: dict[str, Any] = {
         name: (torch.from_numpy(images), torch.from_numpy(labels).to(torch.uint8))
         for name, (images, labels) in parts().items()
     }
@@ -73,7 +73,7 @@ def test_names_and_numbers_of_classes():
 
 def test_images_lie_in_memory_in_the_usual_order():
     """An author's transposed array would else reach convolutions in another layout, and give other bits."""
-    given = {
+    given: dict[str, Any] = {
         name: (torch.from_numpy(images).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), labels)
         for name, (images, labels) in parts(3).items()
     }
