@@ -223,18 +223,20 @@ def test_class_names_name_no_run(tmp_path):
 
 def test_pictures_of_unlabelled_images_name_no_class(tmp_path, monkeypatch):
     """The negative control is the labelled run, whose pictures do."""
-    texts = {}
+    texts, rows = {}, {}
     for data in (GREY, RGB):
         config = own_config(tmp_path, monkeypatch, "latent_dim=1", **data)
         parts = assemble(config, CPU)
         history = [{"epoch": 1, "train/objective": 1.0}]
         figures = dict(result_figures(parts.visualizer, parts.data, history, config["figures"]))
+        rows[data["num_classes"]] = len(figures["interpolations"].axes[0].images[0].get_array()) // 9
         shown = [text for figure in figures.values() for text in figure.findobj(Text)]
         texts[data["num_classes"]] = " ".join(text.get_text() for text in shown)
     names = ("small", "middle", "large", "T-shirt")
     assert not any(name in texts[0] for name in names)
     assert all(name in texts[3] for name in names[:3])
     assert "T-shirt" not in texts[3]
+    assert rows == {0: 8, 3: 5}  # the first images two by two; a pair of each class, and two across
 
 
 def test_the_animation_of_rgb_images_is_coloured(tmp_path, monkeypatch):
