@@ -229,7 +229,7 @@ def test_pictures_of_unlabelled_images_name_no_class(tmp_path, monkeypatch):
         parts = assemble(config, CPU)
         history = [{"epoch": 1, "train/objective": 1.0}]
         figures = dict(result_figures(parts.visualizer, parts.data, history, config["figures"]))
-        rows[data["num_classes"]] = len(figures["interpolations"].axes[0].images[0].get_array()) // 9
+        rows[data["num_classes"]] = figures["interpolations"].axes[0].images[0].get_size()[0] // 9
         shown = [text for figure in figures.values() for text in figure.findobj(Text)]
         texts[data["num_classes"]] = " ".join(text.get_text() for text in shown)
     names = ("small", "middle", "large", "T-shirt")
