@@ -7,7 +7,7 @@ import torch
 
 from fmvae import rng
 from fmvae.config.building import build
-from fmvae.data import FashionMNISTManager
+from fmvae.data import ImageData
 from fmvae.errors import ConfigError
 from fmvae.evaluation import Evaluator
 from fmvae.models import VAE
@@ -18,18 +18,37 @@ from fmvae.visualization import VAEVisualizer, check_figures, describe_model
 class Parts(NamedTuple):
     """The objects that a config stands for."""
 
-    data: FashionMNISTManager
+    data: ImageData
     model: VAE
     objective: Objective
     visualizer: VAEVisualizer
     evaluator: Evaluator
 
 
+def build_data(config: Mapping[str, Any], device: torch.device) -> ImageData:
+    """The dataset of a config, on the device, after a look at whether it is as the config says.
+
+    Raises:
+        ConfigError: the shape or the number of classes, which models are made by, are others.
+    """
+    node = config["data"]
+    data = build(node, "data", ImageData, device=device)
+    found = {"image_shape": list(data.image_shape), "num_classes": data.num_classes}
+    for key, value in found.items():
+        if key in node and node[key] != value:
+            problem = f"{node[key]!r}, but the data have {value}"
+            raise ConfigError(f"data.{key}", problem, f"set data.{key}={str(value).replace(' ', '')}")
+    return data
+
+
 def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
     """Data, model (initialised from the run's seed), objective, and what draws and measures them."""
-    data = build(config["data"], "data", FashionMNISTManager, device=device)
+    data = build_data(config, device)
     with rng.seeded_init(config["seed"]):
         model = build(config["model"], "model", VAE)
+    if model.conditional and not data.labelled:
+        problem = f"{type(model).__name__} takes labels, but {type(data).__name__} has none"
+        raise ConfigError("model", problem, "choose a model that takes none, as model=base, or data with labels")
     if model.conditional and (found := getattr(model, "num_classes", data.num_classes)) != data.num_classes:
         problem = f"{found} classes, but the data have {data.num_classes}"
         raise ConfigError("model.num_classes", problem, "leave it out; it follows data.num_classes")

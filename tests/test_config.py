@@ -149,6 +149,7 @@ NAMELESS = {
     "data.root",
     "data.download",
     "data.download_to",
+    "data.class_names",
     "trainer.checkpoint_every",
     "trainer.progress",
     "trainer.start",

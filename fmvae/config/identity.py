@@ -23,6 +23,7 @@ NON_SEMANTIC = (
     "data.root",
     "data.download",
     "data.download_to",
+    "data.class_names",
     "trainer.checkpoint_every",
     *NAMED_BY_CONTENT,
     "trainer.progress",

@@ -21,7 +21,7 @@ KINDS = {
     "beta": ("fmvae.objectives.BetaSchedule",),
     "likelihood": ("fmvae.objectives.Likelihood",),
     "loss": ("fmvae.objectives.Objective",),
-    "data": ("fmvae.data.FashionMNISTManager",),
+    "data": ("fmvae.data.ImageData",),
     "optimizer": ("torch.optim.Optimizer",),
     "scheduler": ("torch.optim.lr_scheduler.LRScheduler",),
 }
@@ -115,6 +115,16 @@ def _unknown_arguments(path: str, node: Any) -> Iterator[tuple[str, list[str]]]:
             yield f"{path}.{key}", known
         elif isinstance(value, Mapping) and "_target_" in value:
             yield from _unknown_arguments(f"{path}.{key}", value)
+
+
+def takes(node: Mapping[str, Any], key: str) -> bool:
+    """Whether the class that a node names takes an argument of this name."""
+    if key in node:
+        return True
+    try:
+        return key in inspect.signature(find_class(node.get("_target_"))).parameters
+    except (ConfigError, ValueError, TypeError):  # what is wrong with the class is said when it is built
+        return False
 
 
 def _is_kind(group: str, found: type) -> bool:

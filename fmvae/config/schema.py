@@ -113,7 +113,7 @@ RULES: dict[str, Rule] = {
     ),
     "model.hidden_dim": COUNT,
     "model.latent_dim": COUNT,
-    "model.num_classes": COUNT,
+    "model.num_classes": SIZE,  # as it follows that of the data, which says what is wrong with 0
     "model.norm_order": Rule(str, choices=("relu_bn", "bn_relu")),
     "model.backbone": Rule(str, choices=("mlp", "conv")),
     "model.prior": Rule(str, choices=("standard", "learned")),
@@ -122,7 +122,8 @@ RULES: dict[str, Rule] = {
     "data.download_to": FOLDER,
     "data_root": FOLDER,
     "data.download": Rule(bool),
-    "data.num_classes": COUNT,
+    "data.num_classes": SIZE,  # 0 for data without labels
+    "data.class_names": Rule(list, optional=True, of=str),
     "data.seed": SIZE,
     "data.val_size": COUNT,
     "data.stratified": Rule(bool),

@@ -1,6 +1,7 @@
-"""Fashion-MNIST: found or fetched, verified, split, kept in memory, looked at."""
+"""What every dataset offers, and Fashion-MNIST: found or fetched, verified, split, kept in memory, looked at."""
 
 from fmvae.data.fashion_mnist import CLASS_NAMES, FashionMNISTManager
-from fmvae.data.split import Split
+from fmvae.data.images import ImageData
+from fmvae.data.split import Split, hold_out, subset
 
-__all__ = ["CLASS_NAMES", "FashionMNISTManager", "Split"]
+__all__ = ["CLASS_NAMES", "FashionMNISTManager", "ImageData", "Split", "hold_out", "subset"]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -11,7 +12,10 @@ from fmvae.data.split import Split
 
 
 def split_stats(split: Split, num_classes: int) -> dict:
-    """Counts, and the pixels' mean, standard deviation, minimum and maximum on the [0, 1] scale."""
+    """Counts, and the pixels' mean, standard deviation, minimum and maximum on the [0, 1] scale.
+
+    Of 0 classes, images without labels, there are no counts by class.
+    """
     histogram = _intensity_histogram(split)  # exact for uint8, and no float copy of the images
     levels = torch.arange(256, dtype=torch.float64) / 255
     share = histogram.double() / histogram.sum()
@@ -19,7 +23,7 @@ def split_stats(split: Split, num_classes: int) -> dict:
     present = histogram.nonzero().flatten()
     return {
         "num_images": len(split),
-        "images_per_class": split.labels.bincount(minlength=num_classes).tolist(),
+        "images_per_class": split.labels.bincount(minlength=num_classes).tolist() if num_classes else [],
         "pixel_mean": mean.item(),
         "pixel_std": (share * (levels - mean).square()).sum().sqrt().item(),
         "pixel_min": levels[present[0]].item(),
@@ -32,22 +36,29 @@ def _intensity_histogram(split: Split) -> Tensor:
     return torch.bincount(split.images.flatten(), minlength=256).cpu()
 
 
-def labelled_batch(images: Tensor, names: Sequence[str]) -> Figure:
-    """A square grid of images (N, 1, H, W) in [0, 1], each under its class name."""
+def _show(axes: Axes, image: Tensor) -> None:
+    """One image (C, H, W) in [0, 1], grey or RGB."""
+    pixels = image.cpu().numpy()
+    axes.imshow(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
+    axes.axis("off")
+
+
+def labelled_batch(images: Tensor, names: Sequence[str] | None) -> Figure:
+    """A square grid of images (N, C, H, W) in [0, 1], each under its class name if it has one."""
     side = int(len(images) ** 0.5)
     figure = Figure(figsize=(1.5 * side, 1.7 * side), layout="constrained")
     figure.suptitle(f"{side * side} training images, shuffled as a batch is")
-    for axes, image, name in zip(
-        figure.subplots(side, side, squeeze=False).flat, images.cpu(), names, strict=False
-    ):
-        axes.imshow(image[0].numpy(), cmap="gray", vmin=0, vmax=1)
+    panels = figure.subplots(side, side, squeeze=False).flat
+    for axes, image, name in zip(panels, images, names or [""] * len(images), strict=False):
+        _show(axes, image)
         axes.set_title(name, fontsize=9)
-        axes.axis("off")
     return figure
 
 
-def eda_figures(splits: Sequence[Split], class_names: Sequence[str]) -> dict[str, Figure]:
-    """The four figures of ``FashionMNISTManager.perform_eda``, by name."""
+def eda_figures(splits: Sequence[Split], class_names: Sequence[str] | None) -> dict[str, Figure]:
+    """The four figures of ``ImageData.perform_eda``, by name; without classes the two that show none."""
+    if class_names is None:
+        return {"pixel_intensity": _pixel_intensity(splits), "mean_intensity": _mean_intensity(splits[0], None)}
     return {
         "class_distribution": _class_distribution(splits, class_names),
         "pixel_intensity": _pixel_intensity(splits),
@@ -89,14 +100,18 @@ def _pixel_intensity(splits: Sequence[Split]) -> Figure:
     return figure
 
 
-def _mean_intensity(split: Split, class_names: Sequence[str]) -> Figure:
+def _mean_intensity(split: Split, class_names: Sequence[str] | None) -> Figure:
     means = split.images.flatten(1).double().mean(1).div(255).cpu()
     labels = split.labels.cpu()
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11 if class_names else 6, 4.2), layout="constrained")
     figure.suptitle(f"Mean intensity of each image, {split.name} split")
-    overall, per_class = figure.subplots(1, 2)
+    overall, *others = figure.subplots(1, 2 if class_names else 1, squeeze=False)[0]
     overall.hist(means.numpy(), bins=60, color="#4477aa")
-    overall.set(xlabel="mean intensity of an image", ylabel="images", title="all classes")
+    overall.set(xlabel="mean intensity of an image", ylabel="images")
+    if class_names is None:
+        return figure
+    overall.set_title("all classes")
+    (per_class,) = others
     positions = range(len(class_names))
     groups = [means[labels == c].numpy() for c in positions]
     per_class.boxplot(groups, positions=positions, orientation="horizontal", showfliers=False, widths=0.6)
@@ -110,10 +125,10 @@ def _class_means(split: Split, class_names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     figure.suptitle(f"Mean image of each class, {split.name} split")
     columns = (len(class_names) + 1) // 2
-    for c, axes in enumerate(figure.subplots(2, columns).flat):
+    for c, axes in enumerate(figure.subplots(2, columns, squeeze=False).flat):
         axes.axis("off")
         if c < len(class_names):
-            mean = split.images[split.labels == c].double().mean(0).div(255).cpu()
-            axes.imshow(mean[0].numpy(), cmap="gray", vmin=0, vmax=1)
+            if len(members := split.images[split.labels == c]):
+                _show(axes, members.double().mean(0).div(255))
             axes.set_title(class_names[c], fontsize=11)
     return figure

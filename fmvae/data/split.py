@@ -1,10 +1,14 @@
-"""One split of the dataset, in memory, and its batches."""
+"""One split of the dataset, in memory, and its batches; and how images are chosen for splits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from fmvae import rng
+from fmvae.errors import ConfigError
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -52,3 +56,58 @@ class Split:
             rank[labels == c] = torch.arange(int((labels == c).sum()))
         order = (rank * (labels.max() + 1) + labels).argsort(stable=True)
         return order[:num].to(self.labels.device)
+
+
+def subset(labels: Tensor | np.ndarray, num: int | None, key: str = "data.num_train") -> Tensor:
+    """The indices of ``num`` images of those with these labels: fixed, the same share of each class, in order.
+
+    Args:
+        labels: (N,).
+        num: how many; None takes all.
+        key: the config key that says how many, for the message.
+
+    Raises:
+        ConfigError: ``num`` is not in [1, N].
+    """
+    everything = torch.arange(len(labels))
+    if num is None:
+        return everything
+    if not 1 <= num <= len(labels):
+        raise ConfigError(key, f"{num} images asked of a file of {len(labels)}", f"give 1 to {len(labels)}")
+    return _evenly(everything, torch.as_tensor(labels), num).sort().values
+
+
+def hold_out(
+    labels: Tensor | np.ndarray, val_size: int, *, seed: int, stratified: bool = True, among: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Set validation images aside at random; returns the indices of the training and the validation images.
+
+    Args:
+        labels: (N,), of all images; zeros for images without labels.
+        val_size: how many validation images.
+        seed: the run's seed, which fixes the draw (stream ``split``).
+        stratified: whether the validation images are the same share of each class.
+        among: indices of the images to choose from; None means all.
+
+    Raises:
+        ConfigError: ``val_size`` leaves no image for one of the two.
+    """
+    kept = torch.arange(len(labels)) if among is None else among
+    if not 1 <= val_size < len(kept):
+        raise ConfigError(
+            "data.val_size",
+            f"{val_size} of {len(kept)} training images asked for validation",
+            f"give 1 to {len(kept) - 1}" if len(kept) > 1 else "give more training images: two at least",
+        )
+    shuffled = kept[torch.randperm(len(kept), generator=rng.stream(seed, "split"))]
+    val = _evenly(shuffled, torch.as_tensor(labels), val_size) if stratified else shuffled[:val_size]
+    return kept[~torch.isin(kept, val)], val.sort().values
+
+
+def _evenly(order: Tensor, labels: Tensor, num: int) -> Tensor:
+    """``num`` of the indices in ``order``, drawn evenly over the classes, exactly, whatever their sizes.
+
+    Sorted by class, every (len / num)-th index is taken: each class gets its share to within one.
+    """
+    by_class = order[labels[order].argsort(stable=True)]
+    return by_class[torch.arange(num) * len(order) // num]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
-from fmvae.data import FashionMNISTManager, Split
+from fmvae.data import ImageData, Split
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.accuracy import accuracy_block
 from fmvae.evaluation.cache import real_features
@@ -57,7 +57,7 @@ class Evaluator:
         self,
         model: VAE,
         objective: Objective,
-        data: FashionMNISTManager,
+        data: ImageData,
         *,
         seed: int,
         settings: Mapping[str, Any],
@@ -212,7 +212,7 @@ class Evaluator:
             generated=generated.features,
             reconstructed=features(reconstructed, "reconstructions", num).features,
             labels=(labels.cpu().numpy(), train.labels.cpu().numpy()) if by_class else None,
-            class_names=self.data.class_names,
+            class_names=self.data.class_names or (),
             num_neighbours=self.settings["fid"]["num_neighbours"],
         )
         if by_class and generated.logits is not None:  # a second opinion beside the judge's, at no cost
@@ -227,7 +227,7 @@ class Evaluator:
         assert made.logits is not None
         assert real.logits is not None
         return accuracy_block(
-            asked.cpu().numpy(), made.logits, test.labels.cpu().numpy(), real.logits, self.data.class_names
+            asked.cpu().numpy(), made.logits, test.labels.cpu().numpy(), real.logits, self.data.class_names or ()
         )
 
     def _generated(self, labels: Tensor, part: int = 0) -> Iterator[Tensor]:

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from fmvae import rng
+from fmvae.assembly import build_data
 from fmvae.config.building import build
 from fmvae.config.identity import RunIdentity
-from fmvae.data import FashionMNISTManager
 from fmvae.errors import ConfigError
 from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.experiments.experiment import Experiment, optimization
@@ -46,7 +46,12 @@ class ClassifierExperiment(Experiment):
 
     def __init__(self, config: Mapping[str, Any], device: torch.device):
         self.config = config
-        data = build(config["data"], "data", FashionMNISTManager, device=device)
+        data = build_data(config, device)
+        if not data.labelled or data.image_shape[0] != 1:
+            found = "no labels" if not data.labelled else f"images of {data.image_shape[0]} channels"
+            problem = f"{found}, and the classifier learns classes of grey images"
+            raise ConfigError("data", problem, "name other data")
+        self.class_names = data.class_names or ()
         with rng.seeded_init(config["seed"]):
             model = build(config["model"], "model", FashionResNet18)
         start, named = config["trainer"]["start"], config["trainer"]["start_sha256"]
@@ -66,7 +71,7 @@ class ClassifierExperiment(Experiment):
         self.hparams = {
             "model": config["model"]["_name_"],
             "epochs": config["trainer"]["epochs"],
-            "batch_size": config["data"]["batch_size"],
+            "batch_size": data.batch_size,
             "lr": config["optimizer"]["lr"],
             "seed": config["seed"],
         }
@@ -80,7 +85,7 @@ class ClassifierExperiment(Experiment):
         load_model(model, rounded)
         logits = classify(model, data.test)
         counts = confusion(data.test.labels.cpu().numpy(), logits.cpu().numpy())
-        test = accuracies(counts, data.class_names)
+        test = accuracies(counts, self.class_names)
         loss = F.cross_entropy(logits.double(), data.test.labels).item()
         epoch = checkpoint.meta["epoch"]
         card = {
@@ -100,7 +105,7 @@ class ClassifierExperiment(Experiment):
         file_sha256 = save_classifier(run.path / WEIGHTS, model, card)
         write_record(run.path / CARD, {"sha256": file_sha256, **card})
         title = f"{run.path.name}, epoch {epoch}: test accuracy {card['test']['accuracy']:.2%}"
-        album.figure("confusion", confusion_matrix(counts, data.class_names, title))
+        album.figure("confusion", confusion_matrix(counts, self.class_names, title))
         album.figure("training_curves", classifier_curves(checkpoint.meta["history"]))
         write_record(run.results, card)
         album.show({"test/loss": loss, "test/accuracy": card["test"]["accuracy"]}, epoch)

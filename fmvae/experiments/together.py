@@ -23,6 +23,8 @@ T = TypeVar("T")
 log = logging.getLogger("fmvae")
 _OPTIMIZERS = "Adadelta Adagrad Adam Adamax AdamW ASGD NAdam RAdam RMSprop Rprop SGD"
 ELEMENTWISE = [f"torch.optim.{name}" for name in _OPTIMIZERS.split()]
+# of Fashion-MNIST, what the shapes and numbers of batches depend on; of other data that is not known
+BATCHES = {"fmvae.data.FashionMNISTManager": ("_target_", "batch_size", "num_train", "val_size", "image_shape")}
 Settings = tuple[dict[str, Any], Sequence[str]]  # a config, and the overrides that made it
 
 
@@ -36,7 +38,8 @@ def stackable(config: Mapping[str, Any]) -> str | None:
         return None
     whole = semantic(config)
     widened = _can_widen(config)
-    data = {key: whole["data"].get(key) for key in ("batch_size", "num_train", "val_size", "image_shape")}
+    keys = BATCHES.get(whole["data"].get("_target_"), [key for key in whole["data"] if key != "seed"])
+    data = {key: whole["data"].get(key) for key in keys}
     model = {key: value for key, value in whole["model"].items() if key != "latent_dim" or not widened}
     objective = [whole.get("loss"), whole["likelihood"], _penalty_of(config["beta"])]
     others = [config["device"], config["threads"], config["trainer"]["precision"]]

@@ -74,7 +74,7 @@ class VAEExperiment(Experiment):
             "seed": config["seed"],
             "likelihood": config["likelihood"]["_target_"].rsplit(".", 1)[-1],
             "epochs": settings["epochs"],
-            "batch_size": config["data"]["batch_size"],
+            "batch_size": self.parts.data.batch_size,
             "optimizer": config["optimizer"]["_target_"].rsplit(".", 1)[-1],
             "lr": config["optimizer"]["lr"],
         }

@@ -10,6 +10,7 @@ from fmvae.assembly import Parts, assemble
 from fmvae.common.text import typed_path
 from fmvae.common.torch_setup import set_up_torch
 from fmvae.config.composing import compose
+from fmvae.config.known import takes
 from fmvae.config.schema import validate
 from fmvae.config.stored import ASKED_ANEW, read_config
 from fmvae.errors import ConfigError, RunError
@@ -58,9 +59,15 @@ def load_run(path: str | Path, which: Which = "best", device: str = "auto") -> L
 def with_data_at(run: RunDirectory, config: dict[str, Any], root: str | None) -> dict[str, Any]:
     """A run's config with the folder of its dataset: ``root``, or where the run found it, or the usual places.
 
-    The digests of the files, and not their place, are what makes it the same dataset.
+    The digests of the files, and not their place, are what makes it the same dataset. Data whose class takes no
+    ``root`` are left as they are.
     """
     stored = config["data"].get("root")
+    if root is None and stored is None:
+        return config
+    if root is not None and not takes(config["data"], "root"):
+        log.warning("%s: its data are not read from a folder; data_root=%s is not used", run, root)
+        return config
     if root is None and stored and not typed_path(stored).exists():
         log.warning("%s: the dataset is no longer in %s; looking in the usual places", run, stored)
         stored = None

@@ -49,7 +49,8 @@ def recompute(
     for which, results in stored.items():
         if results["provenance"]["data_sha256"] != parts.data.sha256:
             label = f"results of {which}"
-            yield label, [f"{label}: measured on other data ({config['data']['root']})"]
+            place = config["data"].get("root")
+            yield label, [f"{label}: measured on other data" + (f" (now from {place})" if place else "")]
             continue
         load_model(parts.model, checkpoints[which].tensors)
         for name, origin in results["provenance"]["evaluation"].items():

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fmvae import rng
-from fmvae.data import FashionMNISTManager, Split
+from fmvae.data import ImageData, Split
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
 from fmvae.models import FashionResNet18
@@ -56,7 +56,7 @@ class ClassifierTrainer(Trainer):
     def __init__(
         self,
         model: FashionResNet18,
-        data: FashionMNISTManager,
+        data: ImageData,
         optimizer: Optimizer,
         *,
         label_smoothing: float,

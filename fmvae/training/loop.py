@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from fmvae.common.stop import Stop
-from fmvae.data import FashionMNISTManager, Split
+from fmvae.data import ImageData, Split
 from fmvae.errors import NumericsError
 from fmvae.runs.checkpoint import load_model
 from fmvae.runs.observer import Observer
@@ -62,7 +62,7 @@ class Trainer(ABC):
     def __init__(
         self,
         model: nn.Module,
-        data: FashionMNISTManager,
+        data: ImageData,
         optimizer: Optimizer,
         scheduler: LRScheduler | None = None,
         *,

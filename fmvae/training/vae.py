@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fmvae import rng
-from fmvae.data import FashionMNISTManager, Split
+from fmvae.data import ImageData, Split
 from fmvae.errors import ConfigError
 from fmvae.evaluation.likelihood import measure_elbo
 from fmvae.models import VAE
@@ -104,7 +104,7 @@ class VAETrainer(Trainer):
         self,
         model: VAE,
         objective: Objective,
-        data: FashionMNISTManager,
+        data: ImageData,
         optimizer: Optimizer,
         scheduler: LRScheduler | None = None,
         *,

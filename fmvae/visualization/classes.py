@@ -9,53 +9,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fmvae.visualization.model_view import ModelView
+from fmvae.visualization.samples import prior_samples
 from fmvae.visualization.tiles import GAP, new_figure, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fmvae.visualization.visualizer import VAEVisualizer
-
 GENERATED_COLOUR, REAL_COLOUR = "#4477aa", "#bbbbbb"
 FRAME_COLOUR = "#ee7733"
 
 
-def class_samples(visualizer: VAEVisualizer, num_per_class: int = 20) -> Figure:
+def class_samples(view: ModelView, num_per_class: int = 20) -> Figure:
     """Decoder means of latents drawn from the prior: a row per class.
 
     Raises:
         ValueError: the model is not conditional, or ``num_per_class`` < 1.
     """
-    _need_labels(visualizer, "class_samples")
-    figure = visualizer.generate_samples(num_per_class * len(visualizer.class_names))
-    figure.suptitle(f"{num_per_class} samples from the prior for each class: {visualizer.name}")
+    _need_labels(view, "class_samples")
+    figure = prior_samples(view, num_per_class * len(view.names))
+    figure.suptitle(f"{num_per_class} samples from the prior for each class: {view.name}")
     return figure
 
 
-def style_transfer(visualizer: VAEVisualizer, images: Tensor, labels: Tensor) -> Figure:
+def style_transfer(view: ModelView, images: Tensor, labels: Tensor) -> Figure:
     """A row per image: the original, then its posterior mean decoded with every label in turn.
 
     The framed tile has the image's own label, and so is its reconstruction.
 
     Args:
-        images: (N, 1, H, W) in [0, 1], N >= 1.
+        images: (N, C, H, W) in [0, 1], N >= 1.
         labels: (N,) integers.
 
     Raises:
         ValueError: the model is not conditional, or images or labels are of another shape or range.
     """
-    _need_labels(visualizer, "style_transfer")
-    images, labels = visualizer.checked(images, labels)
-    num_rows, num_classes = len(images), len(visualizer.class_names)
-    z = visualizer.encode_means(images, labels).repeat_interleave(num_classes, dim=0)
-    means = visualizer.decode_means(z, torch.arange(num_classes, device=z.device).repeat(num_rows))
-    rows = torch.cat([images[:, None], means.unflatten(0, (num_rows, num_classes))], dim=1)  # (N, C + 1, 1, H, W)
+    _need_labels(view, "style_transfer")
+    images, labels = view.checked(images, labels)
+    num_rows, num_classes = len(images), len(view.names)
+    z = view.encode_means(images, labels).repeat_interleave(num_classes, dim=0)
+    means = view.decode_means(z, torch.arange(num_classes, device=z.device).repeat(num_rows))
+    rows = torch.cat([images[:, None], means.unflatten(0, (num_rows, num_classes))], dim=1)  # (N, K + 1, C, H, W)
 
     figure = new_figure(0.86 * num_classes + 2.4, 0.82 * num_rows + 1.3)
     axes = figure.subplots()
     show_tiles(axes, tile(rows.flatten(0, 1), num_classes + 1))
-    _, height, width = visualizer.model.image_shape
-    names = visualizer.class_names
+    _, height, width = view.image_shape
+    names = view.names
     centres = tile_centres(num_classes + 1, width)
     from matplotlib.patches import Rectangle
 
@@ -69,7 +69,7 @@ def style_transfer(visualizer: VAEVisualizer, images: Tensor, labels: Tensor) ->
             Rectangle(corner, width + 1, height + 1, fill=False, color=FRAME_COLOUR, linewidth=1.5, clip_on=False)
         )
     axes.set_xlabel("decoded as (framed: the image's own class, its reconstruction)", fontsize=9)
-    figure.suptitle(f"One style, every class: {visualizer.name}")
+    figure.suptitle(f"One style, every class: {view.name}")
     return figure
 
 
@@ -149,6 +149,6 @@ def class_accuracy(
     return figure
 
 
-def _need_labels(visualizer: VAEVisualizer, method: str) -> None:
-    if not visualizer.model.conditional:
-        raise ValueError(f"{method} needs a conditional model, {visualizer.name} takes no labels")
+def _need_labels(view: ModelView, method: str) -> None:
+    if not view.conditional:
+        raise ValueError(f"{method} needs a conditional model, {view.name} takes no labels")

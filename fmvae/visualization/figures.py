@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmvae.data import FashionMNISTManager
+from fmvae.data import ImageData
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
 from fmvae.models.posterior import Posteriors
@@ -47,7 +47,7 @@ class FigureObserver(Observer):
     def __init__(
         self,
         visualizer: VAEVisualizer,
-        data: FashionMNISTManager,
+        data: ImageData,
         recorder: Recorder,
         settings: Mapping[str, Any],
     ):
@@ -61,16 +61,16 @@ class FigureObserver(Observer):
             self.recorder.glance(name, draw(), trainer.epoch)
 
 
-def check_figures(visualizer: VAEVisualizer, data: FashionMNISTManager, settings: Mapping[str, Any]) -> None:
+def check_figures(visualizer: VAEVisualizer, data: ImageData, settings: Mapping[str, Any]) -> None:
     """Refuse settings that no figure can follow, before anything is measured or drawn.
 
     Raises:
         ConfigError: ``only`` names a figure that does not exist or does not fit the model, or a dimension to
             traverse does not exist.
     """
-    chosen_dimensions(settings["traversal"]["dimensions"], visualizer.model.latent_dim)
+    chosen_dimensions(settings["traversal"]["dimensions"], visualizer.latent_dim)
     names: dict[str, Any] = {**_drawings(visualizer, data, [], settings, None)}
-    if visualizer.model.conditional:
+    if visualizer.conditional:
         names |= dict.fromkeys(OF_MEASURES)
     groups = {name.split(OF_CLASS)[0] for name in names}
     for asked in settings["only"] or []:
@@ -84,7 +84,7 @@ def check_figures(visualizer: VAEVisualizer, data: FashionMNISTManager, settings
 
 def result_figures(
     visualizer: VAEVisualizer,
-    data: FashionMNISTManager,
+    data: ImageData,
     history: Sequence[Mapping[str, float]],
     settings: Mapping[str, Any],
     posteriors: Posteriors | None = None,
@@ -105,6 +105,8 @@ def result_figures(
     if settings["only"] is None:
         extra = () if settings["traversal"]["every_class"] else ("traversal",)
         wanted = [name for name in drawings if name.split(OF_CLASS)[0] not in extra]
+        if settings["traversal"]["every_class"] and not data.labelled:
+            log.info("figures.traversal.every_class: left out, as the data have no labels")
     else:
         wanted = [name for name in drawings if {name, name.split(OF_CLASS)[0]} & set(settings["only"])]
     return ((name, drawings[name]()) for name in wanted)
@@ -112,7 +114,7 @@ def result_figures(
 
 def result_animations(
     visualizer: VAEVisualizer,
-    data: FashionMNISTManager,
+    data: ImageData,
     settings: Mapping[str, Any],
     posteriors: Posteriors | None = None,
 ) -> Iterator[tuple[str, bytes]]:
@@ -142,8 +144,7 @@ def measure_figures(
 
     Args:
         measures: by name. ``accuracy`` holds ``generated`` and ``real``, each with ``confusion`` (C, C) and
-            ``per_class`` accuracies by class name, None for a class without images, and ``settings``; drawn if it
-            is there.
+            ``num_images``, and ``settings``; drawn if it is there.
         settings: the config's ``figures``; if ``only`` is given, it must name a figure.
     """
     if "accuracy" not in measures:
@@ -153,10 +154,13 @@ def measure_figures(
             )
         return
     generated, real = measures["accuracy"]["generated"], measures["accuracy"]["real"]
-    names = visualizer.class_names
+    names = visualizer.names
 
     def rates(side: Mapping[str, Any]) -> np.ndarray:
-        return np.array([side["per_class"][name] for name in names], dtype=float)  # None becomes NaN
+        """Accuracy of each class, NaN without images; not by name, as names may be others than when measured."""
+        counts = np.array(side["confusion"], dtype=float)
+        totals = counts.sum(1)
+        return np.divide(counts.diagonal(), totals, out=np.full(len(totals), np.nan), where=totals > 0)
 
     def bars() -> Figure:
         title = f"Accuracy of {judge}, by class: {visualizer.name}\n{counted}"
@@ -174,12 +178,12 @@ def measure_figures(
             yield name, draw()
 
 
-def _example_label(visualizer: VAEVisualizer, data: FashionMNISTManager) -> int | None:
+def _example_label(visualizer: VAEVisualizer, data: ImageData) -> int | None:
     """The class of the first test image, which traversals start from; None for a model that takes none."""
-    return int(data.test.labels[0]) if visualizer.model.conditional else None
+    return int(data.test.labels[0]) if visualizer.conditional else None
 
 
-def _glances(visualizer: VAEVisualizer, data: FashionMNISTManager, settings: Mapping[str, Any]) -> Drawings:
+def _glances(visualizer: VAEVisualizer, data: ImageData, settings: Mapping[str, Any]) -> Drawings:
     index = data.test.round_robin(settings["num_reconstructions"])
     images, labels = data.test.images[index], data.test.labels[index]
     return {
@@ -190,19 +194,19 @@ def _glances(visualizer: VAEVisualizer, data: FashionMNISTManager, settings: Map
 
 def _drawings(
     visualizer: VAEVisualizer,
-    data: FashionMNISTManager,
+    data: ImageData,
     history: Sequence[Mapping[str, float]],
     settings: Mapping[str, Any],
     known: Posteriors | None,
 ) -> Drawings:
     """Every figure that fits the model and the data, by name, none of it drawn yet."""
-    model, test = visualizer.model, data.test
+    test, num_classes = data.test, data.num_classes
     encoded = cache(lambda: known or visualizer.posteriors(test))
-    firsts = test.round_robin(len(data.class_names))
+    firsts = test.round_robin(num_classes)  # none without labels
     first_of = {int(test.labels[index]): int(index) for index in firsts.flip(0)}
     drawings = _glances(visualizer, data, settings)
-    if model.latent_dim == 2:
-        labels = range(len(data.class_names)) if model.conditional else [None]
+    if visualizer.latent_dim == 2:
+        labels = range(num_classes) if visualizer.conditional else [None]
         for label in labels:
             name = "latent_manifold" if label is None else f"latent_manifold{OF_CLASS}{label}"
             drawings[name] = partial(visualizer.latent_manifold, settings["manifold_side"], label)
@@ -223,13 +227,12 @@ def _drawings(
     if len(test) > 1:
 
         def between() -> Figure:
-            first, second = (
-                (to_float(test.images[index]), test.labels[index]) for index in interpolation_pairs(test)
-            )
+            pairs = interpolation_pairs(test, labelled=data.labelled)
+            first, second = ((to_float(test.images[index]), test.labels[index]) for index in pairs)
             return interpolations(visualizer, first, second)
 
         drawings["interpolations"] = between
-    if model.conditional:
+    if visualizer.conditional:
         rows = [first_of[label] for label in sorted(first_of)]
         drawings["class_samples"] = partial(class_samples, visualizer)
         drawings["style_transfer"] = lambda: style_transfer(

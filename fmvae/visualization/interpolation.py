@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fmvae.data.split import Split
+from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.tiles import new_figure, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fmvae.visualization.visualizer import VAEVisualizer
-
 NUM_PAIRS = 4  # of each kind
 
 
-def interpolation_pairs(split: Split, num_pairs: int = NUM_PAIRS) -> tuple[Tensor, Tensor]:
+def interpolation_pairs(split: Split, num_pairs: int = NUM_PAIRS, labelled: bool = True) -> tuple[Tensor, Tensor]:
     """Pairs of images by index: within a class, then between classes that are far apart in the list of labels.
+
+    Args:
+        labelled: whether the labels mean anything. Else the pairs are the split's first images, two by two.
 
     Returns:
         First and second images' indices, each (P,), P <= 2 * num_pairs; P is 0 for fewer than two images.
     """
+    if not labelled:
+        num_images = min(len(split), 4 * num_pairs) // 2 * 2
+        first, second = torch.arange(num_images).reshape(-1, 2).unbind(1)
+        return first, second
     labels = split.labels.cpu()
     members = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
     pairs = [(own[0], own[1]) for own in members if len(own) > 1][:num_pairs]
@@ -35,7 +40,7 @@ def interpolation_pairs(split: Split, num_pairs: int = NUM_PAIRS) -> tuple[Tenso
 
 
 def interpolations(
-    visualizer: VAEVisualizer, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], steps: int = 10
+    view: ModelView, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], steps: int = 10
 ) -> Figure:
     """A row per pair of images: between the two originals, decoder means linear in the posterior means.
 
@@ -44,7 +49,7 @@ def interpolations(
     only within a class.
 
     Args:
-        first, second: images (P, 1, H, W) in [0, 1] and labels (P,) of the left and of the right ends, P >= 1.
+        first, second: images (P, C, H, W) in [0, 1] and labels (P,) of the left and of the right ends, P >= 1.
         steps: decoded images per row, both ends included, >= 2.
 
     Raises:
@@ -52,34 +57,34 @@ def interpolations(
     """
     if steps < 2:
         raise ValueError(f"steps must be >= 2, got {steps}")
-    (left, left_labels), (right, right_labels) = visualizer.checked(*first), visualizer.checked(*second)
-    mu_left, mu_right = visualizer.encode_means(left, left_labels), visualizer.encode_means(right, right_labels)
+    (left, left_labels), (right, right_labels) = view.checked(*first), view.checked(*second)
+    mu_left, mu_right = view.encode_means(left, left_labels), view.encode_means(right, right_labels)
     share = torch.linspace(0, 1, steps, device=mu_left.device, dtype=mu_left.dtype)
     z = torch.lerp(mu_left[:, None], mu_right[:, None], share[None, :, None])  # (P, S, z)
-    means = visualizer.decode_means(z.flatten(0, 1), left_labels.repeat_interleave(steps))
+    means = view.decode_means(z.flatten(0, 1), left_labels.repeat_interleave(steps))
     rows = torch.cat(
         [left[:, None], means.unflatten(0, z.shape[:2]), right[:, None]], dim=1
-    )  # (P, S + 2, 1, H, W)
+    )  # (P, S + 2, C, H, W)
 
     num_rows, num_columns = rows.shape[:2]
     figure = new_figure(0.8 * num_columns + 2.4, 0.82 * num_rows + 1.1)
     axes = figure.subplots()
     show_tiles(axes, tile(rows.flatten(0, 1), num_columns))
-    _, height, width = visualizer.model.image_shape
+    _, height, width = view.image_shape
     centres = tile_centres(num_columns, width)
     axes.set_xticks(centres, ["original", *(f"{t:.2f}" for t in share.tolist()), "original"])
-    axes.set_yticks(tile_centres(num_rows, height), _pair_names(visualizer, left_labels, right_labels))
+    if view.class_names is not None:
+        axes.set_yticks(tile_centres(num_rows, height), _pair_names(view, left_labels, right_labels))
     axes.xaxis.tick_top()
     for between in ((centres[0] + centres[1]) / 2, (centres[-2] + centres[-1]) / 2):  # data | model | data
         axes.axvline(between, color="#ee7733", linewidth=2)
     axes.set_xlabel("share of the way between the two posterior means", fontsize=9)
     different = bool((left_labels != right_labels).any())
-    note = "; decoded as the left image's class" if visualizer.model.conditional and different else ""
-    figure.suptitle(f"Interpolations between posterior means{note}\n{visualizer.name}")
+    note = "; decoded as the left image's class" if view.conditional and different else ""
+    figure.suptitle(f"Interpolations between posterior means{note}\n{view.name}")
     return figure
 
 
-def _pair_names(visualizer: VAEVisualizer, left: Tensor, right: Tensor) -> list[str]:
-    names = np.asarray(visualizer.class_names, dtype=object)
-    pairs = zip(names[left.cpu().numpy()], names[right.cpu().numpy()], strict=True)
+def _pair_names(view: ModelView, left: Tensor, right: Tensor) -> list[str]:
+    pairs = zip(view.names_of(left), view.names_of(right), strict=True)
     return [one if one == other else f"{one} → {other}" for one, other in pairs]

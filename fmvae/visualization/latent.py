@@ -11,13 +11,12 @@ import torch
 from fmvae import rng
 from fmvae.models.posterior import Posteriors
 from fmvae.objectives.elbo import kl_divergence
+from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.tiles import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from fmvae.visualization.visualizer import VAEVisualizer
 
 PRIOR_SHARE = 0.95
 PRIOR_RADIUS = math.sqrt(-2 * math.log(1 - PRIOR_SHARE))  # 2-D standard normal: chi-squared, 2 degrees
@@ -62,13 +61,13 @@ def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 
 def latent_scatter(
-    visualizer: VAEVisualizer, posteriors: Posteriors, split_name: str = "test", max_points: int = 10_000
+    view: ModelView, posteriors: Posteriors, split_name: str = "test", max_points: int = 10_000
 ) -> Figure:
     """Posterior means by class colour, in random order, so that no class hides another.
 
     z = 2 is shown as it is, with the circle that holds 95 % of the prior; more dimensions are projected onto their
     two principal components, and the prior with them (any two orthogonal directions of it are a 2-D standard
-    normal); z = 1 is one strip per class.
+    normal); z = 1 is one strip per class. Without labels there is one colour, and one strip.
 
     Args:
         posteriors: of N images; mu (N, z) and labels (N,).
@@ -80,21 +79,22 @@ def latent_scatter(
     """
     if (num_points := min(max_points, len(posteriors.labels))) < 1:
         raise ValueError(f"max_points {max_points} of {len(posteriors.labels)} images: give 1 or more of each")
-    generator = rng.stream(visualizer.seed, "sampling")
+    generator = rng.stream(view.seed, "sampling")
     order = torch.randperm(len(posteriors.labels), generator=generator)[:num_points].numpy()
     mu, labels = posteriors.mu.cpu().numpy(), posteriors.labels.cpu().numpy()[order]
-    classes = np.arange(len(visualizer.class_names))
+    names = list(view.class_names or ["posterior means"])
+    classes = np.arange(len(names))
     from matplotlib import colormaps
     from matplotlib.lines import Line2D
 
     colours = colormaps["tab10" if len(classes) <= 10 else "tab20"](classes % 20)
     figure = new_figure(9.6, 7)
     axes = figure.subplots()
-    if visualizer.model.latent_dim == 1:
+    if view.latent_dim == 1:
         jitter = 0.7 * torch.rand(num_points, generator=generator).numpy() - 0.35
         points = np.column_stack([mu[order, 0], labels + jitter])
-        _frame_strips(axes, visualizer.class_names)
-    elif visualizer.model.latent_dim == 2:
+        _frame_strips(axes, view.class_names or [""])
+    elif view.latent_dim == 2:
         points = mu[order]
         _frame_plane(axes, ("z0", "z1"), (0, 0))
     else:
@@ -102,11 +102,11 @@ def latent_scatter(
         points = projected[order]
         _frame_plane(axes, [f"PC{i + 1}  ({share:.1%} of variance)" for i, share in enumerate(shares)], origin)
     axes.scatter(*points.T, s=5 if num_points > 3000 else 16, c=colours[labels], alpha=0.6, linewidths=0)
-    projection = ", on two principal components" if visualizer.model.latent_dim > 2 else ""
-    axes.set_title(f"Posterior means of {num_points:,} {split_name} images{projection}: {visualizer.name}")
+    projection = ", on two principal components" if view.latent_dim > 2 else ""
+    axes.set_title(f"Posterior means of {num_points:,} {split_name} images{projection}: {view.name}")
     handles = [Line2D([], [], color=colour, marker="o", linestyle="") for colour in colours]
     handles.append(Line2D([], [], color="black", linestyle="--"))
-    names = [*visualizer.class_names, f"{PRIOR_SHARE:.0%} of the prior (z = 0)"]
+    names = [*names, f"{PRIOR_SHARE:.0%} of the prior (z = 0)"]
     axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
 
@@ -126,7 +126,7 @@ def _frame_strips(axes: Axes, class_names) -> None:
     axes.set_yticks(range(len(class_names)), class_names)
 
 
-def kl_per_dimension(visualizer: VAEVisualizer, posteriors: Posteriors, split_name: str = "test") -> Figure:
+def kl_per_dimension(view: ModelView, posteriors: Posteriors, split_name: str = "test") -> Figure:
     """Bars of each dimension's mean KL in nats per image, largest first, the active units in colour.
 
     A unit is active if the variance of its posterior mean over images is above 0.01 (Burda et al. 2016, sec. 5.3).
@@ -146,7 +146,7 @@ def kl_per_dimension(visualizer: VAEVisualizer, posteriors: Posteriors, split_na
     axes.tick_params(axis="x", rotation=90 if many else 0, labelsize=8 if many else 10)
     counted = f"{active.sum()} of {len(order)} units active, {kl.sum():.2f} nats in all"
     images = f"mean of {len(posteriors.labels):,} {split_name} images"
-    figure.suptitle(f"KL per latent dimension: {visualizer.name}\n{images}; {counted}", fontsize=11)
+    figure.suptitle(f"KL per latent dimension: {view.name}\n{images}; {counted}", fontsize=11)
     axes.set(xlabel="latent dimension, by KL", ylabel="KL (nats per image)")
     axes.set_xlim(-0.6, max(len(order), 6) - 0.4)  # one bar is no wall
     variance = f"variance of the posterior mean > {ACTIVE_VARIANCE:g}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor, inference_mode
 
+from fmvae.data.images import CHANNELS
 from fmvae.errors import ConfigError
 from fmvae.models import VAE
 
@@ -48,16 +49,23 @@ def looking_at(model: VAE) -> Iterator[None]:
 
 
 def tile(images: Tensor, num_columns: int, gap: int = GAP) -> np.ndarray:
-    """Images (N, 1, H, W) in reading order, in one array (rows * (H + gap), num_columns * (W + gap)).
+    """Images (N, C, H, W) in reading order, in one array (rows * (H + gap), num_columns * (W + gap)).
 
-    The gap, to the right of and below each image, is NaN, and so are the tiles after the last image.
+    RGB images have a last axis of 3 beside. The gap, to the right of and below each image, is NaN, and so are the
+    tiles after the last image.
+
+    Raises:
+        ValueError: the images have neither 1 nor 3 channels.
     """
-    num_images, _, height, width = images.shape
+    num_images, channels, height, width = images.shape
+    if channels not in CHANNELS:
+        raise ValueError(f"{channels} channels: pictures show 1 (grey) or 3 (RGB)")
     num_rows = math.ceil(num_images / num_columns)
-    tiles = np.full((num_rows * num_columns, height + gap, width + gap), np.nan, np.float32)
-    tiles[:num_images, :height, :width] = images[:, 0].float().cpu()
-    rows = tiles.reshape(num_rows, num_columns, height + gap, width + gap).swapaxes(1, 2)
-    return rows.reshape(num_rows * (height + gap), num_columns * (width + gap))
+    tiles = np.full((num_rows * num_columns, height + gap, width + gap, channels), np.nan, np.float32)
+    tiles[:num_images, :height, :width] = images.permute(0, 2, 3, 1).float().cpu()
+    rows = tiles.reshape(num_rows, num_columns, height + gap, width + gap, channels).swapaxes(1, 2)
+    array = rows.reshape(num_rows * (height + gap), num_columns * (width + gap), channels)
+    return array[:, :, 0] if channels == 1 else array
 
 
 def tile_centres(num_tiles: int, size: int) -> np.ndarray:
@@ -66,8 +74,8 @@ def tile_centres(num_tiles: int, size: int) -> np.ndarray:
 
 
 def show_tiles(axes: Axes, tiles: np.ndarray) -> None:
-    """Draw a tiled array in grey, with no frame and no ticks."""
-    axes.imshow(tiles, cmap="gray", vmin=0, vmax=1)
+    """Draw a tiled array, grey (H, W) or RGB (H, W, 3), with no frame and no ticks; NaN is white."""
+    axes.imshow(np.nan_to_num(tiles, nan=1) if tiles.ndim == 3 else tiles, cmap="gray", vmin=0, vmax=1)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=9)
     axes.set(xticks=[], yticks=[])

@@ -15,13 +15,12 @@ from torch import Tensor
 from fmvae.errors import ConfigError
 from fmvae.models.posterior import Posteriors
 from fmvae.visualization.latent import by_kl, dimension_name, mean_kl
+from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.tiles import GAP, new_figure, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from fmvae.visualization.visualizer import VAEVisualizer
 
 MAX_ROWS = 10  # of largest KL, unless dimensions are chosen
 MARK_COLOUR = "#ee7733"
@@ -29,7 +28,7 @@ GIF_COLUMNS, GIF_TEXT, GIF_MARGIN = 5, 14, 8  # tiles per row, font size and mar
 
 
 class Traversal(NamedTuple):
-    """Images (D, S, 1, H, W) of D dimensions at S values, all else at ``start`` (z,); kl (D,), nats per image."""
+    """Images (D, S, C, H, W) of D dimensions at S values, all else at ``start`` (z,); kl (D,), nats per image."""
 
     dimensions: list[int]
     kl: np.ndarray
@@ -58,7 +57,7 @@ def chosen_dimensions(dimensions: Sequence[int] | None, latent_dim: int) -> list
 
 
 def traverse(
-    visualizer: VAEVisualizer,
+    view: ModelView,
     posteriors: Posteriors,
     start: Tensor,
     label: int | None = None,
@@ -83,23 +82,23 @@ def traverse(
     """
     if steps < 2 or not span > 0:
         raise ValueError(f"span {span:g} in {steps} steps: give a span > 0 and 2 steps or more")
-    wanted = set(chosen_dimensions(dimensions, visualizer.model.latent_dim))
+    wanted = set(chosen_dimensions(dimensions, view.latent_dim))
     kl = mean_kl(posteriors)
     rows = [dimension for dimension in by_kl(kl) if dimension in wanted]
     if dimensions is None:
         rows = rows[:MAX_ROWS]
     values = np.linspace(-span, span, steps)
-    start = start.to(visualizer.weight)
+    start = start.to(view.weight)
     z = start.repeat(len(rows), steps, 1)  # (D, S, z)
     for row, dimension in enumerate(rows):
         z[row, :, dimension] = torch.from_numpy(values).to(start)
-    labels = visualizer.repeated(label, len(rows) * steps)
-    images = visualizer.decode_means(z.flatten(0, 1), labels).unflatten(0, (len(rows), steps))
+    labels = view.repeated(label, len(rows) * steps)
+    images = view.decode_means(z.flatten(0, 1), labels).unflatten(0, (len(rows), steps))
     return Traversal(rows, kl[rows], values, start, images)
 
 
 def latent_traversal(
-    visualizer: VAEVisualizer,
+    view: ModelView,
     posteriors: Posteriors,
     image: Tensor | None = None,
     label: int | None = None,
@@ -113,13 +112,14 @@ def latent_traversal(
     From an image, it and its reconstruction stand on the left, and a mark in each row shows the image's own value.
 
     Args:
-        image: (1, H, W) in [0, 1]; None starts from z = 0.
-        label: the image's, in [0, num_classes); without an image, a conditional model's class and else None.
+        image: (C, H, W) in [0, 1]; None starts from z = 0.
+        label: the image's, in [0, num_classes), or None if the data have no labels; without an image, a
+            conditional model's class and else None.
         posteriors, dimensions, span, steps: as for :func:`traverse`, which says what is raised.
     """
     options = {"dimensions": dimensions, "span": span, "steps": steps}
-    start, kept = _start(visualizer, image, label)
-    traversal = traverse(visualizer, posteriors, start, kept, **options)
+    start, kept = _start(view, image, label)
+    traversal = traverse(view, posteriors, start, kept, **options)
     num_rows = len(traversal.dimensions)
     from_image = image is not None
     width = max(0.8 * steps + 1.8 + 2.2 * from_image, 7)
@@ -127,12 +127,12 @@ def latent_traversal(
     left, axes = None, None
     if from_image:
         left, axes = figure.subplots(1, 2, width_ratios=[1.3, steps])
-        _show_image(left, visualizer, image, start, kept)
+        _show_image(left, view, image, start, kept)
     else:
         axes = figure.subplots()
     array = tile(traversal.images.flatten(0, 1), steps)
     show_tiles(axes, array)
-    _, height, breadth = visualizer.model.image_shape
+    _, height, breadth = view.image_shape
     axes.set_xticks(tile_centres(steps, breadth), [value_name(value) for value in traversal.values])
     rows = zip(traversal.dimensions, traversal.kl, strict=True)
     axes.set_yticks(tile_centres(num_rows, height), [dimension_name(*row) for row in rows])
@@ -142,23 +142,23 @@ def latent_traversal(
         note = "value of the row's dimension, absolute; all others stay at the image's (▲) posterior mean"
         _mark_own_values(axes, traversal, height, breadth)
     axes.set_xlabel(note, fontsize=9)
-    figure.suptitle(_title(visualizer, len(traversal.dimensions), dimensions is None, label, from_image))
+    figure.suptitle(_title(view, len(traversal.dimensions), dimensions is None, label, from_image))
     return figure
 
 
-def _start(visualizer: VAEVisualizer, image: Tensor | None, label: int | None) -> tuple[Tensor, int | None]:
+def _start(view: ModelView, image: Tensor | None, label: int | None) -> tuple[Tensor, int | None]:
     """Where a traversal starts (z,), and the label that its decoder is given."""
     if image is None:
-        return torch.zeros(visualizer.model.latent_dim), label
-    if label is None:
+        return torch.zeros(view.latent_dim), label
+    if label is None and view.class_names is not None:
         raise ValueError("an image without a label: give its label")
-    mu = visualizer.encode_means(image[None], torch.tensor([label]))
-    return mu[0], label if visualizer.model.conditional else None
+    mu = view.encode_means(image[None], None if label is None else torch.tensor([label]))
+    return mu[0], label if view.conditional else None
 
 
-def _show_image(axes: Axes, visualizer: VAEVisualizer, image: Tensor, mu: Tensor, label: int | None) -> None:
+def _show_image(axes: Axes, view: ModelView, image: Tensor, mu: Tensor, label: int | None) -> None:
     """The image above its reconstruction."""
-    reconstruction = visualizer.decode_means(mu[None], visualizer.repeated(label, 1))
+    reconstruction = view.decode_means(mu[None], view.repeated(label, 1))
     show_tiles(axes, tile(torch.cat([image[None].cpu(), reconstruction.cpu()]), 1))
     axes.set_yticks(tile_centres(2, image.shape[-2]), ["original", "reconstruction"], rotation=90, va="center")
     axes.set_anchor("N")
@@ -175,15 +175,15 @@ def _mark_own_values(axes: Axes, traversal: Traversal, height: int, breadth: int
     axes.plot(x[inside], y[inside], marker="^", markersize=5, linestyle="", color=MARK_COLOUR, clip_on=False)
 
 
-def _title(visualizer: VAEVisualizer, num_rows: int, capped: bool, label: int | None, from_image: bool) -> str:
-    which = f"Traversal of {num_rows} of {visualizer.model.latent_dim} dimensions"
-    if num_rows == visualizer.model.latent_dim:
+def _title(view: ModelView, num_rows: int, capped: bool, label: int | None, from_image: bool) -> str:
+    which = f"Traversal of {num_rows} of {view.latent_dim} dimensions"
+    if num_rows == view.latent_dim:
         which = "Latent traversal"
     elif capped:
         which = f"Traversal of the {num_rows} dimensions of largest KL"
-    of_class = "" if label is None else f" ({visualizer.class_names[label]})"
+    of_class = f" ({name})" if (name := view.of_class(label)) else ""
     origin = f"an image's posterior mean{of_class}" if from_image else f"the prior mean{of_class}"
-    return f"{which} from {origin}\n{visualizer.name}"
+    return f"{which} from {origin}\n{view.name}"
 
 
 def value_name(value: float) -> str:
@@ -192,7 +192,7 @@ def value_name(value: float) -> str:
 
 
 def traversal_animation(
-    visualizer: VAEVisualizer,
+    view: ModelView,
     posteriors: Posteriors,
     image: Tensor | None = None,
     label: int | None = None,
@@ -214,13 +214,13 @@ def traversal_animation(
     Returns:
         The file's content.
     """
-    start, kept = _start(visualizer, image, label)
-    traversal = traverse(visualizer, posteriors, start, kept, dimensions=dimensions, span=span, steps=steps)
+    start, kept = _start(view, image, label)
+    traversal = traverse(view, posteriors, start, kept, dimensions=dimensions, span=span, steps=steps)
     names = [dimension_name(*row) for row in zip(traversal.dimensions, traversal.kl, strict=True)]
-    greys = (traversal.images[:, :, 0].float().cpu().numpy() * 255).round().astype(np.uint8)  # (D, S, H, W)
-    greys = greys.repeat(scale, axis=2).repeat(scale, axis=3)
+    shades = (traversal.images.float().cpu().numpy() * 255).round().astype(np.uint8)  # (D, S, C, H, W)
+    shades = shades.repeat(scale, axis=3).repeat(scale, axis=4)
     frames = [
-        _frame(greys[:, step], names, f"value {value:+.2f}    {visualizer.name}")
+        _frame(shades[:, step], names, f"value {value:+.2f}    {view.name}")
         for step, value in enumerate(traversal.values)
     ]
     frames += frames[-2:0:-1]
@@ -230,8 +230,8 @@ def traversal_animation(
 
 
 def _frame(tiles: np.ndarray, names: Sequence[str], heading: str) -> Image.Image:
-    """Tiles (D, H, W) of greys in a grid on white, each under its name."""
-    _, height, width = tiles.shape
+    """Tiles (D, C, H, W), grey or RGB, in a grid on white, each under its name."""
+    _, channels, height, width = tiles.shape
     num_columns = min(GIF_COLUMNS, len(tiles))
     num_rows = -(-len(tiles) // num_columns)
     line = GIF_TEXT + 6
@@ -240,12 +240,14 @@ def _frame(tiles: np.ndarray, names: Sequence[str], heading: str) -> Image.Image
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), GIF_TEXT)
     pitch = max(width, round(max(font.getlength(name) for name in names))) + GIF_MARGIN
     needed = max(num_columns * pitch, round(font.getlength(heading)) + GIF_MARGIN)
-    canvas = Image.new("L", (needed + GIF_MARGIN, line + num_rows * (height + line) + 2 * GIF_MARGIN), 255)
+    size = (needed + GIF_MARGIN, line + num_rows * (height + line) + 2 * GIF_MARGIN)
+    canvas = Image.new("L" if channels == 1 else "RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((GIF_MARGIN, GIF_MARGIN // 2), heading, fill=0, font=font)
+    draw.text((GIF_MARGIN, GIF_MARGIN // 2), heading, fill="black", font=font)
     for index, (pixels, name) in enumerate(zip(tiles, names, strict=True)):
         row, column = divmod(index, num_columns)
         x, y = GIF_MARGIN + column * pitch, line + GIF_MARGIN + row * (height + line)
-        draw.text((x, y), name, fill=0, font=font)
-        canvas.paste(Image.fromarray(pixels), (x, y + line))
+        draw.text((x, y), name, fill="black", font=font)
+        tile_of = pixels[0] if channels == 1 else pixels.transpose(1, 2, 0)
+        canvas.paste(Image.fromarray(tile_of), (x, y + line))
     return canvas

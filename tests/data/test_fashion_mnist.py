@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 
 from fmvae import rng
 from fmvae.data import CLASS_NAMES, FashionMNISTManager, Split
-from fmvae.data.sources import RawDataset
+from fmvae.data.sources import DEFAULT_ROOT, FILES, SHA256, RawDataset
 from fmvae.errors import ConfigError, DataError
 from tests.idx import draw, write_idx_dataset
 
+REAL = pytest.mark.skipif(not all((DEFAULT_ROOT / name).exists() for name in FILES), reason="needs `make data`")
 SIZE = 4  # pixels a side, enough to number 65,536 images in the first two
 
 
@@ -35,10 +36,13 @@ def number(split: Split) -> list[int]:
     return (256 * pixels[:, 0] + pixels[:, 1]).tolist()
 
 
-def manager(train_labels: Any, test_labels: Any = tuple(range(10)), **options: Any) -> FashionMNISTManager:
+def manager(
+    train_labels: Any, test_labels: Any = tuple(range(10)), sha256: Any = None, **options: Any
+) -> FashionMNISTManager:
     """A manager over numbered images with these labels, as if they had been found on disk."""
     train, test = np.array(train_labels, np.uint8), np.array(test_labels, np.uint8)
-    raw = RawDataset(numbered(train), train, numbered(test), test, sha256={"file": "00"}, root=Path("somewhere"))
+    sha256 = sha256 or {"file": "00"}
+    raw = RawDataset(numbered(train), train, numbered(test), test, sha256=sha256, root=Path("somewhere"))
     options = {"image_shape": (1, SIZE, SIZE), "val_size": 100} | options
     with patch("fmvae.data.fashion_mnist.load_dataset", return_value=raw):
         return FashionMNISTManager(**options)
@@ -223,11 +227,37 @@ def test_the_origin_of_the_files_is_kept():
     assert data.sha256 == {"file": "00"}
 
 
-def test_the_ten_classes_have_the_published_names_and_other_numbers_of_classes_their_digits():
-    assert manager(balanced(600)).class_names == CLASS_NAMES
+def test_the_garments_are_named_only_where_the_files_are_the_published_ones():
+    """Ten classes of other files are not garments; one digest that differs is enough."""
+    published = manager(balanced(600), sha256=SHA256)
+    assert published.class_names == CLASS_NAMES
+    assert published.content == "fashion-mnist"
     assert len(CLASS_NAMES) == 10
     assert (CLASS_NAMES[0], CLASS_NAMES[5], CLASS_NAMES[9]) == ("T-shirt/top", "Sandal", "Ankle boot")
+    for file in SHA256:
+        other = manager(balanced(600), sha256=SHA256 | {file: "f" * 64})
+        assert other.class_names == tuple("0123456789")
+        assert other.content == ""
     assert manager([0, 1, 2, 0], [0], num_classes=3, val_size=1).class_names == ("0", "1", "2")
+    eleven = manager([*balanced(600), 10], num_classes=11, sha256=SHA256)
+    assert eleven.class_names == tuple(map(str, range(11)))  # ten names would be one short
+
+
+@REAL
+def test_the_files_on_this_machine_have_the_garments_names():
+    found = FashionMNISTManager(download=False)
+    assert (found.class_names, found.content) == (CLASS_NAMES, "fashion-mnist")
+
+
+def test_names_are_given_by_data_class_names():
+    assert manager([0, 1, 0], [0], num_classes=2, val_size=1, class_names=["cat", "dog"]).class_names == (
+        "cat",
+        "dog",
+    )
+    assert manager(balanced(600), class_names=list("abcdefghij"), sha256=SHA256).class_names == tuple("abcdefghij")
+    for names, message in ((["cat"], "1 names for 2 classes"), ([], "0 names"), (["a", "a"], "'a' names two")):
+        with pytest.raises(ConfigError, match=f"^data.class_names: {message}"):
+            manager([0, 1, 0], [0], num_classes=2, val_size=1, class_names=names)
 
 
 @pytest.mark.parametrize("gz", [False, True])
@@ -281,7 +311,7 @@ def test_sanity_check_saves_the_figure_it_returns_with_25_images_of_the_training
     images, labels = next(data.train.batches(25, rng.stream(0, "shuffle")))
     assert len(figure.axes) == 25
     for axes, image, label in zip(figure.axes, images, labels, strict=True):
-        assert axes.get_title() == CLASS_NAMES[label]
+        assert axes.get_title() == str(int(label))
         assert np.array_equal(np.asarray(axes.images[0].get_array()), image[0].numpy())
 
 

@@ -12,7 +12,8 @@ from fmvae import rng
 from fmvae.data import CLASS_NAMES
 from fmvae.data.split import Split, to_float
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE
-from fmvae.objectives import ContinuousBernoulli
+from fmvae.objectives import Bernoulli, ContinuousBernoulli
+from fmvae.visualization import VAEVisualizer
 from tests.visualization.helpers import (
     global_states,
     means_of,
@@ -266,8 +267,10 @@ def test_titles_name_the_model(method, base, split):
 
 
 def test_models_it_cannot_show_are_refused():
-    with pytest.raises(ValueError, match=r"image_shape \(3, 8, 8\) is not grey"):
-        visualizer(seeded(BaseVAE, 2, hidden_dim=4, image_shape=(3, 8, 8)))
+    with pytest.raises(ValueError, match=r"image_shape \(2, 8, 8\): pictures show 1 channel"):
+        visualizer(seeded(BaseVAE, 2, hidden_dim=4, image_shape=(2, 8, 8)))
+    with pytest.raises(ValueError, match="ConditionalVAE takes labels: name each class"):
+        VAEVisualizer(seeded(ConditionalVAE, 2, hidden_dim=4), Bernoulli(), class_names=None)
     with pytest.raises(ValueError, match="10 class_names, 4 classes"):
         visualizer(seeded(ConditionalVAE, 2, num_classes=4, hidden_dim=4))
 

@@ -1,0 +1,159 @@
+"""What pictures ask of a model: posteriors, decoded images, its shape and names. Looking changes nothing in it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fmvae import rng
+from fmvae.data.images import CHANNELS
+from fmvae.data.split import Split
+from fmvae.models import VAE, ConditionalVAE
+from fmvae.models.posterior import Posteriors, encode_split
+from fmvae.objectives import Likelihood
+from fmvae.visualization.tiles import looking_at
+
+
+class ModelView:
+    """One model as pictures see it. Draws are from the stream ``sampling`` alone, the same for the same seed.
+
+    Args:
+        model: any VAE of grey or RGB images, on any device, in any mode.
+        likelihood: turns the decoder's logits into the image they stand for.
+        class_names: by label; None for data without labels.
+        seed: of the stream ``sampling``.
+        name: the model in titles; the class and z unless told.
+
+    Raises:
+        ValueError: the images are neither grey nor RGB, or a conditional model has another number of classes.
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        likelihood: Likelihood,
+        *,
+        class_names: Sequence[str] | None,
+        seed: int = 0,
+        name: str | None = None,
+    ):
+        if model.image_shape[0] not in CHANNELS:
+            raise ValueError(f"image_shape {model.image_shape}: pictures show 1 channel (grey) or 3 (RGB)")
+        if model.conditional and class_names is None:
+            raise ValueError(f"{type(model).__name__} takes labels: name each class")
+        if isinstance(model, ConditionalVAE) and model.num_classes != len(class_names or ()):
+            raise ValueError(f"{len(class_names or ())} class_names, {model.num_classes} classes: name each class")
+        self.model, self.likelihood, self.seed = model, likelihood, seed
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.name = name or f"{type(model).__name__}, z = {model.latent_dim}"
+
+    def at_epoch(self, epoch: int) -> Self:
+        """The same view of the same model, with the epoch in its titles."""
+        other = copy.copy(self)
+        other.name = f"{self.name}, epoch {epoch}"
+        return other
+
+    # --- what the model is ----------------------------------------------------------------------------------
+
+    @property
+    def latent_dim(self) -> int:
+        return self.model.latent_dim
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return self.model.image_shape
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the model takes labels."""
+        return self.model.conditional
+
+    @property
+    def weight(self) -> Tensor:
+        """One of the model's parameters, for its device and type."""
+        return next(self.model.parameters())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class names.
+
+        Raises:
+            ValueError: the data have no labels.
+        """
+        if self.class_names is None:
+            raise ValueError(f"{self.name} is of data without labels: there are no class names")
+        return self.class_names
+
+    def names_of(self, labels: Tensor) -> list[str]:
+        """The class name of each label (N,); empty texts if the data have none."""
+        if self.class_names is None:
+            return [""] * len(labels)
+        return [self.class_names[label] for label in labels.tolist()]
+
+    def of_class(self, label: int | None) -> str:
+        """``Coat``, for a title; an empty text where there is no label, or it means nothing."""
+        return "" if label is None or self.class_names is None else self.class_names[label]
+
+    # --- what the model makes of images and latents -----------------------------------------------------------
+
+    def posteriors(self, split: Split, num: int | None = None) -> Posteriors:
+        """``encode_split`` of the first ``num`` images or all, with every layer left in its mode."""
+        with looking_at(self.model):
+            return encode_split(self.model, split, num)
+
+    def encode_means(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """The posterior means (N, z) of images (N, C, H, W) in [0, 1] with labels (N,).
+
+        Raises:
+            ValueError: images or labels of another shape or range.
+        """
+        images, labels = self.checked(images, labels)
+        with looking_at(self.model):
+            return self.model.encode(images, labels)[0]
+
+    def decode_means(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """The images (N, C, H, W) in [0, 1] that z (N, z) stands for; labels (N,) are for conditional models."""
+        with looking_at(self.model):
+            return self.likelihood.mean(self.model.decode(z, labels))
+
+    def sample_means(self, num_samples: int, labels: Tensor | None) -> Tensor:
+        """The images (N, C, H, W) in [0, 1] of latents drawn from the prior, with a label each or None."""
+        generator = rng.stream(self.seed, "sampling", device=self.weight.device)
+        with looking_at(self.model):
+            return self.likelihood.mean(self.model.sample(num_samples, labels, generator=generator))
+
+    # --- arguments --------------------------------------------------------------------------------------------
+
+    def repeated(self, label: int | None, num_images: int) -> Tensor | None:
+        """Labels (num_images,) of one class, None for a model that takes none."""
+        if not self.conditional:
+            if label is not None:
+                raise ValueError(f"label {label} for a model that is not conditional: leave it out")
+            return None
+        if label is None or not 0 <= label < len(self.names):
+            raise ValueError(f"label {label}: a conditional model needs one in [0, {len(self.names)})")
+        return torch.full((num_images,), label, device=self.weight.device)
+
+    def checked(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both as the model takes them, or a ValueError that says why it cannot.
+
+        Of data without labels, ``labels`` may be None: zeros stand in their place.
+        """
+        if labels is None and self.class_names is None:
+            labels = torch.zeros(len(images), dtype=torch.int64)
+        found = None if labels is None else tuple(labels.shape)
+        if not len(images) or images.shape[1:] != self.image_shape or labels is None or found != (len(images),):
+            wanted = f"(N, {', '.join(map(str, self.image_shape))}) and (N,), N >= 1"
+            raise ValueError(f"images {tuple(images.shape)}, labels {found}: give {wanted}")
+        if not (images.min() >= 0 and images.max() <= 1):  # so that NaN is caught too
+            raise ValueError(f"images in [{images.min():g}, {images.max():g}]: scale them to [0, 1]")
+        if self.class_names is not None:
+            for label in (int(labels.min()), int(labels.max())):
+                if not 0 <= label < len(self.class_names):
+                    raise ValueError(f"label {label} with {len(self.class_names)} class_names: name each class")
+        return images.detach().to(self.weight), labels.to(self.weight.device, torch.int64)

@@ -1,0 +1,44 @@
+"""What a model makes of latents drawn from its prior."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from fmvae.visualization.model_view import ModelView
+from fmvae.visualization.tiles import new_figure, show_tiles, tile, tile_centres
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def prior_samples(view: ModelView, num_samples: int = 64) -> Figure:
+    """Decoder means of latents drawn from the prior, in a near-square grid.
+
+    A conditional model has one row per class instead, of ``num_samples // num_classes`` (at least one).
+
+    Raises:
+        ValueError: ``num_samples`` < 1.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be >= 1, got {num_samples}")
+    labels = None
+    num_columns = math.ceil(math.sqrt(num_samples))
+    if view.conditional:
+        num_columns = max(1, num_samples // len(view.names))
+        classes = torch.arange(len(view.names), device=view.weight.device)
+        labels = classes.repeat_interleave(num_columns)
+        num_samples = len(labels)
+    means = view.sample_means(num_samples, labels)
+    num_rows = math.ceil(num_samples / num_columns)
+    inches = min(0.9, max(0.3, 9 / max(num_columns, num_rows)))  # a tile's side
+    width, height = max(num_columns * inches + 1.2, 5), num_rows * inches + 0.5
+    figure = new_figure(width, height)
+    figure.suptitle(f"Samples from the prior: {view.name}")
+    axes = figure.subplots()
+    show_tiles(axes, tile(means, num_columns))
+    if view.conditional:
+        axes.set_yticks(tile_centres(num_rows, means.shape[2]), view.names)
+    return figure
