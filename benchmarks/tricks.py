@@ -4,8 +4,8 @@
 
 - denormal numbers: ``torch.set_flush_denormal`` (fmvae/common/torch_setup.py), after some epochs of the baseline:
   by then Adam's averages of pixels that are always black have decayed;
-- cross-entropy: the likelihood's own ``autograd.Function`` (fmvae/objectives/likelihoods.py) beside torch's own, for
-  an epoch of one run and of a stack.
+- cross-entropy: the likelihood's own ``autograd.Function`` (fmvae/objectives/likelihoods.py) and torch's, for an
+  epoch of one run and of a stack.
 
 Importing torch's compiler is a side of ``benchmarks.startup``; convolutions and label maps have benchmarks too.
 """

@@ -53,6 +53,8 @@ class FashionMNISTManager(ImageData):
         ConfigError: a size that the files cannot give, or another number of names than of classes.
     """
 
+    named_by_config = True
+
     def __init__(
         self,
         root: str | Path | None = None,

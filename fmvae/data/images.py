@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -65,6 +65,9 @@ class ImageData:
         DataError: images or labels are of another type, shape or range, or a split is empty.
         ConfigError: ``batch_size`` < 1, or the names are not one for each class.
     """
+
+    # whether the config says by digests what the images are; if not, checkpoints say what they were trained on
+    named_by_config: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import make_directory, read_record, remove_temporaries, write_bytes
 from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Recorder, history_text
-from fmvae.runs.resuming import newest_checkpoint
+from fmvae.runs.resuming import check_data, newest_checkpoint
 from fmvae.training import Checkpointer, EpochLog, Guard, ProgressBar, Trainer
 
 log = logging.getLogger("fmvae")
@@ -69,6 +69,8 @@ def attempt(
             # builds whatever a config can be wrong about, before anything is written
             experiment = None if complete else _kind(config)(config, device)
             checkpoint = None if complete else newest_checkpoint(run, sha256)
+            if experiment and checkpoint:
+                check_data(run.path, checkpoint, experiment.trainer.data.sha256)
         if experiment is None:
             log.info("complete: %s (restart=true trains it anew)", run)
             _mend(run, config, overrides, identity)
@@ -80,7 +82,9 @@ def attempt(
             write_bytes(run.config, to_yaml(config).encode())
             write_bytes(run.overrides, to_yaml_list(overrides).encode())
             trainer = experiment.trainer
-            whose = {"run": run.path.name, "config_sha256": sha256, "config": identity.semantic}
+            whose: dict[str, Any] = {"run": run.path.name, "config_sha256": sha256, "config": identity.semantic}
+            if not trainer.data.named_by_config:
+                whose["data_sha256"] = trainer.data.sha256
             with only_of(run):
                 recorder = _prepare(run, config, experiment, checkpoint, whose)
             try:

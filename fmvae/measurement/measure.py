@@ -13,7 +13,7 @@ from fmvae.runs.directory import RunDirectory
 from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Album
 from fmvae.runs.results import Results, flat_scalars
-from fmvae.runs.resuming import check_owner
+from fmvae.runs.resuming import check_data, check_owner
 from fmvae.visualization import (
     measure_figures,
     projector_data,
@@ -112,6 +112,7 @@ def load_best_or_last(run: RunDirectory, identity: RunIdentity, parts: Parts, wh
     path = run.best if which == "best" else run.last
     checkpoint = load_checkpoint(path)
     check_owner(path, checkpoint, identity.sha256)
+    check_data(path, checkpoint, parts.data.sha256)
     epoch = checkpoint.meta["epoch"]
     if which == "best" and (best := checkpoint.meta.get("best", epoch)) != epoch:
         raise RunError(path, f"of epoch {epoch}, but the best was {best}", WAY_OUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from fmvae.errors import FmvaeError, RunError
@@ -46,6 +47,21 @@ def check_owner(path: Path, checkpoint: Checkpoint, sha256: str) -> None:
             path,
             f"a checkpoint of another config ({checkpoint.meta.get('run', 'unnamed')}), not of this run",
             "put this run's own checkpoint back, or move the directory aside with restart=true",
+        )
+
+
+def check_data(path: Path, checkpoint: Checkpoint, sha256: Mapping[str, str]) -> None:
+    """Raise RunError if the checkpoint was trained on other images than those with these digests.
+
+    A checkpoint whose config names the images by their digests holds none of its own.
+    """
+    theirs = checkpoint.meta.get("data_sha256", sha256)
+    if theirs != sha256:
+        differ = sorted(name for name in {**theirs, **sha256} if theirs.get(name) != sha256.get(name))
+        raise RunError(
+            path,
+            f"trained on other data than these ({', '.join(differ)} changed)",
+            "put the data back as they were, or train anew with restart=true",
         )
 
 

@@ -16,7 +16,7 @@ import fmvae.data
 from fmvae.assembly import assemble, build_data
 from fmvae.config import compose
 from fmvae.config.identity import RunIdentity
-from fmvae.errors import ConfigError, FmvaeError
+from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.experiments import train
 from fmvae.experiments.classifier import ClassifierExperiment
 from fmvae.experiments.together import stackable
@@ -259,3 +259,61 @@ def test_results_are_json_without_class_names(tmp_path, monkeypatch):
     train(own_config(tmp_path, monkeypatch, "figures=none", **GREY))
     (run,) = find_runs(tmp_path)
     assert "per_class" not in json.dumps(json.loads(run.results.read_text()))
+
+
+# --- what a run was trained on --------------------------------------------------------------------------------
+
+
+def changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The discs lie elsewhere from now on, under the same config."""
+    draw = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: draw(seed + 1))
+
+
+def stopped(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ended after its first epoch of two."""
+    with monkeypatch.context() as patch:
+        patch.setattr("fmvae.training.vae.Epoch.took", lambda self, *_: take(self))
+
+        def take(epoch: Any) -> None:
+            epoch.done += 1
+            if epoch.epoch == 2:
+                raise KeyboardInterrupt
+
+        patch.setattr("fmvae.training.vae.Epoch.row", lambda self: self.trainer.row(self.epoch, {}))
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+
+
+def test_a_run_goes_on_with_the_images_that_it_began_with_and_with_no_others(tmp_path, monkeypatch):
+    config = own_config(tmp_path, monkeypatch, "trainer.epochs=2", "figures=none", **GREY)
+    stopped(config, monkeypatch)
+    with monkeypatch.context() as patch:
+        changed(patch)
+        with pytest.raises(
+            RunError, match=r"trained on other data than these \(.*train-images.*; put the data back"
+        ):
+            train(config)
+    (run,) = find_runs(tmp_path)
+    assert run.read_status()["epoch"] == 1, "it lost what it had"
+    assert train(config)["checkpoint"]["epoch"] in (1, 2)
+
+
+def test_other_images_are_not_measured_by_its_checkpoint(tmp_path, monkeypatch):
+    config = own_config(tmp_path, monkeypatch, "figures=none", **GREY)
+    train(config)
+    (run,) = find_runs(tmp_path)
+    before = run.results.read_bytes()
+    changed(monkeypatch)
+    with pytest.raises(RunError, match="trained on other data than these"):
+        evaluate_runs(evaluation_of(run.path, "force=true"))
+    assert run.results.read_bytes() == before
+
+
+def test_negative_control_without_the_digests_nobody_would_notice(tmp_path, monkeypatch):
+    config = own_config(tmp_path, monkeypatch, "figures=none", **GREY)
+    monkeypatch.setattr(Discs, "named_by_config", True)
+    train(config)
+    (run,) = find_runs(tmp_path)
+    changed(monkeypatch)
+    assert evaluate_runs(evaluation_of(run.path, "force=true"))
