@@ -5,14 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from hydra.errors import MissingConfigException, OverrideParseException
 
 from fmvae.cli.arguments import key_of
 from fmvae.common.text import typed_path
@@ -21,13 +19,11 @@ from fmvae.config.project import groups
 from fmvae.config.schema import RULES
 from fmvae.config.shorthand import in_quotes
 from fmvae.config.stored import ASKED_ANEW
-from fmvae.errors import ConfigError, FmvaeError, of_the_machine
+from fmvae.errors import ConfigError, FmvaeError, is_of_a_run, of_the_machine
 
-TOGETHER = "fmvae.experiments.together"  # where the jobs of a stack are
 EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # of pyproject.toml, by the plugin's name if not the same
 PLAIN = str.maketrans("−–“”„‘’\u00a0", '--"""\'\' ')  # what word processors make of plain signs
 HELP = "--help lists the keys and groups"
-JOB = ("fmvae.cli.main", "job")  # where the work of a run begins
 
 
 def program() -> Literal["train", "evaluate"]:
@@ -58,6 +54,8 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
         return error
     if isinstance(error.__cause__, FmvaeError):  # of what Hydra instantiates
         return error.__cause__
+    if is_of_a_run(error):
+        return of_the_machine(error)
     if isinstance(error, MissingConfigException):  # which is an OSError, too
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return _unknown_option(group or "config", option, error.options or ())
@@ -86,20 +84,12 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
     if "does not support sweep type" in text:
         way_out = "give values, as beta=0.5,1, or search it: hydra/sweeper=optuna"
         return ConfigError("command line", "an interval has no list of values", way_out)
-    if isinstance(error, HydraException | OmegaConfBaseException) or not _comes_from_a_job(error):
-        key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
-        problem, _, rest = text.strip().partition("\n")
-        if problem.endswith(":"):  # what it is follows
-            problem = f"{problem} {rest.strip().partition(chr(10))[0]}"
-        problem = problem or type(error).__name__
-        return ConfigError(key or "command line", problem, HELP)
-    return None
-
-
-def _comes_from_a_job(error: BaseException) -> bool:
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    places = [(frame.f_globals["__name__"], frame.f_code.co_name) for frame in frames]
-    return any(place == JOB or place[0] == TOGETHER for place in places)
+    # there is nothing but the user's arguments that Hydra works on before the first job
+    key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
+    problem, _, rest = text.strip().partition("\n")
+    if problem.endswith(":"):  # what it is follows
+        problem = f"{problem} {rest.strip().partition(chr(10))[0]}"
+    return ConfigError(key or "command line", problem or type(error).__name__, HELP)
 
 
 def _unreadable(argument: str) -> ConfigError:

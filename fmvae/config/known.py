@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from fmvae.config.building import ANNOTATIONS, find_class
+from fmvae.config.own_code import KEY, refuse_in_files
 from fmvae.config.project import SWEEPS, own_keys, program_of
 from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
@@ -44,6 +45,7 @@ def check_known(
     Raises:
         ConfigError: with the key, its file if it can be told, and the nearest key there is.
     """
+    refuse_in_files(config, _file_of(KEY, runtime or {}) if KEY in config else None)
     for path, beside in unknown_keys(config):
         if any(key == path or key.startswith(f"{path}.") for key in referenced):
             continue

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fmvae.config.own_code import refuse_in_files
 from fmvae.config.schema import is_tree, validate
 from fmvae.errors import ConfigError
 
@@ -44,6 +45,7 @@ def read_config(path: Path) -> dict[str, Any]:
     groups = ("model", "beta", "latent_dim", "data")
     if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
         raise ConfigError(path, "not the config of a run", way_out)
+    refuse_in_files(config, path)
     try:
         return validate({key: value for key, value in config.items() if key not in ASKED_ANEW})
     except ConfigError as error:
