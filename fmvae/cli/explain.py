@@ -15,6 +15,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from fmvae.cli.arguments import key_of
 from fmvae.common.text import typed_path
 from fmvae.config import composing as configs
+from fmvae.config.own_code import KEY, refusal
 from fmvae.config.project import groups
 from fmvae.config.schema import RULES
 from fmvae.config.shorthand import in_quotes
@@ -113,7 +114,7 @@ def _unknown_option(group: str, option: str, options: Sequence[str]) -> ConfigEr
 
 def _no_name_of_an_option(arguments: Sequence[str]) -> ConfigError:
     """The first argument that gives a group something else than names of its options."""
-    options = groups()
+    options = _options()
     for argument in arguments:
         key, value = key_of(argument), argument.partition("=")[2]
         if "=" in argument and not key:
@@ -125,8 +126,10 @@ def _no_name_of_an_option(arguments: Sequence[str]) -> ConfigError:
 
 def _unknown_key(key: str, arguments: Sequence[str]) -> ConfigError:
     """With the options of its group that have it, or the nearest key there is, and those beside it."""
-    group, _, leaf = key.partition(".")
-    if program() == "evaluate" and group in set(groups()).difference(ASKED_ANEW):
+    if key == KEY:  # taken out of a command line before Hydra sees it: this one is a sweep's, from a file
+        return refusal()
+    options, (group, _, leaf) = _options(), key.partition(".")
+    if program() == "evaluate" and group in set(options).difference(ASKED_ANEW):
         way_out = "leave it out, or train another run with it"
         return ConfigError(key, "part of the run's own config, which is measured as it was trained", way_out)
     known = [name for name in _known_keys(arguments) if name != key]
@@ -135,7 +138,7 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> ConfigError:
     rest = f"{parent} holds {', '.join(name.rpartition('.')[2] for name in beside)}" if beside else HELP
     if leaf and (having := _options_with(group, key)):
         chosen = next((a.partition("=")[2] for a in arguments if key_of(a) == group and "=" in a), "")
-        problem = f"{group}={chosen} has no such key" if chosen in groups()[group] else "there is no such key here"
+        problem = f"{group}={chosen} has no such key" if chosen in options[group] else "there is no such key here"
         return ConfigError(key, problem, f"choose {group}={' or '.join(having)} to give it ({rest})")
     leaves = {name.split(".")[-1]: name for name in known}
     close = difflib.get_close_matches(key, known, 1)
@@ -144,10 +147,16 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> ConfigError:
     return ConfigError(key, "there is no such key", hint + rest)
 
 
+def _options() -> dict[str, list[str]]:
+    """Every group with its options, those of the user's own folder, too."""
+    folder = config_dir()
+    return groups(*((folder,) if folder else ()))
+
+
 def _options_with(group: str, key: str) -> list[str]:
     """The options of a group that have a key."""
     having = []
-    for option in groups().get(group, ()):
+    for option in _options().get(group, ()):
         with suppress(Exception):  # one that can't be composed alone; this is for suggestions only
             if key in keys_of([*_REQUIRED[program()], f"{group}={option}"]):
                 having.append(option)
@@ -159,9 +168,9 @@ _REQUIRED: dict[str, list[str]] = {"train": [], "evaluate": ["run=x"]}  # overri
 
 def _known_keys(arguments: Sequence[str]) -> list[str]:
     """Every key and group that an override of this program can name, beside the command line's own choices."""
-    options, required = groups(), _REQUIRED[program()]
+    options, required = _options(), _REQUIRED[program()]
     # of evaluate.py's groups all have keys of their own; train.py has some more, as experiment
-    more = list(options) if program() == "train" else []
+    more = [KEY, *(options if program() == "train" else ())]
     chosen = [argument for argument in arguments if key_of(argument) in options]
     for overrides in ([*required, *chosen], required):
         with suppress(Exception):  # a choice may be a sweep, or wrong in another way; this is for suggestions only

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmvae.cli import gate
-from fmvae.cli.arguments import check_removed, name_sweep, prepared, put_off
+from fmvae.cli.arguments import check_removed, key_of, name_sweep, prepared, put_off
 from fmvae.cli.explain import config_dir, explain, keys_of, program
 from fmvae.common import streams
 from fmvae.common.command import INTERRUPTED, silence
@@ -142,6 +142,8 @@ def prepare(composed: DictConfig, hydra_config: Any) -> tuple[dict[str, Any], li
     # as written: ${...} in an override refers to the job's config, not to Hydra's
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     check_removed(overrides)
+    if any(key_of(override) == own_code.KEY for override in overrides):  # none of the person's comes this far
+        raise own_code.refusal()
     gate.check_environment(hydra_config.job.env_set)
     if hydra_config.mode == RunMode.RUN:
         gate.check_single_run(hydra_config)

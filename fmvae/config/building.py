@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra.utils
@@ -92,7 +93,15 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ or (error.__context__ and not error.__suppress_context__):
         error = error.__cause__ or error.__context__ or error
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    of_imports = ("importlib", f"{Path(hydra.__file__).parent}")
+    place = next(
+        (
+            f" in {f.filename}, line {f.lineno}"
+            for f in reversed(frames)
+            if not any(part in f.filename for part in of_imports)
+        ),
+        "",
+    )
     return f"{type(error).__name__}: {error}{place}"
 
 

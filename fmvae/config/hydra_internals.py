@@ -12,18 +12,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pkgutil import resolve_name
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 
 from fmvae.errors import ConfigError
 
+if TYPE_CHECKING:
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
 # pyright: reportPossiblyUnboundVariable=false
 _missing = ""
 try:
-    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
@@ -57,6 +60,12 @@ LOGGING = "hydra._internal.logging_config.configure_logging"
 TARGETS = "hydra._internal.instantiate._instantiate2._resolve_target"
 PLACES = {CALLBACKS: ("self", "config"), LOGGING: ("config",), TARGETS: ("target", "full_key")}
 
+# Hydra executes these modules anew when it looks for plugins: who has imported a class before holds another one
+LATE = {
+    "BasicLauncher": "hydra._internal.core_plugins.basic_launcher",
+    "BasicSweeper": "hydra._internal.core_plugins.basic_sweeper",
+}
+
 _originals: dict[str, Callable[..., Any]] = {}
 
 
@@ -65,6 +74,11 @@ class _Missing(type):
 
 
 def __getattr__(name: str) -> Any:
+    if module := LATE.get(name):
+        try:
+            return getattr(import_module(module), name)
+        except (ImportError, AttributeError):
+            _refuse(f"{hydra.__version__} has no {module}.{name}")
     if _missing and name in __all__:
         return _Missing
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -77,8 +91,12 @@ def check() -> None:
         ConfigError: with the version to install.
     """
     if found := problem():
-        wanted = f">={'.'.join(map(str, KNOWN[0]))},<{'.'.join(map(str, KNOWN[1]))}"
-        raise ConfigError("hydra-core", found, f"install hydra-core{wanted}")
+        _refuse(found)
+
+
+def _refuse(problem: str) -> NoReturn:
+    first, beyond = (".".join(map(str, version)) for version in KNOWN)
+    raise ConfigError("hydra-core", problem, f"install hydra-core>={first},<{beyond}")
 
 
 def problem() -> str:

@@ -135,8 +135,12 @@ def refuse_in_files(config: Mapping[Any, Any], file: object = None) -> None:
         ConfigError: it holds the key ``allow``.
     """
     if KEY in config:
-        where = f" ({file} does)" if file else ""
-        raise ConfigError(KEY, f"no config can allow code{where}", f"take it out, and {WAY_OUT}")
+        raise refusal(f" ({file} does)" if file else "")
+
+
+def refusal(where: str = "") -> ConfigError:
+    """What is said of a config that would allow code."""
+    return ConfigError(KEY, f"no config can allow code{where}", f"take it out, and {WAY_OUT}")
 
 
 # --- what it holds --------------------------------------------------------------------------------------------
