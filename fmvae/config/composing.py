@@ -23,7 +23,7 @@ from fmvae.config.hydra_internals import OverridesParser, check, problem, state_
 from fmvae.config.known import check_known
 from fmvae.config.own_code import allowing
 from fmvae.config.presets import prefer_own_presets
-from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, is_visible_file, own_keys, program_of
+from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, groups, is_visible_file, own_keys, program_of
 from fmvae.config.schema import validate, walk
 from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
@@ -127,11 +127,18 @@ def _sha256(name: str | None) -> str | None:
         return f"unreadable: {name}"
 
 
+def _options(group: str, *, _root_: Any) -> str:
+    """The options of a group, those of the user's own folder, too."""
+    folders = [Path(source.path) for source in _root_.hydra.runtime.config_sources if source.schema == "file"]
+    return ", ".join(sorted(groups(*folders)[group]))
+
+
 def register_resolvers() -> None:
     """Make the project's own interpolations known to OmegaConf; harmless when called again."""
     OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
     OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
     OmegaConf.register_new_resolver("fmvae.sha256", _sha256, replace=True)
+    OmegaConf.register_new_resolver("fmvae.options", _options, replace=True)
 
 
 # when imported, since a sweep's workers import this, but never come by cli.launch

@@ -43,8 +43,8 @@ def check_known(
         referenced: paths of keys that values of others name (``${...}``), by which they are read.
 
     Raises:
-        ConfigError: with the key, its file if it can be told, and the nearest key there is; or with a class that is
-            not allowed.
+        ConfigError: with the key, its file if it can be told, and the nearest key there is; or with a class that
+            is not allowed.
     """
     refuse_in_files(config, _file_of(KEY, runtime or {}) if KEY in config else None)
     for path, beside in unknown_keys(config):
