@@ -113,7 +113,8 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
             said = tell(error)
             if isinstance(error, Exception):
                 raise
-            raise RuntimeError(said) from error
+            with of_a_run():
+                raise RuntimeError(said) from error
         if not explained:
             raise
         fail(explained)
