@@ -83,5 +83,5 @@ def print_times(what: str, times: Mapping[str, list[float]]) -> None:
 def record(name: str, content: Mapping[str, Any], device: torch.device | None = None) -> None:
     """Write ``results/<name>.json``: the numbers, and the machine, versions and commit that they are of."""
     RESULTS.mkdir(exist_ok=True)
-    whole = {**content, "provenance": provenance(device or torch.device("cpu"))}
+    whole = {**content, "provenance": provenance(device or torch.device("cpu"), {})}
     (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n")

@@ -1,5 +1,8 @@
 """What can go wrong for a user, said in one line: what, why, and the way out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FmvaeError(Exception):
     """A problem the user can act on.
@@ -66,6 +69,30 @@ def of_the_machine(error: BaseException) -> FmvaeError | None:
     if isinstance(error, MemoryError) or of_torch:
         return FmvaeError("memory", str(error) or "exhausted", "lower data.batch_size, or train a smaller model")
     return None
+
+
+@contextmanager
+def of_a_run() -> Iterator[None]:
+    """What is raised inside comes from the work of a run: what nobody foresaw of it is a bug, not a wrong command.
+
+    The mark is an attribute of the error, which it keeps on its way from a launcher's worker.
+    """
+    try:
+        yield
+    except BaseException as error:
+        error._of_a_run = True  # type: ignore[attr-defined]
+        raise
+
+
+def is_of_a_run(error: BaseException | None) -> bool:
+    """Whether ``of_a_run`` saw an error, or one that it was raised from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if getattr(error, "_of_a_run", False):
+            return True
+        seen.add(id(error))
+        error = error.__cause__
+    return False
 
 
 def interruption(error: BaseException | None) -> BaseException | None:

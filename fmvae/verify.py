@@ -7,6 +7,7 @@ import sys
 
 from fmvae.common.command import run_command, say
 from fmvae.common.text import expand_home, typed_path
+from fmvae.config.own_code import allowing, names_in, taken_out
 from fmvae.config.stored import NotAVAE
 from fmvae.errors import FmvaeError, HeldError, RunError
 from fmvae.runs.directory import find_runs
@@ -21,8 +22,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--data-root", type=expand_home, help="where the dataset is, if not where the run found it"
     )
-    given = parser.parse_args(arguments)
-    return run_command(lambda: _verify_all(given))
+    parser.add_argument(
+        "--allow",
+        type=names_in,
+        default=[],
+        help="packages of yours whose classes a run may name, as mymodels,b.c",
+    )
+    arguments = sys.argv[1:] if arguments is None else arguments
+
+    def verify_them() -> int:
+        names, rest = taken_out(arguments)  # as train.py and evaluate.py take it
+        given = parser.parse_args(rest)
+        with allowing([*names, *given.allow]):
+            return _verify_all(given)
+
+    return run_command(verify_them)
 
 
 def _verify_all(given: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ FLOORS = (
     "weights",
     "config.project",
     "config.schema",
+    "config.hydra_internals",
     "config.presets",
     "config.identity",
     "config",  # whatever else is in it
@@ -39,9 +40,8 @@ HYDRA = {
     "evaluate.py",
     "fmvae/config/building.py",
     "fmvae/config/composing.py",
-    "fmvae/config/presets.py",
+    "fmvae/config/hydra_internals.py",
     "fmvae/config/stored.py",
-    "fmvae/cli/arguments.py",
     "fmvae/cli/main.py",
     "fmvae/cli/explain.py",
     "fmvae/cli/gate.py",

@@ -382,7 +382,15 @@ def test_a_job_that_fails_is_one_line(launched, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("model"), ValueError("Could not be"), RuntimeError("bug"), AssertionError()]
+    "error",
+    [
+        KeyError("model"),
+        ValueError("Could not override 'seed'"),
+        RuntimeError("Missing mandatory value: seed"),
+        AssertionError(),
+        HydraException("a compose of our own went wrong"),
+        OmegaConfBaseException("a config of our own was read wrongly"),
+    ],
 )
 def test_a_bug_keeps_its_traceback(program, tmp_path, monkeypatch, error):
     """Whatever a job raises that nobody foresaw is no user's mistake, and must not look like one."""

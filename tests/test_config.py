@@ -268,8 +268,8 @@ REFUSED = {
         "config": {"_target_": "subprocess.Popen", "args": ["touch", "executed"]},
     },
     "our call": {"_target_": "fmvae.config.building.hydra.utils.call", "config": {"_target_": "os.getcwd"}},
-    "our gate's instantiate": {
-        "_target_": "fmvae.cli.gate.instantiation.instantiate",
+    "our instantiate by another door": {
+        "_target_": "fmvae.config.hydra_internals.hydra.utils.instantiate",
         "config": {"_target_": "subprocess.Popen", "args": ["touch", "executed"]},
     },
     "our OmegaConf": {"_target_": "fmvae.config.composing.OmegaConf"},

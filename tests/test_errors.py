@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fmvae.errors import ConfigError, DataError, FmvaeError, NumericsError, RunError
+from fmvae.errors import ConfigError, DataError, FmvaeError, NumericsError, RunError, is_of_a_run, of_a_run
 
 KINDS = [FmvaeError, ConfigError, DataError, RunError, NumericsError]
 
@@ -58,3 +58,29 @@ def test_pickling_needs_the_reduce_method():
     assert kind is FmvaeError
     with pytest.raises(TypeError):
         kind(*arguments)
+
+
+def marked(error: BaseException) -> BaseException:
+    with pytest.raises(type(error)) as caught, of_a_run():
+        raise error
+    return caught.value
+
+
+@pytest.mark.parametrize("error", [KeyError("model"), RuntimeError("bug"), SystemExit(3), KeyboardInterrupt()])
+def test_what_a_runs_work_raises_is_known_by_its_mark(error):
+    """Itself, its copy from a worker, and what is raised from it; and nothing else."""
+    assert not is_of_a_run(error)
+    assert marked(error) is error
+    assert is_of_a_run(error)
+    assert is_of_a_run(pickle.loads(pickle.dumps(error)))
+    other = RuntimeError("the launcher's")
+    other.__cause__ = error
+    assert is_of_a_run(other)
+    assert not is_of_a_run(type(error)("model"))
+    assert not is_of_a_run(None)
+
+
+def test_a_ring_of_causes_has_an_end():
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert not is_of_a_run(first)

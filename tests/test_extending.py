@@ -76,8 +76,8 @@ class Reader:
             "test_images": draw.integers(0, 256, (90, 12, 12)),
         }
         arrays: dict[str, Any] = {name: array.astype(np.uint8) for name, array in shapes.items()}
-        labels = {"labels": np.arange(300) % 3, "test_labels": np.arange(90) % 3}
-        np.savez(folder / "shapes.npz", **arrays, **labels)
+        arrays |= {"labels": np.arange(300) % 3, "test_labels": np.arange(90) % 3}
+        np.savez(folder / "shapes.npz", **arrays)
 
     def run(self, command: list[str], *more: str) -> Finished:
         """A command of the page, with settings that make it quick."""
@@ -192,6 +192,7 @@ def in_process(reader: Reader, monkeypatch: pytest.MonkeyPatch, capture: bool | 
 
     from fmvae.config import compose
     from fmvae.experiments.vae import VAEExperiment
+    from fmvae.training import VAETrainer
     from fmvae.training.engines.cuda_graph import CUDAGraph
 
     monkeypatch.syspath_prepend(str(reader.folder))
@@ -199,6 +200,7 @@ def in_process(reader: Reader, monkeypatch: pytest.MonkeyPatch, capture: bool | 
     with allowing(["mystudy"]):
         config = compose([*settings, "loss._target_=mystudy.objectives.FreeBits"])
         experiment = VAEExperiment(copy.deepcopy(config), torch.device("cpu"))
+        assert isinstance(experiment.trainer, VAETrainer)
         if capture is not None:
             experiment.trainer.engine = CUDAGraph(experiment.trainer, capture=capture)
         return experiment.trainer.train()

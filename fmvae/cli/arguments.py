@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmvae.common.text import expand_home
+from fmvae.config.hydra_internals import OverridesParser
 from fmvae.config.identity import NAMED_BY_CONTENT, NON_SEMANTIC
 from fmvae.config.project import SWEEPS, groups
 from fmvae.config.schema import RULES

@@ -5,29 +5,26 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from hydra.errors import MissingConfigException, OverrideParseException
 
 from fmvae.cli.arguments import key_of
 from fmvae.common.text import typed_path
 from fmvae.config import composing as configs
+from fmvae.config.own_code import KEY, refusal
 from fmvae.config.project import groups
 from fmvae.config.schema import RULES
 from fmvae.config.shorthand import in_quotes
 from fmvae.config.stored import ASKED_ANEW
-from fmvae.errors import ConfigError, FmvaeError, of_the_machine
+from fmvae.errors import ConfigError, FmvaeError, is_of_a_run, of_the_machine
 
-TOGETHER = "fmvae.experiments.together"  # where the jobs of a stack are
 EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # of pyproject.toml, by the plugin's name if not the same
 PLAIN = str.maketrans("−–“”„‘’\u00a0", '--"""\'\' ')  # what word processors make of plain signs
 HELP = "--help lists the keys and groups"
-JOB = ("fmvae.cli.main", "job")  # where the work of a run begins
 
 
 def program() -> Literal["train", "evaluate"]:
@@ -58,6 +55,8 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
         return error
     if isinstance(error.__cause__, FmvaeError):  # of what Hydra instantiates
         return error.__cause__
+    if is_of_a_run(error):
+        return of_the_machine(error)
     if isinstance(error, MissingConfigException):  # which is an OSError, too
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return _unknown_option(group or "config", option, error.options or ())
@@ -86,20 +85,12 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
     if "does not support sweep type" in text:
         way_out = "give values, as beta=0.5,1, or search it: hydra/sweeper=optuna"
         return ConfigError("command line", "an interval has no list of values", way_out)
-    if isinstance(error, HydraException | OmegaConfBaseException) or not _comes_from_a_job(error):
-        key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
-        problem, _, rest = text.strip().partition("\n")
-        if problem.endswith(":"):  # what it is follows
-            problem = f"{problem} {rest.strip().partition(chr(10))[0]}"
-        problem = problem or type(error).__name__
-        return ConfigError(key or "command line", problem, HELP)
-    return None
-
-
-def _comes_from_a_job(error: BaseException) -> bool:
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    places = [(frame.f_globals["__name__"], frame.f_code.co_name) for frame in frames]
-    return any(place == JOB or place[0] == TOGETHER for place in places)
+    # there is nothing but the user's arguments that Hydra works on before the first job
+    key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
+    problem, _, rest = text.strip().partition("\n")
+    if problem.endswith(":"):  # what it is follows
+        problem = f"{problem} {rest.strip().partition(chr(10))[0]}"
+    return ConfigError(key or "command line", problem or type(error).__name__, HELP)
 
 
 def _unreadable(argument: str) -> ConfigError:
@@ -123,7 +114,7 @@ def _unknown_option(group: str, option: str, options: Sequence[str]) -> ConfigEr
 
 def _no_name_of_an_option(arguments: Sequence[str]) -> ConfigError:
     """The first argument that gives a group something else than names of its options."""
-    options = groups()
+    options = _options()
     for argument in arguments:
         key, value = key_of(argument), argument.partition("=")[2]
         if "=" in argument and not key:
@@ -135,8 +126,10 @@ def _no_name_of_an_option(arguments: Sequence[str]) -> ConfigError:
 
 def _unknown_key(key: str, arguments: Sequence[str]) -> ConfigError:
     """With the options of its group that have it, or the nearest key there is, and those beside it."""
-    group, _, leaf = key.partition(".")
-    if program() == "evaluate" and group in set(groups()).difference(ASKED_ANEW):
+    if key == KEY:  # taken out of a command line before Hydra sees it: this one is a sweep's, from a file
+        return refusal()
+    options, (group, _, leaf) = _options(), key.partition(".")
+    if program() == "evaluate" and group in set(options).difference(ASKED_ANEW):
         way_out = "leave it out, or train another run with it"
         return ConfigError(key, "part of the run's own config, which is measured as it was trained", way_out)
     known = [name for name in _known_keys(arguments) if name != key]
@@ -145,7 +138,7 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> ConfigError:
     rest = f"{parent} holds {', '.join(name.rpartition('.')[2] for name in beside)}" if beside else HELP
     if leaf and (having := _options_with(group, key)):
         chosen = next((a.partition("=")[2] for a in arguments if key_of(a) == group and "=" in a), "")
-        problem = f"{group}={chosen} has no such key" if chosen in groups()[group] else "there is no such key here"
+        problem = f"{group}={chosen} has no such key" if chosen in options[group] else "there is no such key here"
         return ConfigError(key, problem, f"choose {group}={' or '.join(having)} to give it ({rest})")
     leaves = {name.split(".")[-1]: name for name in known}
     close = difflib.get_close_matches(key, known, 1)
@@ -154,10 +147,16 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> ConfigError:
     return ConfigError(key, "there is no such key", hint + rest)
 
 
+def _options() -> dict[str, list[str]]:
+    """Every group with its options, those of the user's own folder, too."""
+    folder = config_dir()
+    return groups(*((folder,) if folder else ()))
+
+
 def _options_with(group: str, key: str) -> list[str]:
     """The options of a group that have a key."""
     having = []
-    for option in groups().get(group, ()):
+    for option in _options().get(group, ()):
         with suppress(Exception):  # one that can't be composed alone; this is for suggestions only
             if key in keys_of([*_REQUIRED[program()], f"{group}={option}"]):
                 having.append(option)
@@ -169,9 +168,9 @@ _REQUIRED: dict[str, list[str]] = {"train": [], "evaluate": ["run=x"]}  # overri
 
 def _known_keys(arguments: Sequence[str]) -> list[str]:
     """Every key and group that an override of this program can name, beside the command line's own choices."""
-    options, required = groups(), _REQUIRED[program()]
+    options, required = _options(), _REQUIRED[program()]
     # of evaluate.py's groups all have keys of their own; train.py has some more, as experiment
-    more = list(options) if program() == "train" else []
+    more = [KEY, *(options if program() == "train" else ())]
     chosen = [argument for argument in arguments if key_of(argument) in options]
     for overrides in ([*required, *chosen], required):
         with suppress(Exception):  # a choice may be a sweep, or wrong in another way; this is for suggestions only

@@ -7,15 +7,16 @@ before any of our code has seen that config. Its own list of what is forbidden h
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal import callbacks, logging_config
-from hydra._internal.instantiate import _instantiate2 as instantiation
 from omegaconf import DictConfig, OmegaConf
 
-from fmvae.config.building import ALLOWED_TARGETS
+from fmvae.config import hydra_internals, own_code
+from fmvae.config.building import allowed_targets
 from fmvae.config.known import chosen_files
 from fmvae.config.project import PROJECT_ROOT
 from fmvae.config.schema import walk
@@ -38,26 +39,53 @@ FIXED = {
 # of a job's Hydra config, what may differ from its sweep's: what Hydra fills in, or heeds for each job
 PER_JOB = ("overrides", "runtime", "help", "hydra_help", "job", "mode")
 
-_init_callbacks = callbacks.Callbacks.__init__
-_resolve_target = instantiation._resolve_target
-_configure_logging = logging_config.configure_logging
-
 
 def install() -> None:
-    """Set the three places at which Hydra calls what a config names."""
-    callbacks.Callbacks.__init__ = no_callbacks
-    logging_config.configure_logging = our_logging
-    instantiation._resolve_target = known_class
+    """Set the three places at which Hydra calls what a config names.
+
+    Raises:
+        ConfigError: this Hydra is not known, and may call it elsewhere.
+    """
+    hydra_internals.replace(
+        {
+            hydra_internals.CALLBACKS: no_callbacks,
+            hydra_internals.LOGGING: our_logging,
+            hydra_internals.TARGETS: known_class,
+        }
+    )
 
 
-def uninstall() -> None:
-    """Hydra as it is, to see in tests what it would do."""
-    callbacks.Callbacks.__init__ = _init_callbacks
-    logging_config.configure_logging = _configure_logging
-    instantiation._resolve_target = _resolve_target
+class Handed(metaclass=hydra_internals.Singleton):
+    """What a command allows its jobs, wherever they run: Hydra's launchers give its singletons to their workers.
+
+    No variable of the environment does, which whoever starts other processes would pass on, too.
+    """
+
+    names: tuple[str, ...] = ()
+    folder = ""
 
 
-def no_callbacks(self: callbacks.Callbacks, config: DictConfig | None = None) -> None:
+@contextmanager
+def handing_on(names: Sequence[str]) -> Iterator[None]:
+    """Inside, this command and its jobs may name classes of these packages, and of no others.
+
+    Raises:
+        ConfigError: one is no importable package, or not one's own.
+    """
+    Handed().names, Handed().folder = tuple(names), str(Path.cwd())
+    try:
+        with handed_on():
+            yield
+    finally:
+        Handed().names = ()
+
+
+def handed_on() -> AbstractContextManager[None]:
+    """Inside, what the command allows is allowed, in whatever process and thread a job runs."""
+    return own_code.allowing(Handed().names, Handed().folder)
+
+
+def no_callbacks(self: Any, config: DictConfig | None = None) -> None:
     """Replaces ``Callbacks.__init__``, which Hydra calls after composing and before it creates a folder."""
     if config is not None:
         if OmegaConf.select(config, "hydra.callbacks"):
@@ -83,14 +111,15 @@ def our_logging(settings: dict[str, Any]) -> None:
     level = settings["root"].get("level")
     if not isinstance(level, str) or settings != {**ours, "root": {**ours["root"], "level": level}}:
         raise ConfigError("hydra.job_logging", "only its root.level may be changed", "remove the rest")
-    _configure_logging(settings)
+    hydra_internals.original(hydra_internals.LOGGING)(settings)
 
 
 def known_class(target: Any, full_key: str) -> Any:
     """The class that a ``_target_`` names, if it is one of a VAE's parts or a plugin of Hydra's."""
-    allowed = (*ALLOWED_TARGETS, *OF_HYDRA)
+    allowed = (*allowed_targets(), *OF_HYDRA)
     name = target if isinstance(target, str) else f"{getattr(target, '__module__', '')}."
-    found = _resolve_target(target, full_key) if name.startswith(allowed) else None
+    resolve = hydra_internals.original(hydra_internals.TARGETS)
+    found = resolve(target, full_key) if name.startswith(allowed) else None
     if target in SEARCH:
         return found
     if not isinstance(found, type) or not f"{found.__module__}.".startswith(allowed):

@@ -11,19 +11,28 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NoReturn, TypeVar
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmvae.cli import gate
-from fmvae.cli.arguments import check_removed, name_sweep, prepared, put_off
+from fmvae.cli.arguments import check_removed, key_of, name_sweep, prepared, put_off
 from fmvae.cli.explain import config_dir, explain, keys_of, program
 from fmvae.common import streams
 from fmvae.common.command import INTERRUPTED, silence
 from fmvae.common.stop import Stop
+from fmvae.config import own_code
 from fmvae.config.composing import resolve
+from fmvae.config.hydra_internals import HydraConfig
 from fmvae.config.project import PROJECT_ROOT, SWEEPS
-from fmvae.errors import FmvaeError, HeldError, ObjectiveError, Terminated, interruption, of_the_machine
+from fmvae.errors import (
+    FmvaeError,
+    HeldError,
+    ObjectiveError,
+    Terminated,
+    interruption,
+    of_a_run,
+    of_the_machine,
+)
 
 T = TypeVar("T")
 log = logging.getLogger("fmvae")
@@ -51,15 +60,17 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     if (hang_up := getattr(signal, "SIGHUP", None)) and signal.getsignal(hang_up) == signal.SIG_DFL:
         signal.signal(hang_up, _terminate)
     threading.excepthook = _thread_failed
-    gate.install()
     try:
+        gate.install()
         arguments = prepared(arguments, program())
+        own, arguments = own_code.taken_out(arguments)
         if program() == "train":
             folder = config_dir()
             folders = (folder, SWEEPS) if folder else (SWEEPS,)
             arguments = put_off(name_sweep(arguments), keys_of, folders)
         sys.argv[1:] = arguments
-        main()
+        with gate.handing_on(own):
+            main()
     except (KeyboardInterrupt, Terminated) as stop:
         _interrupted(stop)
     except BrokenPipeError:  # a reader who has read enough, as of `... --help | head`
@@ -92,16 +103,8 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
     """
     hydra_config = HydraConfig.get()
     try:
-        config, overrides = prepare(composed, hydra_config)
-        if hydra_config.mode == RunMode.MULTIRUN:
-            if config["device"] == "auto":
-                config["device"] = f"auto:{hydra_config.job.num}"
-            if not hydra_config.launcher._target_.endswith(IN_PROCESS) and "trainer" in config:
-                config["trainer"]["progress"] = False  # of several processes on one terminal
-        with Stop() as stop:  # C code may swallow what a handler raises while it is imported
-            import_module("fmvae.measurement")
-        stop.heed()
-        return function(config, overrides)
+        with gate.handed_on():
+            return _work(function, composed, hydra_config)
     except (Exception, SystemExit) as error:
         if stop := _stop_behind(error):
             raise stop from None
@@ -110,10 +113,25 @@ def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig
             said = tell(error)
             if isinstance(error, Exception):
                 raise
-            raise RuntimeError(said) from error
+            with of_a_run():
+                raise RuntimeError(said) from error
         if not explained:
             raise
         fail(explained)
+
+
+def _work(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig, hydra_config: Any) -> T:
+    config, overrides = prepare(composed, hydra_config)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        if config["device"] == "auto":
+            config["device"] = f"auto:{hydra_config.job.num}"
+        if not hydra_config.launcher._target_.endswith(IN_PROCESS) and "trainer" in config:
+            config["trainer"]["progress"] = False  # of several processes on one terminal
+    with of_a_run():
+        with Stop() as stop:  # C code may swallow what a handler raises while it is imported
+            import_module("fmvae.measurement")
+        stop.heed()
+        return function(config, overrides)
 
 
 def prepare(composed: DictConfig, hydra_config: Any) -> tuple[dict[str, Any], list[str]]:
@@ -125,10 +143,15 @@ def prepare(composed: DictConfig, hydra_config: Any) -> tuple[dict[str, Any], li
     # as written: ${...} in an override refers to the job's config, not to Hydra's
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     check_removed(overrides)
+    if any(key_of(override) == own_code.KEY for override in overrides):  # none of the person's comes this far
+        raise own_code.refusal()
     gate.check_environment(hydra_config.job.env_set)
     if hydra_config.mode == RunMode.RUN:
         gate.check_single_run(hydra_config)
-    return resolve(composed, hydra_config.runtime), overrides
+    config = resolve(composed, hydra_config.runtime)
+    if own := own_code.granted():  # kept for people, who will have to give it again
+        overrides = [*overrides, f"{own_code.KEY}=[{','.join(own)}]"]
+    return config, overrides
 
 
 def ends_search(error: BaseException | None, hydra_config: Any) -> bool:

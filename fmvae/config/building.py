@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra.utils
 from hydra.errors import InstantiationException
 
+from fmvae.config.own_code import KEY, granted, may_be_own
 from fmvae.config.schema import walk
 from fmvae.errors import ConfigError, FmvaeError, of_the_machine
 
@@ -22,7 +25,8 @@ def build(node: Mapping[str, Any], key: str, kind: type[T], **arguments: Any) ->
     """The only way from a config to an object: instantiate ``node`` as a ``kind``.
 
     Only classes that live under ``fmvae``, ``torch.nn``, ``torch.optim`` or ``torchvision.transforms`` are
-    instantiated, also for nested nodes, so that a config someone sends you is data and runs nothing else.
+    instantiated, also for nested nodes, so that a config someone sends you is data and runs nothing else; and of
+    packages that ``own_code.allowing`` was told.
 
     Args:
         node: ``_target_`` and the constructor's arguments.
@@ -51,29 +55,54 @@ def build(node: Mapping[str, Any], key: str, kind: type[T], **arguments: Any) ->
         raise ConfigError(key, problem, "see the class's documentation for what it takes") from error
 
 
+def allowed_targets() -> tuple[str, ...]:
+    """What the names of classes that a config may name begin with, here and now."""
+    return (*ALLOWED_TARGETS, *(f"{name}." for name in granted()))
+
+
 def find_class(target: Any, path: str = "") -> type:
     """The class that a ``_target_`` names.
 
     Raises:
         ConfigError: there is none, or none that a config may name; the message names ``path``.
     """
-    way_out = f"name a class under {', '.join(ALLOWED_TARGETS)}"
-    if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
+    allowed, of_own_code = allowed_targets(), may_be_own(target)
+    way_out = f"name a class under {', '.join(allowed)}"
+    if not isinstance(target, str) or not target.startswith(allowed):
+        if of_own_code:
+            own = f"{KEY}=[{target.partition('.')[0]}]"
+            way_out = f"give {own} on the command line if it is code that you trust, or {way_out}"
         raise ConfigError(f"{path}._target_", f"{target!r} is not allowed", way_out)
     of_hydra = logging.getLogger("hydra.utils")  # it logs what it raises
     quiet, of_hydra.disabled = of_hydra.disabled, True
     try:
         found = hydra.utils.get_object(target)
-    except Exception as error:
-        raise ConfigError(
-            f"{path}._target_", f"there is no {target!r} ({type(error).__name__})", way_out
-        ) from None
+    except (Exception, SystemExit) as error:  # one's own code may do anything when it is imported
+        why = _cause(error) if of_own_code else type(error).__name__
+        raise ConfigError(f"{path}._target_", f"there is no {target!r} ({why})", way_out) from None
     finally:
         of_hydra.disabled = quiet
     # where it is defined, not how it is reached: fmvae.config.composing.OmegaConf would otherwise pass
-    if not isinstance(found, type) or not f"{found.__module__}.".startswith(ALLOWED_TARGETS):
+    if not isinstance(found, type) or not f"{found.__module__}.".startswith(allowed):
         raise ConfigError(f"{path}._target_", f"{target!r} is not a class that is defined there", way_out)
     return found
+
+
+def _cause(error: BaseException) -> str:
+    """What is at the bottom of an error, and the line of the file in which it came up."""
+    while error.__cause__ or (error.__context__ and not error.__suppress_context__):
+        error = error.__cause__ or error.__context__ or error
+    frames = traceback.extract_tb(error.__traceback__)
+    of_imports = ("importlib", f"{Path(hydra.__file__).parent}")
+    place = next(
+        (
+            f" in {f.filename}, line {f.lineno}"
+            for f in reversed(frames)
+            if not any(part in f.filename for part in of_imports)
+        ),
+        "",
+    )
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _check_target(path: str, node: Mapping[str, Any], kind: type) -> None:

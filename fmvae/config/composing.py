@@ -7,7 +7,6 @@ import re
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from hashlib import sha256
 from itertools import product
 from os.path import relpath
@@ -15,18 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobRuntime
-from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import weights
 from fmvae.common.text import expand_home
+from fmvae.config.hydra_internals import OverridesParser, check, problem, state_set_aside
 from fmvae.config.known import check_known
+from fmvae.config.own_code import allowing
 from fmvae.config.presets import prefer_own_presets
-from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, is_visible_file, own_keys, program_of
+from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, groups, is_visible_file, own_keys, program_of
 from fmvae.config.schema import validate, walk
 from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
@@ -130,57 +127,54 @@ def _sha256(name: str | None) -> str | None:
         return f"unreadable: {name}"
 
 
+def _options(group: str, *, _root_: Any) -> str:
+    """The options of a group, those of the user's own folder, too."""
+    folders = [Path(source.path) for source in _root_.hydra.runtime.config_sources if source.schema == "file"]
+    return ", ".join(sorted(groups(*folders)[group]))
+
+
 def register_resolvers() -> None:
     """Make the project's own interpolations known to OmegaConf; harmless when called again."""
     OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
     OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
     OmegaConf.register_new_resolver("fmvae.sha256", _sha256, replace=True)
+    OmegaConf.register_new_resolver("fmvae.options", _options, replace=True)
 
 
 # when imported, since a sweep's workers import this, but never come by cli.launch
 register_resolvers()
-prefer_own_presets()
-
-
-@contextmanager
-def _hydra_to_ourselves() -> Iterator[None]:
-    """Hydra's state of this process is set aside inside, and is as it was afterwards.
-
-    Hydra composes for one application at a time; whoever calls us may be another (``hydra.initialize``,
-    ``@hydra.main``).
-    """
-    with ONE_AT_A_TIME:  # threads share that state, too
-        hydra_of_theirs, base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
-        job = JobRuntime.instance().conf
-        GlobalHydra.instance().clear()
-        JobRuntime.instance().conf = OmegaConf.create(job)
-        try:
-            yield
-        finally:
-            GlobalHydra.instance().hydra = hydra_of_theirs
-            VersionBase.instance().version_base = base
-            JobRuntime.instance().conf = job
+if not problem():  # or nothing is composed: see hydra_internals.check
+    prefer_own_presets()
 
 
 def _compose(overrides: Sequence[str], config_name: str, folder: Path | None = None) -> DictConfig:
+    check()
     register_resolvers()  # a program that composes may have cleared them
     places = [f"file://{place}" for place in (folder, SWEEPS) if place]
     beside = [f"hydra.searchpath=[{','.join(map(in_quotes, places))}]"] if folder else []
-    with _hydra_to_ourselves(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    # threads share Hydra's state
+    with ONE_AT_A_TIME, state_set_aside(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = [*beside, *expand_shorthand(overrides)]
         return hydra.compose(config_name, overrides=overrides, return_hydra_config=True)
 
 
-def compose(overrides: Sequence[str] = (), config_name: str = "train") -> dict[str, Any]:
+def compose(
+    overrides: Sequence[str] = (), config_name: str = "train", *, allow: Iterable[str] = ()
+) -> dict[str, Any]:
     """The config that a command line with these overrides gives, for notebooks and tests; shorthand included.
 
     It may be called beside another use of Hydra in the same process. It imports torch, to see which arguments the
     classes that the config names take.
+
+    Args:
+        allow: packages of one's own, whose classes this config may name. To train what is composed, do it inside
+            ``own_code.allowing``.
     """
     composed = _compose(overrides, config_name)
     with open_dict(composed):
         own = composed.pop("hydra")
-    return resolve(composed, own.runtime)
+    with allowing(allow):
+        return resolve(composed, own.runtime)
 
 
 def keys_of(overrides: Sequence[str], config_name: str, folder: Path | None = None) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from fmvae.config.building import ANNOTATIONS, find_class
+from fmvae.config.building import ANNOTATIONS, allowed_targets, find_class
+from fmvae.config.own_code import KEY, refuse_in_files
 from fmvae.config.project import SWEEPS, own_keys, program_of
 from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
@@ -48,8 +49,10 @@ def check_known(
         referenced: paths of keys that values of others name (``${...}``), by which they are read.
 
     Raises:
-        ConfigError: with the key, its file if it can be told, and the nearest key there is.
+        ConfigError: with the key, its file if it can be told, and the nearest key there is; or with a class that
+            is not allowed.
     """
+    refuse_in_files(config, _file_of(KEY, runtime or {}) if KEY in config else None)
     for path, beside in unknown_keys(config):
         if any(key == path or key.startswith(f"{path}.") for key in referenced):
             continue
@@ -100,8 +103,11 @@ def _unknown_arguments(path: str, node: Any) -> Iterator[tuple[str, list[str]]]:
     if "_target_" not in node:
         yield from ((f"{path}.{key}", []) for key in node)
         return
+    target = node["_target_"]
+    if isinstance(target, str) and not target.startswith(allowed_targets()):
+        find_class(target, path)  # refuses it: before a sweep begins, and not run by run
     try:
-        found = find_class(node["_target_"])
+        found = find_class(target)
         parameters = inspect.signature(found).parameters
     except (ConfigError, ValueError, TypeError):  # of some classes Python does not know what they take
         return

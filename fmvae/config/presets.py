@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-
+from fmvae.config.hydra_internals import ConfigStore
 from fmvae.config.project import CONF
 
 

@@ -19,12 +19,16 @@ def is_visible_file(path: Path) -> bool:
     return not path.name.startswith((".", "~")) and path.is_file()
 
 
-def groups() -> dict[str, list[str]]:
-    """Every group with its options."""
+def groups(*others: Path) -> dict[str, list[str]]:
+    """Every group with its options.
+
+    Args:
+        others: folders of configs beside ours, as ``--config-dir`` names.
+    """
     found: dict[str, list[str]] = {}
-    for folder in (CONF, SWEEPS):
+    for folder in (CONF, SWEEPS, *others):
         for path in sorted(folder.glob("*/*.yaml")):
-            if is_visible_file(path):
+            if is_visible_file(path) and path.stem not in found.get(path.parent.name, ()):
                 found.setdefault(path.parent.name, []).append(path.stem)
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.config.identity import whole
+from fmvae.config.own_code import refuse_in_files
 from fmvae.config.schema import is_tree, validate
 from fmvae.errors import ConfigError
 
@@ -45,6 +46,7 @@ def read_config(path: Path) -> dict[str, Any]:
     groups = ("model", "beta", "latent_dim", "data")
     if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
         raise ConfigError(path, "not the config of a run", way_out)
+    refuse_in_files(config, path)
     try:
         return whole(validate({key: value for key, value in config.items() if key not in ASKED_ANEW}))
     except ConfigError as error:

@@ -98,7 +98,7 @@ class ClassifierExperiment(Experiment):
             "test": {"loss": loss, "accuracy": test.pop("overall"), **test},
             "provenance": {
                 "training": checkpoint.meta["provenance"],
-                "evaluation": provenance(data.device),
+                "evaluation": provenance(data.device, self.config),
                 "data_sha256": data.sha256,
             },
         }

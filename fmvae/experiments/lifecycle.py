@@ -16,6 +16,7 @@ from fmvae.common import streams
 from fmvae.common.disk import named
 from fmvae.common.logs import LogFile
 from fmvae.common.torch_setup import set_up_torch
+from fmvae.config import own_code
 from fmvae.config.identity import RunIdentity, is_vae
 from fmvae.config.stored import NotAVAE, read_config, to_yaml
 from fmvae.errors import ConfigError, FmvaeError, LostError, Terminated
@@ -152,7 +153,9 @@ def _prepare(
         recorder,
         *experiment.observers(recorder),
         Checkpointer(
-            run, {**identity, "provenance": provenance(trainer.data.device)}, settings["checkpoint_every"]
+            run,
+            {**identity, "provenance": _provenance(run, config, trainer, checkpoint)},
+            settings["checkpoint_every"],
         ),
     ]
     if checkpoint:
@@ -166,6 +169,21 @@ def _prepare(
         log.info("training %s on %s", run, trainer.data.device)
     run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
     return recorder
+
+
+def _provenance(
+    run: RunDirectory, config: Mapping[str, Any], trainer: Trainer, checkpoint: Checkpoint | None
+) -> dict[str, Any]:
+    """Of what is trained from here on; a run that goes on with other code of one's own is told, and keeps both."""
+    here = provenance(trainer.data.device, config)
+    if checkpoint and "own_code" in here:
+        known, changed = own_code.carried_on(checkpoint.meta["provenance"].get("own_code", {}), here["own_code"])
+        here["own_code"] = known
+        for package in changed:
+            log.warning(
+                "%s: %s is not the code that its training began with; restart=true trains anew", run, package
+            )
+    return here
 
 
 _CURRENT: ContextVar[Path | None] = ContextVar("of which run lines are logged", default=None)

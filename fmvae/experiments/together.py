@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fmvae.common.stop import Stop
 from fmvae.config.building import build, find_class
 from fmvae.config.identity import is_vae, semantic
-from fmvae.errors import NumericsError
+from fmvae.errors import NumericsError, of_a_run
 from fmvae.experiments.lifecycle import attempt, only_of, results
 from fmvae.models import VAE
 from fmvae.runs.directory import RunDirectory
@@ -106,7 +106,8 @@ class _Job:
     def begin(self, stop: Stop) -> None:
         """Hold the run, build what its config says, and go where it stands."""
         try:
-            self.run, trainer = self.manager.__enter__()
+            with of_a_run():
+                self.run, trainer = self.manager.__enter__()
         except Exception as error:
             self.fail(error)
             return
@@ -126,11 +127,12 @@ class _Job:
         """Measure what was trained, or leave why it wasn't."""
         with only_of(self.run), _named(self.run):
             try:
-                self.manager.__exit__(error and type(error), error, error and error.__traceback__)
-                assert self.run
-                if isinstance(error, Exception):
-                    raise error
-                self.outcome = error or results(self.run, self.config)
+                with of_a_run():
+                    self.manager.__exit__(error and type(error), error, error and error.__traceback__)
+                    assert self.run
+                    if isinstance(error, Exception):
+                        raise error
+                    self.outcome = error or results(self.run, self.config)
             except BaseException as raised:
                 if isinstance(raised, Exception):
                     self.fail(raised)
@@ -194,9 +196,10 @@ def train_together(
     """
     jobs, stop = [_Job(settings, tell) for settings in runs], Stop()
     try:
-        for job in jobs:
-            job.begin(stop)
-        _train(jobs, stop)
+        with of_a_run():
+            for job in jobs:
+                job.begin(stop)
+            _train(jobs, stop)
     except BaseException as error:  # not of one of them
         for job in jobs:
             if job.active and job.run:

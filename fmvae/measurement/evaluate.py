@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from fmvae.assembly import Parts, assemble
 from fmvae.common.disk import named
 from fmvae.common.text import typed_path
 from fmvae.common.torch_setup import set_up_torch
+from fmvae.config.own_code import allow_from_now_on, granted
 from fmvae.config.schema import validate
 from fmvae.config.stored import ASKED_ANEW, NotAVAE, read_config
 from fmvae.errors import ConfigError, DataError, FmvaeError, RunError, of_the_machine
@@ -77,7 +79,8 @@ def _outcomes(
         return
     # each its share of the processor, or they would wait for each other
     threads = settings["threads"] or max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    own = (granted(), str(Path.cwd()))
+    with ProcessPoolExecutor(workers, get_context("spawn"), allow_from_now_on, own) as pool:
         futures = [pool.submit(_outcome, run, {**settings, "threads": threads}) for run in runs]
         for run, future in zip(runs, futures, strict=True):
             try:

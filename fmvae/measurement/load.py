@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from fmvae.common.text import typed_path
 from fmvae.common.torch_setup import set_up_torch
 from fmvae.config.composing import compose
 from fmvae.config.known import takes
+from fmvae.config.own_code import allowing
 from fmvae.config.schema import validate
 from fmvae.config.stored import ASKED_ANEW, read_config
 from fmvae.errors import ConfigError, RunError
@@ -30,8 +32,13 @@ class LoadedRun(NamedTuple):
     parts: Parts
 
 
-def load_run(path: str | Path, which: Which = "best", device: str = "auto") -> LoadedRun:
+def load_run(
+    path: str | Path, which: Which = "best", device: str = "auto", *, allow: Sequence[str] = ()
+) -> LoadedRun:
     """Open the run in a directory, to look at it in a notebook.
+
+    Args:
+        allow: packages of one's own, whose classes its config may name.
 
     Raises:
         ConfigError: there is no run, or its config was edited.
@@ -45,7 +52,8 @@ def load_run(path: str | Path, which: Which = "best", device: str = "auto") -> L
     config = with_data_at(run, read_config(run.config), None) | {key: usual[key] for key in ASKED_ANEW}
     config |= {"device": device}
     identity = identify(run, config)
-    parts = assemble(validate(config), set_up_torch(config))
+    with allowing(allow):
+        parts = assemble(validate(config), set_up_torch(config))
     checkpoint = load_best_or_last(run, identity, parts, which)
     parts = parts._replace(visualizer=parts.visualizer.at_epoch(checkpoint.meta["epoch"]))
     results = read_record(run.results if which == "best" else run.results.with_suffix(f".{which}.json"))

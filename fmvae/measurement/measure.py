@@ -70,7 +70,7 @@ def measure(
         return results.write(results_path, fid_path, training, validation=row)
 
     known = {} if force else dict(results.measures)
-    here = provenance(parts.data.device)
+    here = provenance(parts.data.device, config)
     new = False
     for name, block in parts.evaluator.measure(known):
         if block != known.get(name):

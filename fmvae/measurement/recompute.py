@@ -63,7 +63,7 @@ def recompute(
                 continue
             again = json.loads(json.dumps(evaluator.compute(name)))
             problems = _differences(label, block, again) if again != block else []
-            if problems and (elsewhere := _elsewhere(origin, provenance(parts.data.device))):
+            if problems and (elsewhere := _elsewhere(origin, provenance(parts.data.device, config))):
                 problems.append(f"{label}: was measured with {elsewhere}")
             yield label, problems
 

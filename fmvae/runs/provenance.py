@@ -3,12 +3,15 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from fmvae.config import own_code
 
 PACKAGES = ("fmvae", "torch", "torchvision", "numpy", "scipy", "hydra-core")
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -49,12 +52,17 @@ def processor_name(device: torch.device) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """What, beside the config and the data, can change a number's last bits. No times, so that runs compare."""
+def provenance(device: torch.device, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What, beside the config and the data, can change a number's last bits. No times, so that runs compare.
+
+    Args:
+        config: of the run; of the packages of one's own that it names, ``own_code`` has the sources' digests.
+    """
+    own = own_code.of_config(config)
     return {
         "git": git_state(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "device": str(device),
         "processor": processor_name(device),
         "threads": torch.get_num_threads(),
-    }
+    } | ({"own_code": own} if own else {})

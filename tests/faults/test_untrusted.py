@@ -416,7 +416,7 @@ def test_negative_control_without_the_gate_hydra_would(place, settings, tmp_path
     (work := tmp_path / "work").mkdir()
     text = yaml.safe_dump({"hydra": {**OF_HYDRA[place], "mode": "MULTIRUN"}}).replace("{trap}", str(trap))
     given = theirs(tmp_path, "experiment", f"# @package _global_\n{text}")
-    opened = "from fmvae import gate; gate.uninstall(); gate.install = lambda: None"
+    opened = "from fmvae.cli import gate; gate.hydra_internals.restore(); gate.install = lambda: None"
     warmed().call("train.py", *settings, *MODEL, *given, "trainer.epochs=1", cwd=work, prelude=opened)
     assert (work / TOUCH).exists()
 

@@ -52,7 +52,7 @@ def test_a_config_that_is_refused_gives_theirs_back_too():
 def test_setting_it_aside_is_what_makes_it_work(monkeypatch):
     import contextlib
 
-    monkeypatch.setattr(composing, "_hydra_to_ourselves", contextlib.nullcontext)
+    monkeypatch.setattr(composing, "state_set_aside", contextlib.nullcontext)
     with pytest.raises(ValueError, match="already initialized"):
         compose()
 

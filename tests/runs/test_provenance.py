@@ -95,7 +95,7 @@ def test_asking_for_the_state_leaves_the_repository_as_it_was(checkout):
 
 
 def test_provenance_names_versions_device_and_threads():
-    record = provenance(CPU)
+    record = provenance(CPU, {})
     assert record["versions"]["torch"] == version("torch")
     assert set(record["versions"]) == {"python", *module.PACKAGES}
     assert record["device"] == "cpu"
@@ -105,7 +105,7 @@ def test_provenance_names_versions_device_and_threads():
 
 
 def test_provenance_is_json_and_the_same_whenever_it_is_asked():
-    assert json.dumps(provenance(CPU), sort_keys=True) == json.dumps(provenance(CPU), sort_keys=True)
+    assert json.dumps(provenance(CPU, {}), sort_keys=True) == json.dumps(provenance(CPU, {}), sort_keys=True)
 
 
 def test_the_processor_has_a_name_where_linux_tells_none(monkeypatch):

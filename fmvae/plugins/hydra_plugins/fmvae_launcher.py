@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from omegaconf import open_dict
 
 from fmvae.cli.main import ends_search, prepare, tell
+from fmvae.config.hydra_internals import BasicLauncher, JobReturn, JobStatus, configure_log, setup_globals
 from fmvae.config.identity import RunIdentity
-from fmvae.errors import ConfigError
+from fmvae.errors import ConfigError, of_a_run
 
 log = logging.getLogger("fmvae")
 
@@ -57,7 +56,8 @@ class StackedLauncher(BasicLauncher):
                 if (again := first.setdefault(self._name(settings[number][0]), number)) != number:
                     same[number] = again
                     continue
-                groups.setdefault(stackable(settings[number][0]), []).append(number)
+                with of_a_run():
+                    groups.setdefault(stackable(settings[number][0]), []).append(number)
             except Exception as error:
                 returns[number] = self._ended(error)
         for kind, numbers in groups.items():
@@ -103,7 +103,9 @@ class StackedLauncher(BasicLauncher):
                 returns[number] = self._ended(outcome, told=True)
                 continue
             try:
-                returns[number] = JobReturn(status=JobStatus.COMPLETED, _return_value=objective(config, outcome))
+                with of_a_run():
+                    number_of_search = objective(config, outcome)
+                returns[number] = JobReturn(status=JobStatus.COMPLETED, _return_value=number_of_search)
             except Exception as error:
                 returns[number] = self._ended(error)
         return returns

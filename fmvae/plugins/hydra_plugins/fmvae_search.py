@@ -6,13 +6,12 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from fmvae.cli import gate
+from fmvae.config.hydra_internals import OverridesParser, Plugins
 from fmvae.config.project import groups
 from fmvae.errors import ConfigError
 

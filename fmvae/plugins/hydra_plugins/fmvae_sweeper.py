@@ -9,9 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
@@ -20,7 +17,9 @@ from fmvae.cli.arguments import check_removed
 from fmvae.cli.main import explain
 from fmvae.common.command import say
 from fmvae.common.text import expand_home
+from fmvae.config import own_code
 from fmvae.config.composing import composed_by, resolve
+from fmvae.config.hydra_internals import BasicSweeper, ConfigLoader, OverridesParser
 from fmvae.config.identity import NAMED_BY_CONTENT
 from fmvae.config.shorthand import expand_shorthand
 from fmvae.errors import ConfigError
@@ -86,7 +85,8 @@ def _plans(
 
     others = main.hydra.overrides.hydra
     folders = [Path(source.path) for source in main.hydra.runtime.config_sources if source.schema == "file"]
-    composed = composed_by(main.hydra.job.config_name, *others, folders=folders)
+    code = own_code.digests()  # which says what keys its constructors take
+    composed = composed_by(main.hydra.job.config_name, *others, *code, folders=folders)
     planned = sweep.planned().items()
     known = {plan.overrides: (name, plan) for name, plan in planned if plan.composed_by == composed}
     for overrides in map(tuple, jobs):
