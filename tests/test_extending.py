@@ -188,9 +188,8 @@ def test_stacked_and_alone_it_gives_the_same_numbers(reader):
 
 def in_process(reader: Reader, monkeypatch: pytest.MonkeyPatch, capture: bool | None) -> list[dict[str, float]]:
     """The history of the objective's training in this process: by the plain loop, or without asking the device."""
-    from fmvae.config.own_code import allowing
-
     from fmvae.config import compose
+    from fmvae.config.own_code import allowing
     from fmvae.experiments.vae import VAEExperiment
     from fmvae.training import VAETrainer
     from fmvae.training.engines.cuda_graph import CUDAGraph
@@ -218,7 +217,6 @@ def test_without_asking_the_device_it_is_the_plain_loop_to_the_last_bit(reader, 
 @pytest.mark.usefixtures("done")
 def test_the_dataset_is_trained_on_and_named_in_the_results(reader):
     from fmvae.config.own_code import allowing
-
     from fmvae.measurement import load_run
 
     (run,) = [r for r in reader.runs("outputs/base-") if "Npz" in (r / "config.yaml").read_text()]
