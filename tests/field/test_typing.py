@@ -430,7 +430,7 @@ def test_the_runs_of_such_a_sweep_are_those_of_its_single_commands(study):
         ("~model", "model=base (or beta, conditional, conditional_conv, conv)"),
         ("~trainer.epochs", "trainer.epochs=<a whole number >= 1>"),
         ("~seed", "seed=<a whole number >= 0>"),
-        ("~objective", "objective=<one of neg_elbo, iwae, fid, accuracy>"),
+        ("~objective", "objective=<neg_elbo, iwae, fid, accuracy or a number's tag, as fid/pixels/kid>"),
     ],
 )
 def test_a_key_that_is_needed_says_what_to_write(study, removed, example):
