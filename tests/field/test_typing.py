@@ -199,7 +199,7 @@ def test_a_path_alone(study):
     refused(warmed().call("evaluate.py", "outputs/no-such-run"), "run=outputs/no-such-run")
 
 
-@pytest.mark.parametrize("argument", ["experiment=josé", "objective=é", "model=a#b"])
+@pytest.mark.parametrize("argument", ["experiment=josé", "trainer.precision=é", "model=a#b"])
 def test_other_values_are_told_how_to_be_quoted(study, argument):
     key, _, value = argument.partition("=")
     refused(warmed().call("train.py", *study.settings, argument), f"\"{key}='{value}'\"")
