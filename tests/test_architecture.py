@@ -13,6 +13,7 @@ FLOORS = (
     "common",
     "rng",
     "weights",
+    "evaluation.columns",
     "config.project",
     "config.schema",
     "config.hydra_internals",
@@ -134,6 +135,8 @@ LIGHT = {
     "fmvae.config.identity": ("torch", "hydra", "omegaconf"),
     "fmvae.config.stored": ("torch", "hydra", "omegaconf"),
     "fmvae.sweeps.status": ("torch", "hydra", "omegaconf"),
+    "fmvae.evaluation.columns": ("torch", "hydra", "omegaconf"),
+    "fmvae.report.comparison": ("torch", "hydra", "omegaconf"),
     "fmvae.verify": ("torch", "hydra", "omegaconf"),
     "fmvae.cli.main": ("torch",),
 }

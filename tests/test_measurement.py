@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fmvae.config import compose
 from fmvae.errors import ConfigError, RunError
-from fmvae.evaluation import evaluator
+from fmvae.evaluation.measures import elbo, iwae, latent
 from fmvae.experiments import train
 from fmvae.measurement import evaluate as measurement
 from fmvae.measurement.evaluate import evaluate_runs
@@ -68,8 +68,12 @@ def test_training_and_evaluating_give_the_same_results(run):
 
 
 def test_a_second_call_computes_nothing_and_changes_no_file(run, monkeypatch):
-    for name in ("measure_elbo", "importance_weighted_bound", "latent_measures"):
-        monkeypatch.setattr(evaluator, name, None)  # calling one would raise
+    for file, name in (
+        (elbo, "measure_elbo"),
+        (iwae, "importance_weighted_bound"),
+        (latent, "latent_measures"),
+    ):
+        monkeypatch.setattr(file, name, None)  # calling one would raise
     before = snapshot(run)
     results = evaluate(run)
     assert snapshot(run) == before
@@ -80,7 +84,7 @@ def test_a_second_call_computes_nothing_and_changes_no_file(run, monkeypatch):
 
 def test_only_what_other_settings_touch_is_new(run, monkeypatch):
     before = read_record(run / "results.json")
-    monkeypatch.setattr(evaluator, "measure_elbo", None)
+    monkeypatch.setattr(elbo, "measure_elbo", None)
     after = evaluate(run, "evaluation.iwae.num_samples=3")
     assert next(iter(after["iwae"])) == "iwae_3"
     assert {key: after[key] for key in ("test", "latent")} == {key: before[key] for key in ("test", "latent")}
@@ -225,7 +229,7 @@ def test_damaged_results_are_moved_aside_not_lost(run, caplog):
 
 def test_a_killed_measurement_keeps_what_it_has_done(run, monkeypatch):
     (run / "results.json").unlink()
-    monkeypatch.setattr(evaluator, "latent_measures", None)
+    monkeypatch.setattr(latent, "latent_measures", None)
     with pytest.raises(TypeError):
         evaluate(run)
     assert set(read_record(run / "results.json")["provenance"]["evaluation"]) == {"test", "iwae"}
@@ -255,7 +259,7 @@ def test_what_an_earlier_version_asked_of_a_run_does_not_keep_it_from_being_meas
 def test_load_run_opens_a_run_as_it_was_measured(run):
     loaded = load_run(run, device="cpu")
     assert loaded.results == read_record(run / "results.json")
-    measured = loaded.parts.evaluator._elbo()
+    measured = loaded.parts.evaluator.compute("test")
     assert measured["neg_elbo"] == loaded.results["test"]["neg_elbo"]
     assert loaded.parts.visualizer.name.endswith("epoch 1")
     with pytest.raises(RunError, match=r"results\.last\.json"):

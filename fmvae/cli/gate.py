@@ -25,7 +25,7 @@ from fmvae.errors import ConfigError
 OF_HYDRA = ("hydra_plugins.", "hydra._internal.core_plugins.", "optuna.samplers.")
 VARIABLES = re.compile(r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES")  # PATH, for one, decides what runs
 # functions that conf/hydra/sweeper/optuna.yaml names
-SEARCH = ("fmvae.sweeps.search.direction", "fmvae.sweeps.search.storage", "fmvae.sweeps.search.trials_left")
+SEARCH = ("fmvae.sweeps.search.storage", "fmvae.sweeps.search.trials_left")
 LOGGING = PROJECT_ROOT / "conf" / "hydra" / "job_logging" / "fmvae.yaml"
 
 OWN_FOLDER = "leave it out: every run has a directory of its own, below output_root"

@@ -27,6 +27,7 @@ from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, groups, is_visible_
 from fmvae.config.schema import validate, walk
 from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
+from fmvae.evaluation.columns import check_objective_name
 
 NAMING = ("model._name_", "beta.value", "latent_dim.value")  # what a run's name begins with
 NAME_LINE = "write a line `_name_: mine` into the model's file, what its runs are called (or +model._name_=mine)"
@@ -68,6 +69,8 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
             way_out = NAME_LINE if key == "model._name_" else f"give {key} one"
             raise ConfigError(key, "no value given, and runs are named by it", way_out)
     _check_latent_dim(config)
+    if "objective" in config:
+        check_objective_name(config["objective"], config.get("evaluation", {}).get("measures", {}))
     sources: Any = OmegaConf.to_container(runtime) if isinstance(runtime, DictConfig) else runtime
     check_known(config, sources, _referenced(written))
     return config

@@ -33,6 +33,7 @@ GIVEN = {
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
 }
+OWN_MEASURES = "evaluation.measures"  # its keys are names that are free to choose
 PACKAGE_LINE = "# @package _global_"
 
 
@@ -90,7 +91,11 @@ def _unlisted(path: str, value: Any, known: Any) -> Iterator[tuple[str, list[str
     """Keys that are not in our own file of a group, which holds all that the program reads of it."""
     if isinstance(value, Mapping) and isinstance(known, Mapping):
         for key, child in value.items():
-            if key in known:
+            if f"{path}.{key}" == OWN_MEASURES:
+                for name, node in child.items() if isinstance(child, Mapping) else ():
+                    if isinstance(node, Mapping) and "_target_" in node:  # who builds it says what else is wrong
+                        yield from _unknown_arguments(f"{OWN_MEASURES}.{name}", node)
+            elif key in known:
                 yield from _unlisted(f"{path}.{key}", child, known[key])
             else:
                 yield f"{path}.{key}", list(known)
@@ -152,6 +157,8 @@ def _rest(path: str, beside: list[str]) -> str:
     """What is read where a key stands."""
     group = path.rpartition(".")[0]
     names = ", ".join(name for name in beside if not name.startswith("_"))
+    if not names and group.startswith(OWN_MEASURES):
+        return f"the class that {group} names takes no arguments"
     if not names:
         return f"{group} is empty; choose {group}=<option>"
     return f"{group or 'a config'} holds {names}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from fmvae.common.text import expand_home
 from fmvae.errors import ConfigError
+from fmvae.evaluation.columns import WORDS
 from fmvae.weights import SHIPPED
 
 LARGEST = 2**63 - 1  # of torch's whole numbers
@@ -98,7 +99,7 @@ RULES: dict[str, Rule] = {
         optional=True,
         called="a name of letters, digits, '_', '.' and '-'",
     ),
-    "objective": Rule(str, choices=("neg_elbo", "iwae", "fid", "accuracy")),
+    "objective": Rule(str, pattern=r"\w[^\0]*", called=f"{', '.join(WORDS)} or a number's tag, as fid/pixels/kid"),
     "force": Rule(bool),
     "checkpoint": Rule(str, choices=("best", "last")),
     "beta.value": Rule(float, minimum=0),
@@ -183,6 +184,7 @@ RULES: dict[str, Rule] = {
     "evaluation.accuracy": Rule(dict),
     "evaluation.accuracy.weights": WEIGHTS,
     "evaluation.accuracy.num_per_class": Rule(int, minimum=0, optional=True),
+    "evaluation.measures": Rule(dict),
     "evaluation.cache": FOLDER,
 }
 

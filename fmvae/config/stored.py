@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fmvae.config.identity import whole
+from fmvae.config.identity import RunIdentity, whole
 from fmvae.config.own_code import refuse_in_files
 from fmvae.config.schema import is_tree, validate
 from fmvae.errors import ConfigError
@@ -48,9 +48,13 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(path, "not the config of a run", way_out)
     refuse_in_files(config, path)
     try:
-        return whole(validate({key: value for key, value in config.items() if key not in ASKED_ANEW}))
+        found = whole(validate({key: value for key, value in config.items() if key not in ASKED_ANEW}))
+        RunIdentity.of(found)
     except ConfigError as error:
         raise ConfigError(path, f"{error.subject}: {error.problem}", way_out) from None
+    except (LookupError, TypeError, ValueError, AttributeError):  # it lacks what runs are named by
+        raise ConfigError(path, "not the config of a run", way_out) from None
+    return found
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:

@@ -101,7 +101,7 @@ class ResNetFeatures:
 
     Args:
         weights: a file, or a word for those shipped (see ``load_classifier``).
-        num_classes: what the data have.
+        num_classes: what the data have; None takes a network of any number.
         precision: ``bf16`` computes convolutions in bfloat16: faster on some machines, nearly the same distances.
         device: where to compute.
 
@@ -111,10 +111,11 @@ class ResNetFeatures:
 
     name = "resnet18"
 
-    def __init__(self, weights: str | Path, num_classes: int, precision: Precision, device: torch.device):
+    def __init__(self, weights: str | Path, num_classes: int | None, precision: Precision, device: torch.device):
         self.weights, self.num_classes, self.precision, self.device = weights, num_classes, precision, device
         # of those shipped nothing can be wrong; whatever can be with others is said now, and not after training
-        sha256 = as_shipped(weights, num_classes) or self._loaded.sha256
+        known = as_shipped(weights, num_classes) if num_classes else None
+        sha256 = known or self._loaded.sha256
         self.identity: Mapping[str, Any] = resnet_identity(sha256, precision)
 
     @cached_property

@@ -17,14 +17,14 @@ PROBE_STEPS = 500  # never needed on standardised latents; a bound on the time o
 Array = NDArray[np.float64]
 
 
-def latent_measures(train: Posteriors, test: Posteriors, num_classes: int) -> dict[str, Any]:
+def latent_measures(train: Posteriors | None, test: Posteriors, num_classes: int) -> dict[str, Any]:
     """Measures of the test images' posteriors, in float64 on the CPU; all are plain floats, ints and lists.
 
     m and S are the mean and covariance of the aggregate posterior q(z), the mixture of the test images' posteriors
     (Hoffman & Johnson 2016): exact moments of that mixture, divided by N.
 
     Args:
-        train: posteriors that the linear probe is fitted on; not all classes need be there.
+        train: posteriors that the linear probe is fitted on; not all classes need be there. None leaves it out.
         test: posteriors that everything is measured on, of N images and latent_dim dimensions.
         num_classes: labels are in [0, num_classes).
 
@@ -49,7 +49,7 @@ def latent_measures(train: Posteriors, test: Posteriors, num_classes: int) -> di
     covariance = explained + np.diag(unexplained)  # law of total variance
     log_determinant = _log_determinant(explained, unexplained)
     mahalanobis = np.trace(covariance) + np.square(mean).sum() - len(mean)
-    return {
+    measures = {
         "num_images": len(mu),
         "kl_per_dimension": kl_divergence(test.mu.cpu().double(), test.logvar.cpu().double()).mean(0).tolist(),
         "mu_variance": mu_variance.tolist(),
@@ -58,8 +58,10 @@ def latent_measures(train: Posteriors, test: Posteriors, num_classes: int) -> di
         "aggregate_covariance_gap": float(np.linalg.norm(covariance - np.eye(len(mean)))),
         "aggregate_kl": float(0.5 * (mahalanobis - log_determinant)),
         "total_correlation": float(0.5 * (np.log(covariance.diagonal()).sum() - log_determinant)),
-        "linear_probe_accuracy": probe_accuracy(train, test, num_classes),
     }
+    if train is not None:
+        measures["linear_probe_accuracy"] = probe_accuracy(train, test, num_classes)
+    return measures
 
 
 def probe_accuracy(train: Posteriors, test: Posteriors, num_classes: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,26 +21,27 @@ from fmvae.runs.checkpoint import load_checkpoint, load_model
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import write_record
 from fmvae.runs.provenance import provenance
-from fmvae.runs.recorder import Album
+from fmvae.runs.recorder import Album, Layout
 from fmvae.runs.resuming import check_owner
 from fmvae.training import ClassifierTrainer, classify
 from fmvae.visualization import classifier_curves, confusion_matrix
 
 WEIGHTS = "fashion_resnet18.safetensors"
 CARD = "fashion_resnet18.json"
+LAYOUT = {
+    "training": {
+        "loss": ("(train|val)/loss$",),
+        "accuracy": ("(train|val)/accuracy$",),
+        "learning rate": ("schedule/lr$",),
+    },
+}
 
 
 class ClassifierExperiment(Experiment):
     """FashionResNet18 trained to tell the classes apart."""
 
     # no list of metrics: beside VAEs, TensorBoard could take it for theirs, and alone it shows all there are
-    layout: ClassVar = {
-        "training": {
-            "loss": ("(train|val)/loss$",),
-            "accuracy": ("(train|val)/accuracy$",),
-            "learning rate": ("schedule/lr$",),
-        },
-    }
+    layout: Layout = LAYOUT
 
     start: Mapping[str, Any] | None = None  # where its first weights are from, unless random
 

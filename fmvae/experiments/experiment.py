@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ class Experiment(ABC):
     trainer: Trainer
     hparams: Mapping[str, Any]
     metrics: Sequence[str] = ()
-    layout: ClassVar[Layout]
+    layout: Layout
 
     @abstractmethod
     def __init__(self, config: Mapping[str, Any], device: torch.device): ...

@@ -5,31 +5,54 @@ from typing import Any
 
 from fmvae.config.identity import is_vae
 from fmvae.errors import ObjectiveError, RunError
+from fmvae.evaluation.columns import check_objective_name, group_of, nearest, word_tag
+from fmvae.evaluation.registry import BUILT_IN, all_columns
+from fmvae.runs.results import flat_scalars
 
-WAYS_OUT = {
-    "iwae": "give evaluation.iwae.num_samples",
-    "fid": "give evaluation.fid.num_images (evaluation=full does, if the data are not too few)",
-    "accuracy": "take a conditional model, and give evaluation.accuracy.num_per_class",
-}
-
-
-def _place(config: Mapping[str, Any]) -> tuple[str, str]:
-    """The measure, as the evaluator names it, and the value in it. Of several features ``fid`` means the first."""
-    features = next(iter(config["evaluation"]["fid"]["features"]), "none")
-    return {
-        "neg_elbo": ("test", "neg_elbo"),
-        "iwae": ("iwae", f"iwae_{config['evaluation']['iwae']['num_samples']}"),
-        "fid": (f"fid/{features}", "generation"),
-        "accuracy": ("accuracy", "generated/overall"),
-    }[config["objective"]]
+EITHER = "hydra.sweeper.direction=minimize, or maximize"
 
 
 def check_objective(config: Mapping[str, Any], measured: Collection[str]) -> None:
-    """Raise ObjectiveError unless the objective is one of the measures that a run will make."""
-    if _place(config)[0] not in measured:
-        name = config["objective"]
-        problem = f"{name!r} is not measured with this model and evaluation"
-        raise ObjectiveError("objective", problem, WAYS_OUT[name])
+    """Raise ObjectiveError unless the objective is one of the numbers that a run will measure.
+
+    Args:
+        measured: their tags.
+    """
+    name, tag = config["objective"], word_tag(config["objective"], config["evaluation"])
+    if tag in measured:
+        return
+    problem = f"{name!r} is not measured with this model and evaluation"
+    ways = [
+        kind.way_in for block, kind in BUILT_IN.items() if kind.way_in and block in (name, tag.partition("/")[0])
+    ]
+    if tag.startswith("test/iwae_"):
+        ways = [BUILT_IN["iwae"].way_in]
+    close = nearest(tag, [*measured])
+    ways += [f"did you mean {close}?"] if close and not ways else []
+    raise ObjectiveError(
+        "objective", problem, ways[0] if ways else f"name {group_of(tag)} under evaluation.measures"
+    )
+
+
+def direction(config: Mapping[str, Any]) -> str:
+    """Whether a search minimises its objective or maximises it, by the objective's column.
+
+    Raises:
+        ConfigError: there is no such objective, or no direction of it is better.
+    """
+    name, evaluation = config["objective"], config["evaluation"]
+    check_objective_name(name, evaluation.get("measures", {}))
+    tag = word_tag(name, evaluation)
+    column = next((column for column in all_columns(evaluation) if column.matches(tag)), None)
+    if column is None:
+        own = [
+            column.tag for column in all_columns(evaluation) if column.tag.startswith(f"{tag.partition('/')[0]}/")
+        ]
+        raise ObjectiveError("objective", f"no measure has a number {name!r}", f"choose from {', '.join(own)}")
+    if column.direction is None:
+        problem = f"neither low nor high values of {name!r} are better"
+        raise ObjectiveError("objective", problem, f"say which: {EITHER}")
+    return "maximize" if column.direction == "higher" else "minimize"
 
 
 def objective(config: Mapping[str, Any], results: Mapping[str, Any]) -> float:
@@ -40,10 +63,8 @@ def objective(config: Mapping[str, Any], results: Mapping[str, Any]) -> float:
     """
     if not is_vae(config):
         return results["test"]["loss"]
-    value: Any = results
-    for part in "/".join(_place(config)).split("/"):
-        if part not in value:
-            problem = f"its results lack {config['objective']}"
-            raise RunError(results["run"], problem, "measure it with python evaluate.py run=<its directory>")
-        value = value[part]
+    value = flat_scalars(results).get(word_tag(config["objective"], config["evaluation"]))
+    if value is None:
+        problem = f"its results lack {config['objective']}"
+        raise RunError(results["run"], problem, "measure it with python evaluate.py run=<its directory>")
     return value

@@ -3,53 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from fmvae.assembly import assemble
 from fmvae.config.identity import RunIdentity
+from fmvae.evaluation import Evaluator
+from fmvae.evaluation.columns import Column, built_in_columns
 from fmvae.experiments.experiment import Experiment, optimization
 from fmvae.experiments.search_target import check_objective
 from fmvae.measurement.measure import measure
 from fmvae.measurement.summary import describe
 from fmvae.runs.directory import RunDirectory
-from fmvae.runs.recorder import Album, Recorder
+from fmvae.runs.recorder import Album, Layout, Recorder
 from fmvae.training import ConditionalVAETrainer, VAETrainer
 from fmvae.training.engines.cuda_graph import CUDAGraph, can_stay
 from fmvae.visualization import FigureObserver
 
 USUAL_IWAE = 64  # samples, as in conf/evaluation/full.yaml
+TRAINING = {
+    "training": {  # both splits on a chart
+        "objective": ("(train|val)/objective$",),
+        "reconstruction": ("(train|val)/recon$",),
+        "KL": ("(train|val)/kl$",),
+        "negative ELBO": ("(train|val)/neg_elbo$",),
+    },
+    "schedule": {
+        "beta": ("schedule/beta$",),
+        "learning rate": ("schedule/lr$",),
+    },
+}
+
+
+def compared(evaluator: Evaluator) -> list[Column]:
+    """The columns that TensorBoard compares runs by, with whole tags.
+
+    Those of fmvae are all there also if this run doesn't measure them: another of the sweep may, or evaluate.py
+    later.
+    """
+    own = [column for name in evaluator.own for column in evaluator.own[name].columns]
+    return built_in_columns() + own
+
+
+def layout(evaluator: Evaluator) -> Layout:
+    """TensorBoard's Custom Scalars: training, the final numbers, and a group for each measure of one's own."""
+    charts: dict[str, dict[str, list[str]]] = {"test": {}}
+    for column in compared(evaluator):
+        name = column.tag.partition("/")[0]
+        group, title = (name, column.chart or column.header) if name in evaluator.own else ("test", column.chart)
+        if title:
+            tags = charts.setdefault(group, {}).setdefault(title, [])
+            tags += [column.pattern] if column.pattern not in tags else []
+    return {**TRAINING, **charts}
 
 
 class VAEExperiment(Experiment):
     """A VAE trained by its objective, and all its measures and figures."""
 
-    layout: ClassVar = {
-        "training": {  # both splits on a chart
-            "objective": ("(train|val)/objective$",),
-            "reconstruction": ("(train|val)/recon$",),
-            "KL": ("(train|val)/kl$",),
-            "negative ELBO": ("(train|val)/neg_elbo$",),
-        },
-        "schedule": {
-            "beta": ("schedule/beta$",),
-            "learning rate": ("schedule/lr$",),
-        },
-        "test": {
-            "reconstruction": ("test/recon$", "test/recon_at_mean$"),
-            "KL": ("test/kl$",),
-            "negative ELBO and its importance-weighted bound": ("test/neg_elbo$", "test/iwae_[0-9]+$"),
-            "active units": ("latent/active_units$",),
-            "FID of samples": ("fid/[^/]+/generation$",),
-            "FID of reconstructions": ("fid/[^/]+/reconstruction$",),
-        },
-    }
-
     def __init__(self, config: Mapping[str, Any], device: torch.device):
         self.config = config
         self.parts = assemble(config, device)
-        check_objective(config, self.parts.evaluator.plan())
+        check_objective(config, [column.tag for column in self.parts.evaluator.columns()])
         settings = config["trainer"]
         trainer = ConditionalVAETrainer if self.parts.model.conditional else VAETrainer
         self.trainer = trainer(
@@ -78,19 +93,11 @@ class VAEExperiment(Experiment):
             "optimizer": config["optimizer"]["_target_"].rsplit(".", 1)[-1],
             "lr": config["optimizer"]["lr"],
         }
-        # also what this run doesn't measure: another of the sweep may, or evaluate.py later
-        self.metrics = (
-            "test/neg_elbo",
-            "test/recon",
-            "test/kl",
-            "fid/resnet18/generation",
-            "fid/pixels/generation",
-            f"test/iwae_{config['evaluation']['iwae']['num_samples'] or USUAL_IWAE}",
-            "latent/active_units",
-            "accuracy/generated/overall",
-            "test/objective",
-            "test/recon_at_mean",
-        )
+        num_samples = config["evaluation"]["iwae"]["num_samples"] or USUAL_IWAE
+        shown = [column for column in compared(self.parts.evaluator) if "hparams" in column.places]
+        shown.sort(key=lambda column: "table" not in column.places)  # those that tables show first
+        self.metrics = tuple(column.tag.replace("{K}", str(num_samples)) for column in shown)
+        self.layout = layout(self.parts.evaluator)
 
     def observers(self, recorder: Recorder) -> list[FigureObserver]:
         return [FigureObserver(self.parts.visualizer, self.parts.data, recorder, self.config["figures"])]

@@ -17,6 +17,7 @@ from fmvae.config import compose
 from fmvae.config.schema import validate
 from fmvae.errors import FmvaeError
 from fmvae.evaluation import Evaluator
+from fmvae.evaluation.registry import BUILT_IN, merged, nothing
 from fmvae.runs.checkpoint import Checkpoint, load_model
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.provenance import provenance
@@ -24,7 +25,6 @@ from fmvae.runs.results import at
 from fmvae.weights import SHIPPED
 
 SHOWN = 5  # numbers of a measure that differ
-OFF = {"fid": {"num_images": 0}, "iwae": {"num_samples": 0}, "latent": False, "accuracy": {"num_per_class": 0}}
 
 
 def recompute(
@@ -42,8 +42,7 @@ def recompute(
     """
     usual = compose(["run=x"], "evaluate")  # today's keys, whatever version wrote the run
     own = _own_evaluation(run)
-    nothing = {key: usual["evaluation"][key] | OFF[key] if isinstance(OFF[key], dict) else OFF[key] for key in OFF}
-    config |= {"figures": usual["figures"], "evaluation": usual["evaluation"] | nothing}
+    config |= {"figures": usual["figures"], "evaluation": nothing(usual["evaluation"])}
     config = validate(config)
     parts = assemble(config, set_up_torch(config))
     for which, results in stored.items():
@@ -79,32 +78,36 @@ def _evaluator(
     config: Mapping[str, Any], parts: Parts, own: Mapping[str, Any], name: str, settings: Mapping[str, Any]
 ) -> Evaluator | None:
     """What measures one block as it was measured; None if that is not possible here."""
-    asked = copy.deepcopy(config["evaluation"])  # in which everything is off
-    kind, _, features = name.partition("/")
-    if kind == "fid":
-        known = {key: settings[key] for key in ("num_images", "num_neighbours")}
-        asked["fid"] |= known | {"features": [features]}
-    elif kind == "iwae":
-        asked["iwae"] |= settings
-    elif kind == "latent":
-        asked["latent"] = True
-    elif kind == "accuracy":
-        asked["accuracy"] |= {"num_per_class": settings["num_per_class"]}
-    asked["extractor"]["precision"] = settings.get("precision", "fp32")
-    part = "accuracy" if kind == "accuracy" else "extractor"
-    for weights in dict.fromkeys([asked[part]["weights"], *SHIPPED, own.get(part, {}).get("weights")]):
-        if weights is None:
-            continue
-        asked[part]["weights"] = weights
+    for asked in _asking(config["evaluation"], own, name, settings):
         try:
-            evaluator = Evaluator(
-                parts.model, parts.objective, parts.data, seed=config["seed"], settings=copy.deepcopy(asked)
-            )
-        except FmvaeError:  # those weights are no longer there
+            evaluator = Evaluator(parts.model, parts.objective, parts.data, seed=config["seed"], settings=asked)
+        except FmvaeError:  # those weights, or that class, are no longer there
             continue
         if evaluator.plan().get(name, (None,))[0] == settings:
             return evaluator
     return None
+
+
+def _asking(
+    off: Mapping[str, Any], own: Mapping[str, Any], name: str, settings: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The settings of evaluation by which a block may have been measured, from those that measure nothing."""
+    kind = BUILT_IN.get(name.partition("/")[0])
+    if kind is None:  # one's own: its block says how it was made
+        if isinstance(node := settings.get("measure"), Mapping):
+            yield copy.deepcopy({**off, "measures": {name: node}})
+        return
+    asked = copy.deepcopy({**off, **merged(off, kind.again(name, settings))})
+    part = kind.classifier_of()
+    if part is None:
+        yield asked
+        return
+    asked["extractor"]["precision"] = settings.get("precision", "fp32")
+    # shipped ones by their files too: of data that they do not fit they are taken only so
+    files = map(str, SHIPPED.values())
+    for weights in dict.fromkeys([off[part]["weights"], *SHIPPED, own.get(part, {}).get("weights"), *files]):
+        if weights is not None:
+            yield copy.deepcopy({**asked, part: {**asked[part], "weights": weights}})
 
 
 def _differences(label: str, stored: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:

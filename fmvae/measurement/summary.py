@@ -9,7 +9,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from fmvae.evaluation.columns import Column, built_in_columns, columns_of
 from fmvae.runs.directory import RunDirectory
+from fmvae.runs.results import columns_in, flat_scalars
 from fmvae.weights import weights_name
 
 
@@ -21,6 +23,8 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
         ("recon", test["recon"], test["recon_at_mean"]),
         ("KL", test["kl"], None),
         ("-ELBO", test["neg_elbo"], None),
+        # parts of the objective that are its own
+        *((c.header, test[c.header], None) for c in columns_of("test", test) if not _listed(c)),
     ]
     if iwae := results.get("iwae"):
         rows += [(name.upper().replace("_", " "), iwae[name], None) for name in iwae if name.startswith("iwae_")]
@@ -34,6 +38,7 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
         at_mean = f"{mean:>16.2f}" if mean is not None else ""
         lines.append(f"  {name:<22}{sampled:>12.2f}{at_mean}".rstrip())
     lines += [*_fid(results.get("fid", {})), *_latent(results.get("latent")), *_accuracy(results.get("accuracy"))]
+    lines += _others(results)
     which = checkpoint["which"]
     suffix, folder = ("", "") if which == "best" else (f".{which}", f"{which}/")
     lines += [
@@ -89,6 +94,23 @@ def _accuracy(block: Mapping[str, Any] | None) -> list[str]:
         f"  {judge} sees the class asked for in {made['overall']:.2%} of {made['num_images']:,} generated images "
         f"(least {worst}, {shares[worst]:.1%}); real test images: {real['overall']:.2%}",
     ]
+
+
+def _listed(column: Column) -> bool:
+    return any(known.matches(column.tag) for known in built_in_columns())
+
+
+def _others(results: Mapping[str, Any]) -> list[str]:
+    """A line for each column of measures of one's own."""
+    numbers, columns = flat_scalars(results), [column for column in columns_in(results) if not _listed(column)]
+    lines = [
+        f"  {column.tag.partition('/')[0] + ': ' + column.header:<22}"
+        f"{numbers[column.tag]:>12.{column.digits}{'%' if column.share else 'f'}}"
+        f" {column.unit * (not column.share)}".rstrip()
+        for column in columns
+        if not column.tag.startswith("test/")
+    ]
+    return ["", *lines] if lines else []
 
 
 def _tensorboard() -> str:

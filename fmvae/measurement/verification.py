@@ -16,7 +16,7 @@ from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory, identify
 from fmvae.runs.files import read_record
 from fmvae.runs.recorder import INDEX, history_text
-from fmvae.runs.results import GROUPS
+from fmvae.runs.results import blocks
 from fmvae.runs.resuming import check_owner
 
 MEND = "the same training command"
@@ -141,13 +141,12 @@ def _not_of(checkpoint: Checkpoint, results: Mapping[str, Any]) -> list[str]:
     told = results.get("provenance")
     if not isinstance(told, Mapping) or not {"evaluation", "training", "data_sha256"} <= told.keys():
         return ["provenance"]
-    measured = {name.partition("/")[0] for name in told["evaluation"]}
     same = {
         "validation": results.get("validation") == row,
         "checkpoint.epoch": results["checkpoint"].get("epoch") == meta["epoch"],
         "provenance.training": told["training"] == meta["provenance"],
     }
-    same |= {name: name in measured for name in GROUPS if name in results}
+    same |= {name: name in told["evaluation"] for name in blocks(results)}
     return [name for name, is_so in same.items() if not is_so]
 
 

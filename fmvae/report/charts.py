@@ -23,7 +23,6 @@ MAX_CURVES = 60
 MAX_TICKS = 12
 CLEAR = (0.03, 0.025)  # of the axes' width and height: how near two points' labels may stand
 MARKERS = "osD^vP*X<>"
-UNITS = {"−ELBO": "nats per image", "accuracy": "share", "active units": "dimensions"}
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
@@ -120,12 +119,12 @@ def rate_distortion(settings: Sequence[Setting]) -> Figure | None:
 
 
 def against_beta(settings: Sequence[Setting]) -> Figure | None:
-    """What compares across beta, a panel each: −ELBO, distances, active units, accuracy.
+    """What compares across beta, a panel each: the columns whose places name ``curve``.
 
     None if there is only one beta, or nothing to draw.
     """
     betas = sorted({setting.first.beta for setting in settings if setting.first.beta is not None})
-    columns = [column for column in columns_of(settings) if column.header.startswith(("−ELBO", "FID", *UNITS))]
+    columns = [column for column in columns_of(settings) if "curve" in column.places]
     if len(betas) < 2 or not columns:
         return None
     curves, note = drawn_curves(settings)
@@ -146,7 +145,7 @@ def against_beta(settings: Sequence[Setting]) -> Figure | None:
                 style.draw(axes, curve, points)
         floors = floors_of(settings, column)
         title = f"{column.header}, test set{note}" + f"; floor {floors}" * bool(floors)
-        axes.set(title=title, ylabel=UNITS.get(column.header, "distance"))
+        axes.set(title=title, ylabel=column.unit)
     for axes in panels[len(columns) :]:
         axes.set_axis_off()
     style.legend(figure)

@@ -12,9 +12,10 @@ from fmvae.common.trees import flat
 from fmvae.config.identity import RunIdentity, whole
 from fmvae.config.stored import NotAVAE, read_config
 from fmvae.errors import ConfigError, FmvaeError, RunError
+from fmvae.evaluation.columns import Column
 from fmvae.runs.directory import RunDirectory, find_runs
 from fmvae.runs.files import read_record
-from fmvae.runs.results import flat_scalars
+from fmvae.runs.results import columns_in, flat_scalars
 
 SEEDS = ("seed", "data.seed")  # the second follows the first unless it is given
 
@@ -30,6 +31,7 @@ class Run:
         config: the semantic config by dotted key; empty if it can't be read.
         scalars: the final numbers by tag; empty unless complete.
         sizes: the numbers of images they were measured on, by block (``test``, ``fid/pixels``).
+        columns: what is known of these numbers, by whole tag; not all have one.
     """
 
     directory: RunDirectory
@@ -39,6 +41,7 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    columns: tuple[Column, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -142,7 +145,8 @@ def read_run(directory: RunDirectory) -> Run:
     except (RunError, OSError) as error:
         problem = error.problem if isinstance(error, RunError) else f"not readable ({type(error).__name__})"
         return Run(directory, name, "damaged", f"results.json: {problem}", values)
-    return Run(directory, name, "complete", "", values, flat_scalars(results), dict(_sizes(results)))
+    numbers, sizes, columns = flat_scalars(results), dict(_sizes(results)), tuple(columns_in(results))
+    return Run(directory, name, "complete", "", values, numbers, sizes, columns)
 
 
 def _unfinished(status: Mapping[str, Any], config: Mapping[str, Any], *, held: bool) -> tuple[str, str]:

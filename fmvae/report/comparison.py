@@ -6,30 +6,19 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from fmvae.evaluation.columns import BLOCKS, Column, in_table_order
 from fmvae.report.collect import Run, sortable
 from fmvae.report.settings import DERIVED, NAMED, Setting, Statistic, differing, label, shown, telling
 from fmvae.report.tables import number, percent, table
 
 CAPTION = (
     "Mean ± sample standard deviation over n seeds. Test set{images}, nats per image; −ELBO = recon + KL compares "
-    "across β, the objective itself is in table.csv. Best of each column in bold (KL and active units have none)."
+    "across β, the objective itself is in table.csv. Best of each column in bold{but}."
 )
-
-
-class Column(NamedTuple):
-    """A measured quantity: what it is called, its tag in ``flat_scalars``, and which of its values is best."""
-
-    header: str
-    tag: str
-    best: Callable[[Iterable[float]], float] | None = min
-    digits: int = 2
-    share: bool = False
-
-    def text(self, value: float) -> str:
-        return percent(value) if self.share else number(value, self.digits)
 
 
 class Cell(NamedTuple):
@@ -55,17 +44,14 @@ def markdown(text: str) -> str:
 
 
 def columns_of(settings: Sequence[Setting]) -> list[Column]:
-    """The quantities that some setting has."""
-    tags = sorted({tag for setting in settings for run in setting.runs for tag in run.scalars}, key=sortable)
-    columns = [Column("−ELBO", "test/neg_elbo"), Column("recon", "test/recon"), Column("KL", "test/kl", None)]
-    columns += [
-        Column(f"IWAE {tag.rpartition('_')[2]}", tag) for tag in tags if re.fullmatch(r"test/iwae_\d+", tag)
-    ]
-    for features, digits in {"resnet18": 3, "pixels": 2}.items():
-        columns.append(Column(f"FID {features}", f"fid/{features}/generation", digits=digits))
-    columns.append(Column("active units", "latent/active_units", None, 0))
-    columns.append(Column("accuracy", "accuracy/generated/overall", max, share=True))
-    return [column for column in columns if column.tag in tags]
+    """The quantities of the table that some setting has."""
+    found = in_table_order(column for setting in settings for run in setting.runs for column in run.columns)
+    return [column for column in found if "table" in column.places]
+
+
+def text(column: Column, value: float) -> str:
+    """A value of a column as it is printed."""
+    return percent(value) if column.share else number(value, column.digits)
 
 
 def compare(settings: Sequence[Setting]) -> Comparison:
@@ -89,19 +75,20 @@ def compare(settings: Sequence[Setting]) -> Comparison:
 def _best(column: Column, settings: Sequence[Setting]) -> str | None:
     """The best mean as it is printed: rows that read the same are equally good. None if there is no choice."""
     statistics = [statistic for setting in settings if (statistic := setting.statistic(column.tag))]
-    if column.best is None or len(statistics) < 2:
+    if column.direction is None or len(statistics) < 2:
         return None
-    return column.text(column.best(statistic.mean for statistic in statistics))
+    best = max if column.direction == "higher" else min
+    return text(column, best(statistic.mean for statistic in statistics))
 
 
 def _cell(column: Column, statistic: Statistic | None, n: int, best: str | None) -> Cell:
     if statistic is None:
         return Cell("")
     if column.digits == 0 and not statistic.mean.is_integer():
-        column = column._replace(digits=1)  # the mean of counts
-    mean = column.text(statistic.mean)
-    text = mean if statistic.sd is None else f"{mean} ± {column.text(statistic.sd)}"
-    return Cell(text if statistic.n == n else f"{text} (n = {statistic.n})", mean == best)
+        column = replace(column, digits=1)  # the mean of counts
+    mean = text(column, statistic.mean)
+    told = mean if statistic.sd is None else f"{mean} ± {text(column, statistic.sd)}"
+    return Cell(told if statistic.n == n else f"{told} (n = {statistic.n})", mean == best)
 
 
 def caption(settings: Sequence[Setting]) -> str:
@@ -112,26 +99,26 @@ def caption(settings: Sequence[Setting]) -> str:
         sizes = {run.sizes[block] for run in runs if block in run.sizes}
         return listed(f"{size:,}" for size in sizes)
 
-    test = images("test")
-    parts = [CAPTION.format(images=f", {test} images" if test else "")]
-    if bound := images("iwae"):
-        parts.append(f"IWAE: on {bound} of them.")
-    for column in columns_of(settings):
-        if column.header.startswith("FID"):
-            floors = floors_of(settings, column)
-            floor = f"; floor (training against test images) {floors}" if floors else ""
-            num_images = images(column.tag.removesuffix("/generation"))
-            parts.append(f"{column.header}: {num_images or 'unknown'} images{floor}.")
-    if made := images("accuracy/generated"):
-        parts.append(f"Accuracy: of the classifier on {made} generated images.")
-    return " ".join(parts)
+    columns, test = columns_of(settings), images("test")
+    unordered = [column.header for column in columns if column.direction is None]
+    names = " and ".join(filter(None, [", ".join(unordered[:-1]), *unordered[-1:]]))
+    but = f" ({names} {'have' if unordered[1:] else 'has'} none)" if unordered else ""
+    parts = [CAPTION.format(images=f", {test} images" if test else "", but=but)]
+    for column in columns:
+        num_images, floors = images(column.counted), floors_of(settings, column)
+        floor = f"; floor (training against test images) {floors}" if floors else ""
+        if column.note:
+            parts.append(column.note.format(header=column.header, images=num_images or "unknown", floor=floor))
+        elif column.counted not in BLOCKS:  # of a measure of one's own
+            told = [*([column.unit] if column.unit else []), *([f"{num_images} images"] if num_images else [])]
+            parts += [f"{column.header}: {', '.join(told)}."] if told else []
+    return " ".join(dict.fromkeys(parts))
 
 
 def floors_of(settings: Sequence[Setting], column: Column) -> str:
     """The distances of training from test images, beside a column of distances; empty if there are none."""
-    tag = column.tag.replace("/generation", "/floor")
-    runs = [run for setting in settings for run in setting.runs if tag != column.tag and tag in run.scalars]
-    return listed(column.text(run.scalars[tag]) for run in runs)
+    runs = [run for setting in settings for run in setting.runs if column.floor in run.scalars]
+    return listed(text(column, run.scalars[column.floor]) for run in runs)
 
 
 def listed(texts: Iterable[str]) -> str:

@@ -28,6 +28,7 @@ from fmvae.report.tables import (
 )
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import read_record, write_bytes
+from fmvae.runs.results import blocks
 
 PUBLISHED = PROJECT_ROOT / "docs" / "published.yaml"
 FIGURES = 420  # pixels that a picture is wide on the page
@@ -128,7 +129,7 @@ def check_comparable(folder: Path, kept: Path, rows: Sequence[Row]) -> None:
     Raises:
         FmvaeError: a run was measured in another way than the runs before it.
     """
-    for measure in ("fid/resnet18", "fid/pixels", "accuracy", "iwae"):
+    for measure in dict.fromkeys(name for row in rows for one in row.found for name in blocks(one.results)):
         usual = None
         for one in (one for row in rows for one in row.found):
             settings = one.at(f"{measure}/settings")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.errors import RunError
+from fmvae.evaluation.columns import BLOCKS, Column, columns_of, group_of, kinds, numbers
 from fmvae.runs.files import move_aside, read_record, write_record
 
-GROUPS = {"test": "test", "iwae": "test", "latent": "latent", "fid": "fid", "accuracy": "accuracy"}
 log = logging.getLogger("fmvae")
 
 
@@ -87,17 +87,28 @@ def nested(measures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flat_scalars(results: Mapping[str, Any]) -> dict[str, float]:
-    """The final numbers by tag: ``test/...``, ``latent/...``, ``fid/<features>/...``, ``accuracy/...``."""
-    scalars: dict[str, float] = {}
+    """The final numbers by tag: ``test/...``, ``fid/<features>/...``, ``<measure of one's own>/...``."""
+    return {
+        f"{group_of(name)}/{tag}": value
+        for name, block in blocks(results).items()
+        for tag, value in numbers(block)
+    }
 
-    def collect(tag: str, node: Any) -> None:
-        if isinstance(node, Mapping):
-            for name, child in node.items():
-                if name not in ("settings", "per_class", "num_images"):
-                    collect(f"{tag}/{name}", child)
-        elif isinstance(node, int | float) and not isinstance(node, bool):
-            scalars[tag] = node
 
-    for block, group in GROUPS.items():
-        collect(group, results.get(block, {}))
-    return scalars
+def columns_in(results: Mapping[str, Any]) -> list[Column]:
+    """The columns of a file's numbers, with whole tags."""
+    return [column for name, block in blocks(results).items() for column in columns_of(name, block)]
+
+
+def blocks(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The measures' blocks by name, as ``fid/pixels``: those of fmvae, and those that bring their columns."""
+    found: dict[str, Mapping[str, Any]] = {}
+    nested = {name.partition("/")[0] for name in BLOCKS if "/" in name}
+    for name, node in results.items():
+        if not isinstance(node, Mapping):
+            continue
+        if name in nested:
+            found |= {f"{name}/{part}": block for part, block in node.items() if isinstance(block, Mapping)}
+        elif name in kinds() or isinstance(node.get("columns"), list):
+            found[name] = node
+    return found

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from fmvae.common.command import say
 from fmvae.common.text import short
-from fmvae.config.schema import validate
 from fmvae.errors import RunError
 from fmvae.experiments import objective
+from fmvae.experiments.search_target import direction
 from fmvae.runs.directory import RunDirectory, find_runs
 from fmvae.sweeps.directory import SweepDirectory, progress
 from fmvae.sweeps.run import WriteReport, report
@@ -20,12 +20,6 @@ from fmvae.sweeps.status import summary
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-
-
-def direction(objective: str) -> str:
-    """Whether less is better, or more. ConfigError if there is no such objective."""
-    validate({"objective": objective})
-    return "maximize" if objective == "accuracy" else "minimize"
 
 
 def storage(path: str) -> RDBStorage:
@@ -66,11 +60,14 @@ def trials_left(path: str, study_name: str, total: int) -> int:
     return max(total - len(done), 0)
 
 
-def conclude(folder: Path, config: Mapping[str, Any], write_report: WriteReport) -> None:
+def conclude(
+    folder: Path, config: Mapping[str, Any], write_report: WriteReport, better: str | None = None
+) -> None:
     """Write the report on the runs in a search's folder, say where each stands, and which is best.
 
     Args:
         config: the search's, which names the objective.
+        better: ``minimize`` or ``maximize``; None asks the objective's column.
     """
     report(SweepDirectory(folder), write_report)
     states = [progress(run) for run in find_runs(folder)]
@@ -81,5 +78,5 @@ def conclude(folder: Path, config: Mapping[str, Any], write_report: WriteReport)
             with suppress(RunError):  # finished earlier, and that was not measured
                 values[state.run.path] = objective(config, state.results)
     if values:
-        best = (max if direction(config["objective"]) == "maximize" else min)(values, key=values.__getitem__)
+        best = (max if (better or direction(config)) == "maximize" else min)(values, key=values.__getitem__)
         say(f"  best {config['objective']}: {values[best]:.4f}, {short(best)}\n")

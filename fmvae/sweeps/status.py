@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.common.text import duration, short
+from fmvae.evaluation.columns import in_table_order
 from fmvae.runs.directory import find_runs
+from fmvae.runs.results import columns_in, flat_scalars
 from fmvae.sweeps.directory import Plan, Progress, SweepDirectory, known_paces, progress
 
 SHOWN = 50  # runs that a summary has lines for; more complete ones are counted
 ORDER = {state: place for place, state in enumerate(("running", "failed", "partial", "new"))}  # of a status
-TERMS = {"−ELBO": "neg_elbo", "objective": "objective", "accuracy": "accuracy"}  # of test results, in a summary
 
 
 def summary(sweep: SweepDirectory, plans: Mapping[str, Plan], states: Sequence[Progress]) -> str:
@@ -25,8 +26,7 @@ def summary(sweep: SweepDirectory, plans: Mapping[str, Plan], states: Sequence[P
     for state in shown:
         name, said = state.run.path.name, ""
         if state.results:
-            test = state.results["test"]
-            said = "  ".join(f"{term} {test[key]:.2f}" for term, key in TERMS.items() if key in test)
+            said = _terms(state.results)
         elif state.state == "failed":
             said = f"{state.error} (see {state.run}/{state.run.log.name})"
         elif state.state == "running":
@@ -94,6 +94,13 @@ def status(folder: Path) -> str:
         total = sum(seconds for seconds in left if seconds is not None) / at_once
         lines.append(f"\n  about {duration(total)} of training left, {at_once} at a time")
     return "\n".join([*lines, ""])
+
+
+def _terms(results: Mapping[str, Any]) -> str:
+    """The numbers of a run that its line shows; of a classifier its test accuracy."""
+    numbers, columns = flat_scalars(results), [c for c in columns_in(results) if "status" in c.places]
+    told = [f"{column.header} {numbers[column.tag]:.{column.digits}f}" for column in in_table_order(columns)]
+    return "  ".join(told or [f"accuracy {numbers[tag]:.2f}" for tag in ("test/accuracy",) if tag in numbers])
 
 
 def _epochs(state: Progress) -> str:

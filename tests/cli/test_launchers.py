@@ -275,10 +275,10 @@ def test_results_without_the_objective_are_an_error(name):
 
 @pytest.mark.parametrize("name", ["iwae", "fid", "accuracy"])
 def test_an_objective_has_to_be_among_the_measures(name):
-    measure = "fid/resnet18" if name == "fid" else name
-    check_objective(composed([f"objective={name}"]), ["test", measure])
+    tags = {"iwae": "test/iwae_64", "fid": "fid/resnet18/generation", "accuracy": "accuracy/generated/overall"}
+    check_objective(composed([f"objective={name}"]), ["test/neg_elbo", tags[name]])
     with pytest.raises(ObjectiveError, match=f"^objective: '{name}' is not measured"):
-        check_objective(composed([f"objective={name}"]), ["test"])
+        check_objective(composed([f"objective={name}"]), ["test/neg_elbo"])
 
 
 REFUSED = {
@@ -307,8 +307,11 @@ def trials(folder: Path) -> list[tuple[str, float]]:
         ).fetchall()
 
 
+NO_TARGETS = ["objective=elbo", "objective=fid", "objective=accuracy", "objective=latent/active_units"]
+
+
 @needs("optuna", "sweeper")
-@pytest.mark.parametrize("override", ["objective=elbo", "objective=fid", "objective=accuracy"])
+@pytest.mark.parametrize("override", NO_TARGETS)
 def test_a_search_by_what_is_not_measured_ends_at_once(override, untrained, tmp_path):
     done = untrained.train("-m", *SEARCH, *QUICK, override, f"output_root={tmp_path}")
     assert done.status == 1
@@ -341,6 +344,15 @@ def test_a_search_is_continued_by_the_same_command(untrained, tmp_path):
 
     assert len(launched(untrained, tmp_path, *SEARCH, f"{total}=3")) == 3
     assert trials(tmp_path)[:2] == before
+
+
+@needs("optuna", "sweeper")
+def test_a_search_by_a_number_without_a_direction_is_told_one(untrained, tmp_path):
+    given = ["objective=latent/active_units", "hydra.sweeper.direction=maximize", "evaluation.latent=true"]
+    runs = launched(untrained, tmp_path, *SEARCH, *given, "hydra.sweeper.n_trials.total=1")
+    (results,) = (json.loads(bits["results.json"]) for bits in runs.values())
+    found = yaml.safe_load((tmp_path / "swept" / "optimization_results.yaml").read_text())
+    assert found["best_value"] == results["latent"]["active_units"]
 
 
 def test_a_search_says_which_run_is_best_by_its_objective(tmp_path, capsys):

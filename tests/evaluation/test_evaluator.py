@@ -13,9 +13,11 @@ from fmvae import rng
 from fmvae.data import CLASS_NAMES, FashionMNISTManager, Split
 from fmvae.errors import ConfigError
 from fmvae.evaluation import Evaluator, calculate_fid, importance_weighted_bound, measure_elbo
-from fmvae.evaluation import evaluator as module
+from fmvae.evaluation import measure as given
 from fmvae.evaluation.features import Features
 from fmvae.evaluation.latent import latent_measures
+from fmvae.evaluation.measures import accuracy, elbo, iwae, latent
+from fmvae.evaluation.measures import fid as distances
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, encode_split
 from fmvae.objectives import ELBO, Bernoulli, Constant
 from fmvae.weights import SHIPPED
@@ -27,14 +29,15 @@ OBJECTIVE = ELBO(Bernoulli(), Constant(2.0))
 
 @pytest.fixture
 def data(small_data, monkeypatch) -> FashionMNISTManager:
-    actual = module.ResNetFeatures  # the shipped weights are not read: FakeResNet stands for them
+    actual = given.ResNetFeatures  # the shipped weights are not read: FakeResNet stands for them
     monkeypatch.setattr(
-        module,
+        given,
         "ResNetFeatures",
         lambda path, *others: FakeResNet(path) if path in SHIPPED else actual(path, *others),
     )
-    monkeypatch.setattr(module, "MIN_RELIABLE", 400)  # so that this is enough to be measured unless told otherwise
+    few_are(monkeypatch, 400)  # so that this is enough to be measured unless told otherwise
     manager = small_data(num_train=700, val_size=100, num_test=400, class_names=CLASS_NAMES)
+    vars(manager)["content"] = "fashion-mnist"  # which the shipped weights fit
 
     def middle(split: Split) -> Split:
         images = split.images[..., 8 : 8 + SIDE, 8 : 8 + SIDE].contiguous()
@@ -42,6 +45,12 @@ def data(small_data, monkeypatch) -> FashionMNISTManager:
 
     manager.train, manager.val, manager.test = map(middle, manager.splits)
     return manager
+
+
+def few_are(monkeypatch: pytest.MonkeyPatch, num: int) -> None:
+    """Fewer test images than these are too few to be measured unless that is asked for."""
+    for file in (distances, accuracy):
+        monkeypatch.setattr(file, "MIN_RELIABLE", num)
 
 
 def made(kind: Any = BaseVAE, **arguments: Any) -> VAE:
@@ -150,7 +159,7 @@ def test_every_measure_is_yielded_with_what_it_was_measured_on(model, data):
 
 
 def test_the_linear_probe_is_fit_on_training_images_drawn_at_random(data, monkeypatch):
-    monkeypatch.setattr(module, "PROBE_IMAGES", 100)
+    monkeypatch.setattr(latent, "PROBE_IMAGES", 100)
     model = made(hidden_dim=16)
     order = torch.randperm(len(data.train), generator=rng.stream(0, "evaluation"))[:100]
     train = Split("train", data.train.images[order], data.train.labels[order])
@@ -188,8 +197,14 @@ def test_evaluating_changes_no_weight_and_draws_nothing_global(data):
 def test_what_is_stored_with_the_same_settings_is_not_measured_again(data, monkeypatch):
     model = made(hidden_dim=16)
     first = dict(evaluator(model, data).measure())
-    for name in ("measure_elbo", "importance_weighted_bound", "latent_measures", "fid_block"):
-        monkeypatch.setattr(module, name, None)  # calling one would raise
+    for file, name in (
+        (elbo, "measure_elbo"),
+        (iwae, "importance_weighted_bound"),
+        (latent, "latent_measures"),
+        (distances, "fid_block"),
+        (accuracy, "accuracy_block"),
+    ):
+        monkeypatch.setattr(file, name, None)  # calling one would raise
     assert dict(evaluator(model, data).measure(first)) == first
     with pytest.raises(TypeError):
         dict(evaluator(model, data).measure())
@@ -223,7 +238,10 @@ def test_another_extractor_measures_features_again_and_nothing_else(data):
     before = dict(evaluator(model, data, **both).measure())
     marked = {name: {**block, "kept": True} for name, block in before.items()}
     other = evaluator(model, data, **both)
-    vars(other.features["resnet18"])["identity"] = {"features": "fake", "extractor_sha256": "another"}
+    vars(vars(other.measures["fid/resnet18"])["features"])["identity"] = {
+        "features": "fake",
+        "extractor_sha256": "another",
+    }
     after = dict(other.measure(marked))
     assert [name for name, block in after.items() if "kept" not in block] == ["fid/resnet18"]
 
@@ -245,7 +263,7 @@ def test_resnet_distances_are_those_of_its_features(data):
     measures = dict(asking.measure())
     assert list(measures) == ["test", "fid/resnet18", "fid/pixels"]
     sets = {"test images", "train images", "generated images", "reconstructions"}
-    network: Any = asking.features["resnet18"]
+    network: Any = vars(asking.measures["fid/resnet18"])["features"]
     assert network.asked == [*((what, 600) for what in ("test images", "train images")), *network.asked[2:]]
     assert {what for what, num in network.asked if num == 600} == sets
     fake = FakeResNet()
@@ -276,7 +294,7 @@ def test_the_judge_of_classes_is_another_than_the_features_of_distances_are_of(d
     model = made(ConditionalVAE, hidden_dim=16)
     both = settings(num_images=None, features=("resnet18",), accuracy=judged(3))
     measures = dict(evaluator(model, grown(data), **both).measure())
-    images = torch.cat(list(evaluator(model, data)._generated(data.test.labels)))
+    images = torch.cat(list(evaluator(model, data).context.generated(data.test.labels)))
     logits = FakeResNet("sharp")([images], "", len(images)).logits
     assert logits is not None
     share = (logits.argmax(1) == data.test.labels.numpy()).mean()
@@ -390,7 +408,7 @@ def test_no_more_images_than_features_is_an_error(data):
 @pytest.mark.parametrize("few", [False, True])
 def test_small_data_are_measured_by_distances_only_if_asked(few, data, monkeypatch, caplog):
     """The estimate's bias would be larger than differences between models."""
-    monkeypatch.setattr(module, "MIN_RELIABLE", len(data.test) + few)
+    few_are(monkeypatch, len(data.test) + few)
     model = made(ConditionalVAE)
     plan = evaluator(model, data, **settings(None)).plan()
     assert ("fid/pixels" in plan, "accuracy" in plan) == (not few, not few)

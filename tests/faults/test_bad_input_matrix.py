@@ -19,6 +19,7 @@ import pytest
 
 from fmvae.runs.checkpoint import load_checkpoint
 from fmvae.runs.directory import RunDirectory
+from fmvae.weights import SHIPPED
 from tests.cli.process import QUICK, ROOT, Finished, Study, call, refused
 from tests.faults.warmed import NOBODY, warmed
 from tests.idx import write_idx_dataset
@@ -580,7 +581,8 @@ def test_a_cache_that_cannot_be_written_is_done_without(ours, run):
     """The numbers are there, and the warning names the place. The network is replaced, as it is slow."""
     folder = ours.outputs.parent
     (folder / "cache").write_text("here first")
-    fid = ["evaluation.fid.num_images=513", "evaluation.fid.features=[resnet18]"]
+    weights = f"evaluation.extractor.weights={SHIPPED['sharp']}"  # by the file: these are other images
+    fid = ["evaluation.fid.num_images=513", "evaluation.fid.features=[resnet18]", weights]
     cache = f"evaluation.cache={folder}/cache"
     finished = evaluate(f"run={ours.outputs / run.name}", cache, *fid, prelude=QUICK_FEATURES)
     assert (finished.status, finished.stderr) == (0, "")

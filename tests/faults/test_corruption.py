@@ -28,7 +28,7 @@ from fmvae.data import Split, sources
 from fmvae.data.sources import FILES, load_dataset
 from fmvae.errors import ConfigError, DataError, FmvaeError, RunError
 from fmvae.evaluation.cache import real_features
-from fmvae.evaluation.evaluator import Evaluator
+from fmvae.evaluation.measures.fid import Distances
 from fmvae.experiments import train
 from fmvae.measurement.evaluate import evaluate_runs
 from fmvae.measurement.load import load_run
@@ -823,7 +823,7 @@ def test_a_run_stopped_while_it_was_measured_is_not_complete_with_another_runs_s
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Evaluator, "_fid", killed)
+        patch.setattr(Distances, "compute", killed)
         with pytest.raises(KeyboardInterrupt):
             runs.train(stopped)
     assert "fid" not in read_record(stopped.results)

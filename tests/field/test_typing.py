@@ -199,7 +199,7 @@ def test_a_path_alone(study):
     refused(warmed().call("evaluate.py", "outputs/no-such-run"), "run=outputs/no-such-run")
 
 
-@pytest.mark.parametrize("argument", ["experiment=josé", "objective=é", "model=a#b"])
+@pytest.mark.parametrize("argument", ["experiment=josé", "trainer.precision=é", "model=a#b"])
 def test_other_values_are_told_how_to_be_quoted(study, argument):
     key, _, value = argument.partition("=")
     refused(warmed().call("train.py", *study.settings, argument), f"\"{key}='{value}'\"")
@@ -430,7 +430,7 @@ def test_the_runs_of_such_a_sweep_are_those_of_its_single_commands(study):
         ("~model", "model=base (or beta, conditional, conditional_conv, conv)"),
         ("~trainer.epochs", "trainer.epochs=<a whole number >= 1>"),
         ("~seed", "seed=<a whole number >= 0>"),
-        ("~objective", "objective=<one of neg_elbo, iwae, fid, accuracy>"),
+        ("~objective", "objective=<neg_elbo, iwae, fid, accuracy or a number's tag, as fid/pixels/kid>"),
     ],
 )
 def test_a_key_that_is_needed_says_what_to_write(study, removed, example):

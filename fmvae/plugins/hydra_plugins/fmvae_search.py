@@ -8,11 +8,12 @@ from typing import Any
 
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmvae.cli import gate
 from fmvae.config.hydra_internals import OverridesParser, Plugins
 from fmvae.config.project import groups
+from fmvae.config.schema import validate
 from fmvae.errors import ConfigError
 
 OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
@@ -38,6 +39,8 @@ class FmvaeSearch(Sweeper):
         with open_dict(config):
             config.hydra.sweeper._target_ = OPTUNA
             del config.hydra.sweeper._recursive_
+            if config.hydra.sweeper.direction is None and "objective" in config:
+                config.hydra.sweeper.direction = self._direction()
         plugins = Plugins.instance()
         optuna = plugins.instantiate_sweeper(
             config=config, hydra_context=self.hydra_context, task_function=self.task_function
@@ -47,7 +50,16 @@ class FmvaeSearch(Sweeper):
         from fmvae.report.sweep import write_report
         from fmvae.sweeps.search import conclude  # brings torch
 
-        conclude(Path(self.config.hydra.sweep.dir), self.config, write_report)
+        chosen = config.hydra.sweeper.direction
+        conclude(Path(self.config.hydra.sweep.dir), self.config, write_report, str(chosen))
+
+    def _direction(self) -> str:
+        """Of the objective's column."""
+        from fmvae.experiments.search_target import direction  # brings torch
+
+        assert self.config is not None
+        evaluation = OmegaConf.to_container(self.config.evaluation, resolve=True)
+        return direction(validate({"objective": self.config.objective, "evaluation": evaluation}))
 
     def _check_options(self, arguments: list[str]) -> None:
         """Refuse a searched option that asks Hydra for something: only the search itself is heeded."""

@@ -1,0 +1,1 @@
+"""The measures that come with fmvae, one a file."""

@@ -1,0 +1,80 @@
+"""The block ``accuracy``: whether a conditional model's images are of the class that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from fmvae.errors import ConfigError
+from fmvae.evaluation.accuracy import accuracy_block
+from fmvae.evaluation.features import FeatureSet
+from fmvae.evaluation.frechet import MIN_RELIABLE
+from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.weights import SHIPPED
+
+PER_CLASS = 500  # generated images of each class unless told
+
+
+class Accuracy(BuiltIn):
+    """The share of ``num_per_class`` generated images of each class that a classifier takes for that class."""
+
+    name = "accuracy"
+    needs = ("labels", "conditional model")
+    off: ClassVar = {"accuracy": {"num_per_class": 0}}
+    way_in = "take a conditional model, and give evaluation.accuracy.num_per_class"
+
+    def __init__(self, judge: FeatureSet, num_per_class: int):
+        self.judge, self.num_per_class = judge, num_per_class
+
+    @classmethod
+    def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
+        asked, weights = evaluation["accuracy"]["num_per_class"], evaluation["accuracy"]["weights"]
+        if asked and not context.model.conditional:
+            raise ConfigError(
+                "evaluation.accuracy.num_per_class",
+                f"{asked} images of each class asked of {type(context.model).__name__}, which takes no labels",
+                "leave it null, or evaluate a conditional model",
+            )
+        num = (asked or 0) if context.model.conditional else 0
+        if asked is None and context.model.conditional:
+            num = PER_CLASS
+            if not context.fits_shipped(evaluation, "accuracy"):
+                num = 0
+                context.notes.append(
+                    f"the accuracy of generated images is left out: {weights!r} is a classifier of Fashion-MNIST, "
+                    "and these data are other images; evaluation.accuracy.weights=<file> takes one of your own"
+                )
+            elif len(context.data.test) < MIN_RELIABLE:
+                num = 0
+                context.notes.append(
+                    "the accuracy of generated images is left out with data as few as these; "
+                    f"evaluation.accuracy.num_per_class={PER_CLASS} asks for it"
+                )
+        # one's own weights are read even if nothing needs them: better refused now than later
+        if num or weights not in SHIPPED:
+            judge = context.classifier(evaluation, "accuracy")
+            yield from [cls(judge, num)] * bool(num)
+
+    @classmethod
+    def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"accuracy": {"num_per_class": settings["num_per_class"]}}
+
+    @classmethod
+    def classifier_of(cls) -> Literal["accuracy"]:
+        return "accuracy"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"num_per_class": self.num_per_class, **self.judge.identity}
+
+    def compute(self, context: Context) -> dict[str, Any]:
+        test, num_classes = context.data.test, context.data.num_classes
+        asked = torch.arange(num_classes, device=context.device).repeat_interleave(self.num_per_class)
+        made = self.judge(context.generated(asked, part=1), "generated images of each class", len(asked))
+        real = context.real_features(self.judge, test, len(test))
+        assert made.logits is not None
+        assert real.logits is not None
+        names = context.data.class_names or ()
+        return accuracy_block(asked.cpu().numpy(), made.logits, test.labels.cpu().numpy(), real.logits, names)

@@ -1,0 +1,124 @@
+"""The blocks ``fid/<features>``: distances of generated and reconstructed images from real ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+from fmvae.errors import ConfigError
+from fmvae.evaluation.columns import FEATURES
+from fmvae.evaluation.distances import fid_block
+from fmvae.evaluation.features import FeatureSet, Pixels
+from fmvae.evaluation.frechet import MIN_RELIABLE
+from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.models import FashionResNet18
+from fmvae.weights import SHIPPED
+
+FID_IMAGES = 10_000  # on each side unless told: what published numbers use
+
+
+class Distances(BuiltIn):
+    """Distances in one set of features, from ``num_images`` images on each side."""
+
+    off: ClassVar = {"fid": {"num_images": 0}}
+    way_in = "give evaluation.fid.num_images (evaluation=full does, if the data are not too few)"
+
+    def __init__(self, features: FeatureSet, num_images: int, num_neighbours: int):
+        self.features, self.num_images, self.num_neighbours = features, num_images, num_neighbours
+        self.name = f"fid/{features.name}"
+
+    @classmethod
+    def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
+        asked, neighbours = evaluation["fid"]["num_images"], evaluation["fid"]["num_neighbours"]
+        nums = {str(name): _num_images(context, name, asked) for name in evaluation["fid"]["features"]}
+        if asked is None:
+            for_garments = (
+                nums.keys() & {"resnet18"} if not context.fits_shipped(evaluation, "extractor") else set()
+            )
+            nums |= dict.fromkeys(for_garments, 0)
+            if for_garments:
+                weights = evaluation["extractor"]["weights"]
+                context.notes.append(
+                    f"FID (resnet18) is left out: {weights!r} is a classifier of Fashion-MNIST, and these data "
+                    "are other images; evaluation.extractor.weights=<file> takes one of your own"
+                )
+            if left_out := ", ".join(name for name, num in nums.items() if not num and name not in for_garments):
+                available = min(len(context.data.test), len(context.data.train))
+                context.notes.append(
+                    f"FID ({left_out}) is left out: the data are too few to compare models by it; "
+                    f"evaluation.fid.num_images={available} asks for it"
+                )
+        fewest = min(filter(None, nums.values()), default=math.inf)
+        if neighbours >= fewest:
+            problem = f"{neighbours} neighbours among {fewest} images"
+            raise ConfigError("evaluation.fid.num_neighbours", problem, "give fewer, as 5")
+        sets: dict[str, FeatureSet] = {"pixels": Pixels()}
+        # one's own are read even if nothing needs them, and before training: better refused now than later
+        if evaluation["extractor"]["weights"] not in SHIPPED or nums.get("resnet18"):
+            sets["resnet18"] = context.classifier(evaluation, "extractor")
+        yield from (cls(sets[name], num, neighbours) for name, num in nums.items() if num)
+
+    @classmethod
+    def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        known = {key: settings[key] for key in ("num_images", "num_neighbours")}
+        return {"fid": {**known, "features": [name.removeprefix("fid/")]}}
+
+    @classmethod
+    def classifier_of(cls) -> Literal["extractor"]:
+        return "extractor"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        own = {"num_images": self.num_images, "num_neighbours": self.num_neighbours}
+        return own | dict(self.features.identity)
+
+    def compute(self, context: Context) -> dict[str, Any]:
+        features, num, data = self.features, self.num_images, context.data
+        labels = data.test.labels[:num]
+        train = context.random_train(num)
+        by_class = context.model.conditional
+        real, known = (context.real_features(features, split, num) for split in (data.test, train))
+        generated = features(context.generated(labels), "generated images", num)
+        reconstructed = features(context.reconstructed(num), "reconstructions", num)
+        block = fid_block(
+            real=real.features,
+            train=known.features,
+            generated=generated.features,
+            reconstructed=reconstructed.features,
+            labels=(labels.cpu().numpy(), train.labels.cpu().numpy()) if by_class else None,
+            class_names=data.class_names or (),
+            num_neighbours=self.num_neighbours,
+        )
+        if by_class and generated.logits is not None:  # a second opinion beside the judge's, at no cost
+            block["as_asked"] = float((generated.logits.argmax(1) == labels.cpu().numpy()).mean())
+        return block
+
+
+def _num_images(context: Context, features: Any, asked: int | None) -> int:
+    """How many images a distance in these features compares; 0 leaves it out."""
+    key = "evaluation.fid.num_images"
+    dims = {"resnet18": FashionResNet18.num_features, "pixels": math.prod(context.model.image_shape)}
+    dim = dims.get(features) if isinstance(features, str) else None
+    if dim is None:
+        problem = f"no features {features!r}"
+        raise ConfigError("evaluation.fid.features", problem, f"choose from {', '.join(FEATURES)}")
+    # the floor takes as many training images
+    splits = (context.data.test, context.data.train)
+    available, smaller = min((len(split), split.name) for split in splits)
+    if asked is None:
+        usual = min(FID_IMAGES, available)
+        return usual if usual >= MIN_RELIABLE and usual > dim else 0
+    if asked > available:
+        raise ConfigError(
+            key,
+            f"{asked} images asked, but the {smaller} split holds {available}",
+            f"give {available} or fewer, or 0 to leave FID out",
+        )
+    if 0 < asked <= dim:
+        raise ConfigError(
+            key,
+            f"{asked} images cannot give a covariance of {dim}-dimensional features ({features})",
+            f"use more than {dim}, at best {FID_IMAGES}, or 0 to leave FID out",
+        )
+    return asked
