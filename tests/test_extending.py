@@ -136,7 +136,7 @@ def test_each_door_is_one_class_and_one_yaml():
 
 @pytest.mark.usefixtures("done")
 def test_the_model_has_runs_of_its_own_name(reader):
-    alone, stacked = reader.runs("outputs/skip-b1"), reader.runs("model-latent_dim")
+    alone, stacked = reader.runs("outputs/skip-b1"), reader.runs("latent_dim-model")
     assert [results(run)["run"].startswith("skip-b1-z2-s0") for run in alone] == [True]
     assert [run.name.rsplit("-", 1)[0] for run in stacked] == [
         *("base-b1-z2-s0", "base-b1-z3-s0", "skip-b1-z2-s0", "skip-b1-z3-s0")

@@ -19,7 +19,7 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
     """A run's results as a small table for the terminal, and where to look further."""
     test, checkpoint = results["test"], results["checkpoint"]
     rows = [
-        ("objective", test["objective"], test["objective_at_mean"]),
+        ("objective", test["objective"], test.get("objective_at_mean")),
         ("recon", test["recon"], test["recon_at_mean"]),
         ("KL", test["kl"], None),
         ("-ELBO", test["neg_elbo"], None),

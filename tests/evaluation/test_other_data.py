@@ -12,7 +12,7 @@ from fmvae.evaluation import Evaluator
 from fmvae.evaluation import measure as given
 from fmvae.evaluation.measures import accuracy, fid
 from fmvae.models import BaseVAE, ConditionalVAE
-from fmvae.objectives import Bernoulli, Constant
+from fmvae.objectives import ELBO, Bernoulli, Constant
 from fmvae.weights import SHIPPED
 
 FILE = {word: str(path) for word, path in SHIPPED.items()}
@@ -42,7 +42,7 @@ def data(small_data, monkeypatch) -> FashionMNISTManager:
 def evaluator(data: FashionMNISTManager, *overrides: str, conditional: bool = True) -> Evaluator:
     settings = compose([*overrides, "evaluation.iwae.num_samples=0", "evaluation.cache=null"])["evaluation"]
     model = ConditionalVAE(2, hidden_dim=8) if conditional else BaseVAE(2, hidden_dim=8)
-    return Evaluator(model, Objective(Bernoulli(), Constant(1.0)), data, seed=0, settings=settings)
+    return Evaluator(model, ELBO(Bernoulli(), Constant(1.0)), data, seed=0, settings=settings)
 
 
 def noted(made: Evaluator, caplog) -> list[str]:

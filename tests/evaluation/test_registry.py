@@ -26,7 +26,7 @@ from fmvae.measurement.evaluate import evaluate_runs
 from fmvae.measurement.summary import describe
 from fmvae.measurement.verification import verify
 from fmvae.models import ConditionalVAE
-from fmvae.objectives import Bernoulli, Constant
+from fmvae.objectives import ELBO, Bernoulli, Constant
 from fmvae.report.charts import against_beta
 from fmvae.report.collect import collect
 from fmvae.report.comparison import columns_of, compare
@@ -494,7 +494,7 @@ def test_every_measure_has_columns_and_every_number_one_and_the_other_way_round(
     data = small_data(num_train=1000, val_size=100, num_test=800)
     settings = compose([*SMALL, "evaluation.fid.features=[pixels]", "evaluation.fid.num_images=790"])["evaluation"]
     evaluator = Evaluator(
-        ConditionalVAE(2, hidden_dim=8), Objective(Bernoulli(), Constant(1.0)), data, seed=0, settings=settings
+        ConditionalVAE(2, hidden_dim=8), ELBO(Bernoulli(), Constant(1.0)), data, seed=0, settings=settings
     )
     measured = {name: evaluator.compute(name) for name in ("test", "iwae", "latent", "fid/pixels")}
     for name, block in measured.items():

@@ -19,6 +19,14 @@ class Elbo(BuiltIn):
         yield cls()
 
     def compute(self, context: Context) -> dict[str, Any]:
-        test = context.data.test
-        terms = measure_elbo(context.model, context.objective, test, context.noise(), at_mean=True)
-        return {"num_images": len(test), **terms}
+        data = context.data
+        terms = measure_elbo(
+            context.model,
+            context.objective,
+            data.test,
+            context.noise(),
+            at_mean=True,
+            batch_size=data.batch_size,
+            num_train=len(data.train),
+        )
+        return {"num_images": len(data.test), **terms}
