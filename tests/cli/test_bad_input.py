@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.process import ROOT, call, refused, snapshot, succeeded
+from tests.cli.process import refused, snapshot, succeeded
 from tests.faults.warmed import warmed
 from tests.idx import write_idx_dataset
 
@@ -129,7 +129,7 @@ def test_overrides_of_the_classifiers_training(study, tmp_path, arguments, words
 
 
 def test_a_config_that_there_is_not(tmp_path):
-    refused(call(str(ROOT / "train.py"), "--config-name", "clasifier", cwd=tmp_path), "config: ", "'clasifier'")
+    refused(warmed().call("train.py", "--config-name", "clasifier", cwd=tmp_path), "config: ", "'clasifier'")
 
 
 # arguments of evaluate.py; {outputs} is the folder of runs, {empty} one without
@@ -196,7 +196,7 @@ def test_the_dataset_alone(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"not an image")
     before = snapshot(tmp_path)
     arguments = ["--root", str(tmp_path), "--no-download"]
-    refused(call("-m", "fmvae.data", "fetch", *arguments), str(tmp_path), "is not Fashion-MNIST's", "--root=")
+    refused(warmed().call("fmvae.data", "fetch", *arguments), str(tmp_path), "is not Fashion-MNIST's", "--root=")
     assert snapshot(tmp_path) == before
 
 

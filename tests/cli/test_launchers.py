@@ -28,6 +28,7 @@ from fmvae.report.sweep import write_report
 from fmvae.sweeps import search
 from tests.cli.process import Study, call, refused
 from tests.cli.test_exactness import COMPARED
+from tests.faults.warmed import warmed
 from tests.report.fakes import write_run
 
 LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "slurm": "submitit", "ray": "ray"}
@@ -42,15 +43,17 @@ def needs(plugin: str, kind: str = "launcher") -> Any:
 
 
 def launched(study: Study, folder: Path, *arguments: str) -> dict[str, dict[str, bytes]]:
-    """The bits of a sweep's complete runs, by name; train.py is called in another directory, with two threads."""
+    """The bits of a sweep's complete runs, by name; train.py is called in another directory.
+
+    With a launcher it begins cold, with two threads and an empty PYTHONPATH, as its workers inherit them.
+    """
     settings = [s for s in study.settings if not s.startswith(("output_root=", "figures.only="))]
-    done = call(
-        str(PROJECT_ROOT / "train.py"),
-        "-m",
-        *[*settings, *QUICK, f"output_root={folder}", *arguments],
-        cwd=folder.parent,
-        environment={"PYTHONPATH": "", "OMP_NUM_THREADS": "2"},
-    )
+    command = ["-m", *settings, *QUICK, f"output_root={folder}", *arguments]
+    if any(argument.startswith("hydra/launcher=") for argument in arguments):
+        environment = {"PYTHONPATH": "", "OMP_NUM_THREADS": "2"}
+        done = call(str(PROJECT_ROOT / "train.py"), *command, cwd=folder.parent, environment=environment)
+    else:
+        done = warmed().call("train.py", *command, cwd=folder.parent)
     assert done.status == 0, done
     runs = [results.parent for results in (folder / "swept").glob("base-*/results.json")]
     return {run.name: {bit: (run / bit).read_bytes() for bit in BITS} for run in runs}

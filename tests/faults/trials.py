@@ -29,7 +29,7 @@ from tests.cli.process import Finished
 from tests.cli.test_exactness import COMPARED
 from tests.faults.disk import prelude
 from tests.faults.power import Loss, cut, read_journal, write
-from tests.faults.warmed import Warmed, warmed
+from tests.faults.warmed import Warmed, alive, warmed
 from tests.idx import write_idx_dataset
 
 # a short last batch, batch norm, labels, a warm-up and a learning rate that falls
@@ -181,14 +181,6 @@ class Bench:
         said = "" if done.status in polite and "Traceback" not in done.stderr else f"{done.status} {done.stderr}"
         outcome = self.conclude(case, outputs, Finished(0, "", ""))
         return Outcome(done.status, left + outcome.broken, said, outcome.differences)
-
-
-def alive(process: int) -> bool:
-    """Whether a process, not waited for yet, is still at work."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def shown_twice(run: Path) -> list[str]:

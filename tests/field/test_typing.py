@@ -15,7 +15,7 @@ from fmvae.config import compose
 from fmvae.config.schema import RULES
 from fmvae.data.sources import load_dataset
 from fmvae.errors import ConfigError, DataError
-from tests.cli.process import ROOT, call, refused, snapshot, succeeded
+from tests.cli.process import ROOT, refused, snapshot, succeeded
 from tests.faults.warmed import warmed
 from tests.idx import write_idx_dataset
 
@@ -128,9 +128,9 @@ def test_a_files_output_root_goes_there_too(study, tmp_path):
 def test_evaluate_and_the_modules_find_it(study, tmp_path):
     (tmp_path / "josé").mkdir()
     succeeded(study.train(f"output_root={tmp_path / 'josé'}"))
-    home = {"HOME": str(tmp_path)}
-    succeeded(call(str(ROOT / "evaluate.py"), "evaluation=fast", "figures=none", "run=~/josé", environment=home))
-    succeeded(call("-m", "fmvae.report", "--to=~/report", str(tmp_path / "josé"), environment=home))
+    home = in_home(tmp_path)
+    succeeded(warmed().call("evaluate.py", "evaluation=fast", "figures=none", "run=~/josé", prelude=home))
+    succeeded(warmed().call("fmvae.report", "--to=~/report", str(tmp_path / "josé"), prelude=home))
     assert (tmp_path / "report" / "index.html").exists()
 
 
