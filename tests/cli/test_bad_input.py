@@ -107,6 +107,7 @@ def unchanged(study, tmp_path):
 
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(("arguments", "words"), OVERRIDES.items(), ids=OVERRIDES)
+@pytest.mark.one_in(7)
 def test_overrides_of_training(study, tmp_path, arguments, words):
     refused(warmed().call("train.py", *study.settings, *arguments.split(), cwd=tmp_path), *words)
 
@@ -122,6 +123,7 @@ CLASSIFIER_OVERRIDES = {
 
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(("arguments", "words"), CLASSIFIER_OVERRIDES.items(), ids=CLASSIFIER_OVERRIDES)
+@pytest.mark.one_in(3)
 def test_overrides_of_the_classifiers_training(study, tmp_path, arguments, words):
     data = [setting for setting in study.settings if setting.startswith(("data.", "output_root"))]
     program = ["train.py", *data, "--config-name", "classifier"]
@@ -150,6 +152,7 @@ EVALUATE_OVERRIDES = {
 
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(("arguments", "words"), EVALUATE_OVERRIDES.items(), ids=EVALUATE_OVERRIDES)
+@pytest.mark.one_in(4)
 def test_overrides_of_evaluation(study, tmp_path, tmp_path_factory, arguments, words):
     paths = {"outputs": study.outputs, "base": study.run("base-*"), "empty": tmp_path_factory.mktemp("empty")}
     refused(warmed().call("evaluate.py", *arguments.format(**paths).split(), cwd=tmp_path), *words)

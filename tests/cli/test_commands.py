@@ -194,6 +194,7 @@ def test_the_same_sweep_again_finds_its_folder_and_trains_nothing(swept):
     ],
     ids=lambda sweep: sweep[0].split("=")[0],
 )
+@pytest.mark.one_in(2)
 def test_sweeps_over_options(untrained, tmp_path, sweep):
     ours = Study(untrained.data, untrained.sha256, tmp_path)
     succeeded(ours.train("--multirun", *sweep, "sweep_name=here", "data.num_train=200", "data.num_test=100"))

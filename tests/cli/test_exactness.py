@@ -5,6 +5,8 @@ import random
 import re
 import signal
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -71,15 +73,17 @@ def differences(run: Path, undisturbed: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, dataset) -> dict[str, tuple[Path, float]]:
-    """Each case's run, left alone, with the seconds it took."""
-    runs = {}
-    for name, overrides in CASES.items():
-        outputs = tmp_path_factory.mktemp(f"undisturbed_{name}")
+def undisturbed(tmp_path_factory, dataset) -> Callable[[str], tuple[Path, float]]:
+    """A case's run, left alone, with the seconds it took."""
+
+    @cache
+    def run(case: str) -> tuple[Path, float]:
+        outputs = tmp_path_factory.mktemp("undisturbed")
         began = time.monotonic()
-        finish(start(outputs, dataset, overrides))
-        runs[name] = only_run(outputs), time.monotonic() - began
-    return runs
+        finish(start(outputs, dataset, CASES[case]))
+        return only_run(outputs), time.monotonic() - began
+
+    return run
 
 
 def last_epoch(run: Path) -> int:
@@ -88,8 +92,9 @@ def last_epoch(run: Path) -> int:
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_killed_at_random_moments_and_run_again_the_bits_are_the_same(case, tmp_path, dataset, undisturbed):
-    reference, seconds = undisturbed[case]
+    reference, seconds = undisturbed(case)
     moments = random.Random()  # new ones each time; they are printed when the test fails
     for kill in range(KILLS):
         process, output = start(tmp_path, dataset, CASES[case])
@@ -132,7 +137,7 @@ fmvae.rng.stream = shifted
     run = kill_after_epoch(tmp_path, dataset, CASES["base"], 3)
     output = finish(start(tmp_path, dataset, CASES["base"], shifted))
     assert "resuming" in output
-    assert "checkpoints/last.safetensors" in differences(run, undisturbed["base"][0])
+    assert "checkpoints/last.safetensors" in differences(run, undisturbed("base")[0])
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path, dataset):
@@ -153,7 +158,7 @@ def test_watching_a_run_changes_no_trained_bit(tmp_path, dataset, undisturbed):
     watched = ["figures.every=1", "figures.num_samples=9", "trainer.checkpoint_every=7"]
     at_a_terminal = "import sys; sys.stderr.isatty = lambda: True"
     finish(start(tmp_path, dataset, [*CASES["base"], *watched], at_a_terminal))
-    assert not differences(only_run(tmp_path), undisturbed["base"][0])
+    assert not differences(only_run(tmp_path), undisturbed("base")[0])
 
 
 def test_validating_less_often_changes_no_trained_bit(tmp_path, dataset, undisturbed):
@@ -161,12 +166,13 @@ def test_validating_less_often_changes_no_trained_bit(tmp_path, dataset, undistu
 
     finish(start(tmp_path, dataset, [*CASES["base"], "trainer.validate_every=6"]))
     ours = load_checkpoint(only_run(tmp_path) / "checkpoints/last.safetensors").tensors
-    theirs = load_checkpoint(undisturbed["base"][0] / "checkpoints/last.safetensors").tensors
+    theirs = load_checkpoint(undisturbed("base")[0] / "checkpoints/last.safetensors").tensors
     assert ours.keys() == theirs.keys()
     assert all(ours[name].equal(theirs[name]) for name in ours)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.one_in(2)
 def test_a_polite_stop_has_its_own_status_and_resumes(number, status, tmp_path, dataset, undisturbed):
     process = start(tmp_path, dataset, CASES["base"])
     while not list(tmp_path.glob("*/metrics.jsonl")):
@@ -182,4 +188,4 @@ def test_a_polite_stop_has_its_own_status_and_resumes(number, status, tmp_path, 
     within = (run / "checkpoints/stopped.safetensors").exists()  # or it came between two epochs
     output = finish(start(tmp_path, dataset, CASES["base"]))
     assert bool(re.search(rf"resuming \S+ in epoch \d+ of {EPOCHS}, after step \d+", output)) == within
-    assert not differences(run, undisturbed["base"][0])
+    assert not differences(run, undisturbed("base")[0])

@@ -87,6 +87,7 @@ def test_negative_control_another_seed_or_number_of_threads_is_noticed(untrained
 
 
 @needs("joblib")
+@pytest.mark.slow
 def test_the_same_sweep_again_trains_nothing(untrained, tmp_path):
     arguments = ["seed=0", "hydra/launcher=joblib"]
     before = launched(untrained, tmp_path, *arguments)
@@ -97,6 +98,7 @@ def test_the_same_sweep_again_trains_nothing(untrained, tmp_path):
 
 
 @needs("joblib")
+@pytest.mark.slow
 def test_a_worker_that_is_killed_stops_no_run(untrained, in_sequence, tmp_path):
     """joblib ends the other worker with it; both runs go on, each alone, and give the bits of undisturbed ones."""
     arguments = ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -182,6 +184,7 @@ def test_a_presets_keys_are_the_plugins_own(launcher, plugin):
     ]
     + [("hydra/sweeper=optuna", "optuna-sweeper", "optuna")],
 )
+@pytest.mark.one_in(5)
 def test_a_missing_plugin_is_one_line_with_the_extra_to_install(override, plugin, extra, untrained, tmp_path):
     hide = (
         "import runpy, sys, hydra.core.plugins as p\n"
@@ -312,6 +315,7 @@ def trials(folder: Path) -> list[tuple[str, float]]:
 
 @needs("optuna", "sweeper")
 @pytest.mark.parametrize("override", ["objective=elbo", "objective=fid", "objective=accuracy"])
+@pytest.mark.one_in(3)
 def test_a_search_by_what_is_not_measured_ends_at_once(override, untrained, tmp_path):
     done = untrained.train("-m", *SEARCH, *QUICK, override, f"output_root={tmp_path}")
     assert done.status == 1

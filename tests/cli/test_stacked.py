@@ -105,6 +105,7 @@ def test_given_again_it_trains_nothing(together, untrained):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.one_in(2)
 def test_a_sweep_that_is_ended_is_finished_by_the_same_command(number, untrained, alone, tmp_path):
     process, output = warmed().start("train.py", *arguments(untrained, tmp_path, *JOBS, STACKED))
     deadline = time.monotonic() + 120

@@ -138,6 +138,7 @@ def of_two_epochs(study, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("act", TAKEN.values(), ids=TAKEN)
+@pytest.mark.one_in(3)
 def test_a_run_that_was_taken_away_ends_and_can_be_made_again(act, study, of_two_epochs, tmp_path):
     command = [*study.settings, f"output_root={tmp_path}/outputs", "trainer.epochs=2"]
     finished = warmed().call("train.py", *command, prelude=AFTER_THE_FIRST_EPOCH.replace("{act}", act))

@@ -47,6 +47,7 @@ def test_killed_at_random_moments(case, bench, chance):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.one_in(2)
 def test_killed_at_a_call_on_the_disk(share, bench, undisturbed, chance):
     _, calls = undisturbed
     at = chance.randint(int((share - 0.1) * len(calls)) + 1, int((share + 0.1) * len(calls)))
@@ -84,6 +85,7 @@ d.Disk.point = point
 
 @pytest.mark.parametrize("persistent", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize("how", ["ENOSPC", "EIO"])
+@pytest.mark.one_in(3)
 def test_a_disk_that_fails(how, persistent, bench, undisturbed, chance):
     _, calls = undisturbed
     for part in range(2):

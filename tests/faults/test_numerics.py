@@ -325,6 +325,7 @@ DIVERGING = {
 @pytest.mark.parametrize(
     ("arguments", "epochs", "where"), [(a, *told) for a, told in DIVERGING.items()], ids=DIVERGING
 )
+@pytest.mark.one_in(4)
 def test_a_run_that_diverges_fails_in_one_line_and_again_in_the_same(dataset, tmp_path, arguments, epochs, where):
     first = train(dataset, tmp_path, arguments)
     line = refused(first, f"fmvae: error: {where}", " is ", "lower optimizer.lr")
