@@ -37,7 +37,7 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     counts = config.stash[COUNTS] = put_into_tiers(items)
     if file := os.environ.get(ASKED):
-        Path(file).write_text(json.dumps(counts))
+        Path(file).write_text(json.dumps(counts), encoding="utf-8")
     for item in items:  # what a module shares is made by one worker alone (--dist loadgroup)
         if shares_a_fixture(item):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

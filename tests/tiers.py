@@ -1,10 +1,10 @@
 """Two tiers: ``make test`` leaves out what is marked slow, ``make test-rest`` runs that alone.
 
-``@pytest.mark.slow`` is for a further trial of a promise that a quick test tries too. ``@pytest.mark.one_in(n)`` is for
-a test with many rows: of every n in the order of collection the first is quick and the others are slow.
+``@pytest.mark.slow`` is for a further trial of a promise that a quick test tries too. ``@pytest.mark.one_in(n)`` is
+for a test with many rows: of every n in the order of collection the first is quick and the others are slow.
 
-Which promise is tried where is a table in CONTRIBUTING.md, and the promises are those of docs/reliability.md and of the
-README. ``python -m tests.tiers`` counts the tests again and writes the numbers into it; ``tests/test_tiers.py`` checks it.
+Which promise is tried where is a table in CONTRIBUTING.md. ``python -m tests.tiers`` counts the tests and writes their
+numbers into it; ``tests/test_tiers.py`` checks that they are right, and that no promise is without a quick test.
 """
 
 import json
@@ -27,9 +27,7 @@ RELIABILITY = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- promises: the numbers are written by python -m tests.tiers -->", "<!-- end of promises -->"
 ASKED = "FMVAE_COUNTS"  # the file that a collection is to write its counts to
 
-Counts = dict[
-    str, tuple[int, int]
-]  # by a test function's id: how many tests of it are quick, and how many there are
+Counts = dict[str, tuple[int, int]]  # by a test function's id: its quick tests, and all of them
 
 
 def put_into_tiers(items: Iterable[pytest.Item]) -> Counts:
@@ -78,9 +76,7 @@ def tests_of(patterns: Iterable[str], counts: Mapping[str, tuple[int, int]]) -> 
     """The test functions that fit one of the patterns: a file or folder below tests/, or ``file::test_*``."""
 
     def fits(name: str, pattern: str) -> bool:
-        return (
-            name.startswith(f"tests/{pattern}") if "::" not in pattern else fnmatchcase(name, f"tests/{pattern}")
-        )
+        return fnmatchcase(name, f"tests/{pattern}" if "::" in pattern else f"tests/{pattern}*")
 
     return [name for name in counts if any(fits(name, pattern) for pattern in patterns)]
 

@@ -14,7 +14,6 @@ from fmvae.sweeps.directory import SweepDirectory
 from tests.cli.process import Study, refused, snapshot, succeeded
 from tests.faults.warmed import alive, warmed
 
-KILLS = 5
 SIX = ["-m", "beta=0.5,1,4", "latent_dim=2,3", "sweep_name=six", "trainer.epochs=2"]
 RESULTS = ("results.json", "metrics.jsonl", "checkpoints/last.safetensors", "checkpoints/best.safetensors")
 
@@ -57,10 +56,11 @@ def six(untrained, tmp_path_factory) -> Study:
     return ours
 
 
-def test_a_sweep_that_is_killed_again_and_again_ends_as_an_undisturbed_one(six, tmp_path):
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_sweep_that_is_killed_again_and_again_ends_as_an_undisturbed_one(kills, six, tmp_path):
     ours = replace(six, outputs=tmp_path)
     rng, killed = random.Random(4), 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         process, output = start(ours, *SIX)
         time.sleep(rng.uniform(0.5, 3))
         if alive(process):
