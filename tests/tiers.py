@@ -1,10 +1,10 @@
 """Two tiers: ``make test`` leaves out what is marked slow, ``make test-rest`` runs that alone.
 
-``@pytest.mark.slow`` is for a further trial of a promise that a quick test tries too. ``@pytest.mark.one_in(n)`` is
-for a test with many rows: of every n in the order of collection the first is quick and the others are slow.
+``@pytest.mark.slow`` is for a further trial of a promise that a quick test tries too. ``@pytest.mark.one_in(n)``
+is for a test with many rows: of every n in the order of collection the first is quick and the others are slow.
 
-Which promise is tried where is a table in CONTRIBUTING.md. ``python -m tests.tiers`` counts the tests and writes their
-numbers into it; ``tests/test_tiers.py`` checks that they are right, and that no promise is without a quick test.
+Which promise is tried where is a table in CONTRIBUTING.md. ``python -m tests.tiers`` counts the tests and writes
+their numbers into it; ``tests/test_tiers.py`` checks that they are right, and that each promise has a quick test.
 """
 
 import json

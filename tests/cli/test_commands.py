@@ -320,6 +320,7 @@ DATA_COMMANDS = {
 @pytest.mark.real_data
 @pytest.mark.skipif(not all((DEFAULT_ROOT / name).exists() for name in FILES), reason="needs `make data`")
 @pytest.mark.parametrize("command", DATA_COMMANDS)
+@pytest.mark.one_in(2)
 def test_the_dataset_on_its_own(tmp_path, monkeypatch, capsys, command):
     """The first as a process, the others without its start."""
     monkeypatch.chdir(tmp_path)
@@ -336,6 +337,7 @@ def test_the_dataset_on_its_own(tmp_path, monkeypatch, capsys, command):
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_the_readmes_look_in_seconds_ends_with_results(tmp_path):
     if not (ROOT / "data" / "fashion-mnist" / "t10k-labels-idx1-ubyte").exists():
         pytest.skip("needs the real data: make data")

@@ -140,6 +140,7 @@ fmvae.rng.stream = shifted
     assert "checkpoints/last.safetensors" in differences(run, undisturbed("base")[0])
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path, dataset):
     first = start(tmp_path, dataset, CASES["base"])
     while not list(tmp_path.glob("*/metrics.jsonl")):

@@ -78,9 +78,8 @@ def test_a_launcher_gives_the_bits_of_one_run_after_another(launcher, arguments,
     assert len(in_sequence) == 2
 
 
-@needs("joblib")
 def test_negative_control_another_seed_or_number_of_threads_is_noticed(untrained, in_sequence, tmp_path):
-    others = launched(untrained, tmp_path, "seed=0,2", "threads=2", "hydra/launcher=joblib")
+    others = launched(untrained, tmp_path, "seed=0,2", "threads=2")
     common = others.keys() & in_sequence.keys()
     assert len(common) == 1
     assert all(others[name]["results.json"] != in_sequence[name]["results.json"] for name in common)
