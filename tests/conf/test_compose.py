@@ -274,6 +274,7 @@ def test_a_sweeps_runs_differ_and_share_its_folder(sweep):
     assert len({RunIdentity.of(config).sha256 for config in runs}) == len(runs) > 1
 
 
+@pytest.mark.slow
 def test_the_studies_hold_the_runs_of_the_results_page():
     """By the same names as single commands give."""
 

@@ -347,6 +347,7 @@ def test_a_run_that_diverges_fails_in_one_line_and_again_in_the_same(dataset, tm
     assert {path: path.read_bytes() for path in run.checkpoints.glob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_whole_process_says_the_same(dataset, tmp_path):
     arguments = [*dataset.settings, f"output_root={tmp_path}", "optimizer.lr=1e12"]
     whole = call(str(ROOT / "train.py"), *arguments)

@@ -181,6 +181,7 @@ def test_the_last_line_stands_alone_below_a_bar(study, number, status):
     assert "interrupted; the same command continues" in program.lines(), program.lines()[-5:]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_so_on_a_line_of_its_own(study):
     program = OnTerminal(str(ROOT / "train.py"), *study.settings, *LONG, "optimizer.lr=1e30")
     program.read()
@@ -231,7 +232,7 @@ def test_ctrl_c_in_a_modules_command_is_one_line(study, tmp_path, patch, module)
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
-@pytest.mark.one_in(2)
+@pytest.mark.slow
 def test_a_reader_who_has_read_enough_changes_no_status(study, damaged):
     succeeded(warmed().call("train.py", *study.settings, "-m", "seed=0,1", "sweep_name=s"))
     if damaged:
