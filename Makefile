@@ -1,24 +1,34 @@
 # make train   environment, data, and a real training run with its evaluation
-# make test    the test suite
+# make test    the quick tests: each promise is tried, some minutes
+# make test-all    all tests
 # make test-crash   all trials of tests/faults, and their table in docs/reliability.md
 # Nothing is needed before them but python3 (3.11 to 3.13), make and git.
 
 SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest -n 2 --dist loadgroup
 # override to use another interpreter for the environment: make PYTHON=python3.12 train
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: train test test-crash lint format data bench bench-gpu notebook env clean
+.PHONY: train test test-rest test-all test-crash real-data lint format data bench bench-gpu notebook env clean
 .DEFAULT_GOAL := train
 
 train: env
 	@$(PY) train.py
 
-test: env
+test: env real-data
+	$(PYTEST) -m "not slow"
+
+test-rest: env real-data  # what make test leaves out
+	$(PYTEST) -m slow
+
+test-all: env real-data
+	$(PYTEST)
+
+real-data: env
 	@$(PY) -m fmvae.data fetch > /dev/null || echo "without the real data, the tests that need it are skipped"
-	$(PY) -m pytest -n 2 --dist worksteal
 
 test-crash: env
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.campaign --write

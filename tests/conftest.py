@@ -1,17 +1,21 @@
 """Shared by all tests: one thread each, as several run at once, and a small dataset that is quick to learn."""
 
+import json
 import os
+import signal
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for child processes too
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.idx import write_idx_dataset
+from tests.tiers import ASKED, Counts, put_into_tiers
 
 if TYPE_CHECKING:
     from fmvae.data import FashionMNISTManager
@@ -19,6 +23,31 @@ if TYPE_CHECKING:
 # a busy machine is no failure
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+COUNTS = pytest.StashKey[Counts]()
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C also where a shell's background has it ignored: tests and their children send it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m and -k leave tests out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    counts = config.stash[COUNTS] = put_into_tiers(items)
+    if file := os.environ.get(ASKED):
+        Path(file).write_text(json.dumps(counts), encoding="utf-8")
+    for item in items:  # what a module shares is made by one worker alone (--dist loadgroup)
+        if shares_a_fixture(item):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def shares_a_fixture(item: pytest.Item) -> bool:
+    """Whether a test uses a fixture that its module makes once."""
+    info = getattr(item, "_fixtureinfo", None)
+    fixtures = [fixture for found in info.name2fixturedefs.values() for fixture in found] if info else []
+    return any(fixture.scope == "module" for fixture in fixtures)
 
 
 @pytest.fixture(scope="session")

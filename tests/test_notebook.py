@@ -145,6 +145,7 @@ def test_a_table_without_a_number_is_refused(value):
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not all((DEFAULT_ROOT / name).exists() for name in FILES), reason="needs `make data`")
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom_and_leaves_nothing(tmp_path):
     beside = sorted(NOTEBOOK.parent.rglob("*"))
     done = execute(nbformat.read(NOTEBOOK, as_version=4), tmp_path)

@@ -47,6 +47,7 @@ def test_training_does_not_import_the_compiler_and_compiling_does():
     assert output(TRAINING.format(light=True) + COMPILING) == ["0", "1", "module", "module"]
 
 
+@pytest.mark.slow
 def test_negative_control_optimizers_import_it():
     (modules,) = output(TRAINING.format(light=False))
     assert int(modules) > 10
@@ -98,6 +99,7 @@ def test_the_first_step_waits_for_no_figure_and_no_measure(tmp_path):
     assert imported_by_the_first_step(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_negative_control_ones_own_weights_are_read_before_training(tmp_path):
     own = shutil.copy(SHIPPED["sharp"], tmp_path / "own.safetensors")
     assert "torchvision" in imported_by_the_first_step(tmp_path, f"evaluation.extractor.weights={own}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.process import ROOT, call, refused, snapshot, succeeded
+from tests.cli.process import refused, snapshot, succeeded
 from tests.faults.warmed import warmed
 from tests.idx import write_idx_dataset
 
@@ -107,6 +107,7 @@ def unchanged(study, tmp_path):
 
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(("arguments", "words"), OVERRIDES.items(), ids=OVERRIDES)
+@pytest.mark.one_in(7)
 def test_overrides_of_training(study, tmp_path, arguments, words):
     refused(warmed().call("train.py", *study.settings, *arguments.split(), cwd=tmp_path), *words)
 
@@ -122,6 +123,7 @@ CLASSIFIER_OVERRIDES = {
 
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(("arguments", "words"), CLASSIFIER_OVERRIDES.items(), ids=CLASSIFIER_OVERRIDES)
+@pytest.mark.one_in(3)
 def test_overrides_of_the_classifiers_training(study, tmp_path, arguments, words):
     data = [setting for setting in study.settings if setting.startswith(("data.", "output_root"))]
     program = ["train.py", *data, "--config-name", "classifier"]
@@ -129,7 +131,7 @@ def test_overrides_of_the_classifiers_training(study, tmp_path, arguments, words
 
 
 def test_a_config_that_there_is_not(tmp_path):
-    refused(call(str(ROOT / "train.py"), "--config-name", "clasifier", cwd=tmp_path), "config: ", "'clasifier'")
+    refused(warmed().call("train.py", "--config-name", "clasifier", cwd=tmp_path), "config: ", "'clasifier'")
 
 
 # arguments of evaluate.py; {outputs} is the folder of runs, {empty} one without
@@ -150,6 +152,7 @@ EVALUATE_OVERRIDES = {
 
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(("arguments", "words"), EVALUATE_OVERRIDES.items(), ids=EVALUATE_OVERRIDES)
+@pytest.mark.one_in(4)
 def test_overrides_of_evaluation(study, tmp_path, tmp_path_factory, arguments, words):
     paths = {"outputs": study.outputs, "base": study.run("base-*"), "empty": tmp_path_factory.mktemp("empty")}
     refused(warmed().call("evaluate.py", *arguments.format(**paths).split(), cwd=tmp_path), *words)
@@ -196,7 +199,7 @@ def test_the_dataset_alone(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"not an image")
     before = snapshot(tmp_path)
     arguments = ["--root", str(tmp_path), "--no-download"]
-    refused(call("-m", "fmvae.data", "fetch", *arguments), str(tmp_path), "is not Fashion-MNIST's", "--root=")
+    refused(warmed().call("fmvae.data", "fetch", *arguments), str(tmp_path), "is not Fashion-MNIST's", "--root=")
     assert snapshot(tmp_path) == before
 
 

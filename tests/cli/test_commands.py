@@ -16,6 +16,7 @@ from fmvae.runs.checkpoint import load_checkpoint
 from fmvae.runs.files import read_record
 from tests.cli.conftest import COMMANDS
 from tests.cli.process import ROOT, Study, call, snapshot, succeeded
+from tests.faults.warmed import warmed
 
 RUN_FILES = {
     "config.yaml",
@@ -193,6 +194,7 @@ def test_the_same_sweep_again_finds_its_folder_and_trains_nothing(swept):
     ],
     ids=lambda sweep: sweep[0].split("=")[0],
 )
+@pytest.mark.one_in(2)
 def test_sweeps_over_options(untrained, tmp_path, sweep):
     ours = Study(untrained.data, untrained.sha256, tmp_path)
     succeeded(ours.train("--multirun", *sweep, "sweep_name=here", "data.num_train=200", "data.num_test=100"))
@@ -283,7 +285,7 @@ def test_tab_completion_lists_the_options_without_torch(without_torch, line, opt
 
 def test_help_of_evaluate_lists_its_own_groups_alone():
     """Those of its defaults, with the options that there are."""
-    text = succeeded(call(str(ROOT / "evaluate.py"), "--help"))
+    text = succeeded(warmed().call("evaluate.py", "--help"))
     listed = text.partition("== Groups (group=option) ==\n")[2].partition("\n\n")[0].splitlines()
     options = {group: sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml")) for group in ASKED_ANEW}
     assert listed == [f"{group}: {', '.join(options[group])}" for group in sorted(options)]
@@ -318,6 +320,7 @@ DATA_COMMANDS = {
 @pytest.mark.real_data
 @pytest.mark.skipif(not all((DEFAULT_ROOT / name).exists() for name in FILES), reason="needs `make data`")
 @pytest.mark.parametrize("command", DATA_COMMANDS)
+@pytest.mark.one_in(2)
 def test_the_dataset_on_its_own(tmp_path, monkeypatch, capsys, command):
     """The first as a process, the others without its start."""
     monkeypatch.chdir(tmp_path)
@@ -334,14 +337,15 @@ def test_the_dataset_on_its_own(tmp_path, monkeypatch, capsys, command):
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_the_readmes_look_in_seconds_ends_with_results(tmp_path):
     if not (ROOT / "data" / "fashion-mnist" / "t10k-labels-idx1-ubyte").exists():
         pytest.skip("needs the real data: make data")
     overrides = ["data=fashion_mnist_small", "trainer.epochs=1", f"output_root={tmp_path}"]
-    output = succeeded(call(str(ROOT / "train.py"), *overrides))
+    output = succeeded(warmed().call("train.py", *overrides))
     assert "latent dimensions active" in output
     (run,) = tmp_path.glob("base-*")
     before = (run / "results.json").read_bytes()
-    succeeded(call(str(ROOT / "evaluate.py"), "run=.", cwd=run))  # and again, by whatever name it is reached
+    succeeded(warmed().call("evaluate.py", "run=.", cwd=run))  # and again, by whatever name it is reached
     assert not (run / ".locks").exists()
     assert (run / "results.json").read_bytes() == before

@@ -4,16 +4,16 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.faults.warmed import alive, warmed
 from tests.idx import write_idx_dataset
 
-ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("FMVAE_KILLS", "5"))  # per case
 COMPARED = (
     "results.json",
@@ -36,9 +36,10 @@ SETTINGS = [
     "device=cpu",
     "threads=1",
 ]
+EPOCHS = 12
 CASES = {
-    "base": ["trainer.epochs=25"],
-    "batch_norm_warmup_cosine": ["model=beta", "beta=warmup", "scheduler=cosine", "trainer.epochs=10"],
+    "base": [f"trainer.epochs={EPOCHS}"],
+    "batch_norm_warmup_cosine": ["model=beta", "beta=warmup", "scheduler=cosine", "trainer.epochs=8"],
 }
 
 
@@ -50,34 +51,16 @@ def dataset(tmp_path_factory) -> list[str]:
     return [f"data.root={root}", f"data.sha256={{{digests}}}"]
 
 
-def heed_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def start(outputs: Path, dataset: list[str], overrides: list[str], prelude: str = "") -> subprocess.Popen:
-    """train.py in a process of its own; ``prelude`` is run in it first."""
-    program = (
-        f"import runpy, sys\n{prelude}\nsys.argv[0] = 'train.py'\nrunpy.run_path('train.py', run_name='__main__')"
-    )
+def start(outputs: Path, dataset: list[str], overrides: list[str], prelude: str = "") -> tuple[int, Path]:
+    """train.py in a process of its own, and where its output goes; ``prelude`` is run in it first."""
     arguments = [*SETTINGS, *dataset, *overrides, f"output_root={outputs}"]
-    # results name the checkout's commit: a commit during the tests must not tell two runs apart
-    environment = {**os.environ, "GIT_DIR": os.devnull}
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        cwd=ROOT,
-        env=environment,
-        # a shell that runs the tests in the background has them, and so this, ignore Ctrl-C
-        preexec_fn=heed_interrupts,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return warmed().start("train.py", *arguments, prelude=prelude)
 
 
-def finish(process: subprocess.Popen, status: int = 0) -> str:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == status, output
-    return output
+def finish(started: tuple[int, Path], status: int = 0) -> str:
+    done = warmed().finish(*started)
+    assert done.status == status, done
+    return done.stdout + done.stderr
 
 
 def only_run(outputs: Path) -> Path:
@@ -90,15 +73,17 @@ def differences(run: Path, undisturbed: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, dataset) -> dict[str, tuple[Path, float]]:
-    """Each case's run, left alone, with the seconds it took."""
-    runs = {}
-    for name, overrides in CASES.items():
-        outputs = tmp_path_factory.mktemp(f"undisturbed_{name}")
+def undisturbed(tmp_path_factory, dataset) -> Callable[[str], tuple[Path, float]]:
+    """A case's run, left alone, with the seconds it took."""
+
+    @cache
+    def run(case: str) -> tuple[Path, float]:
+        outputs = tmp_path_factory.mktemp("undisturbed")
         began = time.monotonic()
-        finish(start(outputs, dataset, overrides))
-        runs[name] = only_run(outputs), time.monotonic() - began
-    return runs
+        finish(start(outputs, dataset, CASES[case]))
+        return only_run(outputs), time.monotonic() - began
+
+    return run
 
 
 def last_epoch(run: Path) -> int:
@@ -107,18 +92,18 @@ def last_epoch(run: Path) -> int:
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_killed_at_random_moments_and_run_again_the_bits_are_the_same(case, tmp_path, dataset, undisturbed):
-    reference, seconds = undisturbed[case]
+    reference, seconds = undisturbed(case)
     moments = random.Random()  # new ones each time; they are printed when the test fails
     for kill in range(KILLS):
-        process = start(tmp_path, dataset, CASES[case])
-        wait = moments.uniform(0.3, 0.7) * seconds  # start-up takes some 0.3, and each process has less to do
-        try:
-            process.wait(timeout=wait)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        print(f"kill {kill + 1} after {wait:.2f} s of {seconds:.2f} s, status {process.returncode}")
+        process, output = start(tmp_path, dataset, CASES[case])
+        wait = moments.uniform(0.1, 0.6) * seconds  # each process has less to do
+        time.sleep(wait)
+        if alive(process):
+            os.kill(process, signal.SIGKILL)
+        status = warmed().finish(process, output).status
+        print(f"kill {kill + 1} after {wait:.2f} s of {seconds:.2f} s, status {status}")
     finish(start(tmp_path, dataset, CASES[case]))
     run = only_run(tmp_path)
     assert not differences(run, reference)
@@ -127,17 +112,17 @@ def test_killed_at_random_moments_and_run_again_the_bits_are_the_same(case, tmp_
 
 def kill_after_epoch(outputs: Path, dataset: list[str], overrides: list[str], epoch: int) -> Path:
     """Train until ``epoch`` rows are written, then SIGKILL."""
-    process = start(outputs, dataset, overrides)
+    process, output = start(outputs, dataset, overrides)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and alive(process):
         found = list(outputs.glob("*/metrics.jsonl"))
         if found and len(found[0].read_text().splitlines()) >= epoch:
             break
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    os.kill(process, signal.SIGKILL)
+    warmed().finish(process, output)
     run = only_run(outputs)
-    assert epoch <= last_epoch(run) < 25, "the kill came too late to test a resume"
+    assert epoch <= last_epoch(run) < EPOCHS, "the kill came too late to test a resume"
     return run
 
 
@@ -152,17 +137,18 @@ fmvae.rng.stream = shifted
     run = kill_after_epoch(tmp_path, dataset, CASES["base"], 3)
     output = finish(start(tmp_path, dataset, CASES["base"], shifted))
     assert "resuming" in output
-    assert "checkpoints/last.safetensors" in differences(run, undisturbed["base"][0])
+    assert "checkpoints/last.safetensors" in differences(run, undisturbed("base")[0])
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path, dataset):
     first = start(tmp_path, dataset, CASES["base"])
     while not list(tmp_path.glob("*/metrics.jsonl")):
-        assert first.poll() is None
-        time.sleep(0.05)
+        assert alive(first[0])
+        time.sleep(0.02)
     refusal = finish(start(tmp_path, dataset, CASES["base"]), status=1)
     assert refusal.startswith("fmvae: error: ")
-    assert f"held by process {first.pid} " in refusal
+    assert f"held by process {first[0]} " in refusal
     assert len(refusal.splitlines()) == 1
     finish(first)
     assert "complete" in finish(start(tmp_path, dataset, CASES["base"]))
@@ -171,9 +157,9 @@ def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path, datase
 def test_watching_a_run_changes_no_trained_bit(tmp_path, dataset, undisturbed):
     """Figures at every epoch, sparse checkpoints and a progress bar: the same files, to the last byte."""
     watched = ["figures.every=1", "figures.num_samples=9", "trainer.checkpoint_every=7"]
-    at_a_terminal = "sys.stderr.isatty = lambda: True"
+    at_a_terminal = "import sys; sys.stderr.isatty = lambda: True"
     finish(start(tmp_path, dataset, [*CASES["base"], *watched], at_a_terminal))
-    assert not differences(only_run(tmp_path), undisturbed["base"][0])
+    assert not differences(only_run(tmp_path), undisturbed("base")[0])
 
 
 def test_validating_less_often_changes_no_trained_bit(tmp_path, dataset, undisturbed):
@@ -181,18 +167,19 @@ def test_validating_less_often_changes_no_trained_bit(tmp_path, dataset, undistu
 
     finish(start(tmp_path, dataset, [*CASES["base"], "trainer.validate_every=6"]))
     ours = load_checkpoint(only_run(tmp_path) / "checkpoints/last.safetensors").tensors
-    theirs = load_checkpoint(undisturbed["base"][0] / "checkpoints/last.safetensors").tensors
+    theirs = load_checkpoint(undisturbed("base")[0] / "checkpoints/last.safetensors").tensors
     assert ours.keys() == theirs.keys()
     assert all(ours[name].equal(theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.one_in(2)
 def test_a_polite_stop_has_its_own_status_and_resumes(number, status, tmp_path, dataset, undisturbed):
     process = start(tmp_path, dataset, CASES["base"])
     while not list(tmp_path.glob("*/metrics.jsonl")):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(number)
+        assert alive(process[0])
+        time.sleep(0.02)
+    os.kill(process[0], number)
     output = finish(process, status)
     assert "Traceback" not in output
     run = only_run(tmp_path)
@@ -201,5 +188,5 @@ def test_a_polite_stop_has_its_own_status_and_resumes(number, status, tmp_path, 
     assert "the same command continues" in status_file
     within = (run / "checkpoints/stopped.safetensors").exists()  # or it came between two epochs
     output = finish(start(tmp_path, dataset, CASES["base"]))
-    assert bool(re.search(r"resuming \S+ in epoch \d+ of 25, after step \d+", output)) == within
-    assert not differences(run, undisturbed["base"][0])
+    assert bool(re.search(rf"resuming \S+ in epoch \d+ of {EPOCHS}, after step \d+", output)) == within
+    assert not differences(run, undisturbed("base")[0])

@@ -28,6 +28,7 @@ from fmvae.report.sweep import write_report
 from fmvae.sweeps import search
 from tests.cli.process import Study, call, refused
 from tests.cli.test_exactness import COMPARED
+from tests.faults.warmed import warmed
 from tests.report.fakes import write_run
 
 LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "slurm": "submitit", "ray": "ray"}
@@ -42,15 +43,17 @@ def needs(plugin: str, kind: str = "launcher") -> Any:
 
 
 def launched(study: Study, folder: Path, *arguments: str) -> dict[str, dict[str, bytes]]:
-    """The bits of a sweep's complete runs, by name; train.py is called in another directory, with two threads."""
+    """The bits of a sweep's complete runs, by name; train.py is called in another directory.
+
+    With a launcher it begins cold, with two threads and an empty PYTHONPATH, as its workers inherit them.
+    """
     settings = [s for s in study.settings if not s.startswith(("output_root=", "figures.only="))]
-    done = call(
-        str(PROJECT_ROOT / "train.py"),
-        "-m",
-        *[*settings, *QUICK, f"output_root={folder}", *arguments],
-        cwd=folder.parent,
-        environment={"PYTHONPATH": "", "OMP_NUM_THREADS": "2"},
-    )
+    command = ["-m", *settings, *QUICK, f"output_root={folder}", *arguments]
+    if any(argument.startswith("hydra/launcher=") for argument in arguments):
+        environment = {"PYTHONPATH": "", "OMP_NUM_THREADS": "2"}
+        done = call(str(PROJECT_ROOT / "train.py"), *command, cwd=folder.parent, environment=environment)
+    else:
+        done = warmed().call("train.py", *command, cwd=folder.parent)
     assert done.status == 0, done
     runs = [results.parent for results in (folder / "swept").glob("base-*/results.json")]
     return {run.name: {bit: (run / bit).read_bytes() for bit in BITS} for run in runs}
@@ -75,15 +78,15 @@ def test_a_launcher_gives_the_bits_of_one_run_after_another(launcher, arguments,
     assert len(in_sequence) == 2
 
 
-@needs("joblib")
 def test_negative_control_another_seed_or_number_of_threads_is_noticed(untrained, in_sequence, tmp_path):
-    others = launched(untrained, tmp_path, "seed=0,2", "threads=2", "hydra/launcher=joblib")
+    others = launched(untrained, tmp_path, "seed=0,2", "threads=2")
     common = others.keys() & in_sequence.keys()
     assert len(common) == 1
     assert all(others[name]["results.json"] != in_sequence[name]["results.json"] for name in common)
 
 
 @needs("joblib")
+@pytest.mark.slow
 def test_the_same_sweep_again_trains_nothing(untrained, tmp_path):
     arguments = ["seed=0", "hydra/launcher=joblib"]
     before = launched(untrained, tmp_path, *arguments)
@@ -94,6 +97,7 @@ def test_the_same_sweep_again_trains_nothing(untrained, tmp_path):
 
 
 @needs("joblib")
+@pytest.mark.slow
 def test_a_worker_that_is_killed_stops_no_run(untrained, in_sequence, tmp_path):
     """joblib ends the other worker with it; both runs go on, each alone, and give the bits of undisturbed ones."""
     arguments = ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -179,6 +183,7 @@ def test_a_presets_keys_are_the_plugins_own(launcher, plugin):
     ]
     + [("hydra/sweeper=optuna", "optuna-sweeper", "optuna")],
 )
+@pytest.mark.one_in(5)
 def test_a_missing_plugin_is_one_line_with_the_extra_to_install(override, plugin, extra, untrained, tmp_path):
     hide = (
         "import runpy, sys, hydra.core.plugins as p\n"
@@ -312,6 +317,7 @@ NO_TARGETS = ["objective=elbo", "objective=fid", "objective=accuracy", "objectiv
 
 @needs("optuna", "sweeper")
 @pytest.mark.parametrize("override", NO_TARGETS)
+@pytest.mark.one_in(3)
 def test_a_search_by_what_is_not_measured_ends_at_once(override, untrained, tmp_path):
     done = untrained.train("-m", *SEARCH, *QUICK, override, f"output_root={tmp_path}")
     assert done.status == 1

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fmvae.sweeps.directory import SweepDirectory
-from tests.cli.process import ROOT, Study, call, refused, snapshot, succeeded
+from tests.cli.process import Study, refused, snapshot, succeeded
+from tests.faults.warmed import alive, warmed
 
-KILLS = 5
 SIX = ["-m", "beta=0.5,1,4", "latent_dim=2,3", "sweep_name=six", "trainer.epochs=2"]
 RESULTS = ("results.json", "metrics.jsonl", "checkpoints/last.safetensors", "checkpoints/best.safetensors")
 
@@ -44,16 +42,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {f"{run.name}/{name}": (run / name).read_bytes() for run in runs for name in RESULTS}
 
 
-def start(study: Study, *arguments: str) -> subprocess.Popen:
-    """train.py in the background."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *study.settings, *arguments],
-        env={**os.environ, "GIT_DIR": os.devnull, "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(study: Study, *arguments: str) -> tuple[int, Path]:
+    """train.py in the background: its process, and where its output goes."""
+    return warmed().start("train.py", *study.settings, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +56,17 @@ def six(untrained, tmp_path_factory) -> Study:
     return ours
 
 
-def test_a_sweep_that_is_killed_again_and_again_ends_as_an_undisturbed_one(six, tmp_path):
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_sweep_that_is_killed_again_and_again_ends_as_an_undisturbed_one(kills, six, tmp_path):
     ours = replace(six, outputs=tmp_path)
     rng, killed = random.Random(4), 0
-    for _ in range(KILLS):
-        process = start(ours, *SIX)
-        try:
-            process.wait(rng.uniform(4, 9))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+    for _ in range(kills):
+        process, output = start(ours, *SIX)
+        time.sleep(rng.uniform(0.5, 3))
+        if alive(process):
+            os.kill(process, signal.SIGKILL)
             killed += 1
+        warmed().finish(process, output)
     assert killed > 0
     succeeded(ours.train(*SIX))
     assert contents(tmp_path / "six") == contents(six.outputs / "six")
@@ -84,12 +75,12 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_an_undisturbed_one(six, 
 def test_the_same_sweep_twice_at_once_trains_no_run_twice(six, tmp_path):
     ours = replace(six, outputs=tmp_path)
     both = [start(ours, *SIX) for _ in range(2)]
-    said = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    said = [warmed().finish(*started) for started in both]
+    assert [done.status for done in said] == [0, 0], said
     logs = [path.read_text() for path in tmp_path.glob("six/*/train.log")]
     assert [log.count(" training ") for log in logs] == [1] * 6
     assert not any("resuming" in log for log in logs)
-    told = "".join(out + (err or "") for out, err in said)
+    told = "".join(done.stdout + done.stderr for done in said)
     assert "this run is held by process" in told
     assert "fmvae: error" not in told  # nothing failed
     assert contents(tmp_path / "six") == contents(six.outputs / "six")
@@ -116,10 +107,7 @@ def test_the_same_sweep_again_writes_nothing_but_its_report(six, tmp_path):
 def test_no_kind_of_failure_stops_the_others(six, tmp_path):
     ours = replace(six, outputs=tmp_path)
     sweep = ["-m", "beta=10,0.5,11,12,13,4", "latent_dim=2", "sweep_name=six", "trainer.epochs=2"]
-    program = (
-        f"import runpy, sys\n{FAILURES}\nsys.argv[0] = 'train.py'\nrunpy.run_path('train.py', run_name='__main__')"
-    )
-    finished = call("-c", program, *ours.settings, *sweep)
+    finished = warmed().call("train.py", *ours.settings, *sweep, prelude=FAILURES)
     assert finished.status == 1
     assert "Traceback" not in finished.stdout + finished.stderr
     assert finished.stderr.splitlines()[-1].endswith(
@@ -214,7 +202,7 @@ def test_a_replaced_file_that_classifiers_start_from_makes_them_other_runs(tmp_p
     command += ["data=fashion_mnist_small", f"output_root={tmp_path / 'outputs'}"]
     for content in (b"12345678", b"87654321", b"12345678"):
         (tmp_path / "w.safetensors").write_bytes(content)
-        done = call(str(ROOT / "train.py"), *command, cwd=tmp_path)
+        done = warmed().call("train.py", *command, cwd=tmp_path)
         refused(done, "2 of 2 runs failed")
         assert done.stdout.count("w.safetensors: not a readable checkpoint") == 2 * 2  # and in the summary
     assert {path.name for path in tmp_path.iterdir()} == {"w.safetensors", "outputs"}
@@ -225,14 +213,14 @@ def test_a_replaced_file_that_classifiers_start_from_makes_them_other_runs(tmp_p
 def test_terminating_a_sweep_ends_all_of_it(six, tmp_path):
     """Unlike a job's own sys.exit, which ends the job."""
     ours = replace(six, outputs=tmp_path)
-    process = start(ours, *SIX, "trainer.epochs=2000")
+    process, output = start(ours, *SIX, "trainer.epochs=2000")
     until = time.monotonic() + 120
     while not list(tmp_path.glob("six/*/checkpoints/last.safetensors")):
         assert time.monotonic() < until
-        assert process.poll() is None
-        time.sleep(0.1)
-    process.terminate()
-    assert process.wait(60) == 143
+        assert alive(process)
+        time.sleep(0.02)
+    os.kill(process, signal.SIGTERM)
+    assert warmed().finish(process, output).status == 143
     states = [json.loads(path.read_text())["state"] for path in tmp_path.glob("six/*/status.json")]
     assert states == ["interrupted"]
 

@@ -591,6 +591,7 @@ def test_it_is_the_lock_that_makes_them_one(world):
 
 
 @pytest.mark.parametrize("die", ["fetching", 1, 3])
+@pytest.mark.one_in(3)
 def test_a_killed_fetcher_leaves_whole_files_or_none_and_the_next_one_succeeds(world, die):
     assert Fetchers(world, 1, die=die).run()[0][0] == -signal.SIGKILL
     left = names_below(world.root)
@@ -669,6 +670,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.one_in(4)
 def test_mirrors_are_tried_in_turn(world, mirror, monkeypatch, fault):
     if fault == "slow":  # never silent for long, so it is the whole download that must have a limit
         monkeypatch.setattr(sources, "DOWNLOAD_LIMIT", 0.5)

@@ -73,6 +73,7 @@ def test_the_same_config_again_shows_the_result_and_changes_nothing(run, dataset
     assert snapshot(run) == before
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_given_weights_and_says_so(run, dataset, tmp_path):
     """With a learning rate that moves nothing, they are what comes out; without them, it is something else."""
     weights = run / "fashion_resnet18.safetensors"

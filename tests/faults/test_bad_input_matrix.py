@@ -211,6 +211,7 @@ def outside(world) -> Path:
 
 
 @pytest.mark.parametrize(("arguments", "words"), rows(TRAIN))
+@pytest.mark.one_in(7)
 def test_values_of_training(study, world, outside, tmp_path, arguments, words):
     """Each of a run of its own, by its seed: one that is complete would be shown, whatever else is asked."""
     paths = {"outside": outside, "data": study.data, "here": tmp_path}
@@ -249,6 +250,7 @@ EVALUATE = {
 
 
 @pytest.mark.parametrize(("arguments", "words"), rows(EVALUATE))
+@pytest.mark.one_in(4)
 def test_values_of_evaluation(study, world, run, tmp_path, arguments, words):
     before = tree(world)
     refused(evaluate(*arguments.format(run=run).split(), cwd=tmp_path), *words)
@@ -508,6 +510,7 @@ def check_damage(ours: Study, run: Path, words: list[str], ask: Callable[[], Fin
 
 
 @pytest.mark.parametrize(("damage", "words"), damaged(TO_TRAIN))
+@pytest.mark.one_in(5)
 def test_what_cannot_be_trained_into(ours, run, as_nobody, damage, words):
     run = ours.outputs / run.name
     damage(run)
@@ -515,6 +518,7 @@ def test_what_cannot_be_trained_into(ours, run, as_nobody, damage, words):
 
 
 @pytest.mark.parametrize(("damage", "words"), damaged(TO_EVALUATE))
+@pytest.mark.one_in(4)
 def test_what_cannot_be_evaluated(ours, run, as_nobody, damage, words):
     run = ours.outputs / run.name
     damage(run)

@@ -75,8 +75,9 @@ def differ(one: Path, other: Path) -> bool:
     return one.exists() != other.exists() or (one.exists() and one.read_bytes() != other.read_bytes())
 
 
-def test_of_twenty_that_start_a_run_one_trains_it(study, undisturbed, tmp_path):
-    found = at_once(study, tmp_path / "outputs", AT_ONCE)
+@pytest.mark.parametrize("number", [5, pytest.param(AT_ONCE, marks=pytest.mark.slow)])
+def test_of_many_that_start_a_run_one_trains_it(number, study, undisturbed, tmp_path):
+    found = at_once(study, tmp_path / "outputs", number)
     check(found, tmp_path / "outputs" / undisturbed.name, undisturbed, "training")
 
 
@@ -138,6 +139,7 @@ def of_two_epochs(study, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("act", TAKEN.values(), ids=TAKEN)
+@pytest.mark.one_in(3)
 def test_a_run_that_was_taken_away_ends_and_can_be_made_again(act, study, of_two_epochs, tmp_path):
     command = [*study.settings, f"output_root={tmp_path}/outputs", "trainer.epochs=2"]
     finished = warmed().call("train.py", *command, prelude=AFTER_THE_FIRST_EPOCH.replace("{act}", act))

@@ -40,13 +40,15 @@ def chance(request) -> random.Random:
 # --- killed -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
-def test_killed_at_random_moments(case, bench, chance):
-    outcome = bench.kill(case, [chance.uniform(0.1, 1) for _ in range(3)])
+def test_killed_at_random_moments(case, kills, bench, chance):
+    outcome = bench.kill(case, [chance.uniform(0.1, 1) for _ in range(kills)])
     assert outcome.good, outcome
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.one_in(2)
 def test_killed_at_a_call_on_the_disk(share, bench, undisturbed, chance):
     _, calls = undisturbed
     at = chance.randint(int((share - 0.1) * len(calls)) + 1, int((share + 0.1) * len(calls)))
@@ -84,6 +86,7 @@ d.Disk.point = point
 
 @pytest.mark.parametrize("persistent", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize("how", ["ENOSPC", "EIO"])
+@pytest.mark.one_in(3)
 def test_a_disk_that_fails(how, persistent, bench, undisturbed, chance):
     _, calls = undisturbed
     for part in range(2):
@@ -194,6 +197,7 @@ def test_a_journal_without_a_loss_gives_the_files_as_they_are(bench, tmp_path):
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=["SIGTERM", "Ctrl-C", "SIGHUP"]
 )
+@pytest.mark.one_in(5)
 def test_asked_to_stop_once_or_twice(number, times, bench, chance):
     outcome = bench.stop("batch norm", chance.uniform(0.2, 0.9), [number] * times)
     assert outcome.good, outcome

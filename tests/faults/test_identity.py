@@ -13,7 +13,6 @@ from fmvae.common.digests import digest
 from fmvae.config import compose, identity
 from fmvae.config.identity import NON_SEMANTIC, RunIdentity
 from fmvae.config.schema import RULES, Rule, validate, walk
-from fmvae.runs import directory
 
 Config = dict[str, Any]
 NUM_CONFIGS = 1000
@@ -248,7 +247,7 @@ def test_zero_has_one_name():
 
 
 def test_negative_control_names_of_one_digit_collide(generated, monkeypatch):
-    monkeypatch.setattr(directory, "config_sha256", lambda semantic: digest(semantic)[:1])
+    monkeypatch.setattr(identity, "digest", lambda part: digest(part)[:1])
     assert shared(generated)
 
 
@@ -261,7 +260,8 @@ def test_negative_control_a_key_that_is_dropped_is_noticed(monkeypatch, dropped,
     parent[leaf] = value
     assert shared([COMPOSED[0], other]) == []
     monkeypatch.setattr(identity, "NON_SEMANTIC", (*NON_SEMANTIC, dropped))
-    monkeypatch.setattr(directory, "run_name", lambda semantic: digest(semantic)[:8])  # without what it spells out
+    # without what a name spells out
+    monkeypatch.setattr("tests.faults.test_identity.name", lambda config: digest(identity.semantic(config))[:8])
     clashes = shared([COMPOSED[0], other])
     assert clashes
     assert all({key for key, _ in differing} == {dropped} for _, differing in clashes)

@@ -328,6 +328,7 @@ DIVERGING = {
 @pytest.mark.parametrize(
     ("arguments", "epochs", "where"), [(a, *told) for a, told in DIVERGING.items()], ids=DIVERGING
 )
+@pytest.mark.one_in(4)
 def test_a_run_that_diverges_fails_in_one_line_and_again_in_the_same(dataset, tmp_path, arguments, epochs, where):
     first = train(dataset, tmp_path, arguments)
     line = refused(first, f"fmvae: error: {where}", " is ", "lower optimizer.lr")
@@ -349,6 +350,7 @@ def test_a_run_that_diverges_fails_in_one_line_and_again_in_the_same(dataset, tm
     assert {path: path.read_bytes() for path in run.checkpoints.glob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_whole_process_says_the_same(dataset, tmp_path):
     arguments = [*dataset.settings, f"output_root={tmp_path}", "optimizer.lr=1e12"]
     whole = call(str(ROOT / "train.py"), *arguments)

@@ -340,6 +340,7 @@ def overrides_of(node: str, values: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(("node", "target"), PLACES)
+@pytest.mark.one_in(3)
 def test_a_target_on_the_command_line_is_refused(node, target, settings, here, trap, tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     given = [f"{node}._target_={target}", *overrides_of(node, arguments(target, trap))]
@@ -396,6 +397,7 @@ OF_HYDRA: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("evil", OF_HYDRA.values(), ids=OF_HYDRA)
+@pytest.mark.one_in(4)
 def test_an_experiment_of_someone_else_that_reconfigures_hydra_runs_nothing(evil, settings, tmp_path, trap):
     mode = "RUN" if {"sweeper", "launcher"}.isdisjoint(evil) else "MULTIRUN"  # in which Hydra would read it
     (work := tmp_path / "work").mkdir()

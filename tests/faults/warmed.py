@@ -22,7 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.cli.process import ROOT, Finished
+from tests.cli.finished import ROOT, Finished
 
 NOBODY = 65534
 LONGEST = 240.0  # seconds that a program may take
@@ -158,6 +158,14 @@ class Warmed:
         self.process.stdin.close()
         self.process.wait()
         shutil.rmtree(self.folder)
+
+
+def alive(process: int) -> bool:
+    """Whether a process, not waited for yet, is still at work."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @cache

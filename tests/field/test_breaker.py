@@ -46,6 +46,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize(("text", "group"), WORDS.items(), ids=WORDS)
+@pytest.mark.one_in(3)
 def test_a_group_given_as_a_word_in_a_file(train, text, group):
     value = text.split(": ")[1].strip()
     for more in ([], ["dry_run=true"], ["-m", "seed=0,1"]):
@@ -69,6 +70,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(("text", "words"), FILES.items(), ids=FILES)
+@pytest.mark.one_in(3)
 def test_what_a_file_says_in_another_way_than_it_is_read(train, text, words):
     line = refused(train(text), *words)
     assert "first line" not in line
@@ -115,6 +117,7 @@ def test_a_path_that_is_no_utf_8_is_refused_before_anything_is_written(study, tm
 @pytest.mark.parametrize(
     "arguments", ["dry_run=true", "--help", "-m seed=0,1 sweep_name=s", "-m seed=0,1 dry_run=true"]
 )
+@pytest.mark.one_in(4)
 def test_a_reader_who_has_read_enough(study, arguments):
     settings = " ".join(f'"{s}"' for s in study.settings)
     command = f"'{sys.executable}' train.py {settings} {arguments} | true; echo ${{PIPESTATUS[0]}}"

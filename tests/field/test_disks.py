@@ -39,6 +39,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("disk_", REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.one_in(4)
 def test_what_a_disk_does_not_offer_is_done_without(study, disk_):
     """A sweep, the same again, its status, report and verification, and a run that goes on."""
     train = [*study.settings, *SWEEP]
@@ -254,6 +255,7 @@ EpochLog.on_epoch_end = stop_after_one
 """
 
 
+@pytest.mark.slow
 def test_it_trains_where_there_is_no_fcntl_and_no_sighup(study):
     """As on Windows, but for its own locks, which filelock has: a run, the same again, and its verification."""
     hidden = "import sys; sys.modules['fcntl'] = None\n" + HIDDEN

@@ -44,6 +44,7 @@ def test_a_sweep_passes_over_strangers(study: Study, folder):
         assert "2 complete" in succeeded(warmed().call("train.py", *study.settings, *arguments))
 
 
+@pytest.mark.slow
 def test_strangers_in_the_projects_own_folders(study, tmp_path):
     """The project's files, in a folder that is an editor's too: Hydra, our digest and our hints see it."""
     copy = tmp_path / "project"
@@ -97,6 +98,7 @@ def test_runs_are_no_configs(tmp_path, monkeypatch):
     assert len(config_files(tmp_path) or ()) == 2
 
 
+@pytest.mark.slow
 def test_a_change_is_seen_in_a_folder_that_holds_runs_too(study, tmp_path):
     """One folder for configs and outputs, with the locks of a single run in it."""
     (tmp_path / "experiment").mkdir()
@@ -111,6 +113,7 @@ def test_a_change_is_seen_in_a_folder_that_holds_runs_too(study, tmp_path):
     assert len(list(tmp_path.glob("s/base-*"))) == 4
 
 
+@pytest.mark.slow
 def test_a_sweep_from_such_a_folder_is_still_finished_by_the_same_command(study, tmp_path, monkeypatch):
     for number in range(3000):
         (tmp_path / f"{number}.txt").touch()

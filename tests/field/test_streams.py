@@ -33,6 +33,7 @@ def started(*arguments: str, closed: tuple[int, ...] = (), **environment: str) -
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.one_in(4)
 def test_a_sweep_ends_well_whatever_its_output_can_show(study, encoding):
     train = [str(ROOT / "train.py"), *study.settings, "-m", "seed=0,1", "sweep_name=s"]
     for _ in range(2):  # trained, and shown again
@@ -56,6 +57,7 @@ def test_a_minus_that_cannot_be_shown_is_what_broke_it(tmp_path):
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (1, 2), (0, 1, 2)])
+@pytest.mark.one_in(4)
 def test_a_run_does_not_need_its_streams(study, closed):
     done = started(str(ROOT / "train.py"), *study.settings, closed=closed)
     assert done.returncode == 0, done
@@ -79,6 +81,7 @@ def test_a_closed_streams_number_goes_to_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("module", ["fmvae.report", "fmvae.verify", "fmvae.data"])
+@pytest.mark.one_in(3)
 def test_the_modules_own_commands_set_their_streams_up(study, module):
     succeeded(study.train())
     (run,) = study.outputs.glob("base-*")
@@ -168,6 +171,7 @@ LONG = ["trainer.epochs=500", "trainer.progress=true"]
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
+@pytest.mark.one_in(2)
 def test_the_last_line_stands_alone_below_a_bar(study, number, status):
     program = OnTerminal(str(ROOT / "train.py"), *study.settings, *LONG)
     assert program.read(r"step/s")
@@ -177,6 +181,7 @@ def test_the_last_line_stands_alone_below_a_bar(study, number, status):
     assert "interrupted; the same command continues" in program.lines(), program.lines()[-5:]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_so_on_a_line_of_its_own(study):
     program = OnTerminal(str(ROOT / "train.py"), *study.settings, *LONG, "optimizer.lr=1e30")
     program.read()
@@ -202,6 +207,7 @@ def test_epochs_are_lines_above_the_bar(study):
     ],
     ids=["verify", "report", "data"],
 )
+@pytest.mark.one_in(3)
 def test_ctrl_c_in_a_modules_command_is_one_line(study, tmp_path, patch, module):
     succeeded(warmed().call("train.py", *study.settings))
     (run,) = study.outputs.glob("base-*")
@@ -226,6 +232,7 @@ def test_ctrl_c_in_a_modules_command_is_one_line(study, tmp_path, patch, module)
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+@pytest.mark.slow
 def test_a_reader_who_has_read_enough_changes_no_status(study, damaged):
     succeeded(warmed().call("train.py", *study.settings, "-m", "seed=0,1", "sweep_name=s"))
     if damaged:

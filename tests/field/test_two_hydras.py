@@ -152,6 +152,7 @@ def test_flags_may_stand_anywhere(typed, flags):
         ("--help seed=3", "== Groups"),
     ],
 )
+@pytest.mark.one_in(3)
 def test_hydras_flags_do_what_they_say(tmp_path, arguments, said):
     done = call(str(ROOT / "train.py"), *arguments.split(), cwd=tmp_path)
     assert (done.status, "Traceback" in done.stderr) == (0, False), done
@@ -199,6 +200,7 @@ FIXED = ["hydra.run.dir=here", "hydra.job.chdir=true", "hydra.output_subdir=.hyd
 
 @pytest.mark.parametrize("option", FIXED)
 @pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
+@pytest.mark.one_in(4)
 def test_what_would_move_a_runs_files_is_refused(study, tmp_path, option, program):
     here = tmp_path / "here"
     here.mkdir()

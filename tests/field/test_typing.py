@@ -15,7 +15,7 @@ from fmvae.config import compose
 from fmvae.config.schema import RULES
 from fmvae.data.sources import load_dataset
 from fmvae.errors import ConfigError, DataError
-from tests.cli.process import ROOT, call, refused, snapshot, succeeded
+from tests.cli.process import ROOT, refused, snapshot, succeeded
 from tests.faults.warmed import warmed
 from tests.idx import write_idx_dataset
 
@@ -128,9 +128,9 @@ def test_a_files_output_root_goes_there_too(study, tmp_path):
 def test_evaluate_and_the_modules_find_it(study, tmp_path):
     (tmp_path / "josé").mkdir()
     succeeded(study.train(f"output_root={tmp_path / 'josé'}"))
-    home = {"HOME": str(tmp_path)}
-    succeeded(call(str(ROOT / "evaluate.py"), "evaluation=fast", "figures=none", "run=~/josé", environment=home))
-    succeeded(call("-m", "fmvae.report", "--to=~/report", str(tmp_path / "josé"), environment=home))
+    home = in_home(tmp_path)
+    succeeded(warmed().call("evaluate.py", "evaluation=fast", "figures=none", "run=~/josé", prelude=home))
+    succeeded(warmed().call("fmvae.report", "--to=~/report", str(tmp_path / "josé"), prelude=home))
     assert (tmp_path / "report" / "index.html").exists()
 
 
@@ -143,6 +143,7 @@ def test_weights_are_found_in_the_home_directory(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["2024", "007", "1e5", "true", "3.5"])
+@pytest.mark.one_in(5)
 def test_a_sweep_may_be_called_a_number(study, name):
     succeeded(warmed().call("train.py", *study.settings, "-m", "seed=0,1", f"sweep_name={name}", "dry_run=true"))
     succeeded(warmed().call("train.py", *study.settings, f"sweep_name={name}"))
@@ -177,6 +178,7 @@ PARTED = {
 
 
 @pytest.mark.parametrize(("typed", "meant"), PARTED.items(), ids=PARTED)
+@pytest.mark.one_in(5)
 def test_a_space_within_an_argument(study, typed, meant):
     line = refused(
         warmed().call("train.py", *study.settings, *typed.split(" ")), "space", f"write {meant} without"
@@ -318,6 +320,7 @@ SWEPT = {
 
 
 @pytest.mark.parametrize(("arguments", "runs"), SWEPT.items(), ids=SWEPT)
+@pytest.mark.one_in(4)
 def test_a_key_that_all_swept_options_have(study, arguments, runs):
     settings = [s for s in study.settings if not s.startswith("model.hidden_dim")]
     said = succeeded(warmed().call("train.py", *settings, "-m", *arguments.split(), "dry_run=true"))
@@ -337,6 +340,7 @@ ONLY = {
 
 
 @pytest.mark.parametrize(("arguments", "words"), ONLY.items(), ids=ONLY)
+@pytest.mark.one_in(4)
 def test_a_key_that_only_some_options_have_says_which(study, arguments, words):
     settings = [s for s in study.settings if not s.startswith("model.hidden_dim")]
     before = snapshot(study.outputs)
@@ -433,6 +437,7 @@ def test_the_runs_of_such_a_sweep_are_those_of_its_single_commands(study):
         ("~objective", "objective=<neg_elbo, iwae, fid, accuracy or a number's tag, as fid/pixels/kid>"),
     ],
 )
+@pytest.mark.one_in(3)
 def test_a_key_that_is_needed_says_what_to_write(study, removed, example):
     settings = [s for s in study.settings if not s.startswith("model.hidden_dim")]
     refused(warmed().call("train.py", *settings, removed), removed, example)
@@ -459,6 +464,7 @@ def test_a_models_file_without_a_name_says_what_to_write(study, tmp_path):
     ],
 )
 @pytest.mark.parametrize("swept", [False, True], ids=["one", "swept"])
+@pytest.mark.one_in(5)
 def test_an_interpolation_is_blamed_where_it_is_written(study, argument, words, swept):
     more = ["-m", "optimizer.lr=1e-3,1e-4"] if swept else []
     refused(warmed().call("train.py", *study.settings, argument, *more), *words)

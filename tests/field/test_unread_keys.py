@@ -48,6 +48,7 @@ def train(study, mine_: Path, *arguments: str):
 
 @pytest.mark.parametrize("text", MISPLACED.values(), ids=MISPLACED)
 @pytest.mark.parametrize("swept", [False, True], ids=["one", "swept"])
+@pytest.mark.one_in(5)
 def test_an_experiment_whose_package_line_is_not_the_first(study, mine, text, swept):
     path = mine(text)
     arguments = ["-m", "experiment=mine,baseline"] if swept else ["experiment=mine"]
@@ -88,6 +89,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "words"), WRONG.items(), ids=WRONG)
+@pytest.mark.one_in(4)
 def test_a_misspelt_key_of_a_file_is_named_with_its_file(study, mine, text, words):
     path = mine(LINE + text)
     before = snapshot(study.outputs)
@@ -113,6 +115,7 @@ ADDED = {
 
 
 @pytest.mark.parametrize(("argument", "subject"), ADDED.items(), ids=ADDED)
+@pytest.mark.one_in(4)
 def test_a_key_that_is_added_must_be_read_by_something(study, argument, subject):
     refused(warmed().call("train.py", *study.settings, argument), subject)
 
@@ -127,6 +130,7 @@ NO_SUCH_KIND = {
 
 
 @pytest.mark.parametrize(("argument", "words"), NO_SUCH_KIND.items(), ids=NO_SUCH_KIND)
+@pytest.mark.one_in(3)
 def test_a_class_of_another_kind_is_what_is_wrong_not_its_arguments(study, argument, words):
     refused(warmed().call("train.py", *study.settings, argument), *words)
 
@@ -173,6 +177,7 @@ def test_everything_of_ours_is_read(override):
 @pytest.mark.parametrize(
     "override", ["", "model=conditional_conv", "beta=capacity", "scheduler=cosine", "optimizer=sgd"]
 )
+@pytest.mark.one_in(3)
 def test_a_key_is_noticed_wherever_it_is_put(override):
     """At every level of a config: each mapping in turn gets one key more."""
     config = compose([override] if override else [])
@@ -250,6 +255,7 @@ ASKS = {
 
 
 @pytest.mark.parametrize(("text", "subject"), ASKS.values(), ids=ASKS)
+@pytest.mark.one_in(3)
 def test_what_one_of_several_swept_files_asks_of_hydra_is_refused(study, mine, text, subject):
     path = mine(LINE + text)
     finished = train(study, path, "-m", "experiment=mine,baseline", "dry_run=true")

@@ -112,6 +112,7 @@ def in_dtype(monkeypatch) -> Callable[[torch.dtype], None]:
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.one_in(5)
 def test_each_is_the_run_it_would_be_alone(kind, dtype, bound, small_data, in_dtype, batched):
     in_dtype(dtype)
     data = data_of(small_data)
@@ -167,6 +168,7 @@ def test_negative_control_another_draw_is_another_run(small_data, in_dtype, monk
 
 
 @pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.one_in(3)
 def test_what_pads_a_model_is_zero_and_so_is_its_every_gradient(kind, small_data, batched):
     stack = Stack(trainers(kind, data_of(small_data), torch.float32), batched)
     pads = 0
