@@ -124,7 +124,11 @@ def test_a_program_runs_nothing_by_another_hydra(fake, tmp_path):
     program = "evaluate.py" if "logging" in fake else "train.py"
     code = f"import runpy, sys, hydra, hydra.main\n{fake}\nsys.argv[0] = {program!r}\n"
     code += f"runpy.run_path({str(Path(ROOT, program))!r}, run_name='__main__')"
-    arguments = ["run=x"] if program == "evaluate.py" else [f"output_root={tmp_path}/out", "-m", "seed=0,1"]
+    arguments = (
+        ["run=x"]
+        if program == "evaluate.py"
+        else [f"output_root={tmp_path}/out", "-m", "seed=0,1", "dry_run=true"]
+    )
     refused(call("-c", code, *arguments, cwd=tmp_path), "hydra-core: ", FAKED[fake], INSTALL)
     assert list(tmp_path.iterdir()) == []
 
