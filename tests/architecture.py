@@ -1,11 +1,13 @@
 """The structure of ``fmvae/`` in numbers: ``python -m tests.architecture``.
 
-Modules at its top, import circles (imports for annotations and inside functions count), and the longest file.
+Modules at its top, import circles (imports for annotations and inside functions count), the longest file, and the files
+that a model, an objective, a dataset and a measure of one's own consist of (docs/extending.md).
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -86,6 +88,15 @@ def lengths(paths: Iterable[str]) -> dict[str, int]:
     return dict(sorted(counted.items(), key=lambda item: -item[1]))
 
 
+def doors(page: str) -> dict[str, list[str]]:
+    """By each heading of docs/extending.md that gives files, the files that its code blocks are of."""
+    found = {}
+    for section in page.split("\n## ")[1:]:
+        if named := re.findall(r"^```(?:python|yaml)\n# (\S+)$", section, re.MULTILINE):
+            found[section.partition("\n")[0]] = named
+    return found
+
+
 def main() -> None:
     top, groups, longest = at_top(), circles(graph(sources())), lengths(files())
     print(f"modules at the top of fmvae/: {len(top)} ({', '.join(top)}); at most {MOST_AT_TOP}")
@@ -94,6 +105,8 @@ def main() -> None:
         print(f"  {' <-> '.join(group)}")
     path, lines = next(iter(longest.items()))
     print(f"longest file: {path}, {lines} lines; at most {LONGEST}")
+    for door, named in doors((ROOT / "docs" / "extending.md").read_text(encoding="utf-8")).items():
+        print(f"{door}: {', '.join(named)}; in fmvae/: {sum(name.startswith('fmvae/') for name in named)}")
 
 
 if __name__ == "__main__":
