@@ -1,7 +1,7 @@
 """The structure of ``fmvae/`` in numbers: ``python -m tests.architecture``.
 
-Modules at its top, import circles (imports for annotations and inside functions count), the longest file, and the files
-that a model, an objective, a dataset and a measure of one's own consist of (docs/extending.md).
+Modules at its top, import circles (imports for annotations and inside functions count), the longest file, and the
+files of a model, an objective, a dataset and a measure of one's own (docs/extending.md).
 """
 
 from __future__ import annotations
