@@ -275,6 +275,7 @@ def without_torch(tmp_path) -> dict[str, str]:
         ("python evaluate.py checkp", "checkpoint="),
     ],
 )
+@pytest.mark.one_in(3)
 def test_tab_completion_lists_the_options_without_torch(without_torch, line, options):
     program = line.split()[1]
     point = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
@@ -301,6 +302,7 @@ def test_help_of_evaluate_lists_its_own_groups_alone():
     ],
     ids=["install", "help", "cfg"],
 )
+@pytest.mark.one_in(3)
 def test_asking_the_programs_about_themselves_needs_no_torch(without_torch, tmp_path, program, arguments, words):
     required = ["run=x"] if program == "evaluate.py" and "--cfg" in arguments else []
     before = snapshot(tmp_path)

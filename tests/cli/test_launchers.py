@@ -390,6 +390,7 @@ def test_a_damaged_study_is_named_and_left_as_it_is(tmp_path):
 
 
 @needs("optuna", "sweeper")
+@pytest.mark.slow
 def test_a_failed_trial_does_not_end_the_search(untrained, tmp_path):
     optuna = pytest.importorskip("optuna")
     (tmp_path / "swept").mkdir()

@@ -126,6 +126,7 @@ def test_a_sweep_that_is_ended_is_finished_by_the_same_command(number, untrained
     assert_same(tmp_path, alone)
 
 
+@pytest.mark.slow
 def test_one_that_fails_stops_no_other_and_those_that_fit_nowhere_run_alone(untrained, tmp_path):
     done = swept(
         untrained, tmp_path, "model=base,beta", "optimizer.lr=1e-3,2e-3,1e30", STACKED, "trainer.epochs=2"

@@ -196,6 +196,7 @@ def test_a_dry_run_of_what_was_never_trained_says_that_its_time_is_unknown(six, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_replaced_file_that_classifiers_start_from_makes_them_other_runs(tmp_path):
     """Which the same command's plan, kept from before, would miss."""
     command = ["--config-name", "classifier", "-m", "trainer.start=w.safetensors", "seed=0,1", "sweep_name=s"]

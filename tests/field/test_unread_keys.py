@@ -170,6 +170,7 @@ OPTIONS = [f"{group}={option}" for group, options in groups().items() if group !
 
 
 @pytest.mark.parametrize("override", OPTIONS)
+@pytest.mark.one_in(3)
 def test_everything_of_ours_is_read(override):
     compose([override])
 
