@@ -1,4 +1,4 @@
-"""Write docs/performance.md from what the benchmarks left in benchmarks/results.
+"""Write docs/performance.md from what the benchmarks left in benchmarks/results; keep the sections of the others.
 
 python -m benchmarks.page
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.sides import RESULTS
@@ -44,20 +44,26 @@ TITLES = {
 }
 
 
-def tables() -> Iterator[str]:
+def sections(before: str) -> Iterator[str]:
+    """The page's sections: of what was measured here, and of the rest as an earlier page has them."""
+    kept = dict(section.split("\n", 1) for section in before.split("\n## ")[1:])
     for name, title in TITLES.items():
         path = RESULTS / f"{name}.json"
-        if not path.exists():
-            continue
-        result = json.loads(path.read_bytes())
-        where = result["provenance"]
-        yield f"## {title}\n\n`python -m benchmarks.{name.removesuffix('_gpu')}`, {described(where)}\n"
-        yield "| case | seconds | ratios |\n| --- | --- | --- |"
-        for case, found in result["cases"].items():
-            seconds = ", ".join(f"{side} {statistics.median(times):.3g}" for side, times in found["times"].items())
-            ratios = ", ".join(f"{pair} **{value:.2f}**" for pair, value in found["ratios"].items())
-            yield f"| {case} | {seconds} | {ratios} |"
-        yield ""
+        if path.exists():
+            yield f"## {title}\n" + table(name, json.loads(path.read_bytes()))
+        elif title in kept:
+            yield f"## {title}\n" + kept[title].rstrip() + "\n"
+
+
+def table(name: str, result: Mapping[str, Any]) -> str:
+    """What a benchmark left, and the machine that it ran on."""
+    lines = [f"\n`python -m benchmarks.{name.removesuffix('_gpu')}`, {described(result['provenance'])}\n"]
+    lines += ["| case | seconds | ratios |", "| --- | --- | --- |"]
+    for case, found in result["cases"].items():
+        seconds = ", ".join(f"{side} {statistics.median(times):.3g}" for side, times in found["times"].items())
+        ratios = ", ".join(f"{pair} **{value:.2f}**" for pair, value in found["ratios"].items())
+        lines.append(f"| {case} | {seconds} | {ratios} |")
+    return "\n".join(lines) + "\n"
 
 
 def described(where: dict[str, Any]) -> str:
@@ -68,7 +74,8 @@ def described(where: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    write_bytes(PAGE, (HEAD + "\n" + "\n".join(tables())).encode())
+    before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    write_bytes(PAGE, (HEAD + "\n" + "\n".join(sections(before))).encode())
     print(PAGE)
 
 
