@@ -32,7 +32,8 @@ from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fmvae.config import compose, to_yaml
+from fmvae.config import compose
+from fmvae.config.stored import to_yaml
 from fmvae.data.split import to_float
 from fmvae.experiments import train
 from fmvae.measurement import load_run
