@@ -1,14 +1,14 @@
-# make train   environment, data, and a real training run with its evaluation
-# make test    the quick tests: each promise is tried, some minutes
-# make test-all    all tests
-# make test-crash   all trials of tests/faults, and their table in docs/reliability.md
-# Nothing is needed before them but python3 (3.11 to 3.13), make and git.
+# make train       installs the environment, fetches the dataset, trains the baseline and evaluates it
+# make test        runs the quick tests (some minutes); they try each promise at least once
+# make test-all    runs all tests
+# make test-crash  runs all trials of tests/faults, and writes their table in docs/reliability.md
+# You need python3 (3.11 to 3.13), make and git; make installs everything else into .venv.
 
 SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest -n 2 --dist loadgroup
-# override to use another interpreter for the environment: make PYTHON=python3.12 train
+# the interpreter that makes the environment; to choose another: make PYTHON=python3.12 train
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 
@@ -21,7 +21,7 @@ train: env
 test: env real-data
 	$(PYTEST) -m "not slow"
 
-test-rest: env real-data  # what make test leaves out
+test-rest: env real-data  # only the tests that make test leaves out
 	$(PYTEST) -m slow
 
 test-all: env real-data
@@ -46,7 +46,7 @@ data: env
 	@$(PY) -m fmvae.data fetch
 	@$(PY) -m fmvae.data eda
 
-bench: env  # on a quiet machine
+bench: env  # close other programs first
 	$(PY) -m benchmarks.training
 	$(PY) -m benchmarks.by_hand
 	$(PY) -m benchmarks.startup
@@ -66,13 +66,13 @@ bench-gpu: env
 	$(PY) -m benchmarks.features --images 10000
 	$(PY) -m benchmarks.page
 
-notebook: env  # in the browser
+notebook: env  # opens it in the browser
 	@$(PY) -c 'import jupyterlab' 2> /dev/null || $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'
 	@$(PY) -m jupyterlab notebooks/explore.ipynb
 
 env: $(VENV)/.installed
 
-# the stamp is written last, so an interrupted install is begun again
+# the stamp is written last, so that an interrupted installation is repeated
 $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "fmvae: error: python3: no Python 3.11 to 3.13 was found; install one, or name it: make PYTHON=/path/to/python"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "fmvae: error: $(PYTHON) -m venv: failed; install your system's venv package (on Debian and Ubuntu: python3-venv)"; rm -rf $(VENV); exit 1; }

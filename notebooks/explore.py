@@ -32,7 +32,8 @@ from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fmvae.config import compose, to_yaml
+from fmvae.config import compose
+from fmvae.config.stored import to_yaml
 from fmvae.data.split import to_float
 from fmvae.experiments import train
 from fmvae.measurement import load_run
@@ -227,8 +228,8 @@ for loaded in RUNS.values():
 #   the test images (with all the data) and the measures of the latent space to `results.json`, without training
 #   again.
 # - All curves and pictures of all runs: `tensorboard --logdir outputs`.
-# - [README.md](../README.md) has the commands and files at a glance, [faq.md](../docs/faq.md) questions people
-#   ask, [architecture.md](../docs/architecture.md) how it works inside.
+# - [README.md](../README.md) has the commands and a list of all pages, [faq.md](../docs/faq.md) questions and
+#   answers, [architecture.md](../docs/architecture.md) how it works inside.
 #
 # This notebook is made from `notebooks/explore.py`. After a change there:
 # `.venv/bin/jupytext --to ipynb --update notebooks/explore.py`.

@@ -8,6 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 NAMED = re.compile(r"`((?:fmvae|tests|conf|sweeps|benchmarks)/[\w./-]*\w)`")
+LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)")
+CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 
 def missing(text: str) -> list[str]:
@@ -15,10 +17,44 @@ def missing(text: str) -> list[str]:
     return [name for name in NAMED.findall(text) if not (ROOT / name).exists()]
 
 
+def anchors(text: str) -> set[str]:
+    """What a link can name of a Markdown text: its headings, in the form that GitHub gives them."""
+    titles = re.findall(r"^#+ (.+)$", CODE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def dead_links(path: Path, text: str) -> list[str]:
+    """Links in a document's text to files that are not there, or to headings that these do not have."""
+    dead = []
+    for name, anchor in LINK.findall(text):
+        target = path.parent / name if name else path
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            dead.append(f"{name}#{anchor}" if anchor else name)
+    return dead
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_files_that_a_document_names_are_there(path):
     assert not missing(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_of_a_document_lead_somewhere(path):
+    assert not dead_links(path, path.read_text(encoding="utf-8"))
+
+
+def test_the_readme_leads_to_every_page_and_to_own_code_on_its_first_screen():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = {name for name, _ in LINK.findall(text)}
+    assert not {f"docs/{path.name}" for path in ROOT.glob("docs/*.md")} - linked
+    assert "](docs/extending.md)" in "".join(text.splitlines(keepends=True)[:40])
+
+
 def test_a_file_that_is_gone_is_noticed():
     assert missing("see `fmvae/rules.py` and `fmvae/cli/main.py`") == ["fmvae/rules.py"]
+
+
+def test_a_link_to_a_page_or_heading_that_is_gone_is_noticed():
+    text = "# Here\n[a](docs/gone.md), [b](docs/faq.md#gone), [c](docs/faq.md), [d](#here), [e](https://x.org/y#z)"
+    page = ROOT / "README.md"
+    assert dead_links(page, text.replace("#here", "#every-day")) == ["docs/gone.md", "docs/faq.md#gone"]
