@@ -327,7 +327,7 @@ def test_an_error_is_one_line_and_status_one(launched):
 
 
 def test_ctrl_c_says_what_continues(launched):
-    assert launched(raising(KeyboardInterrupt())) == (130, "", "interrupted; the same command continues\n")
+    assert launched(raising(KeyboardInterrupt())) == (130, "", "interrupted; repeat the command to continue\n")
 
 
 def test_the_handler_of_sigterm_ends_with_its_status(program, monkeypatch):

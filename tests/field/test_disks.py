@@ -263,7 +263,7 @@ def test_it_trains_where_there_is_no_fcntl_and_no_sighup(study):
     train = hidden + program.format(str(ROOT / "train.py"))
     settings = [*study.settings, "trainer.epochs=2"]
     stopped = call("-c", hidden + STOPS + program.format(str(ROOT / "train.py")), *settings)
-    assert (stopped.status, stopped.stderr) == (130, "interrupted; the same command continues\n")
+    assert (stopped.status, stopped.stderr) == (130, "interrupted; repeat the command to continue\n")
     resumed = succeeded(call("-c", train, *settings))
     assert "resuming" in resumed
     assert "complete" in succeeded(call("-c", train, *settings))
