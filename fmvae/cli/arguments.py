@@ -53,7 +53,7 @@ def prepared(arguments: Sequence[str], program: str) -> list[str]:
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return Hydra's flags with their values, and the overrides: Hydra reads overrides on one side of flags only."""
+    """Return Hydra's flags with their values, and the overrides. Hydra can't read a mixture of both."""
     flags, overrides = [], []
     waiting = list(arguments)
     while waiting:

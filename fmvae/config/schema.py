@@ -119,7 +119,7 @@ RULES: dict[str, Rule] = {
     ),
     "model.hidden_dim": COUNT,
     "model.latent_dim": COUNT,
-    "model.num_classes": SIZE,  # 0 is allowed: it comes from data.num_classes, and the data report it better
+    "model.num_classes": SIZE,  # 0 comes from data.num_classes; the data refuse it
     "model.norm_order": Rule(str, choices=("relu_bn", "bn_relu")),
     "model.backbone": Rule(str, choices=("mlp", "conv")),
     "model.prior": Rule(str, choices=("standard", "learned")),

@@ -111,7 +111,7 @@ def test_no_kind_of_failure_stops_the_others(six, tmp_path):
     assert finished.status == 1
     assert "Traceback" not in finished.stdout + finished.stderr
     assert finished.stderr.splitlines()[-1].endswith(
-        "4 of 6 runs failed; see their lines above; the same command tries them again"
+        "4 of 6 runs failed; see the lines above; repeat the command to try them again"
     )
     undisturbed = contents(six.outputs / "six")
     found = contents(tmp_path / "six")

@@ -173,7 +173,7 @@ def test_damaged_results_are_listed_and_stop_nothing(sweep):
     run = next(iter(sweep.glob("conv-b4-*-s0-*")))
     (run / "results.json").write_text("{")
     page = write_report([sweep])
-    assert "results.json: not a record of ours" in "".join(Page(page).texts)
+    assert "results.json: not a valid record" in "".join(Page(page).texts)
     assert f"{run.name},damaged" in (page.parent / "table.csv").read_text()
 
 
