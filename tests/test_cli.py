@@ -252,7 +252,7 @@ def test_our_own_errors_are_as_they_are():
         (OSError(28, "No space left on device"), "output: No space left on device; check the path"),
         (OSError("odd"), "output: odd; check the path"),
         (BrokenPipeError(32, "Broken pipe"), "output: Broken pipe; check the path"),
-        (ConnectionError("no head at 127.0.0.1"), "connection: no head at 127.0.0.1; check that what answers"),
+        (ConnectionError("no head at 127.0.0.1"), "connection: no head at 127.0.0.1; check that the server runs"),
         (MemoryError(), "memory: exhausted; lower data.batch_size"),
         (OverrideParseException("a b", "mismatched input"), "a b: not readable as key=value; quote"),
         (MissingConfigException("no", "nope"), "config: there is no option 'nope'; --help"),

@@ -119,7 +119,7 @@ RULES: dict[str, Rule] = {
     ),
     "model.hidden_dim": COUNT,
     "model.latent_dim": COUNT,
-    "model.num_classes": SIZE,  # 0 comes from data.num_classes; the data refuse it
+    "model.num_classes": SIZE,  # copied from data.num_classes, which refuses 0
     "model.norm_order": Rule(str, choices=("relu_bn", "bn_relu")),
     "model.backbone": Rule(str, choices=("mlp", "conv")),
     "model.prior": Rule(str, choices=("standard", "learned")),
@@ -236,7 +236,7 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def is_tree(config: Any) -> bool:
-    """Return whether no node occurs twice. With YAML aliases, a few lines can make billions of nodes or a cycle."""
+    """Return whether no node occurs twice. YAML aliases can make billions of nodes from a few lines, or a cycle."""
     seen, waiting = set(), [config]
     while waiting:
         node = waiting.pop()

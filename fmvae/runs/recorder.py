@@ -122,7 +122,7 @@ class Recorder(Observer):
             self.writer.add_text("config", indented, 0)
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write metrics.jsonl from the rows of all epochs. It is replaced atomically: no row is ever incomplete."""
+        """Write metrics.jsonl from the rows of all epochs. It is replaced atomically: no row is incomplete."""
         write_bytes(self.run.metrics, history_text(history))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:

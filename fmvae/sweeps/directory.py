@@ -74,7 +74,7 @@ class SweepDirectory:
         return RunDirectory(self.path / name)
 
     def planned(self) -> dict[str, Plan]:
-        """Return the plans in sweep.json by name of run; empty if it is missing or damaged (it is rewritten then)."""
+        """Return the plans in sweep.json by name of run; empty if it is missing or damaged (it can be remade)."""
         try:
             runs = read_record(self.manifest)["runs"]
             return {name: Plan(**{**plan, "overrides": tuple(plan["overrides"])}) for name, plan in runs.items()}

@@ -39,7 +39,7 @@ def test_a_run_is_running_if_a_process_holds_it(tmp_path):
     with directory.held():
         assert read_run(directory).state == "running"
     assert read_run(directory).state == "partial"
-    assert "its command run again finishes it" in read_run(directory).reason
+    assert "repeat its command to finish it" in read_run(directory).reason
 
 
 def damage_results(path):

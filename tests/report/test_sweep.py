@@ -166,7 +166,7 @@ def test_without_a_complete_run_the_page_says_so(tmp_path, state):
 def test_sheets_of_conditional_models_say_which_class(sweep):
     assert "conditional models" not in "".join(Page(write_report([sweep])).texts)
     write_figure(write_run(sweep, "model=conditional"), "samples", 0.5)
-    assert "conditional models: a class a row" in "".join(Page(write_report([sweep])).texts)
+    assert "conditional models: one row per class" in "".join(Page(write_report([sweep])).texts)
 
 
 def test_damaged_results_are_listed_and_stop_nothing(sweep):
