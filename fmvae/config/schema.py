@@ -236,7 +236,7 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def is_tree(config: Any) -> bool:
-    """Return whether no node occurs twice. YAML aliases can make billions of nodes from a few lines, or a cycle."""
+    """Return whether no node occurs twice. Otherwise YAML aliases can make billions of nodes, or a cycle."""
     seen, waiting = set(), [config]
     while waiting:
         node = waiting.pop()

@@ -141,7 +141,7 @@ def read_run(directory: RunDirectory) -> Run:
     try:
         results = read_record(directory.results)
         if not name.endswith(f"-{str(results.get('config_sha256'))[:8]}"):
-            raise RunError(directory.results, "its numbers belong to another config", "")
+            raise RunError(directory.results, "its numbers are of another config", "")
     except (RunError, OSError) as error:
         problem = error.problem if isinstance(error, RunError) else f"not readable ({type(error).__name__})"
         return Run(directory, name, "damaged", f"results.json: {problem}", values)

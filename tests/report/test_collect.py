@@ -58,7 +58,7 @@ def foreign_results(path):
     [
         (damage_results, "does not match its digest"),
         (foreign_results, "of another config"),
-        (lambda path: (path / "results.json").write_text("[1]"), "not a record"),
+        (lambda path: (path / "results.json").write_text("[1]"), "not a valid record"),
         (lambda path: (path / "results.json").unlink(), "no such file"),
         (lambda path: (path / "config.yaml").write_text("a: ["), "not readable as YAML"),
         (lambda path: (path / "config.yaml").write_text("seed: 0"), "not the config of a run"),

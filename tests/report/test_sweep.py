@@ -223,4 +223,4 @@ def test_damage_is_said_beside_what_is_written(sweep, caplog):
     harmed = next(path.parent for path in sweep.rglob("results.json"))
     (harmed / "results.json").write_text("[1]")
     write_report([sweep])
-    assert [str(harmed) in said and "not a record" in said for said in caplog.messages] == [True]
+    assert [str(harmed) in said and "not a valid record" in said for said in caplog.messages] == [True]
