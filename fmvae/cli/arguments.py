@@ -177,9 +177,8 @@ def is_multirun(arguments: Sequence[str]) -> bool:
 
 def name_sweep(arguments: Sequence[str]) -> list[str]:
     """Add a ``sweep_name`` to a sweep that has none, made from its overrides: equal commands use one folder."""
-    named = any(
-        key_of(argument) in ("sweep_name", "sweep") for argument in arguments
-    )  # files in sweeps/ set sweep_name
+    # the files of named sweeps set sweep_name
+    named = any(key_of(argument) in ("sweep_name", "sweep") for argument in arguments)
     if named or not is_multirun(arguments):
         return list(arguments)
     nameless = tuple(key for key in NON_SEMANTIC if key not in NAMED_BY_CONTENT)

@@ -56,12 +56,7 @@ def read_config(path: Path) -> dict[str, Any]:
         RunIdentity.of(found)
     except ConfigError as error:
         raise ConfigError(path, f"{error.subject}: {error.problem}", way_out) from None
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ):  # a value that is part of the run's name is missing
+    except (LookupError, TypeError, ValueError, AttributeError):  # the name needs a missing value
         raise ConfigError(path, "not the config of a run", way_out) from None
     return found
 
