@@ -1,4 +1,4 @@
-"""What can go wrong for a user, said in one line: what, why, and the way out."""
+"""The errors that a user can act on. Each has a message of one line: the subject, the problem and the way out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ class FmvaeError(Exception):
         self.subject, self.problem, self.way_out = str(subject), problem, way_out
         super().__init__(" ".join(f"{subject}: {problem}; {way_out}".split()))
 
-    def __reduce__(self):  # three arguments, one message: the default pickling of exceptions loses two
+    def __reduce__(self):  # exceptions are pickled by their message, which is not what __init__ takes
         return type(self), (self.subject, self.problem, self.way_out)
 
 
@@ -28,7 +28,7 @@ class ConfigError(FmvaeError):
 
 
 class ObjectiveError(ConfigError):
-    """What a search goes by is not among what its runs measure."""
+    """The objective of a search is not among the numbers that its runs measure."""
 
 
 class DataError(FmvaeError):
@@ -40,31 +40,31 @@ class RunError(FmvaeError):
 
 
 class LockError(RunError):
-    """A file system takes no locks, so that nothing keeps two processes from writing the same files."""
+    """The file system does not support locks, so two processes could write the same files."""
 
 
 class HeldError(RunError):
-    """A run directory is held by another process, which may well bring it to its end."""
+    """A run directory is locked by another process, which may still complete the run."""
 
 
 class LostError(RunError):
-    """A run directory, or the lock on it, went away while it was written."""
+    """A run directory, or its lock file, was removed or moved while this process was writing to it."""
 
 
 class NumericsError(FmvaeError):
-    """A loss or gradient stopped being finite."""
+    """A loss or a gradient is no longer finite."""
 
 
 def of_the_machine(error: BaseException) -> FmvaeError | None:
-    """A disk or memory that failed, in our words; None if it was something else."""
-    if isinstance(error, ConnectionError) and not isinstance(error, BrokenPipeError):  # OSErrors, but of no file
-        return FmvaeError("connection", str(error), "check that what answers there is running, and lets you in")
+    """Return an error of a file, a connection or memory as an ``FmvaeError``; None for any other error."""
+    if isinstance(error, ConnectionError) and not isinstance(error, BrokenPipeError):  # an OSError without a file
+        return FmvaeError("connection", str(error), "check that the server runs and accepts your connection")
     if isinstance(error, OSError):
         where, problem = error.filename or "output", error.strerror or str(error)
         return FmvaeError(where, problem, "check the path, its permissions and the free space")
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's, of Python 3.11
-        return FmvaeError("path", str(error), "mend the symbolic link, which leads to itself")
-    # torch's, by name and by words, as nothing here imports it
+        return FmvaeError("path", str(error), "correct the symbolic link, which points to itself")
+    # torch's errors, recognized by name and message: this module must not import torch
     of_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: can't allocate" in str(error)
     if isinstance(error, MemoryError) or of_torch:
         return FmvaeError("memory", str(error) or "exhausted", "lower data.batch_size, or train a smaller model")
@@ -73,9 +73,10 @@ def of_the_machine(error: BaseException) -> FmvaeError | None:
 
 @contextmanager
 def of_a_run() -> Iterator[None]:
-    """What is raised inside comes from the work of a run: what nobody foresaw of it is a bug, not a wrong command.
+    """Mark every error raised inside as raised by a run: if it is not a foreseen error, it is a bug.
 
-    The mark is an attribute of the error, which it keeps on its way from a launcher's worker.
+    Unmarked errors come from reading the command line or a config. The mark is an attribute of the error, so it
+    survives pickling from a launcher's worker process.
     """
     try:
         yield
@@ -85,7 +86,7 @@ def of_a_run() -> Iterator[None]:
 
 
 def is_of_a_run(error: BaseException | None) -> bool:
-    """Whether ``of_a_run`` saw an error, or one that it was raised from."""
+    """Return whether ``of_a_run`` marked an error, or one of its causes (``__cause__``)."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if getattr(error, "_of_a_run", False):
@@ -96,8 +97,11 @@ def is_of_a_run(error: BaseException | None) -> bool:
 
 
 def interruption(error: BaseException | None) -> BaseException | None:
-    """The Ctrl-C or signal in an error's chain of causes, or None: interrupted code may raise another error."""
-    seen: set[int] = set()  # a chain may be a ring: an error raised again while its own wrapper is handled
+    """Return the ``KeyboardInterrupt`` or ``Terminated`` in an error's chain of causes, or None.
+
+    Interrupted code may raise another error while it handles the interruption.
+    """
+    seen: set[int] = set()  # the chain can be circular: an error raised again while its own wrapper is handled
     while error is not None and id(error) not in seen:
         if isinstance(error, KeyboardInterrupt | Terminated):
             return error
@@ -107,4 +111,4 @@ def interruption(error: BaseException | None) -> BaseException | None:
 
 
 class Terminated(SystemExit):
-    """SIGTERM came: an end that is asked for from outside, unlike a ``sys.exit`` in someone's code."""
+    """SIGTERM or SIGHUP was received. Unlike another ``SystemExit``, this end was requested from outside."""

@@ -1,4 +1,4 @@
-"""``python -m fmvae.verify outputs/<run or sweep>``: are the files whole, and do the numbers come out again?"""
+"""``python -m fmvae.verify outputs/<run or sweep>``: check that files are intact, and recompute the numbers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fmvae.runs.directory import find_runs
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Status 0 if every run verifies, 1 otherwise."""
+    """Verify the runs; return 0 if all of them verify, and 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m fmvae.verify", description=__doc__)
     parser.add_argument("folder", nargs="+", type=typed_path, help="a run, or a folder of runs")
-    parser.add_argument("--files", action="store_true", help="check the files only, and compute nothing again")
+    parser.add_argument("--files", action="store_true", help="check the files only; recompute nothing")
     parser.add_argument("--device", default="auto", help="where to compute; auto, cpu, cuda, ...")
     parser.add_argument(
         "--data-root", type=expand_home, help="where the dataset is, if not where the run found it"
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
 
     def verify_them() -> int:
-        names, rest = taken_out(arguments)  # as train.py and evaluate.py take it
+        names, rest = taken_out(arguments)  # allow=[...], as for train.py and evaluate.py
         given = parser.parse_args(rest)
         with allowing([*names, *given.allow]):
             return _verify_all(given)
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _verify_all(given: argparse.Namespace) -> int:
-    from fmvae.measurement.verification import verify  # brings torch
+    from fmvae.measurement.verification import verify  # imports torch
 
     failed, runs = 0, [run for folder in given.folder for run in find_runs(folder)]
     for run in runs:
@@ -60,7 +60,7 @@ def _verify_all(given: argparse.Namespace) -> int:
         say(found)
     if failed:
         problem = f"{failed} of {len(runs)} runs do not verify"
-        raise RunError("verify", problem, "see their lines above")
+        raise RunError("verify", problem, "see the lines above")
     return 0
 
 

@@ -252,7 +252,7 @@ def test_our_own_errors_are_as_they_are():
         (OSError(28, "No space left on device"), "output: No space left on device; check the path"),
         (OSError("odd"), "output: odd; check the path"),
         (BrokenPipeError(32, "Broken pipe"), "output: Broken pipe; check the path"),
-        (ConnectionError("no head at 127.0.0.1"), "connection: no head at 127.0.0.1; check that what answers"),
+        (ConnectionError("no head at 127.0.0.1"), "connection: no head at 127.0.0.1; check that the server runs"),
         (MemoryError(), "memory: exhausted; lower data.batch_size"),
         (OverrideParseException("a b", "mismatched input"), "a b: not readable as key=value; quote"),
         (MissingConfigException("no", "nope"), "config: there is no option 'nope'; --help"),
@@ -327,7 +327,7 @@ def test_an_error_is_one_line_and_status_one(launched):
 
 
 def test_ctrl_c_says_what_continues(launched):
-    assert launched(raising(KeyboardInterrupt())) == (130, "", "interrupted; the same command continues\n")
+    assert launched(raising(KeyboardInterrupt())) == (130, "", "interrupted; repeat the command to continue\n")
 
 
 def test_the_handler_of_sigterm_ends_with_its_status(program, monkeypatch):

@@ -1,4 +1,4 @@
-"""What is done to the command line's arguments before Hydra reads them."""
+"""Check and rewrite the command line's arguments before Hydra reads them."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ REFUSED = {
 PRIMARY = {"train": ("train", "classifier"), "evaluate": ("evaluate",)}  # values of --config-name
 FOLDERS = ("--config-dir", "-cd")
 MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")
-LONGEST_NAME = 200  # of a sweep, as its rule says
+LONGEST_NAME = 200  # characters of a sweep's name, as in the rule of sweep_name
 OPENING, CLOSING = "[({", "])}"
 
 
 def prepared(arguments: Sequence[str], program: str) -> list[str]:
-    """A command line as people type it, as Hydra reads it.
+    """Rewrite a command line into one that Hydra can read: flags first, shorthand expanded, values quoted.
 
     Raises:
-        ConfigError: an argument is no override, or a flag that is not for these programs.
+        ConfigError: an argument is not an override, or is a flag that the program does not support.
     """
     flags, overrides = split_flags(arguments)
     check_flags(flags, program)
@@ -53,7 +53,7 @@ def prepared(arguments: Sequence[str], program: str) -> list[str]:
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags with their values, and the overrides: Hydra reads no overrides on both sides of a flag."""
+    """Return Hydra's flags with their values, and the overrides. Hydra can't read a mixture of both."""
     flags, overrides = [], []
     waiting = list(arguments)
     while waiting:
@@ -75,10 +75,10 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def check_flags(flags: Sequence[str], program: str) -> None:
-    """Refuse flags that Hydra does not have, and those that these programs do not heed.
+    """Refuse flags that Hydra does not have, or that the program does not support.
 
     Raises:
-        ConfigError: with what to write in the flag's place.
+        ConfigError: the message says what to write instead.
     """
     for place, flag in enumerate(flags):
         if place and flags[place - 1] in VALUED:
@@ -101,10 +101,10 @@ def check_flags(flags: Sequence[str], program: str) -> None:
 
 
 def together(overrides: Sequence[str], program: str) -> Iterator[str]:
-    """Yield the overrides; refuse one that a space split in two, and a path without its key.
+    """Yield the overrides; refuse one that a space has split in two, and a path without a key.
 
     Raises:
-        ConfigError: an argument is a part of the one before it, or a path alone.
+        ConfigError: an argument is the second part of the one before it, or is a path without ``run=``.
     """
     before = ""
     for place, argument in enumerate(overrides):
@@ -118,20 +118,20 @@ def together(overrides: Sequence[str], program: str) -> Iterator[str]:
                     break
                 parts.append(part)
             way_out = f"write {''.join(parts)} without a space, or quote it: '{' '.join(parts)}'"
-            raise ConfigError(" ".join(parts), "a space parts this argument", way_out)
+            raise ConfigError(" ".join(parts), "a space splits this argument", way_out)
         if alone and program == "evaluate" and ("/" in argument or Path(argument).exists()):
-            raise ConfigError(argument, "a path alone", f"say that it is the run: run={argument}")
+            raise ConfigError(argument, "a path without a key", f"write run={argument}")
         before = argument
         yield argument
 
 
 def _is_open(text: str) -> bool:
-    """Whether brackets are open at the end of a text."""
+    """Return whether a text has more opening than closing brackets."""
     return sum(map(text.count, OPENING)) > sum(map(text.count, CLOSING))
 
 
 def list_paths(arguments: Sequence[str]) -> list[str]:
-    """``run=a,b`` as the list ``run=[a,b]``: several runs to evaluate, not a sweep over them."""
+    """Rewrite ``run=a,b`` to the list ``run=[a,b]``: one evaluation of several runs instead of a sweep."""
 
     def listed(argument: str) -> str:
         if not re.match(r"run=[^\[{].*,", argument):
@@ -139,7 +139,7 @@ def list_paths(arguments: Sequence[str]) -> list[str]:
         paths = argument.removeprefix("run=")
         try:
             OverridesParser.create().parse_override(f"run=[{paths}]")
-        except Exception:  # Hydra's and its parser's own
+        except Exception:  # of Hydra, or of its parser's library
             paths = ",".join(_readable("run", path.strip()) for path in paths.split(","))
         return f"run=[{paths}]"
 
@@ -147,7 +147,7 @@ def list_paths(arguments: Sequence[str]) -> list[str]:
 
 
 def quoted(argument: str) -> str:
-    """A path or name as people type it, in quotes where Hydra would not read it, or read a number."""
+    """Quote an argument's value if it is a path or name that Hydra could not read, or would read as a number."""
     key, _, value = argument.partition("=")
     rule = RULES.get(key.lstrip("+"))
     is_text = key == "run" or (rule is not None and rule.type is str and not rule.choices)
@@ -157,13 +157,13 @@ def quoted(argument: str) -> str:
 
 
 def _readable(key: str, value: str) -> str:
-    """A text as it is if Hydra reads it as a text, several values or null; in quotes if not."""
+    """Return a value unchanged if Hydra reads it as a text, several values or null; in quotes otherwise."""
     try:
         override = OverridesParser.create().parse_override(f"{key}={value}")
-    except Exception:  # Hydra's and its parser's own
+    except Exception:  # of Hydra, or of its parser's library
         return in_quotes(value)
     is_text = override.is_sweep_override() or isinstance(override.value(), str | list | None)
-    share = value.startswith("\\\\")  # of Windows, \\server\folder: Hydra takes two backslashes for one
+    share = value.startswith("\\\\")  # a Windows path \\server\folder: Hydra reads two backslashes as one
     return value if is_text and not share else in_quotes(value)
 
 
@@ -171,13 +171,14 @@ def _readable(key: str, value: str) -> str:
 
 
 def is_multirun(arguments: Sequence[str]) -> bool:
-    """Whether a command line asks for a sweep; a named one's file may, too."""
+    """Return whether a flag asks for a sweep. The file of a named sweep may ask for one as well."""
     return bool(set(MULTIRUN) & set(arguments))
 
 
 def name_sweep(arguments: Sequence[str]) -> list[str]:
-    """Give a multirun without a name one of its own overrides, so that the same command finds the same folder."""
-    named = any(key_of(argument) in ("sweep_name", "sweep") for argument in arguments)  # sweeps/ have names
+    """Add a ``sweep_name`` to a sweep that has none, made from its overrides: equal commands use one folder."""
+    # the files of named sweeps set sweep_name
+    named = any(key_of(argument) in ("sweep_name", "sweep") for argument in arguments)
     if named or not is_multirun(arguments):
         return list(arguments)
     nameless = tuple(key for key in NON_SEMANTIC if key not in NAMED_BY_CONTENT)
@@ -192,9 +193,7 @@ def name_sweep(arguments: Sequence[str]) -> list[str]:
     swept = dict.fromkeys(o.key_or_group.removesuffix(".value") for o in parsed if o.is_sweep_override())
     words = [re.sub(r"[^A-Za-z0-9._]", "", key) for key in swept] or ["sweep"]
     digest = sha256("\n".join(semantic).encode()).hexdigest()[:8]
-    while (
-        len("-".join([*words, digest])) > LONGEST_NAME
-    ):  # the digest tells sweeps apart; the words are for people
+    while len("-".join([*words, digest])) > LONGEST_NAME:  # the digest alone is unique; the words are for readers
         words.pop()
     return [*arguments, f"sweep_name={'-'.join([*words, digest])}"]
 
@@ -202,15 +201,16 @@ def name_sweep(arguments: Sequence[str]) -> list[str]:
 def put_off(
     arguments: Sequence[str], keys: Callable[[Sequence[str]], Collection[str]], folders: Sequence[Path] = (SWEEPS,)
 ) -> list[str]:
-    """A sweep's overrides of keys that only some options of a swept group have, for its runs alone.
+    """Defer a sweep's overrides of keys that only some options of a swept group have; return all arguments.
 
-    Hydra composes a sweep's own config first, with the default option of a swept group. What that does not hold is
-    given as a sweep over one value, which Hydra leaves to the runs.
+    Hydra first composes a config for the sweep itself, with the default option of each swept group. It would
+    refuse an override of a key that this option lacks. Written as a sweep over one value (``choice(...)``), the
+    override is applied to the runs only.
 
     Args:
-        keys: the paths of the keys that some overrides compose. If it raises, the arguments stay as they are, and
-            Hydra will say what is wrong with them.
-        folders: of configs, in which a named sweep's file may lie.
+        keys: returns the paths of all keys that some overrides compose. If it raises, the arguments are returned
+            unchanged, and Hydra reports what is wrong with them.
+        folders: folders of configs that may have the file of a named sweep.
     """
     unchanged, options = list(arguments), groups()
     if not (is_multirun(arguments) or _file_asks_for_sweep(arguments, folders)):
@@ -231,7 +231,7 @@ def put_off(
 
 
 def _file_asks_for_sweep(arguments: Sequence[str], folders: Sequence[Path]) -> bool:
-    """Whether a named sweep or experiment is one whose file says ``hydra.mode: MULTIRUN``."""
+    """Return whether the file of a named sweep or experiment says ``hydra.mode: MULTIRUN``."""
     for argument in arguments:
         group, _, option = argument.lstrip("+").partition("=")
         for folder in folders if group in ("sweep", "experiment") else ():
@@ -243,22 +243,22 @@ def _file_asks_for_sweep(arguments: Sequence[str], folders: Sequence[Path]) -> b
 
 
 def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
-    """Arguments that are overrides, with Hydra's reading of each; others are left out."""
+    """Return each argument that is an override with Hydra's parsed form of it; other arguments are left out."""
     parser, parsed = OverridesParser.create(), {}
     for argument in arguments:
         try:
             parsed[argument] = parser.parse_override(argument)
-        except Exception:  # whoever composes says what is wrong with it
+        except Exception:  # composing reports what is wrong with it
             continue
     return parsed
 
 
 def check_removed(overrides: Sequence[str]) -> None:
-    """Refuse ``~key``, unless it is an argument of a constructor that the program itself does not read."""
+    """Refuse ``~key`` (removing a key), unless only a constructor reads the key."""
     for override in overrides:
         key = key_of(override)
         _, _, name = key.partition(".")
-        if key in ("experiment", "sweep"):  # none is chosen unless one is asked for
+        if key in ("experiment", "sweep"):  # these groups have no default option
             continue
         needed = not name or name.startswith("_") or (key in RULES and not RULES[key].spare)
         if override.startswith("~") and needed:
@@ -266,7 +266,7 @@ def check_removed(overrides: Sequence[str]) -> None:
 
 
 def _example(key: str) -> str:
-    """How a key is given a value."""
+    """Return an example of an override that gives the key a value."""
     if options := groups().get(key):
         return f"{key}={options[0]} (or {', '.join(options[1:])})" if options[1:] else f"{key}={options[0]}"
     return f"{key}=<{RULES[key]}>" if key in RULES else f"{key}=<value>"

@@ -1,7 +1,8 @@
-"""What a config, whoever wrote it, may have Hydra do; installed before it reads one, and in every worker.
+"""Limit what a config can make Hydra call. Installed before Hydra reads a config, and in every worker process.
 
-Hydra would call what a config names as a callback, a logging handler, or an argument of its sweeper or launcher,
-before any of our code has seen that config. Its own list of what is forbidden has os.system, but not torch.load.
+Hydra calls what a config names as a callback, as a logging handler, or as an argument of its sweeper or launcher,
+before any of our code has seen the config. Hydra's own list of forbidden functions has os.system, but not
+torch.load, so a config from somebody else could run any code.
 """
 
 from __future__ import annotations
@@ -23,28 +24,28 @@ from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
 
 OF_HYDRA = ("hydra_plugins.", "hydra._internal.core_plugins.", "optuna.samplers.")
-VARIABLES = re.compile(r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES")  # PATH, for one, decides what runs
+VARIABLES = re.compile(r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES")  # not PATH: it chooses programs
 # functions that conf/hydra/sweeper/optuna.yaml names
 SEARCH = ("fmvae.sweeps.search.storage", "fmvae.sweeps.search.trials_left")
 LOGGING = PROJECT_ROOT / "conf" / "hydra" / "job_logging" / "fmvae.yaml"
 
 OWN_FOLDER = "leave it out: every run has a directory of its own, below output_root"
-# settings of Hydra that must keep the value they have, and the way out
+# settings of Hydra that must keep this value, and what to do if they have another one
 FIXED = {
     "hydra.job.chdir": (False, OWN_FOLDER),
     "hydra.run.dir": (".", OWN_FOLDER),
     "hydra.sweep.subdir": (".", OWN_FOLDER),
     "hydra.output_subdir": (None, "leave it out: config.yaml and overrides.yaml are in each run's directory"),
 }
-# of a job's Hydra config, what may differ from its sweep's: what Hydra fills in, or heeds for each job
+# keys of Hydra's config in which a job may differ from its sweep: Hydra sets them, or reads them, for each job
 PER_JOB = ("overrides", "runtime", "help", "hydra_help", "job", "mode")
 
 
 def install() -> None:
-    """Set the three places at which Hydra calls what a config names.
+    """Replace the three functions in which Hydra calls what a config names.
 
     Raises:
-        ConfigError: this Hydra is not known, and may call it elsewhere.
+        ConfigError: this version of Hydra is not known, and may call it in another function.
     """
     hydra_internals.replace(
         {
@@ -56,9 +57,10 @@ def install() -> None:
 
 
 class Handed(metaclass=hydra_internals.Singleton):
-    """What a command allows its jobs, wherever they run: Hydra's launchers give its singletons to their workers.
+    """The packages that a command allows (``allow=[...]``), for its jobs in any process.
 
-    No variable of the environment does, which whoever starts other processes would pass on, too.
+    Hydra's launchers copy Hydra's singletons to their workers, and this class is one of them. An environment
+    variable would also reach all other processes that a job starts.
     """
 
     names: tuple[str, ...] = ()
@@ -67,10 +69,10 @@ class Handed(metaclass=hydra_internals.Singleton):
 
 @contextmanager
 def handing_on(names: Sequence[str]) -> Iterator[None]:
-    """Inside, this command and its jobs may name classes of these packages, and of no others.
+    """Allow this command and its jobs to name classes of these packages, and of no others, inside.
 
     Raises:
-        ConfigError: one is no importable package, or not one's own.
+        ConfigError: a package can't be found, or is not the user's own.
     """
     Handed().names, Handed().folder = tuple(names), str(Path.cwd())
     try:
@@ -81,15 +83,21 @@ def handing_on(names: Sequence[str]) -> Iterator[None]:
 
 
 def handed_on() -> AbstractContextManager[None]:
-    """Inside, what the command allows is allowed, in whatever process and thread a job runs."""
+    """Allow the packages that the command allows, in the process and thread of a job."""
     return own_code.allowing(Handed().names, Handed().folder)
 
 
 def no_callbacks(self: Any, config: DictConfig | None = None) -> None:
-    """Replaces ``Callbacks.__init__``, which Hydra calls after composing and before it creates a folder."""
+    """Replace ``Callbacks.__init__``, to refuse callbacks and settings that must not change.
+
+    Hydra calls it after composing and before it creates a folder.
+
+    Raises:
+        ConfigError: the config names callbacks, or another value for a key of ``FIXED``.
+    """
     if config is not None:
         if OmegaConf.select(config, "hydra.callbacks"):
-            raise ConfigError("hydra.callbacks", "nothing is called from a config", "remove it")
+            raise ConfigError("hydra.callbacks", "a config cannot set callbacks", "remove it")
         check_fixed(config)
     self.callbacks = []
 
@@ -102,11 +110,17 @@ def check_fixed(config: DictConfig) -> None:
     """
     for key, (value, way_out) in FIXED.items():
         if (found := OmegaConf.select(config, key)) != value:
-            raise ConfigError(key, f"{found!r} would not be heeded", way_out)
+            raise ConfigError(key, f"{found!r} is not supported", way_out)
 
 
 def our_logging(settings: dict[str, Any]) -> None:
-    """A handler may be any callable, and write to any file."""
+    """Replace Hydra's ``configure_logging``, to refuse changes of the logging other than its level.
+
+    A logging handler can be any callable, and write to any file.
+
+    Raises:
+        ConfigError: the settings differ from ours in more than ``root.level``.
+    """
     ours = yaml.safe_load(LOGGING.read_text(encoding="utf-8"))
     level = settings["root"].get("level")
     if not isinstance(level, str) or settings != {**ours, "root": {**ours["root"], "level": level}}:
@@ -115,7 +129,13 @@ def our_logging(settings: dict[str, Any]) -> None:
 
 
 def known_class(target: Any, full_key: str) -> Any:
-    """The class that a ``_target_`` names, if it is one of a VAE's parts or a plugin of Hydra's."""
+    """Replace Hydra's ``_resolve_target``: return the class that a ``_target_`` names, if it is allowed.
+
+    Allowed are the classes that ``build`` allows, the plugins of Hydra, and the samplers of Optuna.
+
+    Raises:
+        ConfigError: the target is not allowed.
+    """
     allowed = (*allowed_targets(), *OF_HYDRA)
     name = target if isinstance(target, str) else f"{getattr(target, '__module__', '')}."
     resolve = hydra_internals.original(hydra_internals.TARGETS)
@@ -128,7 +148,7 @@ def known_class(target: Any, full_key: str) -> Any:
 
 
 def check_single_run(hydra_config: Any) -> None:
-    """Refuse what only a sweep heeds, of a run that is none of a sweep.
+    """Refuse settings of a single run that have an effect only in a sweep.
 
     Raises:
         ConfigError: the command line names a launcher or sweeper, or a file asks for a sweep.
@@ -139,19 +159,19 @@ def check_single_run(hydra_config: Any) -> None:
     if params := hydra_config.sweeper.get("params"):
         way_out = "add -m, or `mode: MULTIRUN` under `hydra:` of the file"
         raise ConfigError(
-            "hydra.sweeper.params", f"a sweep over {', '.join(params)}, but this is no sweep", way_out
+            "hydra.sweeper.params", f"a sweep over {', '.join(params)}, but this is a single run", way_out
         )
 
 
 def check_job(main: DictConfig, job: DictConfig) -> None:
-    """Refuse a job of a sweep that asks Hydra for something else than the sweep itself: only the sweep is heeded.
+    """Refuse a job whose settings of Hydra differ from those of its sweep. They would have no effect.
 
     Args:
         main: the sweep's config.
-        job: the job's.
+        job: the job's config.
 
     Raises:
-        ConfigError: with the key, and the option that asks for it.
+        ConfigError: a setting differs; the message names the key, and the option that sets it.
     """
     check_fixed(job)
     asked, known = (
@@ -167,19 +187,21 @@ def check_job(main: DictConfig, job: DictConfig) -> None:
         return
     files: Any = OmegaConf.to_container(job.hydra.runtime)
     by = [f"{group}={file.stem}" for group, file in chosen_files(files) if "hydra" in file.read_text("utf-8")]
-    problem = f"{', '.join(by) or 'a job'} sets it for itself, but a sweep has one for all its runs"
-    way_out = "start a sweep of that option alone"
+    problem = f"{', '.join(by) or 'a job'} sets it, but all runs of a sweep share one value"
+    way_out = "run a separate sweep with that option"
     if differ[0].startswith("launcher"):
         way_out += ", or give it on the command line, as hydra/launcher=joblib"
     raise ConfigError(f"hydra.{differ[0]}", problem, way_out)
 
 
 def check_environment(variables: Mapping[str, Any]) -> None:
-    """``hydra.job.env_set`` of a config may say how many threads or which GPUs there are, and nothing else.
+    """Refuse environment variables in ``hydra.job.env_set`` that do not set a number of threads or the GPUs.
 
     Raises:
         ConfigError: it sets another variable.
     """
     for name in variables:
         if not VARIABLES.fullmatch(name):
-            raise ConfigError(f"hydra.job.env_set.{name}", "not set from a config", "set it in the shell")
+            raise ConfigError(
+                f"hydra.job.env_set.{name}", "a config cannot set this variable", "set it in the shell"
+            )

@@ -1,4 +1,4 @@
-"""Between the shell and Hydra: what is done to the arguments before, and what is said of errors after."""
+"""Run Hydra on the command line: prepare the arguments, call each job, and report errors and signals."""
 
 from __future__ import annotations
 
@@ -38,25 +38,26 @@ T = TypeVar("T")
 log = logging.getLogger("fmvae")
 
 IN_PROCESS = ("BasicLauncher", "StackedLauncher")  # launchers that start no processes
-OWN_SWEEPER = ".FmvaeSweeper"  # runs a list of jobs; others search
+OWN_SWEEPER = ".FmvaeSweeper"  # runs a fixed list of jobs; any other sweeper is a search
 PLUGINS = PROJECT_ROOT / "fmvae" / "plugins"
 
 
 def launch(main: Callable[[], Any]) -> NoReturn:
     """Run a ``@hydra.main`` function on the command line's arguments and end the process.
 
-    Exit status: 0; 1 after an error, said in one line; 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP.
+    The exit status is 0; 1 after an error, which is reported in one line; 130, 143 and 129 after Ctrl-C, SIGTERM
+    and SIGHUP.
     """
     streams.set_up()
     _signals.clear()
     arguments = sys.argv[1:]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us whole, and leave as one line
-    # whatever a launcher starts, and wherever, runs the code that runs here
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors to us; we print one line
+    # the workers of a launcher, on any machine, must import this same code
     sys.path.append(str(PLUGINS))
     paths = [str(PROJECT_ROOT), str(PLUGINS), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     signal.signal(signal.SIGTERM, _terminate)
-    # the connection broke; nohup ignores it, and Windows has none
+    # SIGHUP: the terminal's connection was lost. nohup has it ignored, and Windows does not have it
     if (hang_up := getattr(signal, "SIGHUP", None)) and signal.getsignal(hang_up) == signal.SIG_DFL:
         signal.signal(hang_up, _terminate)
     threading.excepthook = _thread_failed
@@ -73,7 +74,7 @@ def launch(main: Callable[[], Any]) -> NoReturn:
             main()
     except (KeyboardInterrupt, Terminated) as stop:
         _interrupted(stop)
-    except BrokenPipeError:  # a reader who has read enough, as of `... --help | head`
+    except BrokenPipeError:  # the reader closed the pipe, as in `... --help | head`
         silence()
     except Exception as error:
         if stop := _stop_behind(error):
@@ -85,21 +86,21 @@ def launch(main: Callable[[], Any]) -> NoReturn:
 
 
 def _stop_behind(error: BaseException) -> BaseException | None:
-    """The signal that caused an error, or None. Interrupted code may raise another error or swallow the signal."""
+    """Return the interruption behind an error, or None. Interrupted code may raise another error or none."""
     return interruption(error) or (Terminated(128 + _signals[-1]) if _signals else None)
 
 
 def _interrupted(stop: BaseException) -> NoReturn:
-    streams.complain("interrupted; the same command continues")
+    streams.complain("interrupted; repeat the command to continue")
     sys.exit(stop.code if isinstance(stop, Terminated) else INTERRUPTED)
 
 
 def job(function: Callable[[dict[str, Any], list[str]], T], composed: DictConfig) -> T:
     """Call ``function(config, overrides)`` for one composed config.
 
-    A single run that fails ends the process here, with its one line. A job of a sweep says its line and raises an
-    exception, whatever it was: Hydra then goes on with the other jobs, which a ``sys.exit`` would end. Only a
-    search by a number that is not measured ends, as no trial of it could succeed.
+    If a single run fails, its error is printed in one line and the process ends here. If a job of a sweep fails,
+    its error is printed, and an exception is raised even for a ``sys.exit``, so that Hydra continues with the
+    other jobs. A search whose objective is not measured ends at once, because none of its trials could succeed.
     """
     hydra_config = HydraConfig.get()
     try:
@@ -126,51 +127,51 @@ def _work(function: Callable[[dict[str, Any], list[str]], T], composed: DictConf
         if config["device"] == "auto":
             config["device"] = f"auto:{hydra_config.job.num}"
         if not hydra_config.launcher._target_.endswith(IN_PROCESS) and "trainer" in config:
-            config["trainer"]["progress"] = False  # of several processes on one terminal
+            config["trainer"]["progress"] = False  # several processes share one terminal
     with of_a_run():
-        with Stop() as stop:  # C code may swallow what a handler raises while it is imported
+        with Stop() as stop:  # C code that is being imported can lose an exception raised by a handler
             import_module("fmvae.measurement")
         stop.heed()
         return function(config, overrides)
 
 
 def prepare(composed: DictConfig, hydra_config: Any) -> tuple[dict[str, Any], list[str]]:
-    """A job's resolved config and its overrides.
+    """Return a job's resolved config and its overrides.
 
     Raises:
         FmvaeError: the config is wrong.
     """
-    # as written: ${...} in an override refers to the job's config, not to Hydra's
+    # unresolved: ${...} in an override refers to the job's config, not to Hydra's
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     check_removed(overrides)
-    if any(key_of(override) == own_code.KEY for override in overrides):  # none of the person's comes this far
+    if any(key_of(override) == own_code.KEY for override in overrides):  # launch removed the user's own
         raise own_code.refusal()
     gate.check_environment(hydra_config.job.env_set)
     if hydra_config.mode == RunMode.RUN:
         gate.check_single_run(hydra_config)
     config = resolve(composed, hydra_config.runtime)
-    if own := own_code.granted():  # kept for people, who will have to give it again
+    if own := own_code.granted():  # recorded, because repeating the command needs it
         overrides = [*overrides, f"{own_code.KEY}=[{','.join(own)}]"]
     return config, overrides
 
 
 def ends_search(error: BaseException | None, hydra_config: Any) -> bool:
-    """Whether no trial of a search could succeed: it goes by a number that is not measured."""
+    """Return whether an error ends a search: its objective is not measured, so that no trial could succeed."""
     return isinstance(error, ObjectiveError) and not hydra_config.sweeper._target_.endswith(OWN_SWEEPER)
 
 
 def tell(error: BaseException) -> str:
-    """Say the one line of a job of a sweep that failed."""
+    """Log the error of a job of a sweep in one line, and return this line."""
     explained = explain(error)
     said = str(explained or f"{type(error).__name__}: {error}")
-    if isinstance(explained, HeldError):  # no failure of this sweep's: another is at it
+    if isinstance(explained, HeldError):  # not a failure: another process is training this run
         log.warning("%s", said)
     else:
         log.error("fmvae: error: %s", said)
     return said
 
 
-_signals: list[int] = []  # that came
+_signals: list[int] = []  # the signals received so far
 
 
 def _terminate(number: int, *_: object) -> NoReturn:
@@ -179,7 +180,7 @@ def _terminate(number: int, *_: object) -> NoReturn:
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """Nothing of a disk or memory that failed: who waits for the thread, as for TensorBoard's, raises it again."""
+    """Suppress thread tracebacks for I/O and memory errors; the joining thread re-raises them."""
     if failure.exc_value is None or not of_the_machine(failure.exc_value):
         threading.__excepthook__(failure)
 

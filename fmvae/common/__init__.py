@@ -1,1 +1,1 @@
-"""The machine that a program runs on: its disks, locks, streams and command lines. Knows nothing of VAEs."""
+"""Disks, locks, streams, signals, command lines and torch's settings. Nothing here depends on VAEs."""

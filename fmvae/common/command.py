@@ -1,4 +1,4 @@
-"""What ``python -m fmvae.report``, ``verify`` and ``data`` share: their streams, and how they end."""
+"""Output and exit status of the commands ``python -m fmvae.report``, ``fmvae.verify`` and ``fmvae.data``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INTERRUPTED = 130  # the exit status after Ctrl-C
 
 
 def say(text: object) -> None:
-    """Print a line at once. A reader who has read enough (``... | head``) ends the output, not the command."""
+    """Print a line and flush it. If the reader closed the pipe (``... | head``), the command goes on silently."""
     try:
         print(text, flush=True)
     except OSError:
@@ -21,14 +21,14 @@ def say(text: object) -> None:
 
 
 def silence() -> None:
-    """Send what follows on standard output nowhere, also what Python flushes at its end."""
+    """Discard all further standard output, including what Python flushes on exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Call a command's body; returns the exit status.
+    """Call a command's body and return the exit status.
 
-    What a user can cause is said in one line, with status 1. Ctrl-C ends in one line, too.
+    An error that the user can act on is printed in one line, and the status is 1. Ctrl-C prints one line, too.
     """
     streams.set_up()
     try:

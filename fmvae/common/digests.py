@@ -1,4 +1,4 @@
-"""Digests of JSON values: one byte string, and so one SHA-256, for each meaning."""
+"""Digests of JSON values. Equal values have the same canonical JSON, and so the same SHA-256."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> bytes:
-    """One byte string per meaning: sorted keys, no spaces, and 1.0 written as 1."""
+    """Return the canonical JSON of a value: sorted keys, no spaces, and 1.0 written as 1."""
 
     def plain(node: Any) -> Any:
         if isinstance(node, Mapping):
@@ -20,5 +20,5 @@ def canonical_json(value: Any) -> bytes:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hex) of the canonical JSON of ``value``."""
+    """Return the SHA-256 (hex) of the canonical JSON of ``value``."""
     return hashlib.sha256(canonical_json(value)).hexdigest()

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# what network and user-space file systems answer to calls that they do not implement; a failing disk says EIO
+# error numbers of network and user-space file systems for calls that they lack; a failing disk returns EIO
 NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 RIGHTS_NOT_OFFERED = {*NOT_OFFERED, errno.EPERM}  # from fchmod, on disks without owners
 LOCKS_NOT_OFFERED = {
@@ -22,10 +22,10 @@ MOUNTS = Path("/proc/self/mounts")
 
 @contextmanager
 def if_offered(refusals: Collection[int] | None = None) -> Iterator[None]:
-    """Do without a call that the file system does not implement. Errors of the disk (EIO, ENOSPC) stay errors.
+    """Ignore the error of a call that the file system does not implement. Disk errors (EIO, ENOSPC) are raised.
 
     Args:
-        refusals: the error numbers that say so; None for ``NOT_OFFERED``.
+        refusals: the error numbers that mean "not implemented"; None for ``NOT_OFFERED``.
     """
     try:
         yield
@@ -36,24 +36,24 @@ def if_offered(refusals: Collection[int] | None = None) -> Iterator[None]:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Name the file in errors of the disk that carry no name: those of reading and writing."""
+    """Add the file's name to an OSError that has none, as those of reading and writing."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and not isinstance(error, ConnectionError):  # a pipe is no file
+        if error.filename is None and not isinstance(error, ConnectionError):  # which concerns a pipe or socket
             error.filename = str(path)
         raise
 
 
 def sync(descriptor: int) -> None:
-    """Wait until a file, or a directory, is on the disk, as far as its file system can tell."""
+    """Wait until a file or directory is on the disk, if its file system supports fsync."""
     with if_offered():
         os.fsync(descriptor)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make renames and new names in ``directory`` survive a power loss, where directories can be synced."""
-    if sys.platform == "win32":  # which opens no directories
+    """Make new and changed names in ``directory`` survive a power loss, if the file system supports it."""
+    if sys.platform == "win32":  # can't open directories
         return
     with named(directory):
         descriptor = os.open(directory, os.O_RDONLY)
@@ -64,14 +64,14 @@ def sync_directory(directory: Path) -> None:
 
 
 def make_readable(descriptor: int) -> None:
-    """Let everyone read a file that was made for its owner alone, where there are such rights."""
+    """Let everyone read a file that only its owner could read, if the file system has such permissions."""
     if hasattr(os, "fchmod"):
         with if_offered(RIGHTS_NOT_OFFERED):
             os.fchmod(descriptor, 0o644)
 
 
 def file_system(path: Path) -> str:
-    """The kind of file system that holds ``path``, as ``nfs4``; empty where the machine does not tell."""
+    """Return the type of the file system that holds ``path``, such as ``nfs4``; empty if unknown."""
     try:
         lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -83,6 +83,6 @@ def file_system(path: Path) -> str:
         if len(fields) < 3:
             continue
         mounted = Path(fields[1].replace("\\040", " "))
-        if place.is_relative_to(mounted) and len(mounted.parts) >= longest:  # of several on a place, the last
+        if place.is_relative_to(mounted) and len(mounted.parts) >= longest:  # a later mount hides
             longest, kind = len(mounted.parts), fields[2]
     return kind

@@ -1,8 +1,8 @@
 """Exclusive file locks. The operating system releases a lock when the process that holds it ends.
 
-The locks are those of the library ``filelock``: ``flock`` where there is one, ``LockFileEx`` on Windows. A Python
-without both (no ``fcntl``, as in a browser) gets a file that names its process, which is taken over once that
-process is gone.
+The library ``filelock`` provides the locks: ``flock``, or ``LockFileEx`` on Windows. A Python without both (no
+``fcntl``, as in a browser) uses a file that names the holding process; another process takes it over when that
+process has ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # that there is no fcntl
+    warnings.simplefilter("ignore")  # it warns if there is no fcntl
     import filelock
 
 from fmvae.common.disk import LOCKS_NOT_OFFERED, file_system, named
@@ -33,8 +33,8 @@ class Lock:
 
     Args:
         path: of the lock file. It stays when the lock is released.
-        way_out: what to say where its disk takes no locks.
-        make: whether the file is made if it is not there.
+        way_out: the way out in the error for a file system without locks.
+        make: whether to create the file if it does not exist.
     """
 
     def __init__(self, path: Path, way_out: str, make: bool = True):
@@ -48,7 +48,7 @@ class Lock:
         """Try to take the lock for ``patience`` seconds; return whether it succeeded.
 
         Raises:
-            LockError: the file system takes no locks.
+            LockError: the file system does not support locks.
         """
         until = time.monotonic() + patience
         with named(self.path):
@@ -67,7 +67,7 @@ class Lock:
     def _opened(self) -> IO[str]:
         try:
             return open(self.path, self.mode, encoding="utf-8")
-        except OSError as error:  # another user's: to ask, reading is enough
+        except OSError as error:  # another user's file: reading suffices to ask
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not self.path.exists():
                 raise
             return open(self.path, encoding="utf-8")
@@ -84,11 +84,11 @@ class Lock:
         try:
             return filelock.lock_descriptor(self._file.fileno(), blocking=False)
         except OSError as error:
-            if error.errno not in LOCKS_NOT_OFFERED:  # of a disk that fails
+            if error.errno not in LOCKS_NOT_OFFERED:  # the disk fails
                 raise
             kind = file_system(self.path)
             where = f"its file system ({kind})" if kind else "its file system"
-            problem = f"{where} takes no lock on this file ({error.strerror or error})"
+            problem = f"{where} does not support locks on this file ({error.strerror or error})"
             raise LockError(self.path, problem, self.way_out) from None
 
     def release(self) -> None:
@@ -101,7 +101,7 @@ class Lock:
         self._file = self._soft = None
 
     def note(self, text: str) -> None:
-        """Write into the lock file who holds it, for people."""
+        """Write into the lock file who holds it, for messages and readers."""
         assert self._file
         self._note = text
         with named(self.path):
@@ -111,10 +111,9 @@ class Lock:
                 self._file.flush()
 
     def is_there(self) -> bool:
-        """Whether the file that is held is still the one that others find under its name.
+        """Return whether the path still leads to the file that this process has locked.
 
-        Where a file system numbers a file anew each time it is asked, as some network mounts do, what was noted in
-        it tells.
+        Some network mounts give a file a new inode number at each call. Then the text written by ``note`` decides.
         """
         assert self._file
         try:
@@ -123,16 +122,16 @@ class Lock:
             return bool(self._note) and self.path.read_text(encoding="utf-8") == self._note
         except FileNotFoundError:
             return False
-        except PermissionError:  # Windows lets nobody read what is locked, and nobody remove it
+        except PermissionError:  # Windows: a locked file can't be read or removed
             return True
 
 
 @contextmanager
 def held(path: Path, way_out: str, patience: float = float("inf")) -> Iterator[Lock | None]:
-    """Hold a lock file inside; None if it was not had within ``patience`` seconds.
+    """Hold the lock on a file inside; yield None if it could not be taken within ``patience`` seconds.
 
     Raises:
-        LockError: the file system takes no locks.
+        LockError: the file system does not support locks.
     """
     lock = Lock(path, way_out)
     if not lock.take(patience):
@@ -145,12 +144,12 @@ def held(path: Path, way_out: str, patience: float = float("inf")) -> Iterator[L
 
 
 def is_locked(path: Path) -> bool:
-    """Whether someone holds a lock file. Asking takes the lock for a moment.
+    """Return whether a process holds the lock on a file. The call takes the lock for a moment.
 
     Raises:
-        LockError: the file system takes no locks, or not of someone who may not write to the file.
+        LockError: the file system does not support locks, or only for users who may write to the file.
     """
-    lock = Lock(path, "ask on the machine that trains", make=False)
+    lock = Lock(path, "run this command on the machine that trains", make=False)
     try:
         had = lock.take()
     except FileNotFoundError:

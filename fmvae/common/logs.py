@@ -1,4 +1,4 @@
-"""Where lines go: the terminal and train.log. One that can't be written stops nothing, and fills no screen."""
+"""Log handlers for the terminal and train.log. A line that can't be written is dropped without a traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fmvae.common import streams
 
 
 class Unharmed(logging.Handler):
-    """A handler that a full disk, or a reader who went away, cuts short without a word."""
+    """A handler that ignores I/O errors, as of a full disk or a closed pipe."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
@@ -22,10 +22,10 @@ class Unharmed(logging.Handler):
 
 
 class Terminal(Unharmed, logging.StreamHandler):
-    """Standard output, above progress bars."""
+    """A handler that writes to standard output, above any progress bars."""
 
     def __init__(self) -> None:
-        streams.set_up()  # a launcher's process does not come by fmvae.cli
+        streams.set_up()  # the worker process of a launcher does not run fmvae.cli.main
         super().__init__(sys.stdout)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -34,10 +34,10 @@ class Terminal(Unharmed, logging.StreamHandler):
 
 
 class LogFile(Unharmed, logging.FileHandler):
-    """What must be kept is written elsewhere, and fails there in words.
+    """A handler that writes to a log file. Results are written elsewhere, where an I/O error is raised.
 
     Attributes:
-        level_before: the logger's, before the first of those that are open was.
+        level_before: the logger's level before the first of the open log files was opened.
     """
 
     level_before = logging.NOTSET

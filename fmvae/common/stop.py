@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP during training: heeded after the step in progress, when all can be saved."""
+"""Defer Ctrl-C, SIGTERM and SIGHUP during training until the current step has ended and can be saved."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NUMBERS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name)
 
 
 class Stop:
-    """Puts these signals off while it is entered; a second one is not put off.
+    """Context manager that defers the first of these signals. A second signal acts at once.
 
     Attributes:
-        asked: the signal that came, or None.
+        asked: the number of the deferred signal, or None.
     """
 
     def __init__(self):
@@ -25,10 +25,10 @@ class Stop:
 
     def __enter__(self) -> Stop:
         self.asked, self._handlers = None, {}
-        if threading.current_thread() is threading.main_thread():  # Python handles signals in no other
+        if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
             for number in NUMBERS:
                 handler = signal.getsignal(number)
-                if handler not in (signal.SIG_IGN, None):  # ignored, as in a shell's background; or not Python's
+                if handler not in (signal.SIG_IGN, None):  # ignored (as in a background job), or not Python's
                     self._handlers[number] = signal.signal(number, self._note)
         return self
 
@@ -42,7 +42,7 @@ class Stop:
         self.asked = number
 
     def heed(self) -> None:
-        """Do what the signal that came does elsewhere: usually raise. Nothing if none came."""
+        """Act on the deferred signal as its previous handler would, usually by raising. No-op if there is none."""
         if self.asked is not None:
             self._obey(self.asked)
 

@@ -1,6 +1,6 @@
-"""Standard streams as they are: closed, of an encoding that lacks a sign, or a terminal with a progress bar on it.
+"""Standard streams: closed ones, encodings that lack a character, and terminals with progress bars.
 
-The one place that decides what a stream can show and whether it is a terminal.
+Only this module decides what a stream can show and whether it is a terminal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _bars: list[tqdm] = []
 
 
 def stand_in(error: UnicodeError) -> tuple[str, int]:
-    """Replace what an encoding cannot express: a sign of like meaning, the letter without its accent, or ``?``."""
+    """Replace characters that an encoding lacks by similar ones, by letters without accents, or by ``?``."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     signs = error.object[error.start : error.end]
@@ -37,10 +37,10 @@ codecs.register_error(HANDLER, stand_in)
 
 
 def set_up() -> None:
-    """Make standard output and standard error safe to write to. Harmless when called again.
+    """Make standard output and standard error safe to write to. May be called repeatedly.
 
-    A closed stream (``2>&-``) becomes the null device. Its descriptor is taken, too: the next file to be opened
-    would get that number, and receive what C libraries write to standard error.
+    A closed stream (``2>&-``) becomes the null device. Its descriptor is opened as well: otherwise the next file
+    that is opened gets this number, and receives what C libraries write to standard error.
     """
     for descriptor in range(3):
         try:
@@ -56,7 +56,7 @@ def set_up() -> None:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether someone watches a stream; not if it is closed, missing, or does not say."""
+    """Return whether a stream is a terminal; False if it is closed or missing."""
     try:
         return bool(stream.isatty())
     except (AttributeError, ValueError, OSError):  # ValueError: closed
@@ -64,7 +64,7 @@ def is_terminal(stream: Any) -> bool:
 
 
 def new_bar(**settings: Any) -> tqdm:
-    """A progress bar on standard error (tqdm's settings), which shows nothing unless that is a terminal."""
+    """Return a progress bar on standard error (with tqdm's settings). It is hidden unless that is a terminal."""
     from tqdm import tqdm
 
     shown = is_terminal(sys.stderr)
@@ -75,7 +75,7 @@ def new_bar(**settings: Any) -> tqdm:
 
 
 def close_bars() -> None:
-    """Remove the bars from the terminal, as before a last message."""
+    """Remove all progress bars from the terminal."""
     while _bars:
         with suppress(OSError, ValueError):  # the terminal may be gone
             _bars.pop().close()
@@ -83,7 +83,7 @@ def close_bars() -> None:
 
 @contextmanager
 def above_bars() -> Iterator[None]:
-    """Bars are taken off the terminal inside, and drawn again below what was written."""
+    """Remove progress bars from the terminal inside, and draw them again below what was written."""
     if not any(not bar.disable for bar in _bars):  # a closed bar is disabled
         yield
         return
@@ -94,7 +94,7 @@ def above_bars() -> Iterator[None]:
 
 
 def complain(line: str) -> None:
-    """Write a program's last line to standard error, after removing progress bars. The terminal may be gone."""
+    """Write a program's last line to standard error, after removing progress bars. Ignore errors of the stream."""
     close_bars()
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)

@@ -1,11 +1,11 @@
-"""How times and paths are said to people, and read from them."""
+"""Format durations and paths for people, and read paths that they typed."""
 
 import os
 from pathlib import Path
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 07 min."""
+    """Return a duration as text: 42 s, 3 min 05 s, 2 h 07 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -15,17 +15,17 @@ def duration(seconds: float) -> str:
 
 
 def expand_home(text: str) -> str:
-    """A path as typed, with ``~`` for the home directory; shells leave it alone behind a ``=``."""
+    """Expand ``~`` in a typed path to the home directory; shells do not expand it after a ``=``."""
     return os.path.expanduser(text)  # noqa: PTH111 (Path's raises for ~nobody)
 
 
 def typed_path(text: str) -> Path:
-    """A path of the command line."""
+    """Return a path typed on the command line, with ``~`` expanded."""
     return Path(expand_home(text))
 
 
 def short(path: Path) -> str:
-    """A path as short as it can be typed from here."""
+    """Return a path relative to the working directory if it is inside it, or else unchanged."""
     try:
         return str(path.resolve().relative_to(Path.cwd())) or "."
     except ValueError:

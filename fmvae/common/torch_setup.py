@@ -1,4 +1,4 @@
-"""How a process uses torch: its device, its threads, and the switches that make results repeat."""
+"""Set up torch for a process: its device, its threads, and the switches for reproducible results."""
 
 import sys
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ COMPILER = "torch._dynamo"
 
 
 class _Unused(ModuleType):
-    """In the place of torch's compiler: what optimizers ask of it while nothing is compiled, else the real one."""
+    """Stand-in for torch's compiler module. Any use but that of uncompiled optimizers imports the real one."""
 
     @staticmethod
     def graph_break(*_: Any, **__: Any) -> None:
-        """Only what is being compiled could be broken."""
+        """Do nothing: a graph break has an effect only during compilation."""
 
     @staticmethod
     def disable(function: Any, *_: Any, **__: Any) -> Any:
         return function
 
     def __getattr__(self, name: str) -> Any:
-        if name == "__file__":  # which inspect asks of every module there is
+        if name == "__file__":  # inspect reads it of every loaded module
             raise AttributeError(name)
         if sys.modules.get(COMPILER) is self:
             del sys.modules[COMPILER], torch._dynamo
@@ -33,19 +33,22 @@ class _Unused(ModuleType):
 
 
 def without_compiler() -> None:
-    """Keep ``torch.optim`` from importing torch's compiler, which takes long, for nothing.
+    """Defer importing torch's compiler, which ``torch.optim`` would import, to speed up start-up.
 
-    Whoever compiles gets it all the same: whatever else is asked of the module, its submodules too, loads it.
+    Code that compiles still works: any other use of the module or its submodules imports the real one.
     """
     if COMPILER not in sys.modules:
         sys.modules[COMPILER] = torch._dynamo = _Unused(COMPILER)
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` or a torch device by name, checked to be there.
+    """Return the torch device with this name, or the one that ``auto`` selects.
 
-    ``auto`` is a GPU if there is one. ``auto:5``, for job 5 of a sweep, takes the GPUs in turn, so that jobs side
-    by side share them evenly.
+    ``auto`` selects a GPU if there is one. ``auto:5``, for job 5 of a sweep, selects GPU 5 modulo the number of
+    GPUs, so that parallel jobs share the GPUs evenly.
+
+    Raises:
+        ConfigError: there is no such device, or it is not supported.
     """
     auto, _, job = name.partition(":")
     if auto == "auto" and (job.isdecimal() or name == "auto"):
@@ -57,26 +60,26 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError("device", f"{name!r} is no device", way_out) from None
+        raise ConfigError("device", f"{name!r} is not a device", way_out) from None
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise ConfigError("device", f"{name!r} is not here ({count or 'no'} CUDA GPUs found)", way_out)
+        raise ConfigError("device", f"{name!r} is not available ({count or 'no'} CUDA GPUs found)", way_out)
     if device.type not in ("cpu", "cuda"):
         raise ConfigError("device", f"{name!r} is not supported", way_out)
     return device
 
 
 def set_up_torch(config: Mapping[str, Any]) -> torch.device:
-    """Threads, device and the switches that make a device repeat itself."""
+    """Set torch's number of threads and the switches for reproducible results; return the device."""
     without_compiler()
-    # Adam's averages of pixels that are nearly always black decay into denormal numbers, on which processors are
-    # slow. Said before torch starts its threads, which inherit it.
+    # Adam's averages for pixels that are nearly always black decay into denormal numbers, which are slow on CPUs.
+    # Set before torch starts its threads, which inherit the setting.
     torch.set_flush_denormal(True)
     device = choose_device(config["device"])
     if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # streams and graphs are the current device's
+        torch.cuda.set_device(device)  # streams and graphs use the current device
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # trainer.precision=tf32 does
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # see trainer.precision
     return device

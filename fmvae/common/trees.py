@@ -1,11 +1,11 @@
-"""Nested mappings, as configs and results are."""
+"""Flatten nested mappings, such as configs and results."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config's values by dotted key, keys in their order."""
+    """Return a config's values by dotted key, in the order of the keys."""
     values: dict[str, Any] = {}
     for key, value in config.items():
         values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}

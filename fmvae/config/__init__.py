@@ -1,4 +1,4 @@
-"""What a config may say: number shorthand, types and ranges, what names a run, and how it becomes objects."""
+"""Configs: composing, number shorthand, checks of types and ranges, names of runs, and building objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["compose"]
 
 
 def __getattr__(name: str) -> Any:
-    # loaded when asked for: reading a run's config needs no Hydra
+    # imported on first use: reading a run's config needs no Hydra
     if name == "compose":
         from fmvae.config.composing import compose
 

@@ -1,4 +1,4 @@
-"""From a config to objects, by one way, which names classes of a few packages alone."""
+"""Build objects from a config. Only classes of a few allowed packages can be instantiated."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from fmvae.errors import ConfigError, FmvaeError, of_the_machine
 T = TypeVar("T")
 
 ALLOWED_TARGETS = ("fmvae.", "torch.nn.", "torch.optim.", "torchvision.transforms.")
-ANNOTATIONS = ("_target_", "_name_")  # _name_ is for people and paths; no constructor sees it
+ANNOTATIONS = ("_target_", "_name_")  # _name_ is not passed to the constructor
 
 
 def build(node: Mapping[str, Any], key: str, kind: type[T], **arguments: Any) -> T:
-    """The only way from a config to an object: instantiate ``node`` as a ``kind``.
+    """Instantiate ``node`` as a ``kind``. All objects that a config describes are built by this function.
 
-    Only classes that live under ``fmvae``, ``torch.nn``, ``torch.optim`` or ``torchvision.transforms`` are
-    instantiated, also for nested nodes, so that a config someone sends you is data and runs nothing else; and of
-    packages that ``own_code.allowing`` was told.
+    The class, and those of nested nodes, must be defined under ``fmvae``, ``torch.nn``, ``torch.optim`` or
+    ``torchvision.transforms``, or in a package given to ``own_code.allowing``. A config from somebody else can
+    therefore run no other code.
 
     Args:
         node: ``_target_`` and the constructor's arguments.
-        key: where the node stands in the config, for messages.
+        key: the node's path in the config, for messages.
         kind: the class that the target must be or inherit from.
-        arguments: further arguments that no config can hold.
+        arguments: further constructor arguments, which a config cannot hold.
 
     Raises:
         ConfigError: the target is not allowed or not a ``kind``, or its constructor refuses the arguments.
@@ -56,15 +56,19 @@ def build(node: Mapping[str, Any], key: str, kind: type[T], **arguments: Any) ->
 
 
 def allowed_targets() -> tuple[str, ...]:
-    """What the names of classes that a config may name begin with, here and now."""
+    """Return the prefixes of the class names that a config may use here, those of the user's own packages too."""
     return (*ALLOWED_TARGETS, *(f"{name}." for name in granted()))
 
 
 def find_class(target: Any, path: str = "") -> type:
-    """The class that a ``_target_`` names.
+    """Return the class that a ``_target_`` names.
+
+    Args:
+        target: the dotted name of the class.
+        path: of the node in the config, for messages.
 
     Raises:
-        ConfigError: there is none, or none that a config may name; the message names ``path``.
+        ConfigError: there is no such class, or a config may not use it.
     """
     allowed, of_own_code = allowed_targets(), may_be_own(target)
     way_out = f"name a class under {', '.join(allowed)}"
@@ -73,23 +77,23 @@ def find_class(target: Any, path: str = "") -> type:
             own = f"{KEY}=[{target.partition('.')[0]}]"
             way_out = f"give {own} on the command line if it is code that you trust, or {way_out}"
         raise ConfigError(f"{path}._target_", f"{target!r} is not allowed", way_out)
-    of_hydra = logging.getLogger("hydra.utils")  # it logs what it raises
+    of_hydra = logging.getLogger("hydra.utils")  # it also logs each error that it raises
     quiet, of_hydra.disabled = of_hydra.disabled, True
     try:
         found = hydra.utils.get_object(target)
-    except (Exception, SystemExit) as error:  # one's own code may do anything when it is imported
+    except (Exception, SystemExit) as error:  # importing the user's own code can raise anything
         why = _cause(error) if of_own_code else type(error).__name__
         raise ConfigError(f"{path}._target_", f"there is no {target!r} ({why})", way_out) from None
     finally:
         of_hydra.disabled = quiet
-    # where it is defined, not how it is reached: fmvae.config.composing.OmegaConf would otherwise pass
+    # check where the class is defined, too: fmvae.config.composing.OmegaConf would otherwise be allowed
     if not isinstance(found, type) or not f"{found.__module__}.".startswith(allowed):
         raise ConfigError(f"{path}._target_", f"{target!r} is not a class that is defined there", way_out)
     return found
 
 
 def _cause(error: BaseException) -> str:
-    """What is at the bottom of an error, and the line of the file in which it came up."""
+    """Return the first error in a chain of causes as text, with the file and line where it was raised."""
     while error.__cause__ or (error.__context__ and not error.__suppress_context__):
         error = error.__cause__ or error.__context__ or error
     frames = traceback.extract_tb(error.__traceback__)
@@ -108,10 +112,12 @@ def _cause(error: BaseException) -> str:
 def _check_target(path: str, node: Mapping[str, Any], kind: type) -> None:
     for name in node:
         if str(name).startswith("_") and name not in ANNOTATIONS:
-            raise ConfigError(f"{path}.{name}", "not an annotation that is understood here", "remove it")
+            raise ConfigError(f"{path}.{name}", "not a supported annotation", "remove it")
     if "_target_" not in node and kind is object:
-        return  # a mapping that is a plain argument
+        return  # a mapping passed as a plain argument
     target = node.get("_target_")
     found = find_class(target, path)
     if not issubclass(found, kind):
-        raise ConfigError(f"{path}._target_", f"{target!r} is no {kind.__name__}", "name one that is")
+        raise ConfigError(
+            f"{path}._target_", f"{target!r} does not inherit from {kind.__name__}", "name a class that does"
+        )

@@ -1,4 +1,4 @@
-"""Composing configs by Hydra, and bringing them to plain, checked values."""
+"""Compose configs with Hydra, and convert them to plain, checked values."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
 from fmvae.evaluation.columns import check_objective_name
 
-NAMING = ("model._name_", "beta.value", "latent_dim.value")  # what a run's name begins with
-NAME_LINE = "write a line `_name_: mine` into the model's file, what its runs are called (or +model._name_=mine)"
-REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_][\w.]*)\}")  # to another key; leading dots: from where it stands
+NAMING = ("model._name_", "beta.value", "latent_dim.value")  # the values in a run's name
+NAME_LINE = "name its runs by a line `_name_: mine` in the model's file (or give +model._name_=mine)"
+REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_][\w.]*)\}")  # ${key}; leading dots make the key relative
 ONE_AT_A_TIME = threading.RLock()
-MOST_FILES = 2000  # files and folders of configs that are looked through for a change
+MOST_FILES = 2000  # files and folders in a folder of configs; a larger one is not searched for changes
 RUN = re.compile(r".+-[0-9a-f]{8}(\.old-\d+)?")  # the name of a run's directory
 
 
 def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
-    """A composed config as plain, validated values, interpolations filled in, with no key that nothing reads.
+    """Return a composed config as plain, validated values with all interpolations resolved.
 
     Args:
-        runtime: ``hydra.runtime`` of the composition, to name the file of a wrong key.
+        runtime: ``hydra.runtime`` of the composition, from which messages name the file of a wrong key.
 
     Raises:
-        ConfigError: a value or a key is wrong.
+        ConfigError: a value is wrong, or no part of the program reads a key.
     """
     written = _written(composed)
     for group, known in own_keys(program_of(written)).items():
         value = written.get(group, {})
         if isinstance(known, dict) and not isinstance(value, dict) and (value is not None or known):
             way_out = f"in a file, write under `defaults:` the line `- override /{group}: {value}`"
-            raise ConfigError(group, f"{value!r} is no group of keys", way_out)
+            raise ConfigError(group, f"{value!r} is not a group of keys", way_out)
     try:
         config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -66,8 +66,8 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
     for key in NAMING:
         group, _, name = key.partition(".")
         if group in config and (not isinstance(config[group], dict) or config[group].get(name) is None):
-            way_out = NAME_LINE if key == "model._name_" else f"give {key} one"
-            raise ConfigError(key, "no value given, and runs are named by it", way_out)
+            way_out = NAME_LINE if key == "model._name_" else f"give {key} a value"
+            raise ConfigError(key, "no value given, but the run's name needs it", way_out)
     _check_latent_dim(config)
     if "objective" in config:
         check_objective_name(config["objective"], config.get("evaluation", {}).get("measures", {}))
@@ -77,32 +77,35 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
 
 
 def _check_latent_dim(config: Mapping[str, Any]) -> None:
-    """The latent dimensions that a run's name tells are those of its model."""
+    """Refuse a ``model.latent_dim`` that differs from ``latent_dim.value``, which the run's name shows."""
     named, own = config.get("latent_dim", {}).get("value"), config.get("model", {}).get("latent_dim")
     if named is not None and own is not None and own != named:
         problem = f"{own}, but the run would be named by latent_dim.value, {named}"
-        raise ConfigError("model.latent_dim", problem, f"give latent_dim={own} in its place")
+        raise ConfigError("model.latent_dim", problem, f"give latent_dim={own} instead")
 
 
 def _written(composed: DictConfig) -> dict[str, Any]:
-    """Every value by its path, as it is written: unresolved."""
+    """Return every value by its path, with interpolations unresolved."""
     return dict(walk(OmegaConf.to_container(composed, resolve=False)))
 
 
 def _references(path: str, value: Any) -> Iterator[str]:
-    """The paths of the keys that a value names, as ``${trainer.epochs}``."""
+    """Yield the path of each key that a value refers to, such as ``${trainer.epochs}``."""
     for dots, key in REFERENCE.findall(value) if isinstance(value, str) else ():
         parent = path.split(".")[: -len(dots)] if dots else []
         yield ".".join([*parent, key])
 
 
 def _referenced(written: Mapping[str, Any]) -> set[str]:
-    """The keys that values of other keys name: these are read, whatever they are called."""
+    """Return the keys that other values refer to. These count as read, whatever their names."""
     return {key for path, value in written.items() for key in _references(path, value)}
 
 
 def _to_blame(written: Mapping[str, Any], error: OmegaConfBaseException) -> Exception:
-    """The error of a value that can't be resolved, with the key where it is written, not one that copies it."""
+    """Return the error for a value that can't be resolved; it names the key where the value is written.
+
+    Hydra's error may name another key, whose value refers to that one.
+    """
     key = error.full_key or ""
     seen: set[str] = set()
     while key not in seen and REFERENCE.fullmatch(str(written.get(key))):
@@ -121,41 +124,44 @@ def _join(*parts: str | None) -> str:
 
 
 def _sha256(name: str | None) -> str | None:
-    """SHA-256 of a file, or None if ``name`` is None. An unreadable file gives a placeholder; opening it fails."""
+    """Return the SHA-256 of a file of weights; None if ``name`` is None.
+
+    An unreadable file gives a placeholder, so that composing succeeds; the run then fails when it opens the file.
+    """
     if name is None:
         return None
     try:
         return sha256(weights.weights_file(name).read_bytes()).hexdigest()
-    except (OSError, ValueError, TypeError):  # ValueError: a name that no file can have; TypeError: not a text
+    except (OSError, ValueError, TypeError):  # ValueError: not a valid file name; TypeError: not a text
         return f"unreadable: {name}"
 
 
 def _options(group: str, *, _root_: Any) -> str:
-    """The options of a group, those of the user's own folder, too."""
+    """Return the options of a group, those in the user's own folder included."""
     folders = [Path(source.path) for source in _root_.hydra.runtime.config_sources if source.schema == "file"]
     return ", ".join(sorted(groups(*folders)[group]))
 
 
 def register_resolvers() -> None:
-    """Make the project's own interpolations known to OmegaConf; harmless when called again."""
+    """Register the project's own resolvers (``${fmvae.project:...}``) with OmegaConf. May be called repeatedly."""
     OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
     OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
     OmegaConf.register_new_resolver("fmvae.sha256", _sha256, replace=True)
     OmegaConf.register_new_resolver("fmvae.options", _options, replace=True)
 
 
-# when imported, since a sweep's workers import this, but never come by cli.launch
+# done on import: the workers of a sweep import this module, but never call cli.launch
 register_resolvers()
-if not problem():  # or nothing is composed: see hydra_internals.check
+if not problem():  # an unsupported Hydra is refused later, by hydra_internals.check
     prefer_own_presets()
 
 
 def _compose(overrides: Sequence[str], config_name: str, folder: Path | None = None) -> DictConfig:
     check()
-    register_resolvers()  # a program that composes may have cleared them
+    register_resolvers()  # the calling program may have cleared them
     places = [f"file://{place}" for place in (folder, SWEEPS) if place]
     beside = [f"hydra.searchpath=[{','.join(map(in_quotes, places))}]"] if folder else []
-    # threads share Hydra's state
+    # Hydra's state is global to the process, so only one thread composes at a time
     with ONE_AT_A_TIME, state_set_aside(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = [*beside, *expand_shorthand(overrides)]
         return hydra.compose(config_name, overrides=overrides, return_hydra_config=True)
@@ -164,14 +170,15 @@ def _compose(overrides: Sequence[str], config_name: str, folder: Path | None = N
 def compose(
     overrides: Sequence[str] = (), config_name: str = "train", *, allow: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """The config that a command line with these overrides gives, for notebooks and tests; shorthand included.
+    """Return the config that a command line with these overrides gives. For notebooks and tests.
 
-    It may be called beside another use of Hydra in the same process. It imports torch, to see which arguments the
-    classes that the config names take.
+    The process may use Hydra for something else at the same time. This function imports torch, to read which
+    arguments the classes in the config take.
 
     Args:
-        allow: packages of one's own, whose classes this config may name. To train what is composed, do it inside
-            ``own_code.allowing``.
+        overrides: as on the command line, shorthand such as ``beta=4`` included.
+        allow: the user's own packages whose classes this config may use. Training the composed config needs
+            ``own_code.allowing`` with the same packages around it.
     """
     composed = _compose(overrides, config_name)
     with open_dict(composed):
@@ -181,17 +188,17 @@ def compose(
 
 
 def keys_of(overrides: Sequence[str], config_name: str, folder: Path | None = None) -> list[str]:
-    """The paths of all keys that these overrides compose, unresolved and unchecked.
+    """Return the paths of all keys in the config that these overrides compose, without any check.
 
     Args:
-        folder: of configs beside our own, as ``--config-dir`` names.
+        folder: a further folder of configs, as given by ``--config-dir``.
     """
     written = _written(_compose(overrides, config_name, folder))
     return [path for path in written if path and path.partition(".")[0] != "hydra"]
 
 
 def sweep_jobs(name: str) -> list[list[str]]:
-    """The overrides of each run of the sweep ``sweeps/sweep/<name>.yaml``, in the order in which it runs them."""
+    """Return the overrides of each run of the sweep ``sweeps/sweep/<name>.yaml``, in the order of the runs."""
     definition = OmegaConf.load(SWEEPS / "sweep" / f"{name}.yaml")
     params = [f"{key}={values}" for key, values in definition.hydra.sweeper.params.items()]
     choices = []
@@ -203,13 +210,14 @@ def sweep_jobs(name: str) -> list[list[str]]:
 
 
 def composed_by(*others: str, folders: Iterable[Path] = ()) -> str:
-    """What configs are composed from, as 16 hex digits: the files, the code that reads them, and ``others``.
+    """Return a digest (16 hex digits) of the config files, the code that reads them, and ``others``.
 
-    Of folders with too many files, as a home directory, it is another each time: whoever keeps what was composed
-    then composes anew.
+    As long as it is equal, a stored config need not be composed again. If a folder has too many files, as a home
+    directory may, the digest is a new one at each call.
 
     Args:
-        folders: of configs beside our own, as ``--config-dir`` names.
+        others: further texts on which the composed configs depend.
+        folders: further folders of configs, as given by ``--config-dir``.
     """
     of_configs = dict.fromkeys([CONF, SWEEPS, *map(Path.resolve, folders)])
     content = sha256("\n".join(others).encode())
@@ -226,9 +234,10 @@ def composed_by(*others: str, folders: Iterable[Path] = ()) -> str:
 
 
 def config_files(folder: Path) -> list[Path] | None:
-    """The config files below a folder, sorted; None if more than ``MOST_FILES`` files and folders lie there.
+    """Return the config files below a folder, sorted; None if it holds more than ``MOST_FILES`` files and folders.
 
-    What is hidden, what is no plain file, and runs' directories, as ``--config-dir=.`` may hold, are left out.
+    Hidden files and folders are skipped, as are paths that are not plain files and the directories of runs
+    (``--config-dir=.`` may contain these).
     """
     found: list[Path] = []
     looked_at = 0

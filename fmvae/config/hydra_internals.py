@@ -1,10 +1,10 @@
-"""Every part of Hydra that it does not promise to keep: taken from here alone, and known of certain versions.
+"""All uses of Hydra's private parts. They are checked against the Hydra versions that are known to have them.
 
-Two kinds of things are no public part of Hydra. Some are used as they are (its parser of overrides, the launcher
-and the sweeper that ours extend, the state that composing leaves behind). ``PLACES`` are replaced: there Hydra
-calls what a config names, and has no hook to be asked first (``fmvae.cli.gate``). With another version a
-replacement could miss its place silently, so ``check`` ends whatever would compose: nothing is run by a Hydra that
-is not known.
+Some private parts are used unchanged: the parser of overrides, the launcher and the sweeper that ours extend, and
+the global state that composing leaves behind. The functions in ``PLACES`` are replaced: in them Hydra calls what a
+config names, and it offers no public hook to check the name first (see ``fmvae.cli.gate``). With another version
+of Hydra a replacement could have no effect, without any error. ``check`` therefore refuses to compose with a
+version that is not known.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ try:
     from hydra.core.singleton import Singleton
     from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, setup_globals
     from hydra.version import VersionBase
-except ImportError as error:  # said by ``check``, where it can be said in one line
+except ImportError as error:  # ``check`` reports it, as an error of one line
     _missing = str(error).partition(" (")[0]
 
 __all__ = [
@@ -54,13 +54,13 @@ __all__ = [
     "setup_globals",
 ]
 
-KNOWN = ((1, 3, 8), (1, 4))  # from the first, and below the second: as pyproject.toml asks for
+KNOWN = ((1, 3, 8), (1, 4))  # supported: from the first, and below the second; the same as in pyproject.toml
 CALLBACKS = "hydra._internal.callbacks.Callbacks.__init__"
 LOGGING = "hydra._internal.logging_config.configure_logging"
 TARGETS = "hydra._internal.instantiate._instantiate2._resolve_target"
 PLACES = {CALLBACKS: ("self", "config"), LOGGING: ("config",), TARGETS: ("target", "full_key")}
 
-# Hydra executes these modules anew when it looks for plugins: who has imported a class before holds another one
+# imported on use: Hydra executes these modules again when it looks for plugins, which defines new classes
 LATE = {
     "BasicLauncher": "hydra._internal.core_plugins.basic_launcher",
     "BasicSweeper": "hydra._internal.core_plugins.basic_sweeper",
@@ -70,7 +70,7 @@ _originals: dict[str, Callable[..., Any]] = {}
 
 
 class _Missing(type):
-    """In the place of what this Hydra lacks: it can be imported and inherited from, until ``check`` speaks."""
+    """Stand for a name that this Hydra lacks, so that imports and subclasses work until ``check`` refuses."""
 
 
 def __getattr__(name: str) -> Any:
@@ -85,10 +85,10 @@ def __getattr__(name: str) -> Any:
 
 
 def check() -> None:
-    """Refuse to go on with a Hydra whose inner parts are not the known ones.
+    """Refuse a version of Hydra whose private parts are not known.
 
     Raises:
-        ConfigError: with the version to install.
+        ConfigError: the installed Hydra is not supported; the message says which version to install.
     """
     if found := problem():
         _refuse(found)
@@ -100,7 +100,7 @@ def _refuse(problem: str) -> NoReturn:
 
 
 def problem() -> str:
-    """What is unknown of the Hydra that is installed; empty if nothing is."""
+    """Return why the installed Hydra is not supported, as text; empty if it is supported."""
     if not KNOWN[0] <= _numbers(hydra.__version__) < KNOWN[1]:
         return f"{hydra.__version__} is not a version whose inner parts are known"
     if _missing:
@@ -120,21 +120,24 @@ def problem() -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """``1.3.8.dev2`` as (1, 3, 8)."""
+    """Return a version as numbers: (1, 3, 8) for ``1.3.8.dev2``."""
     parts = version.split(".")[:3]
     return tuple(int(part) for part in parts if part.isdecimal())
 
 
 def _now(place: str) -> Callable[..., Any]:
     owner, _, name = place.rpartition(".")
-    return vars(resolve_name(owner))[name]  # its own, not object's __init__
+    return vars(resolve_name(owner))[name]  # only an attribute of its own: getattr would also find object.__init__
 
 
 def replace(by: Mapping[str, Callable[..., Any]]) -> None:
-    """Set functions in ``PLACES``.
+    """Replace functions of Hydra.
+
+    Args:
+        by: the new function for each place in ``PLACES``.
 
     Raises:
-        ConfigError: this Hydra is not known, and would perhaps never call them.
+        ConfigError: this version of Hydra is not known, and might never call them.
     """
     check()
     for place, function in by.items():
@@ -144,22 +147,22 @@ def replace(by: Mapping[str, Callable[..., Any]]) -> None:
 
 
 def restore() -> None:
-    """Hydra as it is, to see in tests what it would do."""
+    """Put Hydra's own functions back. For tests that show what Hydra would do without the replacements."""
     for place, function in _originals.items():
         owner, _, name = place.rpartition(".")
         setattr(resolve_name(owner), name, function)
 
 
 def original(place: str) -> Callable[..., Any]:
-    """What Hydra has in a place itself."""
+    """Return Hydra's own function at a place in ``PLACES``."""
     return _originals.get(place) or _now(place)
 
 
 @contextmanager
 def state_set_aside() -> Iterator[None]:
-    """Hydra's state of this process is empty inside, and is as it was afterwards.
+    """Clear Hydra's global state inside, and restore it afterwards.
 
-    Hydra composes for one application at a time; whoever calls us may be another (``hydra.initialize``,
+    Hydra composes for one application at a time, and the calling program may itself be one (``hydra.initialize``,
     ``@hydra.main``).
     """
     theirs, base, job = (

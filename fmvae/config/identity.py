@@ -1,4 +1,4 @@
-"""What of a config names its run: all that can change a trained bit."""
+"""Names of runs. A run is named by the part of its config that can change a trained bit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from fmvae.common.digests import digest
 
-NAMED_BY_CONTENT = ("trainer.start",)  # a file; the key beside it, trainer.start_sha256, says what it holds
+NAMED_BY_CONTENT = ("trainer.start",)  # a file; trainer.start_sha256 holds its digest, and is in the name
 NON_SEMANTIC = (
     "device",
     "threads",
@@ -30,12 +30,16 @@ NON_SEMANTIC = (
 )
 
 
-# of a VAE: keys and groups that are newer than runs which are named without them, and what is meant there
+# keys and groups added to a VAE's config after runs had been named without them, and the value that those runs
+# used; a key with this value is left out of the name, so that old names stay valid
 NEWER: Mapping[str, Any] = {"trainer.precision": "fp32", "loss": {"_target_": "fmvae.objectives.ELBO"}}
 
 
 def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a config that can change a trained bit, keys sorted; whatever is not listed above counts."""
+    """Return the part of a config that can change a trained bit, with sorted keys.
+
+    Left out are the keys in ``NON_SEMANTIC``, and those in ``NEWER`` that have the value given there.
+    """
     newer = NEWER if is_vae(config) else {}
 
     def part(group: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def whole(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config, or its semantic part, with the keys and groups that are left out of names."""
+    """Return a config, or its semantic part, with the keys in ``NEWER`` that it lacks."""
     filled = {group: dict(v) if isinstance(v, Mapping) else v for group, v in config.items()}
     for path, value in NEWER.items() if is_vae(filled) else ():
         group, _, key = path.partition(".")
@@ -62,18 +66,18 @@ def whole(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_vae(config: Mapping[str, Any]) -> bool:
-    """Whether a config, whole or its semantic part, is a VAE's; the classifier's has no beta."""
+    """Return whether a config, or its semantic part, is that of a VAE; a classifier's has no ``beta``."""
     return "beta" in config
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a run is known by, computed once from its config and then carried.
+    """The name and digest of a run, computed from its config.
 
     Attributes:
-        name: of its directory, ``<model>-b<beta>-z<latent_dim>-s<seed>-<id8>``: letters, digits, ``.``, ``_`` and
-            ``-`` alone. A classifier has no beta and no latents. A ``=`` in a path could not be passed back as an
-            override.
+        name: of its directory, ``<model>-b<beta>-z<latent_dim>-s<seed>-<id8>``; a classifier's name has no beta
+            and no latent_dim. It consists of letters, digits, ``.``, ``_`` and ``-``: a path with a ``=`` could
+            not be given as the value of an override.
         sha256: of the semantic part's canonical JSON; ``id8`` is its first 8 digits.
         semantic: the part of the config that can change a trained bit.
     """
@@ -84,7 +88,7 @@ class RunIdentity:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> RunIdentity:
-        """The identity of the run of a config, whole or its semantic part."""
+        """Return the identity of the run that has this config; its semantic part is enough."""
         part = semantic(config)
         sha256 = digest(part)
         words = [part["model"]["_name_"]]

@@ -1,4 +1,4 @@
-"""Which keys of a config are read. A key that nothing reads would change a run's name without changing the run."""
+"""Refuse config keys that nothing reads. Such a key would change a run's name without changing the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from fmvae.config.project import SWEEPS, own_keys, program_of
 from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
 
-# groups that are arguments of a constructor, which says what it takes, and the kind of class that it is of
+# groups whose keys are the arguments of a constructor, and the base classes that the constructor may be of; the
+# known keys of such a group are read from the constructor's signature
 KINDS = {
     "model": ("fmvae.models.VAE", "fmvae.models.FashionResNet18"),
     "beta": ("fmvae.objectives.BetaSchedule",),
@@ -26,14 +27,14 @@ KINDS = {
     "optimizer": ("torch.optim.Optimizer",),
     "scheduler": ("torch.optim.lr_scheduler.LRScheduler",),
 }
-# arguments that the program gives itself, and no config can
+# constructor arguments that the program passes itself; a config cannot set them
 GIVEN = {
     "data": ("device",),
     "loss": ("likelihood", "beta"),
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
 }
-OWN_MEASURES = "evaluation.measures"  # its keys are names that are free to choose
+OWN_MEASURES = "evaluation.measures"  # its keys are names that the user chooses
 PACKAGE_LINE = "# @package _global_"
 
 
@@ -42,16 +43,16 @@ def check_known(
     runtime: Mapping[str, Any] | None = None,
     referenced: Collection[str] = (),
 ) -> None:
-    """Refuse a config that holds a key which no constructor, rule or group of the program knows.
+    """Refuse a config that has a key which no constructor, rule or group of the program knows.
 
     Args:
-        config: resolved.
-        runtime: ``hydra.runtime`` of the composition, which tells the files that the config is from.
-        referenced: paths of keys that values of others name (``${...}``), by which they are read.
+        config: the resolved config.
+        runtime: ``hydra.runtime`` of the composition, which lists the files that the config comes from.
+        referenced: paths of keys that other values refer to (``${...}``); these count as read.
 
     Raises:
-        ConfigError: with the key, its file if it can be told, and the nearest key there is; or with a class that
-            is not allowed.
+        ConfigError: a key is unknown, or a class is not allowed. The message names the key, its file if that can
+            be determined, and the most similar known key.
     """
     refuse_in_files(config, _file_of(KEY, runtime or {}) if KEY in config else None)
     for path, beside in unknown_keys(config):
@@ -63,7 +64,7 @@ def check_known(
             problem = f"its keys are put under {path!r}, where nothing reads them"
             way_out = f"make '{PACKAGE_LINE}' its very first line: no comment, '---' or byte-order mark before it"
             raise ConfigError(file, problem, way_out)
-        if path in config and "." in path:  # one key, with a dot in it
+        if path in config and "." in path:  # one key whose name contains a dot
             parent, _, leaf = path.rpartition(".")
             raise ConfigError(path, "a key with a dot in it", f"write it as `{parent}: {{{leaf}: ...}}` in a file")
         close = _nearest(path, [name for name in beside if name != path.rpartition(".")[2]], config)
@@ -73,9 +74,9 @@ def check_known(
 
 
 def unknown_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Each key that nothing reads, and the keys that are read in its place.
+    """Yield each key that nothing reads, with the known keys of the same group.
 
-    Constructors come last: looking at them imports torch, which takes seconds.
+    Constructors are checked last: reading their signatures imports torch, which takes seconds.
     """
     known = own_keys(program_of(config))
     for name, value in config.items():
@@ -88,12 +89,12 @@ def unknown_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _unlisted(path: str, value: Any, known: Any) -> Iterator[tuple[str, list[str]]]:
-    """Keys that are not in our own file of a group, which holds all that the program reads of it."""
+    """Yield the keys that our own file of a group lacks; that file has every key that the program reads."""
     if isinstance(value, Mapping) and isinstance(known, Mapping):
         for key, child in value.items():
             if f"{path}.{key}" == OWN_MEASURES:
                 for name, node in child.items() if isinstance(child, Mapping) else ():
-                    if isinstance(node, Mapping) and "_target_" in node:  # who builds it says what else is wrong
+                    if isinstance(node, Mapping) and "_target_" in node:  # building it reports any other mistake
                         yield from _unknown_arguments(f"{OWN_MEASURES}.{name}", node)
             elif key in known:
                 yield from _unlisted(f"{path}.{key}", child, known[key])
@@ -102,7 +103,7 @@ def _unlisted(path: str, value: Any, known: Any) -> Iterator[tuple[str, list[str
 
 
 def _unknown_arguments(path: str, node: Any) -> Iterator[tuple[str, list[str]]]:
-    """Keys that the constructor which a node names does not take; what it names is checked when it is built."""
+    """Yield the keys that a node's constructor does not take. ``build`` checks the class itself later."""
     if not isinstance(node, Mapping):
         return
     if "_target_" not in node:
@@ -110,14 +111,14 @@ def _unknown_arguments(path: str, node: Any) -> Iterator[tuple[str, list[str]]]:
         return
     target = node["_target_"]
     if isinstance(target, str) and not target.startswith(allowed_targets()):
-        find_class(target, path)  # refuses it: before a sweep begins, and not run by run
+        find_class(target, path)  # refuses the class now, before a sweep starts, and not in each of its runs
     try:
         found = find_class(target)
         parameters = inspect.signature(found).parameters
-    except (ConfigError, ValueError, TypeError):  # of some classes Python does not know what they take
+    except (ConfigError, ValueError, TypeError):  # some classes have no readable signature
         return
-    if path in KINDS and not _is_kind(path, found):  # which is what is wrong
-        return
+    if path in KINDS and not _is_kind(path, found):
+        return  # the class is wrong, not its keys; ``build`` refuses it
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     known = [name for name in parameters if name not in GIVEN.get(path, ()) and name != "self"]
     for key, value in node.items():
@@ -129,12 +130,12 @@ def _unknown_arguments(path: str, node: Any) -> Iterator[tuple[str, list[str]]]:
 
 
 def takes(node: Mapping[str, Any], key: str) -> bool:
-    """Whether the class that a node names takes an argument of this name."""
+    """Return whether the constructor of a node's class takes an argument with this name."""
     if key in node:
         return True
     try:
         return key in inspect.signature(find_class(node.get("_target_"))).parameters
-    except (ConfigError, ValueError, TypeError):  # what is wrong with the class is said when it is built
+    except (ConfigError, ValueError, TypeError):  # ``build`` reports what is wrong with the class
         return False
 
 
@@ -143,7 +144,7 @@ def _is_kind(group: str, found: type) -> bool:
 
 
 def _nearest(path: str, beside: list[str], config: Mapping[str, Any]) -> str:
-    """The key that was probably meant: one beside it, or one of that name in another group."""
+    """Return the key that was probably meant, in the same group or in another one; empty if none is similar."""
     parent, _, leaf = path.rpartition(".")
     if close := difflib.get_close_matches(leaf, beside, 1):
         return f"{parent}.{close[0]}".lstrip(".")
@@ -154,7 +155,7 @@ def _nearest(path: str, beside: list[str], config: Mapping[str, Any]) -> str:
 
 
 def _rest(path: str, beside: list[str]) -> str:
-    """What is read where a key stands."""
+    """Return a text that lists the known keys of an unknown key's group."""
     group = path.rpartition(".")[0]
     names = ", ".join(name for name in beside if not name.startswith("_"))
     if not names and group.startswith(OWN_MEASURES):
@@ -164,11 +165,11 @@ def _rest(path: str, beside: list[str]) -> str:
     return f"{group or 'a config'} holds {names}"
 
 
-# --- where a key is from --------------------------------------------------------------------------------------
+# --- the file of a key ----------------------------------------------------------------------------------------
 
 
 def _file_of(path: str, runtime: Mapping[str, Any]) -> Path | None:
-    """The chosen file that has a key; None if it is from the command line, or can't be told."""
+    """Return the chosen option's file that sets a key; None if the command line sets it, or no file is found."""
     for group, file in chosen_files(runtime):
         tree = _read(file)
         dotted = group.replace("/", ".")
@@ -183,12 +184,12 @@ def _file_of(path: str, runtime: Mapping[str, Any]) -> Path | None:
 
 
 def _chosen_groups(runtime: Mapping[str, Any]) -> set[str]:
-    """The first part of each chosen group's name: under it lie the keys of a file that names no package."""
+    """Return the first part of each chosen group's name: the key that holds a file's keys by default."""
     return {group.partition("/")[0] for group, _ in chosen_files(runtime)}
 
 
 def chosen_files(runtime: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """The files of the options that a composition chose, each with its group."""
+    """Yield the group and the file of each option that a composition chose."""
     folders = [Path(source["path"]) for source in runtime.get("config_sources", ()) if source["schema"] == "file"]
     for group, option in dict(runtime.get("choices", {})).items():
         if isinstance(option, str) and not group.startswith("hydra/"):
@@ -199,7 +200,7 @@ def chosen_files(runtime: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
 
 def package_of(file: Path) -> str:
-    """The package that a file's ``@package`` line names; empty if it has none, or it is ``_global_``."""
+    """Return the package in a file's ``@package`` line; empty without such a line, or if it says ``_global_``."""
     try:
         for line in file.read_text(encoding="utf-8-sig").splitlines():
             words = line.replace("#", " ").split()

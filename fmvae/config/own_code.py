@@ -1,7 +1,7 @@
-"""One's own code: the packages whose classes a config may name because a person said so, and what they hold.
+"""The user's own code: which packages a config may name classes of, and digests of their sources.
 
-A grant is given on a command line (``allow=[mymodels]``) or in a call (``compose``, ``load_run``) and lasts as
-long as that. Nothing reads one from a file, a stored run or the environment.
+The user allows a package on the command line (``allow=[mymodels]``) or in a call (``compose``, ``load_run``), for
+that command or call only. Files, stored runs and environment variables cannot allow anything.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ from fmvae.errors import ConfigError
 
 KEY = "allow"
 WAY_OUT = f"give {KEY}=[...] on the command line"
-# of which a config may name what is safe already, and of whose other classes some are not
+# packages that cannot be allowed: a config may already name their safe classes, and some of the others are unsafe
 WITHHELD = ("fmvae", "torch", "torchvision", "hydra", "hydra_plugins", "omegaconf")
 
 _granted: ContextVar[tuple[str, ...]] = ContextVar("packages whose classes a config may name", default=())
 
 
 def granted() -> tuple[str, ...]:
-    """The packages and modules that are allowed here, as dotted names."""
+    """Return the dotted names of the packages and modules that are allowed here."""
     return _granted.get()
 
 
 @contextmanager
 def allowing(names: Iterable[str], folder: str = "") -> Iterator[None]:
-    """Inside, and in this thread, configs may name classes that these packages or modules define.
+    """Allow configs to name classes that these packages or modules define: inside, and in this thread.
 
-    What was allowed before still is.
+    Packages that were allowed before stay allowed.
 
     Args:
-        folder: the last place where Python is to look for them; the working directory if empty.
+        names: dotted names of packages or modules. They are checked without importing them.
+        folder: is appended to ``sys.path``, to search for them; the working directory if empty.
 
     Raises:
-        ConfigError: one is no importable package, or not one's own. Finding out imports none.
+        ConfigError: a package can't be found, or is not the user's own.
     """
     names = tuple(names)
     if names:
@@ -60,7 +61,7 @@ def allowing(names: Iterable[str], folder: str = "") -> Iterator[None]:
 
 
 def allow_from_now_on(names: Sequence[str], folder: str) -> None:
-    """The same for a process that works for one which has checked the names: these, and no others, to its end."""
+    """Allow these packages, and no others, until this process ends. For workers: their parent checks the names."""
     if names:
         _look_in(folder)
     _granted.set(tuple(names))
@@ -69,14 +70,14 @@ def allow_from_now_on(names: Sequence[str], folder: str) -> None:
 def _look_in(folder: str) -> None:
     if folder not in sys.path:
         sys.path.append(folder)
-    importlib.invalidate_caches()  # a package may have been written since Python looked
+    importlib.invalidate_caches()  # a package may have been created since Python's last search
 
 
 def taken_out(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names that a command line's ``allow=...`` lists, and its other arguments.
+    """Return the names that ``allow=...`` lists on a command line, and the other arguments.
 
     Raises:
-        ConfigError: it is given twice, or in another form.
+        ConfigError: ``allow`` is given twice, or in another form.
     """
     ours = [argument for argument in arguments if argument.partition("=")[0].lstrip("+~") == KEY]
     if len(ours) > 1 or any(not argument.startswith(f"{KEY}=") for argument in ours):
@@ -86,7 +87,7 @@ def taken_out(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def names_in(text: str) -> list[str]:
-    """``[a, b.c]``, ``a,b.c`` or ``a`` as a list."""
+    """Return the names in a text such as ``[a, b.c]``, ``a,b.c`` or ``a`` as a list."""
     text = text.strip()
     inside = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
     if not inside.strip() and inside is not text:
@@ -95,7 +96,7 @@ def names_in(text: str) -> list[str]:
 
 
 def may_be_own(target: Any) -> bool:
-    """Whether a text could name something of a package that may be allowed."""
+    """Return whether a text could be the name of a class in a package that the user may allow."""
     parts = target.split(".") if isinstance(target, str) else []
     return len(parts) > 1 and all(map(str.isidentifier, parts)) and not _of_others(parts[0])
 
@@ -105,13 +106,15 @@ def _of_others(package: str) -> bool:
 
 
 def _check(name: str) -> None:
-    """Refuse a name that is of no importable package or module, without importing it."""
+    """Refuse the name of a package or module that can't be found or allowed, without importing it."""
     parts = name.split(".")
     if not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
-        raise ConfigError(KEY, f"{name!r} is no name of a package", f"write it as in `import`: {KEY}=[mymodels]")
+        raise ConfigError(
+            KEY, f"{name!r} is not the name of a package", f"write it as in `import`: {KEY}=[mymodels]"
+        )
     if _of_others(parts[0]):
         problem = f"{name!r} is {'part of Python' if parts[0] not in WITHHELD else 'not your own code'}"
-        raise ConfigError(KEY, problem, "name your own package, and in it a class that uses that one")
+        raise ConfigError(KEY, problem, "allow a package of your own, with a class that uses it")
     try:
         found = importlib.util.find_spec(parts[0])
         for depth in range(2, len(parts) + 1):
@@ -124,33 +127,36 @@ def _check(name: str) -> None:
 
 
 def _not_found(name: str, why: str = "") -> NoReturn:
-    way_out = "install it, put its folder on PYTHONPATH, or give the command where it lies"
+    way_out = "install it, put its folder on PYTHONPATH, or run the command in the folder that holds it"
     raise ConfigError(KEY, f"there is no package or module {name!r}{why}", way_out) from None
 
 
 def refuse_in_files(config: Mapping[Any, Any], file: object = None) -> None:
-    """Refuse a config that would allow code itself.
+    """Refuse a config that has the key ``allow``.
+
+    Args:
+        file: the file that has it, for the message; None if unknown.
 
     Raises:
-        ConfigError: it holds the key ``allow``.
+        ConfigError: the config has this key.
     """
     if KEY in config:
         raise refusal(f" ({file} does)" if file else "")
 
 
 def refusal(where: str = "") -> ConfigError:
-    """What is said of a config that would allow code."""
+    """Return the error for a config that has the key ``allow``; ``where`` is appended to the problem."""
     return ConfigError(KEY, f"no config can allow code{where}", f"take it out, and {WAY_OUT}")
 
 
-# --- what it holds --------------------------------------------------------------------------------------------
+# --- its sources ----------------------------------------------------------------------------------------------
 
 
 def of_config(config: Any) -> dict[str, dict[str, Any]]:
-    """What is known of one's own code in a config: by top-level package, its version and its sources' SHA-256.
+    """Return ``version`` and ``sha256`` of the sources, by top-level package, of the user's code in a config.
 
-    Of each package that is allowed and that the config names; the version if it is an installed distribution's.
-    What such a package imports from elsewhere is not told.
+    The packages are those that are allowed and that the config names. ``version`` is there only if the package
+    belongs to an installed distribution. What the package imports from elsewhere is not included.
     """
     prefixes = tuple(f"{name}." for name in granted())
     targets = [node["_target_"] for _, node in walk(config) if isinstance(node, Mapping) and "_target_" in node]
@@ -161,20 +167,20 @@ def of_config(config: Any) -> dict[str, dict[str, Any]]:
 
 
 def digests() -> list[str]:
-    """A text for each package that is allowed, another one when its sources change."""
+    """Return a text with the name and the sources' digest of each allowed package."""
     packages = dict.fromkeys(name.partition(".")[0] for name in granted())
     return [f"{package} {sources_sha256(package)}" for package in packages]
 
 
-@cache  # of what this process has imported; an edit while it runs is not what it runs
+@cache  # a later edit does not change the code that this process has imported
 def _contents(package: str) -> tuple[tuple[str, str], ...]:
     found = (("version", _version(package)), ("sha256", sources_sha256(package)))
     return tuple((key, value) for key, value in found if value)
 
 
 def _version(package: str) -> str | None:
-    """Of the distribution that brings a package, or else has its name."""
-    from importlib.metadata import PackageNotFoundError, packages_distributions, version  # takes a while
+    """Return the version of the distribution that contains a package, or has its name; None if there is none."""
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version  # a slow import
 
     for name in (*packages_distributions().get(package, ()), package):
         try:
@@ -185,7 +191,10 @@ def _version(package: str) -> str | None:
 
 
 def sources_sha256(package: str) -> str:
-    """SHA-256 over the ``*.py`` of a top-level package or module: each path in it, length and bytes, sorted."""
+    """Return the SHA-256 over the ``*.py`` files of a top-level package or module.
+
+    It covers the path in the package, the length and the bytes of each file, sorted by path.
+    """
     spec = importlib.util.find_spec(package)
     places = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
     files = sorted((path.relative_to(place).as_posix(), path) for place in places for path in place.rglob("*.py"))
@@ -201,11 +210,14 @@ def sources_sha256(package: str) -> str:
 def carried_on(
     then: Mapping[str, Any], now: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """What is known of one's own code, of a run that goes on; and the packages that are others than it began with.
+    """Merge the records of the user's code (see ``of_config``) when a run resumes from a checkpoint.
 
     Args:
-        then: what was known when its checkpoint was written. The digests of earlier code are kept in ``earlier``.
-        now: what is known here.
+        then: the record in the checkpoint. Its entry ``earlier`` lists the digests of code used before that.
+        now: the record of this process.
+
+    Returns:
+        The record to store, with ``earlier`` extended; and the packages whose sources changed during the run.
     """
     known, changed = {}, []
     for package, here in now.items():

@@ -1,4 +1,4 @@
-"""Our options of Hydra's own groups, beside those that plugins bring."""
+"""Prefer the project's options of Hydra's launcher and sweeper groups over plugin options of the same name."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from fmvae.config.project import CONF
 
 
 class OwnPresets(dict[str, Any]):
-    """What plugins store as options of one of Hydra's groups, less those that conf/hydra holds itself.
+    """The plugins' options of one of Hydra's groups, without those that conf/hydra has as well.
 
-    Hydra takes a plugin's option of the same name for the schema of ours, and refuses whatever else ours holds.
+    Hydra would use a plugin's option as the schema of our file of the same name, and refuse the file's other keys.
     """
 
     def __setitem__(self, name: str, node: Any) -> None:
@@ -18,7 +18,7 @@ class OwnPresets(dict[str, Any]):
 
 
 def prefer_own_presets() -> None:
-    """Where a plugin's launcher or sweeper has an option of the same name as ours, take ours."""
+    """Make Hydra use our file where a plugin has a launcher or sweeper option of the same name."""
     stored = ConfigStore.instance().repo.setdefault("hydra", {})
     for group in ("launcher", "sweeper"):
         options = stored.get(group, {})

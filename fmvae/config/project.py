@@ -1,4 +1,4 @@
-"""The project's own config files, as the groups and keys that they define."""
+"""The groups and keys that the project's own config files define."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ EVALUATE, CLASSIFIER, TRAIN = "evaluate", "classifier", "train"  # primary confi
 
 
 def is_visible_file(path: Path) -> bool:
-    """Whether a path is a plain file that people see: no editor's lock, half-written copy or dangling link."""
+    """Return whether a path is a visible plain file, not an editor's lock, a temporary file or a broken link."""
     return not path.name.startswith((".", "~")) and path.is_file()
 
 
 def groups(*others: Path) -> dict[str, list[str]]:
-    """Every group with its options.
+    """Return the options of every group.
 
     Args:
-        others: folders of configs beside ours, as ``--config-dir`` names.
+        others: further folders of configs, as given by ``--config-dir``.
     """
     found: dict[str, list[str]] = {}
     for folder in (CONF, SWEEPS, *others):
@@ -39,7 +39,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 @cache
 def own_keys(primary: str) -> dict[str, Any]:
-    """What the config ``conf/<primary>.yaml`` holds when nothing is overridden, uncomposed: names, not values."""
+    """Return the tree of keys of ``conf/<primary>.yaml`` with its default options. Values are not resolved."""
     tree = _load(CONF / f"{primary}.yaml")
     defaults = tree.pop("defaults", [])
     tree.pop("hydra", None)
@@ -51,7 +51,7 @@ def own_keys(primary: str) -> dict[str, Any]:
 
 
 def program_of(config: Any) -> str:
-    """Which primary config a composed config is of, told by the groups that only one of them has."""
+    """Return the name of the primary config that a composed config belongs to, recognized by its groups."""
     if "model" not in config:
         return EVALUATE
     return TRAIN if "beta" in config else CLASSIFIER

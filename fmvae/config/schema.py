@@ -1,4 +1,4 @@
-"""Which values a config's keys take: types, ranges, and what is said of a wrong one."""
+"""Types and ranges of the values of a config's keys, and the errors for wrong values."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fmvae.errors import ConfigError
 from fmvae.evaluation.columns import WORDS
 from fmvae.weights import SHIPPED
 
-LARGEST = 2**63 - 1  # of torch's whole numbers
+LARGEST = 2**63 - 1  # the largest int64, torch's integer type
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a key takes: a type, limits, and whether null is one of its values."""
+    """The values that a key accepts: a type, limits, and whether null is allowed (``optional``)."""
 
     type: type
     minimum: float = -math.inf
@@ -27,11 +27,11 @@ class Rule:
     below: float = math.inf
     choices: tuple[str, ...] = ()
     optional: bool = False
-    of: type | None = None  # of a list's items
-    pattern: str = ""  # of a whole text
-    spare: bool = False  # read by a constructor alone, which has a default
-    called: str = ""  # in messages, where the type says too little
-    path: bool = False  # a text that names a file or folder: ~ is the home directory
+    of: type | None = None  # type of a list's items
+    pattern: str = ""  # regular expression that a text must match as a whole
+    spare: bool = False  # only read by a constructor that has a default for it; may be removed with ~key
+    called: str = ""  # description in messages, if the type's name is not enough
+    path: bool = False  # the path of a file or folder: ~ is expanded to the home directory
 
     def __str__(self) -> str:
         names = {
@@ -48,7 +48,12 @@ class Rule:
         return name + " and".join(bounds) + (" or null" if self.optional else "")
 
     def accept(self, value: Any) -> Any:
-        """``value`` as this rule's type; ValueError if it can't be or is out of range, OverflowError if far."""
+        """Return ``value`` converted to this rule's type.
+
+        Raises:
+            ValueError: it can't be converted, or is out of range.
+            OverflowError: a whole number does not fit into 64 bits.
+        """
         if value is None and self.optional:
             return None
         if self.type in (int, float):
@@ -65,13 +70,13 @@ class Rule:
 
     @staticmethod
     def _accept_path(value: str) -> str:
-        value.encode()  # UnicodeEncodeError is a ValueError: what is written there could not be named in a file
+        value.encode()  # raises UnicodeEncodeError, a ValueError, if the path can't be written to a file
         return expand_home(value)
 
     def _accept_number(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError
-        number = int(value) if self.type is int else float(value) + 0.0  # -0.0 is 0
+        number = int(value) if self.type is int else float(value) + 0.0  # + 0.0 turns -0.0 into 0.0
         if self.type is int and abs(number) > LARGEST:
             raise OverflowError
         inside = self.minimum <= number <= self.maximum and self.above < number < self.below
@@ -114,7 +119,7 @@ RULES: dict[str, Rule] = {
     ),
     "model.hidden_dim": COUNT,
     "model.latent_dim": COUNT,
-    "model.num_classes": SIZE,  # as it follows that of the data, which says what is wrong with 0
+    "model.num_classes": SIZE,  # copied from data.num_classes, which refuses 0
     "model.norm_order": Rule(str, choices=("relu_bn", "bn_relu")),
     "model.backbone": Rule(str, choices=("mlp", "conv")),
     "model.prior": Rule(str, choices=("standard", "learned")),
@@ -147,7 +152,7 @@ RULES: dict[str, Rule] = {
     "trainer.sides": Rule(list, of=int),
     "trainer.prune": Rule(float, minimum=0, below=1),
     "trainer.precision": Rule(str, choices=("auto", "fp32", "tf32", "bf16")),
-    "optimizer.lr": Rule(float, above=0, maximum=1e38),  # float32's own limit is a little more
+    "optimizer.lr": Rule(float, above=0, maximum=1e38),  # a little below the limit of float32
     "optimizer.fused": Rule(bool, optional=True, spare=True),
     "optimizer.nesterov": Rule(bool, spare=True),
     "optimizer.weight_decay": Rule(float, minimum=0),
@@ -190,7 +195,9 @@ RULES: dict[str, Rule] = {
 
 
 def validate(config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` with every value that has a rule brought to its type, so that 1 and 1.0 are the same run.
+    """Check ``config`` and convert every value that has a rule to its type, in place; return it.
+
+    So 1 and 1.0 give the same run.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range; the message names the key.
@@ -211,7 +218,7 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
             if rule.type is str and not rule.choices and isinstance(value, float | bool):
                 way_out = f'quote it in a file, as {leaf}: "{value}"'
             raise ConfigError(key, f"{value!r} is not {rule}", way_out) from None
-    for path, value in walk(config):  # a run's identity is JSON
+    for path, value in walk(config):  # a run's identity is computed from JSON
         plain = isinstance(value, dict | list | str | int | float | None)
         if not plain or (isinstance(value, float) and not math.isfinite(value)):
             raise ConfigError(path, f"{value!r} is not a plain value", "give a text, a finite number or null")
@@ -221,7 +228,7 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """``node`` and whatever is in it, each with its path."""
+    """Yield ``node`` and every node inside it, each with its path."""
     yield path, node
     children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for name, child in children:
@@ -229,7 +236,7 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def is_tree(config: Any) -> bool:
-    """Whether no part is in it twice: of aliases a few lines can make billions of nodes, or an endless one."""
+    """Return whether no node occurs twice. Otherwise YAML aliases can make billions of nodes, or a cycle."""
     seen, waiting = set(), [config]
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""What people write shorter than Hydra reads it: ``beta=0.5,1,4`` for ``beta.value=0.5,1,4``; and quotes."""
+"""Expand the shorthand ``beta=0.5,1,4`` to ``beta.value=0.5,1,4``, and quote values for Hydra."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ SHORTHAND = re.compile(
 
 
 def expand_shorthand(arguments: Sequence[str]) -> list[str]:
-    """Command-line arguments with all-number values of ``beta`` and ``latent_dim`` given to their ``value``.
+    """Return the arguments, with ``beta=4`` rewritten to ``beta.value=4``; ``latent_dim`` alike.
 
-    Hydra takes a number for the name of a group's option and refuses it.
+    An argument is rewritten if all its values are numbers. Both keys are groups, so Hydra would look for an option
+    named ``4``.
     """
     return [SHORTHAND.sub(r"\1.value=\2", a) if SHORTHAND.fullmatch(a) else a for a in arguments]
 
 
 def in_quotes(value: str) -> str:
-    """A value as Hydra reads it for a text, whatever is in it."""
+    """Return a value in quotes, so that Hydra reads it as a text, whatever characters it has."""
     mark = '"' if "'" in value and '"' not in value else "'"
     end = re.compile(rf"(\\*)({mark}|$)")
     return f"{mark}{end.sub(_escaped, value)}{mark}"
 
 
 def _escaped(found: re.Match[str]) -> str:
-    """Backslashes count only before a quote, where they are doubled, and a quote has one of its own."""
+    """Double the backslashes before a quote or the end, and escape the quote. Hydra needs no others escaped."""
     slashes, end = found.groups()
     return slashes * 2 + (f"\\{end}" if end else "")

@@ -1,4 +1,4 @@
-"""Configs of runs as they are stored: read as data, and never through Hydra."""
+"""Read the configs stored in run directories, as plain data and never through Hydra."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from fmvae.errors import ConfigError
 
 
 class NotAVAE(ConfigError):
-    """The run is a classifier's, which has no latents to measure."""
+    """The run trained a classifier, which has no latents to measure."""
 
 
-ASKED_ANEW = ("evaluation", "figures")  # by whoever measures a run: its own keys may be of an earlier version
+# groups that are not read from a stored config: evaluate.py composes them anew, and stored keys may be outdated
+ASKED_ANEW = ("evaluation", "figures")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A config stored in a run directory, as data: plain YAML, no tags, no interpolations; without ``ASKED_ANEW``.
+    """Read a config stored in a run directory, without the groups in ``ASKED_ANEW``.
+
+    It is read as plain YAML: tags are refused, and interpolations are not resolved.
 
     Raises:
-        ConfigError: it is missing or not a config of ours.
+        ConfigError: the file is missing, or is not the config of a run.
+        NotAVAE: the run is a classifier's.
     """
     import yaml
 
     way_out = "run the training command again, it rewrites the file"
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # several times as fast, where PyYAML was built with it
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # much faster; not in every build of PyYAML
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except FileNotFoundError:
@@ -52,13 +56,13 @@ def read_config(path: Path) -> dict[str, Any]:
         RunIdentity.of(found)
     except ConfigError as error:
         raise ConfigError(path, f"{error.subject}: {error.problem}", way_out) from None
-    except (LookupError, TypeError, ValueError, AttributeError):  # it lacks what runs are named by
+    except (LookupError, TypeError, ValueError, AttributeError):  # the name needs a missing value
         raise ConfigError(path, "not the config of a run", way_out) from None
     return found
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
-    """A resolved config as YAML, keys in their order."""
-    from omegaconf import OmegaConf  # reading a config needs none of it
+    """Return a resolved config as YAML, with the keys in their order."""
+    from omegaconf import OmegaConf  # reading a config does not need this import
 
     return OmegaConf.to_yaml(OmegaConf.create(dict(config)))

@@ -1,1 +1,1 @@
-"""Pages made from run directories, and from nothing else."""
+"""Reports on runs. They are made only from the files in run directories."""

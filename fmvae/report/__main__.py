@@ -1,4 +1,4 @@
-"""Pages from run directories: ``python -m fmvae.report outputs/<sweep>``, ``python -m fmvae.report reference``."""
+"""Write reports on runs: ``python -m fmvae.report outputs/<sweep>``, ``python -m fmvae.report reference``."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from fmvae.config.project import PROJECT_ROOT
 
 
 def sweep(arguments: list[str]) -> Path:
-    """``<folder> ...``: tables, figures and a page of the runs in the folders."""
+    """``<folder> ...``: write tables, figures and a page on the runs in the folders."""
     parser = argparse.ArgumentParser(
         prog="python -m fmvae.report",
         description="Compare the runs in folders: index.html, table.csv, table.md and figures.",
@@ -26,7 +26,7 @@ def sweep(arguments: list[str]) -> Path:
 
 
 def reference(arguments: list[str]) -> Path:
-    """``reference``: docs/results.md, the published tables beside our own runs."""
+    """``reference``: write docs/results.md, the published tables beside our own runs."""
     parser = argparse.ArgumentParser(prog="python -m fmvae.report reference", description=reference.__doc__)
     parser.add_argument(
         "folder", nargs="?", default=PROJECT_ROOT / "outputs", type=path, help="of runs and sweeps"
@@ -41,7 +41,7 @@ def reference(arguments: list[str]) -> Path:
 
 
 def status(arguments: list[str]) -> str:
-    """``status <sweep>``: where a sweep stands, also while it runs."""
+    """``status <sweep>``: print the state of a sweep's runs, also while it runs."""
     parser = argparse.ArgumentParser(prog="python -m fmvae.report status", description=status.__doc__)
     parser.add_argument("folder", type=path, help="of the sweep")
     given = parser.parse_args(arguments)
@@ -53,7 +53,7 @@ def status(arguments: list[str]) -> str:
 COMMANDS: dict[str, Callable[[list[str]], object]] = {
     "reference": reference,
     "status": status,
-}  # print what they return
+}  # their return values are printed
 
 
 def main(arguments: list[str] | None = None) -> int:

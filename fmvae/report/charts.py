@@ -1,4 +1,4 @@
-"""A sweep as curves: the rate–distortion plane, and the quantities that compare across beta."""
+"""Charts of a sweep: rate against distortion, and the quantities that are comparable across beta."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ T = TypeVar("T")
 
 MAX_CURVES = 60
 MAX_TICKS = 12
-CLEAR = (0.03, 0.025)  # of the axes' width and height: how near two points' labels may stand
+CLEAR = (0.03, 0.025)  # smallest distance of two labels, as shares of the axes' width and height
 MARKERS = "osD^vP*X<>"
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most ``count`` items, evenly chosen, the first and last among them."""
+    """Return at most ``count`` evenly spaced items, including the first and the last one."""
     if len(items) <= count:
         return list(items)
     return [items[round(i * (len(items) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 class Style:
-    """One colour per z, one marker per family, the same in every panel."""
+    """The colour of each z and the marker of each family, the same in every panel."""
 
     def __init__(self, curves: Sequence[Curve]):
         dims = sorted({curve.latent_dim for curve in curves})
@@ -44,11 +44,11 @@ class Style:
 
     @property
     def width(self) -> float:
-        """Of the legend, in inches, about."""
+        """Approximate width of the legend, in inches."""
         return 0.7 + 0.08 * max(len(family) for family in self.marker)
 
     def legend(self, figure: Figure) -> None:
-        """Beside the panels: colours, and markers; not their product, which would be long."""
+        """Draw a legend beside the panels. It lists colours and markers separately, to be short."""
         handles = [Line2D([], [], color=self.colour[z], label=f"z = {z}") for z in self.colour]
         handles += [
             Line2D([], [], color="black", linestyle="", marker=self.marker[family], label=family)
@@ -57,7 +57,7 @@ class Style:
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
 
     def draw(self, axes: Axes, curve: Curve, points: Sequence[tuple], *, across: bool = False) -> None:
-        """Points (x, y) of statistics or plain numbers, with bars where there is a deviation."""
+        """Draw points (x, y) with error bars. y is a ``Statistic``; x is one if ``across``, or else a number."""
         xs, ys = ([point[i] for point in points] for i in (0, 1))
         axes.errorbar(
             [x.mean for x in xs] if across else xs,
@@ -74,16 +74,16 @@ class Style:
 
 
 def drawn_curves(settings: Sequence[Setting]) -> tuple[list[Curve], str]:
-    """The curves to draw, and the words for a title if these are not all."""
+    """Return at most ``MAX_CURVES`` curves to draw, and a note for the title if some are left out."""
     curves = curves_of(settings)
     chosen = spread(curves, MAX_CURVES)
     return chosen, "" if len(chosen) == len(curves) else f" ({len(chosen)} of {len(curves)} curves)"
 
 
 def rate_distortion(settings: Sequence[Setting]) -> Figure | None:
-    """Reconstruction against KL, a curve per z and family, each point labelled with its beta.
+    """Draw reconstruction against KL: a curve per z and family, each point labelled with its beta.
 
-    None if no setting has both.
+    Return None if no setting has both numbers.
     """
     curves, note = drawn_curves(settings)
     lines = []
@@ -107,7 +107,7 @@ def rate_distortion(settings: Sequence[Setting]) -> Figure | None:
         for kl, recon, beta in points:
             place = axes.transLimits.transform((kl.mean, recon.mean))
             if any((np.abs(place - other) < CLEAR).all() for other in placed):
-                continue  # it would be written over another
+                continue  # the label would overlap another one
             placed.append(place)
             point = (kl.mean, recon.mean)
             axes.annotate(f"{beta:g}", point, (4, 4), textcoords="offset points", fontsize=8, color="0.25")
@@ -119,9 +119,9 @@ def rate_distortion(settings: Sequence[Setting]) -> Figure | None:
 
 
 def against_beta(settings: Sequence[Setting]) -> Figure | None:
-    """What compares across beta, a panel each: the columns whose places name ``curve``.
+    """Draw each quantity that is comparable across beta in a panel: the columns with ``curve`` in ``places``.
 
-    None if there is only one beta, or nothing to draw.
+    Return None if there is only one beta, or nothing to draw.
     """
     betas = sorted({setting.first.beta for setting in settings if setting.first.beta is not None})
     columns = [column for column in columns_of(settings) if "curve" in column.places]
@@ -153,7 +153,7 @@ def against_beta(settings: Sequence[Setting]) -> Figure | None:
 
 
 def beta_axis(axes: Axes, betas: Sequence[float]) -> None:
-    """Label the x axis with the betas that there are; logarithmic if they span much, with a place for 0."""
+    """Label the x axis with the betas of the sweep. It is logarithmic for a wide range, with a place for 0."""
     positive = [beta for beta in betas if beta > 0]
     if positive and max(positive) >= 5 * min(positive):
         if len(positive) == len(betas):

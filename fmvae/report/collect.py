@@ -1,4 +1,4 @@
-"""The runs of one or more folders as data: each file read once, each run counted once, damage told."""
+"""Read the runs in one or more folders. Each run counts once, and damaged files are reported."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from fmvae.runs.directory import RunDirectory, find_runs
 from fmvae.runs.files import read_record
 from fmvae.runs.results import columns_in, flat_scalars
 
-SEEDS = ("seed", "data.seed")  # the second follows the first unless it is given
+SEEDS = ("seed", "data.seed")  # the second equals the first unless it is set
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a report knows of a run.
+    """A run as a report shows it.
 
     Args:
-        state: ``complete``, or what status.json says; ``damaged`` if a file of a run that calls itself complete
-            can't be used, ``classifier`` for a run that is no VAE's.
-        reason: for any state but ``complete``, why and how far; one line.
+        state: ``complete``, or the state in status.json; ``damaged`` if a file of a run with the status
+            ``complete`` can't be used; ``classifier`` for a run that trained no VAE.
+        reason: for any state but ``complete``: the reason and the progress, in one line.
         config: the semantic config by dotted key; empty if it can't be read.
         scalars: the final numbers by tag; empty unless complete.
         sizes: the numbers of images they were measured on, by block (``test``, ``fid/pixels``).
-        columns: what is known of these numbers, by whole tag; not all have one.
+        columns: the columns that describe these numbers, with whole tags; some numbers have none.
     """
 
     directory: RunDirectory
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def conditional(self) -> bool:
-        """Whether its model takes labels."""
+        """Whether the model takes labels."""
         return short(self.config.get("model._target_", "")).startswith("Conditional")
 
     @property
@@ -66,37 +66,37 @@ class Run:
 
     @property
     def schedule(self) -> str:
-        """The kind of beta's schedule, as ``constant``."""
+        """The kind of beta's schedule, such as ``constant``."""
         return short(self.config.get("beta._target_", "")).lower()
 
     @property
     def order(self) -> tuple:
-        """By model, z, beta, the rest of the config and the seed: z = 2 before 10, whatever the names say."""
+        """Sort key: model, z, beta, the rest of the config, and the seed. Numbers sort by value: 2 before 10."""
         rest = [(key, sortable(value)) for key, value in self.config.items() if key not in SEEDS]
         main = (sortable(self.model), sortable(self.latent_dim), sortable(self.beta), self.schedule)
         return (*main, rest, sortable(self.config.get("seed")), sortable(self.name))
 
 
 def short(target: Any) -> str:
-    """The class's own name of a ``_target_``."""
+    """Return the name of a ``_target_``'s class, without its module."""
     return str(target).rpartition(".")[2]
 
 
 def sortable(value: Any) -> tuple:
-    """A key that orders numbers by size, and texts with the numbers in them by size; None comes first."""
+    """Return a sort key: None first, then numbers by value, then texts, with the numbers in them by value."""
     if value is None:
         return (0,)
     if isinstance(value, int | float):
         return (1, value)
-    parts = re.split(r"([0-9]+)", str(value))  # texts and digits take turns
+    parts = re.split(r"([0-9]+)", str(value))  # text and digits alternate
     return (2, tuple(int(part) if i % 2 else part for i, part in enumerate(parts)))
 
 
 def collect(folders: Sequence[Path]) -> list[Run]:
-    """The runs in all folders, in the order of :attr:`Run.order`.
+    """Return the runs in all folders, in the order of :attr:`Run.order`.
 
-    A run that lies in several folders, as after a sweep on several machines, counts once: the first that is
-    complete, or else the first.
+    A run that is in several folders, as after a sweep on several machines, counts once: its first complete copy,
+    or else its first copy.
 
     Raises:
         FmvaeError: a folder holds no runs.
@@ -120,7 +120,7 @@ def _directories(folder: Path) -> list[RunDirectory]:
 
 
 def read_run(directory: RunDirectory) -> Run:
-    """A run as its files tell it; no error, whatever is in them.
+    """Read a run from its files. Damaged files raise no error; the run's state is then ``damaged``.
 
     It has numbers only if it is complete, by the rules of :meth:`RunDirectory.state`.
     """
@@ -129,7 +129,7 @@ def read_run(directory: RunDirectory) -> Run:
         identity = RunIdentity.of(read_config(directory.config))
         name, config = identity.name, identity.semantic
     except NotAVAE:
-        return Run(directory, name, "classifier", "no VAE, so not in the tables")
+        return Run(directory, name, "classifier", "not a VAE, so not in the tables")
     except ConfigError as error:
         return Run(directory, name, "damaged", _one_line(f"config.yaml: {error.problem}"))
     except (OSError, LookupError, TypeError, ValueError) as error:
@@ -153,13 +153,13 @@ def _unfinished(status: Mapping[str, Any], config: Mapping[str, Any], *, held: b
     if not status:
         return "unknown", "status.json is missing or not readable"
     state = _one_line(status.get("state", "unknown"))
-    # an interruption's is "KeyboardInterrupt: "
+    # after an interruption, the error is "KeyboardInterrupt: "
     reasons = [_one_line(status["error"]).rstrip(" :")] if status.get("error") else []
     if "epoch" in status:
         reasons.append(f"epoch {status['epoch']} of {config.get('trainer.epochs', '?')}")
-    if state == "running" and not held:  # by any process here: the lock says it, whatever the file does
+    if state == "running" and not held:  # no process holds the lock, so status.json is outdated
         state = "partial"
-        reasons.append("its command run again finishes it")
+        reasons.append("repeat its command to finish it")
     return state, _one_line("; ".join(reasons))
 
 
@@ -168,7 +168,7 @@ def _one_line(text: Any) -> str:
 
 
 def _sizes(node: Any, tag: str = "") -> Iterator[tuple[str, int]]:
-    """``num_images`` of every block that has it, with the block's place."""
+    """Yield the path and the ``num_images`` of every block that has it."""
     if isinstance(node, Mapping):
         if isinstance(node.get("num_images"), int):
             yield tag, node["num_images"]

@@ -1,4 +1,4 @@
-"""A sweep's tables: every run with every number, and every setting with its means over the seeds."""
+"""The tables of a sweep: all numbers of every run, and the means over seeds of every setting."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ class Comparison(NamedTuple):
 
 
 def markdown(text: str) -> str:
-    """A text from a file such that Markdown shows it as it is."""
+    """Escape a text, so that Markdown shows it unchanged."""
     return re.sub(r"([\\`*|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def columns_of(settings: Sequence[Setting]) -> list[Column]:
-    """The quantities of the table that some setting has."""
+    """Return the columns of the table that at least one setting has."""
     found = in_table_order(column for setting in settings for run in setting.runs for column in run.columns)
     return [column for column in found if "table" in column.places]
 
 
 def text(column: Column, value: float) -> str:
-    """A value of a column as it is printed."""
+    """Format a value of a column."""
     return percent(value) if column.share else number(value, column.digits)
 
 
 def compare(settings: Sequence[Setting]) -> Comparison:
-    """One row per setting, one column per quantity that some setting has."""
+    """Return the table with a row per setting, and a column per quantity that at least one setting has."""
     keys, columns = telling([setting.first for setting in settings]), columns_of(settings)
     schedules = {setting.first.schedule for setting in settings} - {"constant"}
     header = ["model", "z", "β", *(["schedule"] if schedules else []), *(label(key, keys) for key in keys), "n"]
@@ -73,7 +73,10 @@ def compare(settings: Sequence[Setting]) -> Comparison:
 
 
 def _best(column: Column, settings: Sequence[Setting]) -> str | None:
-    """The best mean as it is printed: rows that read the same are equally good. None if there is no choice."""
+    """Return the best mean of a column as printed text, so that equal texts are all bold.
+
+    None if the column has no direction or fewer than two means.
+    """
     statistics = [statistic for setting in settings if (statistic := setting.statistic(column.tag))]
     if column.direction is None or len(statistics) < 2:
         return None
@@ -92,7 +95,7 @@ def _cell(column: Column, statistic: Statistic | None, n: int, best: str | None)
 
 
 def caption(settings: Sequence[Setting]) -> str:
-    """What was measured on how many images, and the distances that a perfect model would score."""
+    """Return the table's caption: the numbers of images, and the distances that a perfect model would have."""
     runs = [run for setting in settings for run in setting.runs]
 
     def images(block: str) -> str:
@@ -109,14 +112,14 @@ def caption(settings: Sequence[Setting]) -> str:
         floor = f"; floor (training against test images) {floors}" if floors else ""
         if column.note:
             parts.append(column.note.format(header=column.header, images=num_images or "unknown", floor=floor))
-        elif column.counted not in BLOCKS:  # of a measure of one's own
+        elif column.counted not in BLOCKS:  # the user's own measure
             told = [*([column.unit] if column.unit else []), *([f"{num_images} images"] if num_images else [])]
             parts += [f"{column.header}: {', '.join(told)}."] if told else []
     return " ".join(dict.fromkeys(parts))
 
 
 def floors_of(settings: Sequence[Setting], column: Column) -> str:
-    """The distances of training from test images, beside a column of distances; empty if there are none."""
+    """Return the distances between training and test images for a column of distances; empty if it has none."""
     runs = [run for setting in settings for run in setting.runs if column.floor in run.scalars]
     return listed(text(column, run.scalars[column.floor]) for run in runs)
 
@@ -126,7 +129,10 @@ def listed(texts: Iterable[str]) -> str:
 
 
 def run_table(runs: Sequence[Run]) -> str:
-    """CSV, one row per run: what it is, where its config differs, and every final number in full precision."""
+    """Return a CSV with one row per run: its settings, the keys that differ between runs, and all final numbers.
+
+    Numbers are in full precision.
+    """
     configs = [run.config for run in runs if run.config]
     skipped = {key for key in NAMED if key not in DERIVED} | {"trainer.epochs"}
     repeated = {

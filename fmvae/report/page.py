@@ -1,4 +1,4 @@
-"""The report's page: one HTML file that needs nothing but itself, with links to the runs' own files."""
+"""The report's page: one self-contained HTML file, with links to the files of the runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fmvae.report.collect import Run
 from fmvae.report.comparison import Comparison
 from fmvae.report.settings import particulars, telling
 
-MAX_OPEN = 60  # runs that are listed without a click
+MAX_OPEN = 60  # with more runs, their list is folded
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -61,11 +61,11 @@ def render_page(
     figures: Mapping[str, tuple[str, bytes]],
     folder: Path,
 ) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
-        figures: captions and PNG contents, by file name beside the page.
-        folder: that the page will lie in; links are relative to it.
+        figures: captions and PNG contents, by the name of the file beside the page.
+        folder: the folder of the page; links are relative to it.
     """
     complete = [run for run in runs if run.complete]
     others = [run for run in runs if not run.complete]
@@ -111,7 +111,7 @@ def _comparison(comparison: Comparison) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
-    """A table of cells that are HTML already."""
+    """Return an HTML table; the cells are HTML."""
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"

@@ -1,4 +1,4 @@
-"""docs/results.md: the reference studies' tables beside our own runs, written from run directories alone."""
+"""Write docs/results.md: published numbers of the reference studies, next to those of our own runs."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ from fmvae.runs.files import read_record, write_bytes
 from fmvae.runs.results import blocks
 
 PUBLISHED = PROJECT_ROOT / "docs" / "published.yaml"
-FIGURES = 420  # pixels that a picture is wide on the page
+FIGURES = 420  # width of a picture on the page, in pixels
 PICTURES = ("samples", "class_samples")
 TRAVERSALS = ("traversal_prior",)
 
 PAGE = """# Results
 
 The runs of the reference studies, by us, and the numbers published for them. This page is written by
-`{command}` from run directories, and from what it kept of those that are on other machines
-(`docs/results/`); no number on it was typed, but for the published ones (`docs/published.yaml`). A title links to
-all numbers of its run; its config, commit and hashes are in the last table.
+`{command}` from run directories, and from copies of runs on other machines (`docs/results/`).
+Only the published numbers were entered by hand (`docs/published.yaml`). A title links to all numbers of its run;
+the run's config, commit and hashes are in the last table.
 
 ## Likelihood
 
 Test set, nats per image; of several seeds the mean ± standard deviation. *ours* draws z from the posterior, *at μ*
-decodes its mean, as many published tables do; −ELBO = recon + KL compares across β; IWAE 64 is the
+decodes its mean, as for many published tables; −ELBO = recon + KL compares across β; IWAE 64 is the
 importance-weighted bound of 64 draws (lower is closer to −log p(x)).
 
 {likelihood}
 
-## Fréchet distances and what goes with them
+## Fréchet distances and related measures
 
 {num_images} generated images (decoder means) against as many test images, in the features of our FashionResNet18
 and in pixels; ± is the standard deviation over seeds, of one seed the standard error of the draw. *recon.* is the
 distance of reconstructions, *floor* that of training images: what a perfect model would score. Published distances
-are in other extractors: compare orders, not sizes.
+use other extractors: compare the order of models, not the values.
 
 {fid}
 
-## Do generated images show the class they were asked for?
+## Do generated images show the requested class?
 
-{num_generated} generated images, {per_class} of each class, in the eyes of the FashionResNet18 that was trained to
-look past blur ({classifier}). The last column but one: the images that FID compares, as the network of its
-features classifies them.
-Below the reference rows, what was tried: `python train.py sweep=conditional_study`.
+{num_generated} generated images, {per_class} of each class, classified by the FashionResNet18 that was also
+trained on blurred images ({classifier}). The last column but one: the images that FID compares, classified by the
+network of FID's features.
+The rows below the reference rows are those of `python train.py sweep=conditional_study`.
 
 {accuracy}
 
@@ -85,12 +85,12 @@ Below the reference rows, what was tried: `python train.py sweep=conditional_stu
 def find(
     folder: Path, kept: Path, overrides: Sequence[str], title: str | None = None, seeds: Sequence[str] = ()
 ) -> Row:
-    """The complete runs that these overrides name: in ``folder``, in one of its sweeps, or else in ``kept``.
+    """Return a row with the complete runs of these overrides, from ``folder``, one of its sweeps, or ``kept``.
 
     Args:
-        kept: what the page kept of runs, some of which may be on other machines.
-        title: of its row; None titles it by what studies vary.
-        seeds: to look for, as ``seed=0``; empty leaves the seed to the overrides.
+        kept: the folder with the page's copies of runs; the runs themselves may be on other machines.
+        title: of the row; None makes one from the model, z, beta and epochs.
+        seeds: overrides such as ``seed=0``, one for each run to find; empty leaves the seed to ``overrides``.
     """
     jobs = [[*overrides, seed] for seed in seeds] or [list(overrides)]
     configs = [compose(job) for job in jobs]
@@ -114,7 +114,7 @@ def _command(overrides: Sequence[str]) -> str:
 def _complete(folder: Path, name: str) -> tuple[RunDirectory, dict[str, Any]] | None:
     for run in map(RunDirectory, (folder / name, *sorted(folder.glob(f"*/{name}")))):
         if run.config.exists() and (results := run.final_results()) and "settings" in results["test"]:
-            return run, results  # without settings an older version measured
+            return run, results  # results without settings are of an older version
     return None
 
 
@@ -124,10 +124,10 @@ def _kept(path: Path) -> tuple[RunDirectory, dict[str, Any]] | None:
 
 
 def check_comparable(folder: Path, kept: Path, rows: Sequence[Row]) -> None:
-    """Numbers of one table, from runs in ``folder`` and those kept, must be of one extractor and as many images.
+    """Refuse runs that were not all measured with the same settings (extractor, number of images).
 
     Raises:
-        FmvaeError: a run was measured in another way than the runs before it.
+        FmvaeError: the settings of a run differ from those of the runs before it.
     """
     for measure in dict.fromkeys(name for row in rows for one in row.found for name in blocks(one.results)):
         usual = None
@@ -143,9 +143,9 @@ def check_comparable(folder: Path, kept: Path, rows: Sequence[Row]) -> None:
 
 
 def keep(found: Found, kept: Path, figures: Sequence[str]) -> Iterator[str]:
-    """Copy what the page links to into ``kept``; yields the paths of the figures there, relative to the page.
+    """Copy the files that the page links to into ``kept``; yield the paths of the figures, relative to the page.
 
-    Of the config what the run is named by: the rest, as where its outputs went, is of one machine.
+    Only the semantic part of the config is copied: the rest, such as the output folder, concerns one machine.
     """
     target = kept / found.run.path.name
     if target != found.run.path:
@@ -159,15 +159,15 @@ def keep(found: Found, kept: Path, figures: Sequence[str]) -> Iterator[str]:
 
 
 def write_page(folder: Path, docs: Path, command: str) -> Path:
-    """Write ``results.md`` into ``docs``; returns its path.
+    """Write ``results.md`` into ``docs``; return its path.
 
-    Its rows are the runs in ``folder``; of others, what an earlier page kept of them in ``docs/results``.
+    Its rows are the runs in ``folder``. For runs that are not there, the copies in ``docs/results`` are used.
 
     Args:
-        command: that wrote it, for the page.
+        command: the command that writes the page, shown on it.
 
     Raises:
-        FmvaeError: none of the runs is in the folder.
+        FmvaeError: none of the runs is in either folder.
     """
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
     seeds = {word: None for job in sweep_jobs("vae_study") for word in job if word.startswith("seed=")}
@@ -180,7 +180,7 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
     if not found:
         raise FmvaeError(
             folder,
-            f"holds none of the reference runs ({', '.join(published)}; with other settings they are other runs)",
+            f"holds none of the reference runs ({', '.join(published)}; other settings give other runs)",
             "run `python train.py experiment=baseline`, or `python train.py sweep=vae_study` for all",
         )
     check_comparable(folder, kept, found)
@@ -206,7 +206,7 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
 
 
 def _sizes(rows: Sequence[Row]) -> dict[str, str]:
-    """The numbers of images that the captions name, and the classifier's own accuracy."""
+    """Return the numbers of images and the classifier's accuracy on real images, as texts for the page."""
     results = [one.results for row in rows for one in row.found]
     fids = [result["fid"] for result in results if "fid" in result]
     blocks = [result["accuracy"] for result in results if "accuracy" in result]

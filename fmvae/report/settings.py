@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone are one setting: its means and standard deviations."""
+"""Group runs that differ only in the seed into settings, with means and standard deviations over the seeds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 from fmvae.common.digests import canonical_json
 from fmvae.report.collect import SEEDS, Run, short
 
-# follow other keys, and are shown as those
+# keys whose values follow from other keys
 DERIVED = ("model.latent_dim", "data.seed")
-# have a column or an axis of their own
+# keys that have a column or an axis of their own
 NAMED = ("model._name_", "model._target_", "latent_dim.value", "beta.value", "beta._target_", *SEEDS, *DERIVED)
 
 
 class Statistic(NamedTuple):
-    """Of one number over a setting's runs; ``sd`` is the sample standard deviation, None for one run."""
+    """A number's mean over ``n`` runs of a setting; ``sd`` is the sample standard deviation, None for one run."""
 
     mean: float
     sd: float | None
@@ -29,7 +29,7 @@ class Statistic(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """Complete runs of one config, seed apart; at least one, by seed."""
+    """Complete runs (one or more) whose configs differ only in the seed, sorted by seed."""
 
     runs: tuple[Run, ...]
 
@@ -42,7 +42,7 @@ class Setting:
         return {}
 
     def statistic(self, tag: str) -> Statistic | None:
-        """Of the final number ``tag`` over the runs that have it; None if none has."""
+        """Return the statistic of the final number ``tag`` over the runs that have it; None if none has it."""
         if tag not in self._statistics:
             values = np.array([run.scalars[tag] for run in self.runs if tag in run.scalars], np.float64)
             n = len(values)
@@ -52,7 +52,7 @@ class Setting:
 
 
 def settings_of(runs: Sequence[Run]) -> list[Setting]:
-    """The settings of the complete runs, in the order of the runs."""
+    """Return the settings of the complete runs, in the order of the runs."""
     groups: defaultdict[bytes, list[Run]] = defaultdict(list)
     for run in runs:
         if run.complete:
@@ -61,12 +61,12 @@ def settings_of(runs: Sequence[Run]) -> list[Setting]:
 
 
 def without(config: Mapping[str, Any], keys: Sequence[str]) -> bytes:
-    """What two configs share that are equal but for these keys."""
+    """Return the canonical JSON of a config without these keys."""
     return canonical_json({key: value for key, value in config.items() if key not in keys})
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys that some configs lack or hold another value of, sorted."""
+    """Return the keys whose values differ between configs, or that some configs lack, sorted."""
     first, keys = (configs[0] if configs else {}), {key for config in configs for key in config}
     missing = object()
     return sorted(
@@ -75,10 +75,10 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def telling(runs: Sequence[Run]) -> list[str]:
-    """The keys beside model, z, schedule, beta and seed that tell runs apart.
+    """Return the keys other than model, z, schedule, beta and seed in which runs differ.
 
-    A key of the model or the schedule tells only runs of one model or schedule apart: that ``base`` has a
-    ``hidden_dim`` and ``conv`` has none is said by their names.
+    A key of the model or schedule counts only if runs with the same model or schedule differ in it. That ``base``
+    has a ``hidden_dim`` and ``conv`` has none is already clear from the model's name.
     """
     configs = [run.config for run in runs]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -94,7 +94,7 @@ def telling(runs: Sequence[Run]) -> list[str]:
 
 
 def label(key: str, keys: Sequence[str]) -> str:
-    """A config key as short as it stays clear beside ``keys``: ``lr``, and ``likelihood`` for its ``_target_``."""
+    """Return a short, unambiguous label for a key in ``keys``: ``lr``, or ``likelihood`` for its ``_target_``."""
 
     def last(name: str) -> str:
         return name.removesuffix("._target_").rpartition(".")[2]
@@ -103,7 +103,7 @@ def label(key: str, keys: Sequence[str]) -> str:
 
 
 def shown(key: str, config: Mapping[str, Any]) -> str:
-    """A config value as text; nothing if the config lacks it."""
+    """Return a config value as text; empty if the config lacks it."""
     if key not in config:
         return ""
     value = config[key]
@@ -113,16 +113,16 @@ def shown(key: str, config: Mapping[str, Any]) -> str:
 
 
 def particulars(run: Run, keys: Sequence[str]) -> str:
-    """A run's values of ``keys``, as ``lr 0.001, dropout 0.1``."""
+    """Return a run's values of ``keys`` as text, such as ``lr 0.001, dropout 0.1``."""
     return ", ".join(f"{label(key, keys)} {shown(key, run.config)}" for key in keys if key in run.config)
 
 
 class Curve(NamedTuple):
-    """Settings that differ in beta alone, by beta.
+    """Settings that differ only in beta, sorted by beta.
 
     Args:
-        family: what there is to say beside z and beta: the model, the schedule if not constant, and what else
-            tells settings of this model apart.
+        family: the model, the schedule if it is not constant, and the other keys in which settings of this model
+            differ.
     """
 
     family: str
@@ -131,7 +131,7 @@ class Curve(NamedTuple):
 
 
 def curves_of(settings: Sequence[Setting]) -> list[Curve]:
-    """The curves that the settings lie on, sorted like them."""
+    """Group the settings into curves, in the order of the settings."""
     of_model, groups = defaultdict(list), defaultdict(list)
     for setting in settings:
         of_model[setting.first.model].append(setting)

@@ -1,4 +1,4 @@
-"""Contact sheets: one picture of every setting side by side, from the runs' own figures."""
+"""Contact sheets: the same figure of every setting in one picture, read from the runs' own figures."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fmvae.visualization.tiles import show_tiles
 MAX_CELLS, MAX_COLUMNS = 60, 8
 WIDTH, SPACE = 300, 12  # pixels of a cell, and between cells
 DPI = 110  # of every figure (render)
-PAPER = 250  # what is lighter is not part of a picture
+PAPER = 250  # lighter pixels (0 to 255) are background
 
 
 def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes | None:
-    """A PNG of ``figures/<name>.png`` of all settings: a row per model and z, a column per beta.
+    """Draw ``figures/<name>.png`` of all settings into one PNG: a row per model and z, a column per beta.
 
-    A setting is shown by its first seed whose figure can be read. A larger grid is thinned out to ``MAX_CELLS``,
-    and the title says so.
+    A setting's figure is that of its first seed with a readable one. If the grid has more than ``MAX_CELLS`` cells
+    or ``MAX_COLUMNS`` columns, rows and columns are left out evenly, and the title says so.
 
     Returns:
         The file's content; None if no run has the figure.
@@ -37,7 +37,7 @@ def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes |
             rows[f"{curve.family}, z = {curve.latent_dim}"] = found
     betas = sorted({beta for found in rows.values() for beta in found})
     shown_betas = spread(betas, MAX_COLUMNS)
-    # a thinned-out column may have left a row empty
+    # leaving out columns may have emptied a row
     candidates = [row for row in rows if any(beta in rows[row] for beta in shown_betas)]
     shown_rows = spread(candidates, MAX_CELLS // max(len(shown_betas), 1))
     cells = {(row, beta): _first(rows[row].get(beta, [])) for row in shown_rows for beta in shown_betas}
@@ -50,7 +50,7 @@ def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes |
     figure = _sheet(
         grid, [row.replace(", ", "\n") for row in shown_rows], [f"β = {b:g}" for b in shown_betas], title
     )
-    file = io.BytesIO()  # grey pictures need a third of the bytes in grey
+    file = io.BytesIO()  # the pictures are grey, so save a third of the size
     Image.open(io.BytesIO(render(figure))).convert("L").save(file, format="png")
     return file.getvalue()
 
@@ -65,12 +65,12 @@ def _first(paths: Sequence[Path]) -> np.ndarray | None:
 
 
 def _read(path: Path) -> np.ndarray | None:
-    """The tiles of a figure, without its title and labels: (H, WIDTH) in [0, 1]. None if it can't be read."""
+    """Return a figure's images without title and labels: (H, WIDTH) in [0, 1]. None if it can't be read."""
     try:
         with Image.open(path) as image:
             paper = Image.new("RGBA", image.size, "white")
             grey = Image.alpha_composite(paper, image.convert("RGBA")).convert("L")
-    except (OSError, SyntaxError, ValueError):  # what PIL says of a damaged file
+    except (OSError, SyntaxError, ValueError):  # PIL's errors for a damaged file
         return None
     left, upper, right, lower = _tiles(np.asarray(grey) < PAPER)
     grey = grey.crop((left, upper, right, lower))
@@ -79,7 +79,10 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 def _tiles(ink: np.ndarray) -> tuple[int, int, int, int]:
-    """The box (left, upper, right, lower) of the lines that are mostly ink; lines of letters are mostly paper."""
+    """Return the box (left, upper, right, lower) of the rows and columns that are mostly dark.
+
+    Rows of text are mostly light, so titles and labels are outside the box.
+    """
 
     def extent(inked: np.ndarray) -> tuple[int, int]:
         found = np.flatnonzero(inked > 0.5)
@@ -93,7 +96,7 @@ def _tiles(ink: np.ndarray) -> tuple[int, int, int, int]:
 def _sheet(
     grid: Sequence[Sequence[np.ndarray | None]], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Figure:
-    """Pictures (H, WIDTH) in rows and columns with their names, pixel for pixel."""
+    """Draw a grid of pictures (H, WIDTH), without scaling them, with names of rows and columns."""
     heights = [max((len(cell) for cell in row if cell is not None), default=WIDTH // 4) for row in grid]
     tops = np.cumsum([0, *(height + SPACE for height in heights)])
     tiles = np.full((tops[-1] - SPACE, len(columns) * (WIDTH + SPACE) - SPACE), np.nan, np.float32)

@@ -1,4 +1,4 @@
-"""The report of a sweep: tables, figures and a page, from run directories alone."""
+"""Write the report of a sweep: tables, figures and an HTML page, read from run directories."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CHARTS = {
     "rate_distortion": ("Rate and distortion", rate_distortion),
     "against_beta": ("Against β", against_beta),
 }
-SHEETS = {  # captions, and what they add of conditional models
-    "samples": ("Samples from the prior", "a class a row, in the dataset's order"),
+SHEETS = {  # captions, and what is added to them for conditional models
+    "samples": ("Samples from the prior", "one row per class, in the dataset's order"),
     "traversal_prior": (
-        "Latent traversals from the prior mean, a dimension a row, most KL first",
+        "Latent traversals from the prior mean, one row per dimension, largest KL first",
         "of the first test image's class",
     ),
 }
@@ -36,7 +36,7 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
     Equal run directories give equal files, byte for byte.
 
     Args:
-        folders: sweeps, or several machines' parts of one; a run that lies in several counts once.
+        folders: of sweeps, or of parts of one sweep from several machines. A run in several folders counts once.
         to: the folder to write into; None is ``report/`` in the first folder.
 
     Returns:
@@ -59,7 +59,7 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
     files["index.html"] = render_page(title, runs, comparison, figures, target).encode()
     for name, content in files.items():
         write_bytes(target / name, content)
-    for name in _names():  # of an earlier report on other runs
+    for name in _names():  # remove figures of an earlier report
         if name not in files:
             (target / name).unlink(missing_ok=True)
     return target / "index.html"
@@ -70,7 +70,7 @@ def _names() -> list[str]:
 
 
 def _figures(settings: Sequence[Setting]) -> Iterator[tuple[str, str, bytes]]:
-    """Name, caption and PNG of each figure that the runs give something to draw for."""
+    """Yield the name, caption and PNG of each figure for which the runs have data."""
     for name, (caption, draw) in CHARTS.items():
         if figure := draw(settings):
             yield name, caption, render(figure)

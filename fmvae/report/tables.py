@@ -1,4 +1,4 @@
-"""Markdown tables of the reference page: a row is a config, its cells are over the seeds it was run with."""
+"""Markdown tables of docs/results.md. A row is a config; its cells are means over the seeds of its runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fmvae.runs.directory import RunDirectory
 
 
 class Found(NamedTuple):
-    """A complete run, the command that makes it, and its results."""
+    """A complete run, the command that trains it, and its results."""
 
     command: str
     run: RunDirectory
     results: dict[str, Any]
 
     def at(self, path: str | Sequence[str]) -> Any:
-        """What the results hold at ``path``, ``test/recon`` or its names one by one; None if nothing."""
+        """Return the value at ``path`` in the results, ``a/b`` or ``("a", "b")``; None if there is none."""
         node: Any = self.results
         for name in path.split("/") if isinstance(path, str) else path:
             node = node.get(name) if isinstance(node, Mapping) else None
@@ -27,7 +27,7 @@ class Found(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A config that the page shows: its title, the command that makes it, and its complete runs by seed."""
+    """A config on the page: its title, the command that trains it, and its complete runs by seed."""
 
     title: str
     command: str
@@ -42,15 +42,16 @@ class Row(NamedTuple):
         return f"[{self.title}](results/{self.found[0].run.path.name}/results.json)" if self.found else self.title
 
     def values(self, path: str | Sequence[str]) -> list[float]:
-        """The number at ``path`` in each run that has it."""
+        """Return the number at ``path`` of each run that has it."""
         return [value for one in self.found if (value := one.at(path)) is not None]
 
     def cell(
         self, path: str | Sequence[str], digits: int = 2, *, scale: float = 1, error: str | None = None
     ) -> str:
-        """Mean ± standard deviation over seeds; of one seed the number, with its standard error at ``error``.
+        """Return mean ± standard deviation over seeds as text; empty if no run has the number.
 
-        Of fewer seeds than the row has, how many is said.
+        With one seed, it is the number ± its standard error, the number at ``error``. If not all runs of the row
+        have the number, the text gives how many do.
         """
         values = [scale * value for value in self.values(path)]
         if not values:
@@ -61,19 +62,19 @@ class Row(NamedTuple):
         return text if len(values) == len(self.found) else f"{text} (n = {len(values)})"
 
     def share(self, path: str | Sequence[str], digits: int = 2) -> str:
-        """As ``cell``, in per cent."""
+        """Return ``cell`` in per cent."""
         value, n, few = self.cell(path, digits, scale=100).partition(" (n = ")
         return value and f"{value} %{n}{few}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
+    """Return a Markdown table; the first column is aligned left, the others right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def model_of(config: Mapping[str, Any]) -> str:
-    """The model's name, and its prior if that is learned."""
+    """Return the model's name, with ``learned prior`` if it has one."""
     model = config["model"]
     return model["_name_"] + (", learned prior" if model.get("prior") == "learned" else "")
 
@@ -118,7 +119,7 @@ def likelihood_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
 
 
 def _epochs(row: Row) -> str:
-    """Which epoch was the best, of how many."""
+    """Return the best epoch of each run, and the number of epochs."""
     best = [int(epoch) for epoch in row.values("checkpoint/epoch")]
     return f"{', '.join(str(epoch) for epoch in best)} of {row.config['trainer']['epochs']}"
 
@@ -199,7 +200,7 @@ def accuracy_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
 
 
 def provenance_table(rows: Sequence[Row]) -> str:
-    """A line for each run."""
+    """Return a table with a row for each run."""
     header = ["run", "config", "commit", "data", "checkpoint", "extractor", "judge"]
     body = []
     for row in rows:

@@ -1,6 +1,6 @@
-"""Checkpoints: one safetensors file each, with everything that is not a tensor as JSON in its header.
+"""Checkpoints: safetensors files. Everything that is not a tensor is stored as JSON in the file's header.
 
-The header also holds a SHA-256 over all of it, so that a truncated, flipped or edited file is noticed. Loading
+The header also holds a SHA-256 of the content, so that a truncated or changed file is detected. Loading only
 parses bytes and JSON; nothing in a checkpoint can be executed.
 """
 
@@ -26,7 +26,7 @@ HEADER_LENGTH_BYTES = 8  # safetensors: a little-endian u64, then so many bytes 
 
 
 class Checkpoint(NamedTuple):
-    """Tensors by name (on the CPU), what else there is to know (JSON values), and the content's SHA-256."""
+    """Tensors by name (on the CPU), all other data as JSON values (``meta``), and the content's SHA-256."""
 
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
@@ -43,11 +43,11 @@ def _content_sha256(tensors: Mapping[str, Tensor], meta_json: str) -> str:
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
-    """Write a checkpoint whole or not at all; returns its content SHA-256."""
+    """Write a checkpoint atomically; return its content's SHA-256."""
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    meta_json = json.dumps(meta, allow_nan=False)  # in the order given: resumed histories keep their columns
+    meta_json = json.dumps(meta, allow_nan=False)  # unsorted: a resumed history keeps its columns
     sha256 = _content_sha256(on_cpu, meta_json)
-    # one header field only: safetensors writes several in no fixed order, and equal runs have equal files
+    # a single header field: safetensors writes several in random order, but equal runs must have equal files
     header = json.dumps({"format": FORMAT, "meta": meta_json, "sha256": sha256}, sort_keys=True)
     write_bytes(path, serialise(on_cpu, metadata={"fmvae": header}))
     return sha256
@@ -57,7 +57,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify a checkpoint.
 
     Raises:
-        RunError: there is none, it is not one of ours, or its content does not match its digest.
+        RunError: the file is missing, not a checkpoint of fmvae, or its content does not match its digest.
     """
     try:
         content = path.read_bytes()
@@ -92,7 +92,7 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy a checkpoint's ``model.`` tensors into a model.
 
     Raises:
-        RunError: the names or shapes are another model's.
+        RunError: the names or shapes do not fit the model.
     """
     prefix = "model."
     state = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

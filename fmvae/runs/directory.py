@@ -1,4 +1,4 @@
-"""A run's place on disk: named by its config, held by one process at a time, and explaining its own state."""
+"""The directory of a run: its files, its name made from the config, its lock and its status."""
 
 import json
 import logging
@@ -20,9 +20,9 @@ from fmvae.runs.files import make_directory, move_aside, read_record, write_byte
 
 State = Literal["new", "partial", "failed", "complete"]
 Status = Literal["running", "interrupted", "failed", "complete"]
-MOST_EPOCHS = 2**31  # that a status may tell of
-PROBE = 0.5  # seconds; who only asks whether a run is held has let go by then
-LOCKLESS = "write to another disk, as output_root=/tmp/outputs, or mount this one with locks"
+MOST_EPOCHS = 2**31  # a larger number in a status is ignored
+PROBE = 0.5  # seconds to wait for a lock: is_held of another process takes it for a moment
+LOCKLESS = "write to another disk, as output_root=/tmp/outputs, or mount this one with support for locks"
 log = logging.getLogger("fmvae")
 
 
@@ -49,25 +49,25 @@ class RunDirectory:
         self.last = self.checkpoints / "last.safetensors"
         self.previous = self.checkpoints / "previous.safetensors"
         self.best = self.checkpoints / "best.safetensors"
-        self.stopped = self.checkpoints / "stopped.safetensors"  # within an epoch, when that was asked
+        self.stopped = self.checkpoints / "stopped.safetensors"  # saved within an epoch, after a signal
 
     def __str__(self) -> str:
         return short(self.path)
 
     @property
     def name(self) -> str:
-        """Of the run, also where its directory was moved aside."""
+        """The run's name, without the ``.old-<n>`` of a directory that was moved aside."""
         return self.path.resolve().name.split(".old-")[0]
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run for this process, however it ends: the operating system lets go of a lock with its owner.
+        """Hold the run's lock inside. If the process dies, the operating system releases the lock.
 
-        The lock lies beside the run, not in it, so that it still stands when the directory is moved aside.
+        The lock file lies beside the run's directory, so that it stays when the directory is moved aside.
 
         Raises:
-            HeldError: another process holds it; the message says which.
-            LockError: the disk takes no locks.
+            HeldError: another process holds the lock; the message says which.
+            LockError: the file system does not support locks.
         """
         make_directory(self._lock.parent)
         with locks.held(self._lock, LOCKLESS, PROBE) as lock:
@@ -79,30 +79,30 @@ class RunDirectory:
             yield
 
     def check_held(self) -> None:
-        """Make sure that what this process holds is still what others see.
+        """Check that the run's directory and lock file still exist under their names.
 
         Raises:
-            RunError: its lock or directory was removed, or moved: another process may be at work here by now.
+            LostError: one of them was removed or moved, so that another process may write to the run.
         """
         assert self._held
         if not (self._held.is_there() and self.config.exists()):
-            problem = "it, or the lock beside it, was removed or moved while it was trained"
-            raise LostError(self, problem, "give the same command again")
+            problem = "this directory or its lock file was removed or moved during training"
+            raise LostError(self, problem, "repeat the command")
 
     @property
     def has_id(self) -> bool:
-        """Whether it is named as a run: another program's folder may have a config.yaml, too."""
+        """Whether the directory has the name of a run. Another program's folder may have a config.yaml, too."""
         return bool(re.fullmatch(r".+-[0-9a-f]{8}", self.name))
 
     @property
     def _lock(self) -> Path:
-        path = self.path.resolve()  # one lock, however the run is reached
+        path = self.path.resolve()  # one lock for all links to the run
         return path.parent / ".locks" / f"{path.name}.lock"
 
     def is_held(self) -> bool:
-        """Whether a process holds the run now. Asking takes the lock for a moment.
+        """Return whether a process holds the run now. The call takes the lock for a moment.
 
-        Where no lock can be asked, as of a run of another user's on a network disk, its status is believed.
+        If the lock can't be tested, as for another user's run on a network disk, the run's status decides.
         """
         try:
             return locks.is_locked(self._lock)
@@ -110,17 +110,17 @@ class RunDirectory:
             return self.read_status().get("state") == "running"
 
     def holder(self) -> str:
-        """Who held the run last, in words."""
+        """Return a text that says which process last held the run."""
         try:
             return self._lock.read_text(encoding="utf-8").strip() or "another process"
         except OSError:
             return "another process"
 
     def state(self, sha256: str | None = None) -> State:
-        """Where the run stands. It is complete only with results of its own config that verify.
+        """Return the run's state. It is ``complete`` only if its results are intact and of its own config.
 
         Args:
-            sha256: the config the results must be of; None takes the one that the directory is named by.
+            sha256: digest of the config that the results must belong to; None takes it from the directory's name.
         """
         if not self.path.is_dir() or not (self.last.exists() or self.best.exists() or self.status.exists()):
             return "new"
@@ -129,7 +129,7 @@ class RunDirectory:
         return "failed" if self.read_status().get("state") == "failed" else "partial"
 
     def final_results(self, sha256: str | None = None) -> dict[str, Any] | None:
-        """The results of a complete run; None if it is not, or if they don't verify. See ``state``."""
+        """Return the results of a complete run; None if the run is not complete. See ``state``."""
         if self.read_status().get("state") != "complete":
             return None
         try:
@@ -143,7 +143,7 @@ class RunDirectory:
         return results if ours else None
 
     def read_status(self) -> dict[str, Any]:
-        """What the run last said of itself; empty if it said nothing readable."""
+        """Return the content of status.json; empty if it is missing, damaged, or another run's."""
         try:
             status = json.loads(self.status.read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -158,7 +158,7 @@ class RunDirectory:
         }
 
     def write_status(self, state: Status, **details: Any) -> None:
-        """Say where the run stands, for people and for sweeps; wall-clock times live here, not in the results."""
+        """Write status.json, for people and for sweeps. The results contain no wall-clock time; this file does."""
         status = {
             "state": state,
             "run": self.name,
@@ -170,9 +170,9 @@ class RunDirectory:
         write_bytes(self.status, (json.dumps(status, indent=2) + "\n").encode())
 
     def move_aside(self) -> Path | None:
-        """Rename the run's directory to ``<name>.old-<n>``; None if there was none. Nothing is deleted.
+        """Rename the run's directory to ``<name>.old-<n>`` and return the new path; None if there is no directory.
 
-        Its events are hidden, or TensorBoard would show a second run of the same config.
+        Nothing is deleted. Its event files are hidden, so that TensorBoard does not show the old run as well.
         """
         if not self.path.exists():
             return None
@@ -182,10 +182,10 @@ class RunDirectory:
 
 
 def identify(run: RunDirectory, config: Mapping[str, Any]) -> RunIdentity:
-    """The identity of a run, by the config that is stored with it.
+    """Return the identity of a run, computed from its stored config.
 
     Raises:
-        ConfigError: the config was edited in place: it would measure one model under another's name.
+        ConfigError: the identity does not match the directory's name, because the stored config was edited.
     """
     identity = RunIdentity.of(config)
     if not run.name.endswith(identity.sha256[:8]):
@@ -198,8 +198,8 @@ def identify(run: RunDirectory, config: Mapping[str, Any]) -> RunIdentity:
 
 
 def find_runs(path: Path) -> list[RunDirectory]:
-    """The run at ``path``, or those in the folder ``path``, by name. ConfigError if there are none."""
-    path = path.resolve()  # the name and the lock are the directory's own, however it is reached
+    """Return the run at ``path``, or the runs in the folder ``path``, sorted. ConfigError if there are none."""
+    path = path.resolve()  # the name and the lock are those of the directory that a link leads to
     if (path / "config.yaml").is_file():
         directories = {path}
     else:

@@ -1,4 +1,4 @@
-"""A run's last word in TensorBoard: final numbers and figures, in one event file that is replaced as a whole."""
+"""Final numbers and figures of a run for TensorBoard, in one event file that is replaced as a whole."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ SUFFIX = ".final"
 
 
 class FinalEvents:
-    """What was measured and drawn of one checkpoint: every tag once, whoever measured last.
+    """The measured numbers and drawn figures of one checkpoint, each tag once. ``write`` writes the file.
 
-    Appending to the run's other events would show a number twice after a killed or a second measuring. Nothing is
-    written before ``write``.
+    Appended to the run's other events, a number would appear twice after a second or an interrupted measurement.
 
     Args:
         directory: of the run.
@@ -32,21 +31,21 @@ class FinalEvents:
         self._summaries = {}
 
     def scalars(self, values: Mapping[str, float]) -> None:
-        """The final numbers by tag: all of them, as those of an earlier file are not kept."""
+        """Add the final numbers by tag. Numbers in an earlier file are dropped, so all of them must be given."""
         from torch.utils.tensorboard.summary import scalar
 
         self._summaries |= {tag: scalar(tag, value) for tag, value in values.items()}
 
     def image(self, tag: str, pixels: np.ndarray) -> None:
-        """A figure's pixels (H, W, 3) uint8; those of the same checkpoint that are not drawn again are kept."""
+        """Add a figure: pixels (H, W, 3) uint8. Figures of the same checkpoint in an earlier file are kept."""
         from torch.utils.tensorboard.summary import image
 
         self._summaries[tag] = image(tag, pixels, dataformats="HWC")
 
     def write(self, step: int) -> None:
-        """Put one file with all of it at ``step``, the checkpoint's epoch, in the place of an earlier one.
+        """Write everything into one file, at ``step`` (the checkpoint's epoch), and remove an earlier file.
 
-        A file that says the same already is left alone.
+        No-op if the earlier file has the same content.
         """
         from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
 
@@ -60,12 +59,12 @@ class FinalEvents:
         for tag, summary in self._summaries.items():
             old = before.get(tag)
             if old is not None and (old.step, old.summary) == (step, summary):
-                events[tag] = old  # with the time of its measuring
+                events[tag] = old  # keeps the time of its measurement
             else:
                 events[tag] = Event(wall_time=time.time(), step=step, summary=summary)
         if events == before and len(files) == 1:
             return
-        # the time comes first and the suffix sorts behind a number: read after all that was recorded in training
+        # TensorBoard reads files in the order of names; with the time first, this one follows those of training
         path = self.directory / f"{PREFIX}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}{SUFFIX}"
         header = Event(wall_time=time.time(), file_version="brain.Event:2")
         write_bytes(path, _records(header, *events.values()))
@@ -75,20 +74,20 @@ class FinalEvents:
 
 
 def hide_events(directory: Path) -> None:
-    """Give event files a name that TensorBoard passes over; nothing else about them changes."""
+    """Rename event files so that TensorBoard ignores them."""
     for file in directory.glob(f"{PREFIX}*"):
         file.rename(file.with_name(file.name.replace("tfevents", "hidden", 1)))
 
 
 def _read(file: Path) -> list:
-    """The summaries of an event file."""
+    """Return the events of a file that have a summary."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     return [event for event in LegacyEventFileLoader(str(file)).Load() if event.summary.value]
 
 
 def _records(*events) -> bytes:
-    """An event file's content."""
+    """Return the content of an event file."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: every write goes through a temporary name, fsync and rename."""
+"""Atomic writes: a file is written under a temporary name, synced and renamed, so it is never incomplete."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ TEMPORARY = ".tmp"
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those above it, with names that survive a power loss. No-op if it exists."""
+    """Make a directory and its parents, and sync their names to survive a power loss. No-op if it exists."""
     if path.is_dir():
         return
     if path.exists():
@@ -27,9 +27,9 @@ def make_directory(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``; a reader sees the old file or the new one, never a part."""
+    """Write ``content`` to ``path`` atomically: a reader sees the old file or the new one, never a part."""
     make_directory(path.parent)
-    # not by the file's name: TensorBoard reads whatever speaks of `tfevents`, half written or not
+    # without the file's name: TensorBoard reads any file with `tfevents` in its name, even an incomplete one
     try:
         descriptor, name = tempfile.mkstemp(prefix=".", suffix=TEMPORARY, dir=path.parent)
     except OSError as error:
@@ -52,7 +52,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def move_aside(path: Path) -> Path:
-    """Rename a file or directory to ``<name>.old-<n>``, a name that was free; returns it."""
+    """Rename a file or directory to the first free name ``<name>.old-<n>``; return the new path."""
     n = 1
     while (aside := path.with_name(f"{path.name}.old-{n}")).exists():
         n += 1
@@ -62,13 +62,13 @@ def move_aside(path: Path) -> Path:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Remove what killed writers left half written. Only the holder of a run may: others could be writing."""
+    """Remove temporary files of killed processes. Only the holder of a run may do so: it is the only writer."""
     for path in directory.rglob(f".*{TEMPORARY}"):
         path.unlink(missing_ok=True)
 
 
 def link(existing: Path, path: Path) -> None:
-    """Give ``existing`` the second name ``path``, replacing what had it, without a moment of absence."""
+    """Make ``path`` a hard link to ``existing``, or else a copy. An earlier file is replaced atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     temporary.unlink(missing_ok=True)
     try:
@@ -79,23 +79,23 @@ def link(existing: Path, path: Path) -> None:
     try:
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)  # rename also leaves it where both already were the same file
+        temporary.unlink(missing_ok=True)  # rename keeps it if both names already were links to the same file
     sync_directory(path.parent)
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON object that carries the digest of its own content, so that damage shows."""
+    """Write a JSON object together with the digest of its content, so that damage is detected."""
     content = {**record, "content_sha256": digest(record)}
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read what ``write_record`` wrote.
+    """Read a JSON object written by ``write_record`` and check its digest.
 
     Raises:
         RunError: the file is missing or damaged.
     """
-    way_out = "run the same command again to write it anew"
+    way_out = "repeat the command to write it anew"
     try:
         record = json.loads(path.read_bytes())
         stored = record.pop("content_sha256")
@@ -103,7 +103,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise RunError(path, "there is no such file", way_out) from None
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise RunError(path, f"not a record of ours ({type(error).__name__})", way_out) from None
+        raise RunError(path, f"not a valid record ({type(error).__name__})", way_out) from None
     if stored != actual:
         raise RunError(path, "its content does not match its digest", way_out)
     return record

@@ -1,20 +1,20 @@
-"""What watches a training run: called by the trainer, reading it, never writing to it."""
+"""Base class of objects that observe training. The trainer calls them; they must not change the trainer."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 class Observer:
-    """Every method may be left as it is. ``trainer`` is a ``fmvae.training.VAETrainer``."""
+    """Subclasses override the methods they need. ``trainer`` is a ``fmvae.training.VAETrainer``."""
 
     def on_train_start(self, trainer: Any) -> None:
-        """Before the first step of this process."""
+        """Called before the first step of this process."""
 
     def on_step(self, trainer: Any, step: int) -> None:
-        """After the optimizer's ``step``-th step of the epoch."""
+        """Called after the optimizer's ``step``-th step of the epoch."""
 
     def on_stop(self, trainer: Any, step: int) -> None:
-        """After a step at which training is asked to stop; ``trainer.state()`` is that of this step."""
+        """Called after the step at which training stops for a signal; ``trainer.state()`` is of this step."""
 
     def on_epoch_end(self, trainer: Any, row: Mapping[str, float]) -> None:
-        """After an epoch; ``row`` is its entry in ``trainer.history``."""
+        """Called after an epoch; ``row`` is its entry in ``trainer.history``."""

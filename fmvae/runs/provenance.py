@@ -1,4 +1,4 @@
-"""Where a number comes from: the code, the versions and the machine."""
+"""The provenance of results: commit, versions and machine."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 @cache
 def git_state() -> dict[str, Any]:
-    """The commit of the project's checkout and whether tracked files differ from it; None where there is none."""
+    """Return the checkout's ``commit``, and whether tracked files differ from it (``dirty``); None if unknown."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -34,14 +34,14 @@ def git_state() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    if git("ls-files", "--error-unmatch", "fmvae") is None:  # installed into a folder of another project
+    if git("ls-files", "--error-unmatch", "fmvae") is None:  # not a checkout of this project
         return {"commit": None, "dirty": None}
     changes = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
 def processor_name(device: torch.device) -> str:
-    """The GPU's name, or the CPU's as Linux tells it."""
+    """Return the name of the GPU, or of the CPU (on Linux its model name)."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -53,10 +53,12 @@ def processor_name(device: torch.device) -> str:
 
 
 def provenance(device: torch.device, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What, beside the config and the data, can change a number's last bits. No times, so that runs compare.
+    """Return what, besides the config and the data, can change the last bits of a number.
+
+    It contains no times, so that equal runs have equal records.
 
     Args:
-        config: of the run; of the packages of one's own that it names, ``own_code`` has the sources' digests.
+        config: of the run. If it names classes of the user's own packages, ``own_code`` has their digests.
     """
     own = own_code.of_config(config)
     return {

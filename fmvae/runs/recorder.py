@@ -1,4 +1,4 @@
-"""What a run leaves for people to watch: TensorBoard events and metrics.jsonl, one row per epoch."""
+"""Write TensorBoard events and metrics.jsonl (one row per epoch) during a run, and figures at its end."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-INDEX = "index.json"  # of the pictures in a directory
-NUM_SHOWN = 5  # settings that TensorBoard's HParams page shows unless it is asked for more
+INDEX = "index.json"  # lists the pictures in a directory
+NUM_SHOWN = 5  # settings that TensorBoard's HParams page shows by default
 Layout = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 class Album:
-    """Final pictures as PNG files, and beside them, with the final numbers, in TensorBoard.
+    """Final pictures, as PNG files and in TensorBoard (there with the final numbers).
 
     Args:
-        directory: of the files.
-        events: where TensorBoard shows them; None shows nothing there.
+        directory: the folder of the files.
+        events: the final events for TensorBoard; None writes none.
 
     Attributes:
-        files: the SHA-256 of each written so far, by name.
+        files: the SHA-256 of each file written so far, by name.
     """
 
     def __init__(self, directory: Path, events: FinalEvents | None = None):
@@ -42,7 +42,7 @@ class Album:
         self.files: dict[str, str] = {}
 
     def file(self, name: str, content: bytes) -> None:
-        """Save a picture that TensorBoard can't show, under its whole name."""
+        """Save a picture as the file ``name``, and not in TensorBoard."""
         write_bytes(self.directory / name, content)
         self.files[name] = sha256(content).hexdigest()
 
@@ -54,11 +54,11 @@ class Album:
             self.events.image(f"figures/{name}", pixels(png))
 
     def note(self, drawn: Mapping[str, Any]) -> None:
-        """Write down beside the files what they show."""
+        """Write index.json: what the files show (``drawn``), and their digests."""
         write_record(self.directory / INDEX, {**drawn, "files": self.files})
 
     def holds(self, drawn: Mapping[str, Any]) -> bool:
-        """Whether the directory has all files of this note."""
+        """Return whether index.json has this ``drawn``, and all its files exist."""
         try:
             record = read_record(self.directory / INDEX)
             files = record.pop("files")
@@ -67,24 +67,24 @@ class Album:
         return record == drawn and all((self.directory / name).exists() for name in files)
 
     def show(self, scalars: Mapping[str, float], step: int) -> None:
-        """Bring what was drawn, and these numbers by tag, to TensorBoard, at ``step`` (the checkpoint's epoch)."""
+        """Write the figures and these numbers by tag for TensorBoard, at ``step`` (the checkpoint's epoch)."""
         if self.events:
             self.events.scalars(scalars)
             self.events.write(step)
 
 
 class Recorder(Observer):
-    """Writes scalars, glances and text of one run as it trains; its ``album`` takes what is measured at the end.
+    """Write scalars, figures and text of a run during training. ``album`` is for the final figures and numbers.
 
     Args:
         run: the run's directory.
-        epoch: the epoch the run resumes after, 0 for a fresh one: later events of a killed process are purged.
+        epoch: the epoch after which the run resumes, 0 for a new run. Later events of a killed process are purged.
         config_text: the resolved config, shown as text.
-        hparams: flat settings by which TensorBoard's HParams page compares runs, the first five by default.
-        metrics: tags of the scalars that it shows beside them; none shows all there are. TensorBoard takes the
-            list of the first run it finds as that of all.
-        layout: of the Custom Scalars page: titles of groups, in them titles of charts, in them tags (regular
-            expressions). TensorBoard shows a chart once that many runs ask for.
+        hparams: flat settings for TensorBoard's HParams page, which shows the first five by default.
+        metrics: tags of the scalars on that page; empty shows all scalars. TensorBoard applies the list of the
+            first run that it finds to all runs.
+        layout: of the Custom Scalars page: tags (regular expressions) by title of chart, by title of group. If
+            several runs have the same chart, TensorBoard shows it once.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Recorder(Observer):
         make_directory(run.path)
         self.writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else 0)
         self.album = Album(run.figures, FinalEvents(run.path))
-        # HParams written into the run's own file; `add_hparams` would make a second, ghost run
+        # write HParams into the run's own file; `add_hparams` would create a second run in a subfolder
         experiment, start, self._end = hparams_summary(dict(hparams), dict.fromkeys(metrics, 0.0))
         events = self.writer.file_writer
         assert events is not None
@@ -122,16 +122,16 @@ class Recorder(Observer):
             self.writer.add_text("config", indented, 0)
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write metrics.jsonl from the rows of all epochs; whole each time, so a kill can't leave half a row."""
+        """Write metrics.jsonl from the rows of all epochs. It is replaced atomically: no row is incomplete."""
         write_bytes(self.run.metrics, history_text(history))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """One scalar per ``split/quantity`` at ``step`` (the epoch)."""
+        """Write one scalar for each tag ``split/quantity`` at ``step`` (the epoch)."""
         for tag, value in values.items():
             self.writer.add_scalar(tag, value, step)
 
     def on_epoch_end(self, trainer: Any, row: Mapping[str, Any]) -> None:
-        # what belongs to no split (beta, the learning rate) in a group of its own
+        # quantities without a split (beta, the learning rate) get the group `schedule`
         tags = {tag: tag if "/" in tag else f"schedule/{tag}" for tag in row if tag != "epoch"}
         self.scalars({tag: row[name] for name, tag in tags.items()}, row["epoch"])
         self.write_history(trainer.history)
@@ -142,7 +142,7 @@ class Recorder(Observer):
         self.writer.add_image(f"training/{name}", pixels(render(figure)), step, dataformats="HWC")
 
     def close(self, *, complete: bool) -> None:
-        """End the event file; only a complete run is marked as ended in HParams."""
+        """Close the event file. A complete run is marked as ended in HParams."""
         events = self.writer.file_writer
         if complete and events is not None:
             events.add_summary(self._end)
@@ -150,31 +150,31 @@ class Recorder(Observer):
 
 
 def history_text(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """What metrics.jsonl holds of the rows of all epochs."""
+    """Return the content of metrics.jsonl for the rows of all epochs."""
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in history).encode()
 
 
 def _in_order(experiment: Any) -> Any:
-    """An HParams experiment whose first settings come first: else the first by the alphabet would be shown."""
+    """Make HParams show the first settings by default; TensorBoard would choose the alphabetically first ones."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[attr-defined]
 
     plugin = experiment.value[0].metadata.plugin_data
     data = HParamsPluginData.FromString(plugin.content)
     for info in data.experiment.hparam_infos[:NUM_SHOWN]:
-        info.differs = True  # what TensorBoard sorts by
+        info.differs = True  # TensorBoard sorts by this field
     plugin.content = data.SerializeToString()
     return experiment
 
 
 def render(figure: Figure) -> bytes:
-    """A figure as a PNG file's content."""
+    """Return a figure as PNG."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
 
 
 def pixels(png: bytes) -> np.ndarray:
-    """The pixels of a PNG, (H, W, 3) uint8."""
+    """Return the pixels of a PNG, (H, W, 3) uint8."""
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

@@ -1,4 +1,4 @@
-"""A run's results file: measures by name, each with its origin, and what of an earlier file may be kept."""
+"""The results file of a run: measures by name, each with its provenance. Earlier measures are kept if they fit."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = logging.getLogger("fmvae")
 
 @dataclass
 class Results:
-    """Measures of one checkpoint on one dataset, to be written as a whole.
+    """Measures of one checkpoint on one dataset.
 
     Args:
-        source: the run, config and checkpoint; with ``data_sha256``, what two results must share to be merged.
-        data_sha256: of the dataset's files, by name.
-        measures: blocks by name, as ``fid/pixels``.
-        origins: the provenance of each.
+        source: the run, config and checkpoint. Results are merged only if it and ``data_sha256`` are equal.
+        data_sha256: SHA-256 of the dataset's files, by name.
+        measures: blocks of numbers by name, such as ``fid/pixels``.
+        origins: the provenance of each block.
     """
 
     source: dict[str, Any]
@@ -32,9 +32,9 @@ class Results:
     origins: dict[str, Any] = field(default_factory=dict)
 
     def read(self, path: Path) -> None:
-        """Take over what a file holds of the same source and data.
+        """Read the measures in a file, if they are of the same source and data.
 
-        One that is damaged, or of an older version, is moved aside with a warning: its numbers may be wanted.
+        A damaged file, or one of an older version, is moved aside with a warning and not deleted.
         """
         if not path.exists():
             return
@@ -53,11 +53,11 @@ class Results:
             self.measures, self.origins = measures, origins
 
     def write(self, path: Path, fid_path: Path, training: Mapping[str, Any], **others: Any) -> dict[str, Any]:
-        """Write all of it, and the distances into a file of their own too; returns what was written.
+        """Write all measures, and the Fréchet distances into ``fid_path`` as well; return the content of ``path``.
 
         Args:
             training: the provenance of the checkpoint.
-            others: further entries.
+            others: further entries of the file.
         """
         provenance = {"training": training, "evaluation": self.origins, "data_sha256": self.data_sha256}
         results = {**self.source, **others, **nested(self.measures), "provenance": provenance}
@@ -68,14 +68,14 @@ class Results:
 
 
 def at(results: Mapping[str, Any], name: str) -> Any:
-    """The block ``fid/pixels`` of results; LookupError if there is none."""
+    """Return the block with a name such as ``fid/pixels`` in results; LookupError if there is none."""
     for part in name.split("/"):
         results = results[part]
     return results
 
 
 def nested(measures: Mapping[str, Any]) -> dict[str, Any]:
-    """``fid/pixels`` as ``pixels`` in ``fid``."""
+    """Return blocks as a nested dict: ``fid/pixels`` becomes ``pixels`` in ``fid``."""
     tree: dict[str, Any] = {}
     for name, block in measures.items():
         *parents, leaf = name.split("/")
@@ -87,7 +87,7 @@ def nested(measures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flat_scalars(results: Mapping[str, Any]) -> dict[str, float]:
-    """The final numbers by tag: ``test/...``, ``fid/<features>/...``, ``<measure of one's own>/...``."""
+    """Return the final numbers by tag: ``test/...``, ``fid/<features>/...``, ``<the user's own measure>/...``."""
     return {
         f"{group_of(name)}/{tag}": value
         for name, block in blocks(results).items()
@@ -96,12 +96,12 @@ def flat_scalars(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def columns_in(results: Mapping[str, Any]) -> list[Column]:
-    """The columns of a file's numbers, with whole tags."""
+    """Return the columns that describe a file's numbers, with whole tags."""
     return [column for name, block in blocks(results).items() for column in columns_of(name, block)]
 
 
 def blocks(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The measures' blocks by name, as ``fid/pixels``: those of fmvae, and those that bring their columns."""
+    """Return the measures' blocks by name, such as ``fid/pixels``: fmvae's own, and those with ``columns``."""
     found: dict[str, Mapping[str, Any]] = {}
     nested = {name.partition("/")[0] for name in BLOCKS if "/" in name}
     for name, node in results.items():

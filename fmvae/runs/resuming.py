@@ -1,4 +1,4 @@
-"""Which of a run's checkpoints to go on from, and whether a checkpoint is of its config."""
+"""Choose the checkpoint from which a run resumes, and check that it belongs to the run's config and data."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ log = logging.getLogger("fmvae")
 
 
 def newest_checkpoint(run: RunDirectory, sha256: str) -> Checkpoint | None:
-    """The checkpoint to resume from: the newest that verifies, or None to start anew.
+    """Return the newest intact checkpoint, to resume from it; None if there is none.
 
-    Damaged ones are passed over with a warning.
+    Damaged checkpoints are skipped with a warning.
 
     Raises:
-        RunError: a checkpoint is whole, but of another config.
+        RunError: a checkpoint is intact, but belongs to another config.
     """
     found: dict[Path, Checkpoint] = {}
     for path in (run.last, run.previous, run.best, run.stopped):
@@ -32,7 +32,7 @@ def newest_checkpoint(run: RunDirectory, sha256: str) -> Checkpoint | None:
             continue
         check_owner(path, checkpoint, sha256)
         found[path] = checkpoint
-    # whoever goes on within an epoch can't save those before it: it takes the best of them to be there
+    # a run that resumes within an epoch can't save earlier epochs again, so the best of them must exist
     if run.stopped in found and (best := found[run.stopped].meta["best"]) is not None:
         kept = run.best in found and found[run.best].meta["epoch"] == best
         found = found if kept else {path: found[path] for path in found if path != run.stopped}
@@ -40,7 +40,7 @@ def newest_checkpoint(run: RunDirectory, sha256: str) -> Checkpoint | None:
 
 
 def check_owner(path: Path, checkpoint: Checkpoint, sha256: str) -> None:
-    """Raise RunError unless the checkpoint was written by the config with this SHA-256."""
+    """Raise RunError unless the checkpoint was written by a run of the config with this SHA-256."""
     theirs = checkpoint.meta.get("config_sha256")
     if theirs != sha256:
         raise RunError(
@@ -53,7 +53,7 @@ def check_owner(path: Path, checkpoint: Checkpoint, sha256: str) -> None:
 def check_data(path: Path, checkpoint: Checkpoint, sha256: Mapping[str, str]) -> None:
     """Raise RunError if the checkpoint was trained on other images than those with these digests.
 
-    A checkpoint whose config names the images by their digests holds none of its own.
+    A checkpoint without digests passes: its config has them.
     """
     theirs = checkpoint.meta.get("data_sha256", sha256)
     if theirs != sha256:
@@ -66,5 +66,5 @@ def check_data(path: Path, checkpoint: Checkpoint, sha256: Mapping[str, str]) ->
 
 
 def _progress(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Epochs, and steps of the next."""
+    """Return the number of finished epochs, and of steps in the next epoch."""
     return checkpoint.meta["epoch"], checkpoint.meta.get("within", {}).get("step", 0)

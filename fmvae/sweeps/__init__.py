@@ -1,1 +1,1 @@
-"""Many runs: which were asked for, bringing them to their ends, and where each stands."""
+"""Sweeps: the list of planned runs, running them, searching, and reporting the state of each run."""

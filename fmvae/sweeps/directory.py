@@ -1,4 +1,4 @@
-"""A sweep's folder: which runs were asked of it, where each stands, and how long the rest will take."""
+"""A sweep's folder: the runs that are planned in it, the progress of each, and the time that is left."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from fmvae.runs.directory import LOCKLESS, RunDirectory, State
 from fmvae.runs.files import make_directory, read_record, write_record
 
 MANIFEST = "sweep.json"
-MOST_SECONDS = 1e9  # an epoch that took longer was not measured
-LAST_EPOCHS = 5  # whose median is the pace of a run
-SINGLE_RUNS = 50  # that are read for their pace, at most
+MOST_SECONDS = 1e9  # a longer time for an epoch is not credible
+LAST_EPOCHS = 5  # a run's pace is the median of its last epochs
+SINGLE_RUNS = 50  # largest number of single runs that are read for their pace
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that a sweep asks for.
+    """A run that is part of a sweep.
 
     Attributes:
-        overrides: the command line's, of this job.
-        config_sha256: the run's identity.
-        pace: equal for runs whose epochs take about as long.
-        epochs: how many at most.
-        composed_by: of what the config was composed from; by other files the same overrides may say another run.
+        overrides: of this job, as on the command line.
+        config_sha256: the digest of the run's identity.
+        pace: a key that is equal for runs whose epochs take about as long.
+        epochs: the largest number of epochs.
+        composed_by: the digest of the files that the config was composed from (``composing.composed_by``). With
+            other files, the same overrides may give another run.
     """
 
     overrides: tuple[str, ...]
@@ -45,7 +46,7 @@ class Plan:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], overrides: Iterable[str], composed_by: str) -> tuple[str, Plan]:
-        """The name of the run of a config, and its plan."""
+        """Return the name of the run that has this config, and its plan."""
         identity = RunIdentity.of(config)
         pace = pace_of(identity.semantic)
         return identity.name, cls(
@@ -54,13 +55,13 @@ class Plan:
 
 
 def pace_of(identity: Mapping[str, Any]) -> str:
-    """What the time of an epoch depends on: the architecture and the data, hardly the latents."""
+    """Return a digest of what the time of an epoch depends on: the model, without its latent_dim, and the data."""
     model = {key: value for key, value in identity["model"].items() if key != "latent_dim"}
     return digest({"model": model, "data": {**identity["data"], "seed": 0}})[:8]
 
 
 class SweepDirectory:
-    """The folder of a sweep. Any number of processes may add plans to it at once."""
+    """The folder of a sweep. Several processes may add plans to it at the same time."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -73,7 +74,7 @@ class SweepDirectory:
         return RunDirectory(self.path / name)
 
     def planned(self) -> dict[str, Plan]:
-        """The runs asked for so far, by name; none if the manifest is missing or damaged: it can be made again."""
+        """Return the plans in sweep.json by name of run; empty if it is missing or damaged (it can be remade)."""
         try:
             runs = read_record(self.manifest)["runs"]
             return {name: Plan(**{**plan, "overrides": tuple(plan["overrides"])}) for name, plan in runs.items()}
@@ -81,25 +82,25 @@ class SweepDirectory:
             return {}
 
     def add(self, plans: Mapping[str, Plan]) -> None:
-        """Write down what is asked for, beside what was."""
+        """Add plans to those in sweep.json."""
         path = self.path / ".locks" / f"{MANIFEST}.lock"
         make_directory(path.parent)
         with locks.held(path, LOCKLESS):
             known = self.planned()
-            # of other words for the same run, the first are kept
+            # if other overrides give the same run, the first ones are kept
             new = {n: p for n, p in plans.items() if n not in known or known[n].composed_by != p.composed_by}
             if both := new and {**known, **new}:
                 write_record(self.manifest, {"runs": {name: asdict(both[name]) for name in sorted(both)}})
 
 
 class Progress(NamedTuple):
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
-        state: ``running`` if a process holds it.
+        state: ``running`` if a process holds the run.
         seconds_left: of training; None if unknown.
-        results: of a complete run.
-        error: why it failed, in one line.
+        results: of a complete run; None otherwise.
+        error: why the run failed, in one line; empty otherwise.
     """
 
     run: RunDirectory
@@ -117,11 +118,11 @@ def progress(
     paces: Mapping[str, float] | None = None,
     restart: bool = False,
 ) -> Progress:
-    """Where a run stands.
+    """Return the progress of a run.
 
     Args:
-        paces: seconds of an epoch by ``Plan.pace``, for a run that has not begun.
-        restart: it is to be trained anew, so that nothing of it is done.
+        paces: seconds per epoch by ``Plan.pace``, for a run that has not started.
+        restart: the run will be trained anew, so that its existing files do not count.
     """
     results = None if restart else run.final_results(plan.config_sha256 if plan else None)
     status = run.read_status()
@@ -138,7 +139,7 @@ def progress(
 
 
 def seconds_per_epoch(run: RunDirectory) -> float | None:
-    """The median of a run's last epochs; None if it has not finished one."""
+    """Return the median time of a run's last epochs in seconds; None if it has not finished one."""
     try:
         seconds = json.loads(run.timing.read_bytes())["epoch_seconds"][-LAST_EPOCHS:]
         pace = statistics.median(map(float, seconds))
@@ -151,11 +152,11 @@ def seconds_per_epoch(run: RunDirectory) -> float | None:
         RecursionError,
     ):  # StatisticsError is a ValueError
         return None
-    return pace if 0 <= pace < MOST_SECONDS else None  # NaN is neither
+    return pace if 0 <= pace < MOST_SECONDS else None  # False for NaN
 
 
 def known_paces(root: Path) -> dict[str, float]:
-    """Seconds of an epoch by ``Plan.pace``, from the sweeps and single runs in ``root`` that have begun."""
+    """Return seconds per epoch by ``Plan.pace``, measured by the sweeps and single runs in ``root``."""
     seconds: dict[str, list[float]] = {}
     for manifest in root.glob(f"*/{MANIFEST}"):
         sweep = SweepDirectory(manifest.parent)

@@ -1,4 +1,4 @@
-"""Bringing every run of a sweep to its end, whatever happens to the others; knows nothing of Hydra."""
+"""Run all runs of a sweep. A run that fails does not stop the others. Does not depend on Hydra."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fmvae.sweeps.directory import Plan, SweepDirectory, progress
 from fmvae.sweeps.status import summary
 
 Launch = Callable[[Sequence[Sequence[str]], int], object]
-WriteReport = Callable[[Sequence[Path]], Path]  # of the runs in folders; returns the page
-ATTEMPTS = 3  # jobs that a launcher may fail to begin, before it is the launcher
-PATIENCE = 10.0  # seconds in which a launcher that died may still be ending its workers
-KILLED = "its process ended without a word: killed, or out of memory"
+WriteReport = Callable[[Sequence[Path]], Path]  # writes the report on the runs in folders; returns its page
+ATTEMPTS = 3  # if so many jobs in turn fail to start, the launcher is at fault and not a job
+PATIENCE = 10.0  # seconds that a failed launcher may need to end its workers
+KILLED = "its process ended without an error message: killed, or out of memory"
 log = logging.getLogger("fmvae")
 
 
@@ -30,22 +30,23 @@ def run_sweep(
     write_report: WriteReport,
     restart: bool = False,
 ) -> None:
-    """Launch what is not complete, and say at the end where every run stands.
+    """Launch the runs that are not complete, then write the report and print the state of every run.
 
     Args:
         plans: the runs by name.
-        launch: runs jobs, given as the overrides of each, numbered from its second argument; may raise.
-        write_report: called with the sweep's folder once its runs have ended.
-        restart: launch what is complete, too.
+        launch: runs jobs. Its arguments are the overrides of each job, and the number of the first job. It may
+            raise.
+        write_report: is called with the sweep's folder when all runs have ended.
+        restart: launch complete runs, too.
 
     Raises:
-        FmvaeError: a run failed, or the launcher began none.
+        FmvaeError: a run failed, or the launcher started none.
     """
     make_directory(sweep.path)
     sweep.add(plans)
     states = {name: progress(sweep.run(name), plan, restart=restart) for name, plan in plans.items()}
     waiting = [name for name in plans if states[name].state != "complete"]
-    waiting.sort(key=lambda name: states[name].state == "failed")  # what never ran comes first
+    waiting.sort(key=lambda name: states[name].state == "failed")  # runs that failed before come last
     if len(waiting) < len(plans):
         log.info("%s: %d of %d runs are complete", sweep, len(plans) - len(waiting), len(plans))
     if waiting:
@@ -58,26 +59,26 @@ def run_sweep(
 
 
 def _launch_all(sweep: SweepDirectory, plans: Mapping[str, Plan], waiting: list[str], launch: Launch) -> None:
-    """Launch these runs, and again those that a launcher which died with one of them did not bring to an end.
+    """Launch these runs. If the launcher fails, launch the remaining runs again.
 
-    One job is to blame: for those that ended with it, as joblib ends all workers when one is killed, or for none
-    having begun. Which one shows when they are launched one at a time.
+    A single job can make a launcher fail. It can end the jobs that run beside it (joblib ends all workers when one
+    is killed), or keep any job from starting. To find this job, runs are launched one at a time.
 
     Raises:
-        Exception: the launcher's own, which begins no job at all.
+        Exception: the launcher's own, if it can't start any job.
     """
     first, anything_began = 0, False
-    ended: list[str] = []  # with the launcher
-    silent: list[str] = []  # did not begin, though alone
+    ended: list[str] = []  # runs that were killed when the launcher failed
+    silent: list[str] = []  # runs that did not start even alone
 
     def attempt(names: Sequence[str]) -> tuple[Exception | None, set[str]]:
-        """The launcher's exception, and which of the runs began."""
+        """Launch runs; return the launcher's exception, or None, and the runs that started."""
         nonlocal first, anything_began
         before = {name: sweep.run(name).read_status() for name in names}
         problem = None
         try:
             launch([plans[name].overrides for name in names], first)
-        except Exception as error:  # of the launcher: what jobs raise stays with them
+        except Exception as error:  # the launcher's: a job's error does not get here
             problem = error
         first += len(names)
         gone = note_killed(sweep, names, PATIENCE if problem else 0)
@@ -107,7 +108,7 @@ def _launch_all(sweep: SweepDirectory, plans: Mapping[str, Plan], waiting: list[
             make_directory(sweep.run(name).path)
             sweep.run(name).write_status("failed", error=KILLED, epoch=0)
     for name in tuple(ended) if len(ended) + len(silent) > 1 else ():
-        log.info("%s was running when another job may have been killed: again, alone", sweep.run(name))
+        log.info("%s was running when another job may have been killed; running it again, alone", sweep.run(name))
         attempt([name])
 
 
@@ -116,7 +117,7 @@ def _report(sweep: SweepDirectory) -> Path:
 
 
 def _report_is_old(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> bool:
-    """Whether there is none, or a run was measured after it was written."""
+    """Return whether there is no report, or a run was measured after it was written."""
     try:
         written = _report(sweep).stat().st_mtime
         return any(sweep.run(name).results.stat().st_mtime > written for name in plans)
@@ -125,7 +126,7 @@ def _report_is_old(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> bool:
 
 
 def report(sweep: SweepDirectory, write_report: WriteReport) -> None:
-    """Write the page on all runs of the folder. A failure to write it is reported, and fails no run."""
+    """Write the report on all runs in the folder. If it can't be written, log a warning."""
     try:
         say(f"\nreport: {short(write_report([sweep.path]))}")
     except (FmvaeError, OSError) as error:
@@ -133,7 +134,10 @@ def report(sweep: SweepDirectory, write_report: WriteReport) -> None:
 
 
 def note_killed(sweep: SweepDirectory, names: Sequence[str], patience: float = 0) -> list[str]:
-    """Those of the runs that lost their process; so many seconds are given to those that are held still."""
+    """Mark the runs whose process was killed as failed, and return them.
+
+    Wait ``patience`` seconds at most for runs that are still held by a process.
+    """
     gone: list[str] = []
     until = time.monotonic() + patience
     while True:
@@ -145,7 +149,10 @@ def note_killed(sweep: SweepDirectory, names: Sequence[str], patience: float = 0
 
 
 def note_if_killed(sweep: SweepDirectory, name: str) -> bool:
-    """Whether a run that says it is running, though nobody holds it, lost its process; its status then says so."""
+    """Return whether a run's process was killed: its status says ``running``, but no process holds it.
+
+    The status of such a run is set to ``failed``.
+    """
     run = sweep.run(name)
     if run.read_status().get("state") != "running":
         return False
@@ -161,7 +168,7 @@ def note_if_killed(sweep: SweepDirectory, name: str) -> bool:
 
 
 def tell(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> None:
-    """Say where every run stands.
+    """Print the state of every run.
 
     Raises:
         FmvaeError: a run failed.
@@ -171,4 +178,4 @@ def tell(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> None:
     failed = sum(state.state not in ("complete", "running") for state in states)
     if failed:
         problem = f"{failed} of {len(states)} runs failed"
-        raise FmvaeError(sweep, problem, "see their lines above; the same command tries them again")
+        raise FmvaeError(sweep, problem, "see the lines above; repeat the command to try them again")

@@ -1,4 +1,7 @@
-"""A search's study: one file in the sweep's folder, which the same command continues. See conf/hydra/sweeper."""
+"""The study of a search with Optuna: one file in the sweep's folder. See conf/hydra/sweeper/optuna.yaml.
+
+To continue a search, repeat its command.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,13 @@ if TYPE_CHECKING:
 
 
 def storage(path: str) -> RDBStorage:
-    """The database of a study, held by this process until it ends.
+    """Open the database of a study, and hold a lock on it until this process ends.
 
-    Trials that another process left unfinished are asked for again, with their parameters: their runs resume.
+    Trials that an earlier process left unfinished are queued again with their parameters, and their runs resume.
 
     Raises:
-        RunError: another process holds it, or it is no database.
+        HeldError: another process holds the lock.
+        RunError: the file is not a database.
     """
     from optuna.storages import RDBStorage
     from optuna.trial import TrialState
@@ -41,7 +45,7 @@ def storage(path: str) -> RDBStorage:
         database = RDBStorage(f"sqlite:///{path}")
     except SQLAlchemyError as error:
         problem = f"not a study's database ({str(error.__cause__ or error).splitlines()[0]})"
-        raise RunError(path, problem, "move it aside; the same command begins a new study") from None
+        raise RunError(path, problem, "move it away, and repeat the command to begin a new study") from None
     for study in database.get_all_study_summaries():
         for trial in database.get_all_trials(study._study_id, states=(TrialState.RUNNING,)):
             database.set_trial_state(trial._trial_id, TrialState.WAITING)
@@ -49,7 +53,7 @@ def storage(path: str) -> RDBStorage:
 
 
 def trials_left(path: str, study_name: str, total: int) -> int:
-    """How many trials a study still needs until it has ``total`` that succeeded."""
+    """Return how many trials a study still needs until ``total`` of them have succeeded."""
     import optuna
 
     try:
@@ -63,11 +67,11 @@ def trials_left(path: str, study_name: str, total: int) -> int:
 def conclude(
     folder: Path, config: Mapping[str, Any], write_report: WriteReport, better: str | None = None
 ) -> None:
-    """Write the report on the runs in a search's folder, say where each stands, and which is best.
+    """Write the report on the runs in a search's folder, and print the state of each run and the best one.
 
     Args:
-        config: the search's, which names the objective.
-        better: ``minimize`` or ``maximize``; None asks the objective's column.
+        config: the search's config, which names the objective.
+        better: ``minimize`` or ``maximize``; None takes the direction of the objective's column.
     """
     report(SweepDirectory(folder), write_report)
     states = [progress(run) for run in find_runs(folder)]
@@ -75,7 +79,7 @@ def conclude(
     values: dict[Path, float] = {}
     for state in states:
         if state.results:
-            with suppress(RunError):  # finished earlier, and that was not measured
+            with suppress(RunError):  # an earlier run may lack the objective
                 values[state.run.path] = objective(config, state.results)
     if values:
         best = (max if (better or direction(config)) == "maximize" else min)(values, key=values.__getitem__)

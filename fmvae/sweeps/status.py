@@ -1,4 +1,4 @@
-"""Where the runs of a sweep stand, as tables for the terminal; from run directories alone."""
+"""Tables for the terminal with the state of each run of a sweep, read from run directories."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from fmvae.runs.directory import find_runs
 from fmvae.runs.results import columns_in, flat_scalars
 from fmvae.sweeps.directory import Plan, Progress, SweepDirectory, known_paces, progress
 
-SHOWN = 50  # runs that a summary has lines for; more complete ones are counted
-ORDER = {state: place for place, state in enumerate(("running", "failed", "partial", "new"))}  # of a status
+SHOWN = 50  # a summary of more runs only counts the complete ones
+ORDER = {
+    state: place for place, state in enumerate(("running", "failed", "partial", "new"))
+}  # of the lines in a status
 
 
 def summary(sweep: SweepDirectory, plans: Mapping[str, Plan], states: Sequence[Progress]) -> str:
-    """A sweep as a table for the terminal: what is not complete always, complete runs if they are not too many."""
+    """Return a table of a sweep's runs. Complete runs are only counted if there are more than ``SHOWN`` runs."""
     counts = Counter(state.state for state in states)
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     shown = [state for state in states if state.state != "complete" or len(states) <= SHOWN]
@@ -36,11 +38,11 @@ def summary(sweep: SweepDirectory, plans: Mapping[str, Plan], states: Sequence[P
 
 
 def forecast(sweep: SweepDirectory, plans: Mapping[str, Plan], root: Path, restart: bool = False) -> str:
-    """What a sweep would do, as a table: each run, where it stands, and the time that its training will take.
+    """Return a table of what a sweep would do: each run, its state, and the expected time of its training.
 
     Args:
-        root: the folder of sweeps and runs whose times are known.
-        restart: what is complete would be trained anew.
+        root: the folder of sweeps and runs from which times are estimated.
+        restart: complete runs would be trained anew.
     """
     paces, varied = known_paces(root), differing(plans)
     states = [progress(sweep.run(name), plan, paces, restart) for name, plan in plans.items()]
@@ -50,27 +52,27 @@ def forecast(sweep: SweepDirectory, plans: Mapping[str, Plan], root: Path, resta
     if known:
         lines.append(f"  {duration(sum(known))} of training, one run after the other")
     if unknown := len(states) - len(known):
-        lines.append(f"  {unknown} of unknown time: none like them has finished an epoch in {short(root)}")
+        lines.append(f"  {unknown} of unknown time: no similar run in {short(root)} has finished an epoch")
     return "\n".join([*lines, ""])
 
 
 def forecast_run(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
-    """The same of a single run."""
+    """Return the forecast for a single run."""
     root = Path(config["output_root"])
     plan = dict([Plan.of(config, overrides, "")])
     return forecast(SweepDirectory(root / (config["sweep_name"] or "")), plan, root, config["restart"])
 
 
 def status(folder: Path) -> str:
-    """Where a sweep stands, as a table: for another terminal, while it runs. Complete runs are counted.
+    """Return a table of the runs of a sweep that are not complete. It may be called while the sweep runs.
 
     Raises:
-        FmvaeError: the folder holds no runs, and none were asked of it.
+        FmvaeError: the folder holds no runs, and none are planned in it.
     """
     sweep = SweepDirectory(folder)
     plans = sweep.planned()
     runs = [sweep.run(name) for name in plans]
-    if not plans or any(folder.glob("*/config.yaml")):  # some may have been put here by another command
+    if not plans or any(folder.glob("*/config.yaml")):  # another command may have added runs
         runs += [run for run in find_runs(folder) if run.path.name not in plans]
     paces, varied = known_paces(folder.resolve().parent), differing(plans)
     states = [progress(run, plans.get(run.path.name), paces) for run in runs]
@@ -97,7 +99,7 @@ def status(folder: Path) -> str:
 
 
 def _terms(results: Mapping[str, Any]) -> str:
-    """The numbers of a run that its line shows; of a classifier its test accuracy."""
+    """Return the numbers in a run's line as text; for a classifier, its test accuracy."""
     numbers, columns = flat_scalars(results), [c for c in columns_in(results) if "status" in c.places]
     told = [f"{column.header} {numbers[column.tag]:.{column.digits}f}" for column in in_table_order(columns)]
     return "  ".join(told or [f"accuracy {numbers[tag]:.2f}" for tag in ("test/accuracy",) if tag in numbers])
@@ -114,7 +116,7 @@ def _time(state: Progress) -> str:
 
 
 def differing(plans: Mapping[str, Plan]) -> dict[str, str]:
-    """By run, the overrides that not all runs share: what its name may not show."""
+    """Return, by name of run, the overrides that not all runs share. The name may not show them."""
     if not plans:
         return {}
     shared = set.intersection(*(set(plan.overrides) for plan in plans.values()))
@@ -125,7 +127,7 @@ def differing(plans: Mapping[str, Plan]) -> dict[str, str]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines, columns of equal width."""
+    """Format rows as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = [[f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows]
     return [("  " + "  ".join(row)).rstrip() for row in cells]

@@ -139,7 +139,7 @@ def test_one_that_fails_stops_no_other_and_those_that_fit_nowhere_run_alone(untr
     done = swept(untrained, tmp_path, "model=base", "seed=5", STACKED, "trainer.epochs=2")
     assert done.status == 0, done
     assert "not stacked: base-b1-" in done.stdout
-    assert "it is launched alone" in done.stdout
+    assert "it is the only job" in done.stdout
 
 
 def test_results_say_that_a_run_was_stacked(together, alone):

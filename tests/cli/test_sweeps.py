@@ -111,7 +111,7 @@ def test_no_kind_of_failure_stops_the_others(six, tmp_path):
     assert finished.status == 1
     assert "Traceback" not in finished.stdout + finished.stderr
     assert finished.stderr.splitlines()[-1].endswith(
-        "4 of 6 runs failed; see their lines above; the same command tries them again"
+        "4 of 6 runs failed; see the lines above; repeat the command to try them again"
     )
     undisturbed = contents(six.outputs / "six")
     found = contents(tmp_path / "six")
@@ -164,7 +164,11 @@ def test_a_value_of_a_wrong_type_ends_a_sweep_before_its_first_run(six, tmp_path
 
 def test_a_sweep_that_could_not_be_found_again_is_refused(six, tmp_path):
     ours = replace(six, outputs=tmp_path)
-    refused(ours.train("-m", "seed=0", "sweep_name=aa,bb"), "sweep_name, output_root: ", "one of each")
+    refused(
+        ours.train("-m", "seed=0", "sweep_name=aa,bb"),
+        "sweep_name, output_root: ",
+        "all runs of a sweep share one value",
+    )
     refused(ours.train("-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}/elsewhere"), "hydra.sweep.dir: ")
     refused(ours.train("-m", "seed=range(0,0)"), "over no values")
     refused(ours.train("-m", "seed=0,1", "hydra.sweeper.max_batch_size=-1"), "max_batch_size: ", "-1")

@@ -156,7 +156,7 @@ def test_a_figure_of_classes_is_refused_by_name_without_labels(tmp_path, monkeyp
 def test_what_is_no_dataset_is_refused(tmp_path, monkeypatch):
     config = own_config(tmp_path, monkeypatch, **GREY)
     config["data"] = {"_target_": "fmvae.models.BaseVAE", "latent_dim": 2}
-    with pytest.raises(ConfigError, match=r"^data._target_: 'fmvae.models.BaseVAE' is no ImageData"):
+    with pytest.raises(ConfigError, match=r"^data._target_: 'fmvae.models.BaseVAE' does not inherit from"):
         assemble(config, CPU)
 
 

@@ -143,7 +143,7 @@ def of_two_epochs(study, tmp_path_factory) -> Path:
 def test_a_run_that_was_taken_away_ends_and_can_be_made_again(act, study, of_two_epochs, tmp_path):
     command = [*study.settings, f"output_root={tmp_path}/outputs", "trainer.epochs=2"]
     finished = warmed().call("train.py", *command, prelude=AFTER_THE_FIRST_EPOCH.replace("{act}", act))
-    refused(finished, "was removed or moved while it was trained")
+    refused(finished, "was removed or moved during training")
     again = warmed().call("train.py", *command)
     assert again.status == 0, again
     run = tmp_path / "outputs" / of_two_epochs.name

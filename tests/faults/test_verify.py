@@ -79,12 +79,12 @@ def test_many_numbers_that_differ_are_counted_and_the_place_they_were_made_at_is
         ("checkpoints/best.safetensors", b"x", "best.safetensors: not a readable checkpoint"),
         ("checkpoints/last.safetensors", b"x", "last.safetensors: not a readable checkpoint"),
         ("checkpoints/best.safetensors", None, "best.safetensors: missing, though the run is complete"),
-        ("results.json", b"{}", "results.json: not a record of ours"),
+        ("results.json", b"{}", "results.json: not a valid record"),
         ("results.json", None, "results.json: missing, though the run is complete"),
         ("fid.json", None, "fid.json: missing, or not the distances of results.json"),
         ("metrics.jsonl", b"{}\n", "metrics.jsonl: not the history of the last checkpoint"),
         ("metrics.jsonl", None, "metrics.jsonl: not the history of the last checkpoint"),
-        ("figures/index.json", b"{}", "figures/index.json: not a record of ours"),
+        ("figures/index.json", b"{}", "figures/index.json: not a valid record"),
     ],
 )
 def test_damage_is_told(name, content, said, whole):
@@ -190,7 +190,7 @@ def test_the_command_goes_through_a_folder_and_fails_if_one_does(runs, whole, ca
     whole.fid.unlink()
     assert main([*folder, "--files"]) == 1
     told = capsys.readouterr()
-    assert told.err == "fmvae: error: verify: 1 of 2 runs do not verify; see their lines above\n"
+    assert told.err == "fmvae: error: verify: 1 of 2 runs do not verify; see the lines above\n"
     assert "fid.json: missing" in told.out
 
 

@@ -187,7 +187,7 @@ ConfigLoaderImpl.load_configuration = loading
 """
     arguments = ["seed=1", "trainer.epochs=0"]  # an error that comes after a swallowed one
     finished = warmed().call("train.py", *study.settings, *arguments, prelude=prelude)
-    assert (finished.status, finished.stderr) == (status, "interrupted; the same command continues\n")
+    assert (finished.status, finished.stderr) == (status, "interrupted; repeat the command to continue\n")
     refused(warmed().call("train.py", *study.settings, *arguments), "trainer.epochs")
 
 

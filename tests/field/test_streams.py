@@ -178,7 +178,7 @@ def test_the_last_line_stands_alone_below_a_bar(study, number, status):
     program.process.send_signal(number)
     program.read()
     assert program.process.returncode == status, program.shown
-    assert "interrupted; the same command continues" in program.lines(), program.lines()[-5:]
+    assert "interrupted; repeat the command to continue" in program.lines(), program.lines()[-5:]
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_a_run_is_running_if_a_process_holds_it(tmp_path):
     with directory.held():
         assert read_run(directory).state == "running"
     assert read_run(directory).state == "partial"
-    assert "its command run again finishes it" in read_run(directory).reason
+    assert "repeat its command to finish it" in read_run(directory).reason
 
 
 def damage_results(path):
@@ -58,7 +58,7 @@ def foreign_results(path):
     [
         (damage_results, "does not match its digest"),
         (foreign_results, "of another config"),
-        (lambda path: (path / "results.json").write_text("[1]"), "not a record"),
+        (lambda path: (path / "results.json").write_text("[1]"), "not a valid record"),
         (lambda path: (path / "results.json").unlink(), "no such file"),
         (lambda path: (path / "config.yaml").write_text("a: ["), "not readable as YAML"),
         (lambda path: (path / "config.yaml").write_text("seed: 0"), "not the config of a run"),

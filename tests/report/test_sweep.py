@@ -166,14 +166,14 @@ def test_without_a_complete_run_the_page_says_so(tmp_path, state):
 def test_sheets_of_conditional_models_say_which_class(sweep):
     assert "conditional models" not in "".join(Page(write_report([sweep])).texts)
     write_figure(write_run(sweep, "model=conditional"), "samples", 0.5)
-    assert "conditional models: a class a row" in "".join(Page(write_report([sweep])).texts)
+    assert "conditional models: one row per class" in "".join(Page(write_report([sweep])).texts)
 
 
 def test_damaged_results_are_listed_and_stop_nothing(sweep):
     run = next(iter(sweep.glob("conv-b4-*-s0-*")))
     (run / "results.json").write_text("{")
     page = write_report([sweep])
-    assert "results.json: not a record of ours" in "".join(Page(page).texts)
+    assert "results.json: not a valid record" in "".join(Page(page).texts)
     assert f"{run.name},damaged" in (page.parent / "table.csv").read_text()
 
 
@@ -223,4 +223,4 @@ def test_damage_is_said_beside_what_is_written(sweep, caplog):
     harmed = next(path.parent for path in sweep.rglob("results.json"))
     (harmed / "results.json").write_text("[1]")
     write_report([sweep])
-    assert [str(harmed) in said and "not a record" in said for said in caplog.messages] == [True]
+    assert [str(harmed) in said and "not a valid record" in said for said in caplog.messages] == [True]

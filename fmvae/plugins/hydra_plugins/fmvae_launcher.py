@@ -1,4 +1,4 @@
-"""The launcher of ``hydra/launcher=stacked``: jobs of one structure are trained as one model, in one process."""
+"""The launcher of ``hydra/launcher=stacked``. It trains jobs of equal structure as one model, in one process."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ log = logging.getLogger("fmvae")
 
 def _check_environment(hydra_config: Any) -> None:
     if hydra_config.job.env_set:
-        problem = "the runs of a stack share one process, whose environment is set by now"
+        problem = "the runs of a stack share one process, which has already started"
         raise ConfigError("hydra.job.env_set", problem, "set it in the shell, or use another launcher")
 
 
 class StackedLauncher(BasicLauncher):
-    """Trains jobs side by side that can be stacked, and the others as ``BasicLauncher`` does.
+    """Train jobs together that can be stacked, and the others one by one, as ``BasicLauncher`` does.
 
     Args:
-        size: at most so many at a time.
+        size: largest number of runs in a stack.
     """
 
     def __init__(self, size: int = 32):
         if not (type(size) is int and size >= 1):
             raise ConfigError(
-                "hydra.launcher.size", f"no such number of runs: {size!r}", "give a whole number >= 1"
+                "hydra.launcher.size", f"{size!r} is not a number of runs", "give a whole number >= 1"
             )
         super().__init__()
         self.size = size
@@ -41,14 +41,14 @@ class StackedLauncher(BasicLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         assert self.config is not None
         _check_environment(self.config.hydra)
-        from fmvae.experiments import stackable  # brings torch
+        from fmvae.experiments import stackable  # imports torch
 
         setup_globals()
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         returns: dict[int, JobReturn] = {}
         settings: dict[int, Any] = {}
         groups: dict[str | None, list[int]] = {}
-        first: dict[str, int] = {}  # of the jobs of a run: a search may ask for one more than once
+        first: dict[str, int] = {}  # job of each run: a search may ask for a run twice
         same: dict[int, int] = {}
         for number, overrides in enumerate(job_overrides):
             try:
@@ -67,9 +67,9 @@ class StackedLauncher(BasicLauncher):
                     returns |= self._train([settings[number] for number in chosen], chosen)
                 continue
             for number in numbers:
-                why = "no other job has its model and sizes" if len(job_overrides) > 1 else "it is launched alone"
+                why = "no other job has its model and sizes" if len(job_overrides) > 1 else "it is the only job"
                 if not kind:
-                    why = "it is no VAE, or its optimizer does not step each weight by itself"
+                    why = "it is not a VAE, or its optimizer does not update each weight independently"
                 log.info("not stacked: %s (%s)", self._name(settings[number][0]), why)
                 (returns[number],) = super().launch([job_overrides[number]], initial_job_idx + number)
         for number, overrides in enumerate(job_overrides):

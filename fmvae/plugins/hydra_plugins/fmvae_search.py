@@ -1,4 +1,4 @@
-"""The search of ``hydra/sweeper=optuna``: Optuna's sweeper, and around it what a sweep has before and after."""
+"""The sweeper of ``hydra/sweeper=optuna``: Hydra's Optuna sweeper, with checks before and a report after it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
 
 
 class FmvaeSearch(Sweeper):
-    """Its settings are those of ``OptunaSweeper``, which is made, and opens the study, when the search begins."""
+    """A sweeper with the settings of ``OptunaSweeper``. It creates that, and opens the study, in ``sweep``."""
 
     def __init__(self, **settings: Any):
-        """They are read where they stand, in the config, once the search begins."""
+        """Ignore the settings: ``sweep`` reads them from the config."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -48,21 +48,21 @@ class FmvaeSearch(Sweeper):
         optuna.sweep(arguments)
 
         from fmvae.report.sweep import write_report
-        from fmvae.sweeps.search import conclude  # brings torch
+        from fmvae.sweeps.search import conclude  # imports torch
 
         chosen = config.hydra.sweeper.direction
         conclude(Path(self.config.hydra.sweep.dir), self.config, write_report, str(chosen))
 
     def _direction(self) -> str:
-        """Of the objective's column."""
-        from fmvae.experiments.search_target import direction  # brings torch
+        """Return ``minimize`` or ``maximize``, from the objective's column."""
+        from fmvae.experiments.search_target import direction  # imports torch
 
         assert self.config is not None
         evaluation = OmegaConf.to_container(self.config.evaluation, resolve=True)
         return direction(validate({"objective": self.config.objective, "evaluation": evaluation}))
 
     def _check_options(self, arguments: list[str]) -> None:
-        """Refuse a searched option that asks Hydra for something: only the search itself is heeded."""
+        """Refuse to search over options whose files change Hydra's settings; these would have no effect."""
         assert self.config is not None
         assert self.hydra_context is not None
         loader, options = self.hydra_context.config_loader, groups()

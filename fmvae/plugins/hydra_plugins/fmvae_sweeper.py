@@ -1,6 +1,6 @@
-"""The sweeper of ``-m``: Hydra's own, but that runs are known, and checked, before the first is launched.
+"""The sweeper of ``-m``. It extends Hydra's own: all runs are composed and checked before the first is launched.
 
-Hydra takes plugins from the package ``hydra_plugins`` alone; ``fmvae.cli`` puts this folder on the search path.
+Hydra finds plugins only in the package ``hydra_plugins``; ``fmvae.cli`` adds this folder to ``sys.path``.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from fmvae.config.identity import NAMED_BY_CONTENT
 from fmvae.config.shorthand import expand_shorthand
 from fmvae.errors import ConfigError
 
-if TYPE_CHECKING:  # they bring torch, and Hydra imports its plugins even to complete a word
+if TYPE_CHECKING:  # these import torch, but Hydra imports its plugins even for shell completion
     from fmvae.sweeps.directory import Plan, SweepDirectory
 
 
-gate.install()  # in the processes of launchers, too: they import Hydra's plugins before they read a job's config
+gate.install()  # also in the workers of launchers, which import Hydra's plugins before they read a job's config
 
 
 class FmvaeSweeper(BasicSweeper):
-    """Every combination of the values, as ``BasicSweeper``; ``fmvae.sweeps.run`` says what happens to them."""
+    """Run every combination of the values, as ``BasicSweeper`` does, by ``fmvae.sweeps.run.run_sweep``."""
 
     def __init__(self, params: dict[str, str] | None = None, max_batch_size: int | None = None):
         if max_batch_size is not None and not (type(max_batch_size) is int and max_batch_size >= 1):
             key, way_out = "hydra.sweeper.max_batch_size", "give a whole number >= 1, or null"
-            raise ConfigError(key, f"no such batch: {max_batch_size!r}", way_out)
+            raise ConfigError(key, f"{max_batch_size!r} is not a number of jobs", way_out)
         super().__init__(max_batch_size=max_batch_size, params=params)
 
     def sweep(self, arguments: list[str]) -> None:
@@ -55,7 +55,7 @@ class FmvaeSweeper(BasicSweeper):
         (jobs,) = self.split_arguments(overrides, None)
         sweep = SweepDirectory(Path(self.config.hydra.sweep.dir))
         if sweep.path.absolute() != _folder(self.config):
-            way_out = "leave it out; output_root and sweep_name say where"
+            way_out = "leave it out, and set output_root and sweep_name"
             raise ConfigError("hydra.sweep.dir", f"runs are not written to {sweep}", way_out)
         plans = dict(_plans(sweep, jobs, self.config, loader))
         if not plans:
@@ -73,19 +73,19 @@ class FmvaeSweeper(BasicSweeper):
 
 
 def _folder(config: Any) -> Path:
-    """Where the runs of a config lie."""
+    """Return the folder of a config's runs."""
     return Path(expand_home(config["output_root"]), str(config["sweep_name"] or "")).absolute()
 
 
 def _plans(
     sweep: SweepDirectory, jobs: Sequence[Sequence[str]], main: DictConfig, loader: ConfigLoader
 ) -> Iterator[tuple[str, Plan]]:
-    """The runs by name. Composing takes tens of milliseconds each, and a large sweep is asked for often."""
+    """Yield the name and plan of each run. Plans in sweep.json are reused: composing takes tens of ms per run."""
     from fmvae.sweeps.directory import Plan
 
     others = main.hydra.overrides.hydra
     folders = [Path(source.path) for source in main.hydra.runtime.config_sources if source.schema == "file"]
-    code = own_code.digests()  # which says what keys its constructors take
+    code = own_code.digests()  # the user's constructors decide which keys are known
     composed = composed_by(main.hydra.job.config_name, *others, *code, folders=folders)
     planned = sweep.planned().items()
     known = {plan.overrides: (name, plan) for name, plan in planned if plan.composed_by == composed}
@@ -105,5 +105,7 @@ def _plans(
             own = config.pop("hydra")
         resolved = resolve(config, own.runtime)
         if _folder(resolved) != _folder(main):
-            raise ConfigError("sweep_name, output_root", "a sweep has one of each", "start a sweep for each")
+            raise ConfigError(
+                "sweep_name, output_root", "all runs of a sweep share one value", "run one sweep for each value"
+            )
         yield Plan.of(resolved, overrides, composed)
