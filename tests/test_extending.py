@@ -278,7 +278,7 @@ def test_the_measure_is_verified_and_kept(reader):
 @pytest.mark.parametrize("door", [*DOORS])
 def test_negative_control_without_leave_none_of_it_is_built(door, reader):
     command = next(c for c in DOORS[door].commands if "train.py" in c[1] and "-m" not in c)
-    refused(reader.run([a for a in command if not a.startswith("allow=")], "seed=7"), "allow=[mystudy]")
+    refused(reader.run([a for a in command if not a.startswith("allow=")], "seed=7"), "allow=mystudy")
 
 
 def test_negative_control_a_page_that_edits_the_package_is_noticed():

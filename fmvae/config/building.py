@@ -74,7 +74,7 @@ def find_class(target: Any, path: str = "") -> type:
     way_out = f"name a class under {', '.join(allowed)}"
     if not isinstance(target, str) or not target.startswith(allowed):
         if of_own_code:
-            own = f"{KEY}=[{target.partition('.')[0]}]"
+            own = f"{KEY}={target.partition('.')[0]}"
             way_out = f"give {own} on the command line if it is code that you trust, or {way_out}"
         raise ConfigError(f"{path}._target_", f"{target!r} is not allowed", way_out)
     of_hydra = logging.getLogger("hydra.utils")  # it also logs each error that it raises

@@ -23,7 +23,7 @@ from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
 
 KEY = "allow"
-WAY_OUT = f"give {KEY}=[...] on the command line"
+WAY_OUT = f"give {KEY}=<package> on the command line"
 # packages that cannot be allowed: a config may already name their safe classes, and some of the others are unsafe
 WITHHELD = ("fmvae", "torch", "torchvision", "hydra", "hydra_plugins", "omegaconf")
 
@@ -110,7 +110,7 @@ def _check(name: str) -> None:
     parts = name.split(".")
     if not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
         raise ConfigError(
-            KEY, f"{name!r} is not the name of a package", f"write it as in `import`: {KEY}=[mymodels]"
+            KEY, f"{name!r} is not the name of a package", f"write it as in `import`: {KEY}=mymodels"
         )
     if _of_others(parts[0]):
         problem = f"{name!r} is {'part of Python' if parts[0] not in WITHHELD else 'not your own code'}"

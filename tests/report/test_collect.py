@@ -65,7 +65,7 @@ def foreign_results(path):
         (lambda path: (path / "config.yaml").write_bytes(b"\xff\xfe\x00"), "config.yaml"),
         (
             lambda path: (path / "config.yaml").write_text("{model: {}, beta: {}, latent_dim: {}, data: {}}"),
-            "KeyE",
+            "not the config of a run",
         ),
     ],
 )
