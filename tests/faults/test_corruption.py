@@ -415,7 +415,7 @@ def test_weights_of_another_network_are_refused_or_make_numbers_of_another_name(
     assert load_classifier(weights).sha256 != before.sha256
     for run in runs.others.values():
         shutil.copy(run / "checkpoints" / "best.safetensors", weights)
-        with pytest.raises(RunError, match="no FashionResNet18"):
+        with pytest.raises(RunError, match="not a FashionResNet18"):
             load_classifier(weights)
 
 
