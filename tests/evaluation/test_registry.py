@@ -384,10 +384,10 @@ def test_an_argument_that_its_class_does_not_take_is_refused_when_composed(mine)
     [
         ("an error", "KeyError: 'broken'"),
         ("nan", "ValueError: Out of range float"),
-        ([1], "returns no mapping"),
-        ({"settings": {}}, "names settings or columns"),
-        ({"entropy": 1.0}, "returns no number lit/bright"),
-        ({"entropy": "high", "lit": {"bright": 1.0}}, "returns no number entropy"),
+        ([1], "must return a mapping"),
+        ({"settings": {}}, "none named settings or columns"),
+        ({"entropy": 1.0}, "does not return lit/bright"),
+        ({"entropy": "high", "lit": {"bright": 1.0}}, "does not return entropy"),
     ],
 )
 def test_what_it_returns_is_looked_at(returns, said, mine, run):
