@@ -1,4 +1,4 @@
-"""Write docs/performance.md from what the benchmarks left in benchmarks/results.
+"""Write docs/performance.md from the results of the benchmarks in benchmarks/results.
 
 python -m benchmarks.page
 """
@@ -61,7 +61,7 @@ def tables() -> Iterator[str]:
 
 
 def described(where: dict[str, Any]) -> str:
-    """The machine and the commit of a result."""
+    """Describe the machine and the commit of a result."""
     parts = [where.get("processor") or where.get("device"), f"torch {where['versions']['torch']}"]
     parts += [f"{where['threads']} thread{'s' * (where['threads'] > 1)}"] if where.get("threads") else []
     return ", ".join(map(str, [*parts, f"commit {str(where['git']['commit'])[:8]}"]))
