@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="fetch: find or download the files and verify them; stats: print statistics per split; "
         "check: plot a labelled 5x5 batch; eda: print statistics and plot all figures",
     )
-    parser.add_argument("--root", help="folder with the four IDX files (default: the standard locations)")
+    parser.add_argument("--root", help="folder with the four IDX files (default: the usual folders)")
     parser.add_argument("--to", help="folder to download the files into; created if missing")
     parser.add_argument("--no-download", action="store_true", help="fail instead of downloading")
     parser.add_argument("--seed", type=int, default=0, help="seed of the train/validation split (default 0)")

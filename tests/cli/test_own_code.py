@@ -298,12 +298,12 @@ def test_a_run_that_goes_on_with_other_code_says_so(desk):
     first = sources_digest(desk)
     assert desk.train(*asked, prelude=STOPS).status == 130
     done = desk.train(*asked, prelude=STOPS)
-    assert (done.status, "not the code" in done.stderr + done.stdout) == (130, False)
+    assert (done.status, "has changed since training" in done.stderr + done.stdout) == (130, False)
     write(desk.here, {f"{PACKAGE}/small.py": f"{SMALL}\n# mended\n"})
     done = desk.train(*asked)
     assert done.status == 0, done
     said = done.stdout + done.stderr
-    assert "ownmodels is not the code that its training began with; restart=true trains anew" in said
+    assert "the code of ownmodels has changed since training began; restart=true trains it anew" in said
     known = desk.results()["provenance"]["training"]["own_code"][PACKAGE]
     assert known == {"sha256": sources_digest(desk), "earlier": [first]}
     assert first != sources_digest(desk)

@@ -230,7 +230,7 @@ def test_it_is_verified_bit_for_bit(run, monkeypatch):
     assert problem.startswith("entropy/entropy: ")
     monkeypatch.setattr(building, "ALLOWED_TARGETS", ("fmvae.", "torch."))  # a stored config grants itself nothing
     (problem,) = verify(run, device="cpu").problems
-    assert problem.startswith("entropy: can't be computed again here, as it was with ")
+    assert problem.startswith("entropy: can't be computed again here with its settings ")
 
 
 def test_what_brings_columns_and_no_origin_does_not_verify(run):

@@ -172,7 +172,7 @@ def test_a_key_that_the_class_does_not_take_is_refused(tmp_path, monkeypatch, ke
 def test_the_classifier_refuses_data_that_it_can_not_learn(tmp_path, monkeypatch, data, found):
     own = own_config(tmp_path, monkeypatch, **data)
     config = compose(["device=cpu"], "classifier") | {"data": own["data"]}
-    with pytest.raises(ConfigError, match=f"^data: {found}, and the classifier learns classes of grey images"):
+    with pytest.raises(ConfigError, match=f"^data: {found}, but the classifier needs grey images with labels"):
         ClassifierExperiment(config, CPU)
 
 
