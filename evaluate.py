@@ -8,10 +8,10 @@ from fmvae.cli.main import job, launch
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(composed: DictConfig) -> None:
-    """One run, several, or a folder of them."""
+    """Measure one run, several runs, or all runs in a folder."""
 
     def evaluate(config: dict, overrides: list[str]) -> None:
-        # brings torch, which tab completion and --help don't need
+        # imports torch, which tab completion and --help don't need
         from fmvae.measurement.evaluate import evaluate_runs
 
         evaluate_runs(config)

@@ -1,4 +1,4 @@
-"""Train a VAE as the config says; the same command continues what is unfinished. See `python train.py --help`."""
+"""Train a VAE from a config; to resume an unfinished run, repeat the command. See `python train.py --help`."""
 
 import math
 
@@ -10,10 +10,10 @@ from fmvae.cli.main import job, launch
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(composed: DictConfig) -> float:
-    """One run; returns the number that a search goes by, its config's ``objective``."""
+    """Train one run; return the number that a search optimises, the config's ``objective``."""
 
     def train(config: dict, overrides: list[str]) -> float:
-        # bring torch, which tab completion and --help don't need
+        # these import torch, which tab completion and --help don't need
         if config["dry_run"]:
             from fmvae.common.command import say
             from fmvae.sweeps.status import forecast_run

@@ -1,11 +1,11 @@
-"""An epoch of the baseline beside the same written by hand: what is left to gain in its training on a CPU.
+"""Compare a baseline epoch with a hand-written version, to see how much faster its training on a CPU could be.
 
     python -m benchmarks.by_hand [--batch 128] [--images 10000] [--rounds 9]
 
-By hand there is no autograd, no module and no optimizer object: the large products write where the last step's
-did, the gradients are written out, and Adam's kernel is called with lists made once. The terms and the norm of the
-gradients are read at each step, as in ``ours``; nothing looks at them, nor at a schedule, a stop, or anything else
-that a framework has. See ``benchmarks.training`` for the other sides.
+The hand-written version has no autograd, modules or optimizer object: large products reuse their output buffers,
+the gradients are explicit formulas, and Adam's kernel is called with lists made once. Terms and gradient norm are
+read at each step, as in ``ours``, but there are no checks, schedules, stop signals or other features of a
+framework. ``benchmarks.training`` describes the other sides.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fmvae.training.vae import Step
 
 
 class ByHand:
-    """Steps on batches of one size."""
+    """Take hand-written training steps on batches of one size."""
 
     def __init__(self, trainer: Any):
         model, self.batch, self.trainer = trainer.model, trainer.data.batch_size, trainer
@@ -42,7 +42,7 @@ class ByHand:
         self.z = torch.empty(self.batch, model.latent_dim)
 
     def numbers(self, x: Tensor, noise: Tensor) -> list[float]:
-        """The mean terms, their sum and the norm of the gradients, which are left in ``gradients``."""
+        """Return the mean terms, their sum and the gradient norm; write the gradients to ``gradients``."""
         w_h, b_h, w_mu, b_mu, w_logvar, b_logvar, w_g, b_g, w_x, b_x = self.parameters
         gradients, h, g, z, d_logits = self.gradients, self.h, self.g, self.z, self.d_logits
         torch.addmm(b_h, x, w_h.t(), out=h).relu_()
@@ -69,7 +69,7 @@ class ByHand:
 
     @staticmethod
     def _of_layer(d: Tensor, inputs: Tensor, gradients: list[Tensor]) -> None:
-        """Of a layer's weight and bias, by that of its outputs."""
+        """Compute the gradients of a layer's weight and bias from the gradient of its outputs."""
         torch.mm(d.t(), inputs, out=gradients[0])
         torch.sum(d, 0, out=gradients[1])
 
@@ -80,7 +80,7 @@ class ByHand:
         torch.ops.aten._fused_adam_(self.parameters, *state, **rates, amsgrad=False, maximize=False)
 
     def check(self, x: Tensor, noise: Tensor) -> None:
-        """Raise AssertionError if one step is not the one that the trainer takes; it takes it, too."""
+        """Take one step, and the same step with the trainer; raise AssertionError if they differ."""
         batch = Batch(x, torch.zeros(len(x), dtype=torch.long), noise, num_train=len(x))
         before = [p.clone() for p in self.parameters]
         wanted = self.trainer._step(Step(batch, {"beta": 1.0}, epoch=1, number=1))
@@ -112,7 +112,7 @@ def by_hand(batch: int, images: int) -> Work:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--images", type=int, default=10_000, help="an epoch; cut to whole batches")
+    parser.add_argument("--images", type=int, default=10_000, help="per epoch, rounded down to whole batches")
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
     batch, images = given.batch, given.images // given.batch * given.batch

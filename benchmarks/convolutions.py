@@ -1,8 +1,8 @@
-"""Training epochs of BetaVAE, its convolutions as matrix products (``fmvae.models.convolution``) or torch's own.
+"""Time epochs of BetaVAE with convolutions as matrix products (``fmvae.models.convolution``) and with torch's.
 
     python -m benchmarks.convolutions [--batches 64,512] [--images 6000] [--rounds 5]
 
-Both take turns in one run; medians and their ratio.
+Both sides take turns in one run; prints medians and their ratio.
 """
 
 from __future__ import annotations

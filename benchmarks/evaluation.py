@@ -1,8 +1,8 @@
-"""What a run's measures and figures take, beside an epoch of its training; and FID's algebra beside SciPy's.
+"""Time a run's measures and figures, relative to an epoch of training; and our FID formula, relative to SciPy's.
 
     python -m benchmarks.evaluation [--rounds 3] [override ...]
 
-The model is untrained, which changes no time. Features of FashionResNet18 have a benchmark of their own.
+The model is hardly trained, which does not affect times. ``benchmarks.features`` times FashionResNet18.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fmvae.experiments.vae import VAEExperiment
 from fmvae.runs.recorder import render
 from fmvae.visualization import result_animations, result_figures
 
-DIM, NUM = 512, 2000  # of the features whose distance is taken
+DIM, NUM = 512, 2000  # dimensions and number of features for FID
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -42,7 +42,7 @@ def draw(experiment: VAEExperiment) -> None:
 
 
 def textbook(a: np.ndarray, b: np.ndarray) -> float:
-    """The Fréchet distance of two sets by SciPy's square root of a matrix, as most implementations take it."""
+    """Compute the Fréchet distance with SciPy's matrix square root, as most implementations do."""
     root: Any = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T))
     means = ((a.mean(0) - b.mean(0)) ** 2).sum()
     return means + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root.real)

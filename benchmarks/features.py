@@ -1,10 +1,10 @@
-"""How long the classifier's features of images take, beside the least that this machine could need.
+"""Time the classifier's features of images, relative to the shortest possible time on this machine.
 
     python -m benchmarks.features [--images 1000] [--repeats 5]
 
-The limit is the network's own multiplications in convolutions, at the speed of this machine's largest float32
-matrix product. Both are timed in turns in one run, so that their ratio survives a noisy machine. Also the price of
-bfloat16: its time as a ratio, and the Fréchet distance between both precisions' features of the same images.
+The limit is the time for the multiplications of the network's convolutions at the speed of a large float32 matrix
+product. Both take turns in one run, so that noise affects both alike. Also reports the effect of bfloat16: the
+ratio of times, and the Fréchet distance between the features of the same images in both precisions.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from fmvae.evaluation import calculate_fid, features
 from fmvae.evaluation.features import ResNetFeatures, real_images
 from fmvae.models import FashionResNet18
 
-MATRIX = 2048  # rows and columns of the product that stands for the machine's peak
+MATRIX = 2048  # rows and columns of the matrix product that measures peak speed
 PRODUCTS = 8
 
 
 def convolution_flops(side: int) -> float:
-    """Floating-point operations (2 per multiplication and addition) of the convolutions for one image."""
+    """Count the floating-point operations of the convolutions for one image (2 per multiply-add)."""
     total = 0
 
     def count(layer, inputs, output):

@@ -1,10 +1,10 @@
-"""Training on a GPU: steps captured in a CUDA graph beside steps launched kernel by kernel, and a whole study.
+"""Time training on a GPU: steps captured in a CUDA graph, steps launched kernel by kernel, and a whole study.
 
     python -m benchmarks.gpu [--device cuda] [--epochs 30] [--rounds 3] [--study vae_study]
 
-- captured: the epochs of BaseVAE and their validations, as ``train.py`` takes them;
+- captured: epochs of BaseVAE with validation, as ``train.py`` runs them;
 - launched: the same without a graph;
-- study: the runs of a sweep by name, without FID and figures, stacked and in sequence, from the commands' start.
+- study: the runs of a named sweep without FID and figures, stacked and in sequence, including start-up.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A training step of the convolutional ConditionalVAE, its label maps looked up by class or convolved.
+"""Time a training step of the convolutional ConditionalVAE, with label maps convolved per class or per image.
 
     python -m benchmarks.label_maps [--steps 10] [--rounds 5] [--threads 1]
 
-Both sides take turns in one run; medians and their ratio.
+Both sides take turns in one run; prints medians and their ratio.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""A sweep of six jobs by each launcher that needs no cluster, beside one after another.
+"""Time a sweep of six jobs with each local launcher, relative to one job after another.
 
     python -m benchmarks.launchers [--rounds 3] [--jobs 6] [override ...]
 
-Three sides, alternating in one run so that a noisy machine disturbs all alike; medians and their ratios:
+Three sides take turns in one run, so that noise affects all alike; prints medians and their ratios:
 
 - joblib: ``hydra/launcher=joblib``, two workers of one thread each;
 - stacked: ``hydra/launcher=stacked``, one process with two threads;
 - sequence: Hydra's basic launcher, every job with two threads.
 
-All train the same jobs, whole ``train.py -m`` commands from start to end; overrides replace the settings below.
+All train the same jobs with complete ``train.py -m`` commands; overrides replace the settings below.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SIDES = {
 
 
 def seconds(*overrides: str) -> float:
-    """One sweep, into a folder of its own."""
+    """Time one sweep in a new folder."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, PROJECT_ROOT / "train.py", "-m", *overrides, f"output_root={folder}"]
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}

@@ -1,8 +1,8 @@
-"""What watching a run costs: logs, checkpoints, TensorBoard, as a share of the time that training takes.
+"""Time the observers of a run (logs, checkpoints, TensorBoard) as a share of training time.
 
     python -m benchmarks.overheads [--epochs 6] [override ...]
 
-A run as ``train.py`` makes it, its trainer's and its observers' methods timed.
+It runs training as ``train.py`` does, and times the methods of the trainer and of its observers.
 """
 
 from __future__ import annotations

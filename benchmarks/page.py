@@ -1,4 +1,4 @@
-"""Write docs/performance.md from what the benchmarks left in benchmarks/results; keep the sections of the others.
+"""Write docs/performance.md from the results in benchmarks/results; keep the sections of other benchmarks.
 
 python -m benchmarks.page
 """
@@ -67,7 +67,7 @@ def table(name: str, result: Mapping[str, Any]) -> str:
 
 
 def described(where: dict[str, Any]) -> str:
-    """The machine and the commit of a result."""
+    """Describe the machine and the commit of a result."""
     parts = [where.get("processor") or where.get("device"), f"torch {where['versions']['torch']}"]
     parts += [f"{where['threads']} thread{'s' * (where['threads'] > 1)}"] if where.get("threads") else []
     return ", ".join(map(str, [*parts, f"commit {str(where['git']['commit'])[:8]}"]))

@@ -1,8 +1,8 @@
-"""How long a sweep of thousands of complete runs takes to be reported, to show its status, and to be skipped.
+"""Time the report, the status and a repeated command for a sweep of thousands of complete runs.
 
     python benchmarks/scale.py [--runs 5000]
 
-The runs are made by copying one small real run's files under the names of other seeds, their digests made anew.
+The runs are copies of one small real run, with the names and digests of other seeds.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ COPIED = ("metrics.jsonl", "status.json", "timing.json")
 
 
 def fixed(outputs: Path) -> list[str]:
-    """The overrides that all runs of the sweep share, as the command line gives them."""
+    """Return the command-line overrides that all runs of the sweep share."""
     return [*SMALL, f"output_root={outputs}", "sweep_name=scale"]
 
 
 def make(outputs: Path, num: int) -> None:
-    """A sweep of ``num`` complete runs."""
+    """Create a sweep of ``num`` complete runs."""
     subprocess.run([sys.executable, "train.py", *fixed(outputs), "seed=0"], check=True, capture_output=True)
     sweep = SweepDirectory(outputs / "scale")
     (first,) = (RunDirectory(path.parent) for path in sweep.path.glob("*/config.yaml"))

@@ -1,4 +1,4 @@
-"""What benchmarks share: sides that take turns in processes of their own, and the record of what they took."""
+"""Helpers of benchmarks: the sides of a comparison take turns in separate processes; times are recorded."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ Build = Callable[..., Callable[[], Any]]
 
 
 class Side:
-    """One side in a process of its own, with its own threads and settings, that does its work when asked.
+    """One side of a comparison, in a separate process with its own threads and settings; works on request.
 
     Args:
-        build: makes, from the arguments, the work: a function of nothing; its time counts, ``build``'s doesn't.
+        build: called with the arguments; returns the work, a function without arguments. Only calls of this
+            function are timed.
     """
 
     def __init__(self, build: Build, *arguments: object):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        # not a daemon: loaders have children
+        # not a daemon, as data loaders start child processes
         self.process = context.Process(target=_serve, args=(theirs, build, arguments))
         self.process.start()
-        theirs.close()  # so that a side that fails is an error here, not silence
+        theirs.close()  # so that a failing side raises an error here instead of blocking
 
     def __enter__(self) -> Side:
         self.seconds()  # warm up
@@ -58,7 +59,7 @@ def _serve(pipe: Connection, build: Build, arguments: tuple) -> None:
 
 
 def take_turns(sides: Mapping[str, Callable[[], Side]], rounds: int) -> dict[str, list[float]]:
-    """The seconds of each side in each round; they alternate, so that a noisy machine disturbs all alike."""
+    """Return the seconds of each side in each round; sides take turns, so that noise affects all alike."""
     with ExitStack() as stack:
         begun = {name: stack.enter_context(make()) for name, make in sides.items()}
         times: dict[str, list[float]] = {name: [] for name in begun}
@@ -69,19 +70,19 @@ def take_turns(sides: Mapping[str, Callable[[], Side]], rounds: int) -> dict[str
 
 
 def ratio(times: Mapping[str, list[float]], numerator: str, denominator: str) -> float:
-    """The median over rounds of one side's time over another's."""
+    """Return the median over rounds of the ratio of two sides' times."""
     return statistics.median(a / b for a, b in zip(times[numerator], times[denominator], strict=True))
 
 
 def print_times(what: str, times: Mapping[str, list[float]]) -> None:
-    """A line for each side: the median, and the range."""
+    """Print a line for each side with the median and the range."""
     print(what)
     for name, values in times.items():
         print(f"  {name:<12}{statistics.median(values):8.3f} s  ({min(values):.3f} to {max(values):.3f})")
 
 
 def record(name: str, content: Mapping[str, Any], device: torch.device | None = None) -> None:
-    """Write ``results/<name>.json``: the numbers, and the machine, versions and commit that they are of."""
+    """Write ``results/<name>.json``: the numbers, with the machine, versions and commit."""
     RESULTS.mkdir(exist_ok=True)
     whole = {**content, "provenance": provenance(device or torch.device("cpu"), {})}
     (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n")

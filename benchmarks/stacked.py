@@ -1,4 +1,4 @@
-"""Runs trained as a stack beside the same runs one after another, an epoch of each.
+"""Time an epoch of several runs, trained as a stack or one after another.
 
 python -m benchmarks.stacked [--models base,beta] [--runs 6] [--images 10000] [--device cpu] [--rounds 5]
 """

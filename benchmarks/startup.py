@@ -1,14 +1,14 @@
-"""From the command to the first step of training, beside a process that only imports what the usual loop does.
+"""Time from the command to the first training step, relative to a process with only the usual imports.
 
     python -m benchmarks.startup [--rounds 5]
 
 - ours: ``train.py``, on real data, until its optimizer has taken its first step;
-- compiler: the same, with torch's compiler imported by ``torch.optim``, as it is unless it is put off;
-- resumed: the same of a run that was killed in its second epoch;
+- compiler: the same, without deferring the import of torch's compiler, which ``torch.optim`` imports;
+- resumed: the same for a run that was killed in its second epoch;
 - usual: Python importing torch, torchvision's dataset and transforms, and TensorBoard's writer, and nothing else;
-- word: completing a word of a command line.
+- word: tab completion of a word on the command line.
 
-Whole processes, alternating in one run, with the disk's cache warm.
+Complete processes take turns in one run, with a warm disk cache.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Training epochs of every model beside the usual loop, beside the machine's limit, and beside pythae.
+"""Time training epochs of every model, relative to the usual loop, to the machine's limit, and to pythae.
 
     python -m benchmarks.training [--models base,beta] [--batches 64,128,512] [--images 10000] [--rounds 5]
 
-Sides, alternating in one run so that a noisy machine disturbs all alike:
+The sides take turns in one run, so that noise affects all alike:
 
 - ours: ``VAETrainer``'s epoch, as ``train.py`` sets it up;
-- limit: the model's own matrix products and convolutions, forward and backward, and the optimizer's step, alone;
-- usual: torchvision's dataset with ``ToTensor`` through a ``DataLoader`` (its best ``num_workers``, found first)
-  and a plain loop over the same model, of torch's own layers, with the default Adam;
-- in memory: the usual loop without a ``DataLoader``, on batches taken from a float tensor;
-- pythae: its VAE trainer on the same widths, if it is installed (base alone).
+- limit: only the model's matrix products and convolutions, forward and backward, and the optimizer's step;
+- usual: torchvision's dataset with ``ToTensor`` and a ``DataLoader`` (with the best ``num_workers``, found first),
+  and a plain loop over the same model, made of torch's own layers, with the default Adam;
+- in memory: the usual loop without a ``DataLoader``, on batches from a float tensor;
+- pythae: its VAE trainer with the same layer widths, if it is installed (base only).
 
-Writes what it prints, with machine and versions, as JSON into benchmarks/results/.
+Writes the printed numbers, with machine and versions, as JSON to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fmvae.experiments.vae import VAEExperiment
 from fmvae.models import VAE, convolution
 
 MODELS = ("base", "beta", "conv", "conditional", "conditional_conv")
-LATENT = {"base": 2}  # as the experiments of conf/experiment; others 10
+LATENT = {"base": 2}  # as in conf/experiment; 10 for other models
 TORCHS = {
     convolution.SmallConv2d: nn.Conv2d,
     convolution.SmallConvTranspose2d: nn.ConvTranspose2d,
@@ -75,26 +75,26 @@ def ours(model: str, batch: int, images: int, *overrides: str) -> Work:
 
 
 def new_model(model: str, batch: int, images: int) -> VAE:
-    """As people write it down: with torch's own layers."""
+    """Build the model with torch's own layers."""
     settings = config(model, batch, images)
     return with_torchs_layers(assemble(settings, torch.device("cpu")).model)
 
 
 def with_torchs_layers(network: VAE) -> VAE:
-    """The same model without ``fmvae.models.convolution``, which changes how layers compute, not what."""
+    """Replace the layers of ``fmvae.models.convolution`` with torch's, which compute the same."""
     for module in network.modules():
         module.__class__ = TORCHS.get(type(module), type(module))
     return network
 
 
 def limit(model: str, batch: int, images: int) -> Work:
-    """Only what no implementation can leave out: per layer the product, and its two gradients; and Adam."""
+    """Run only what every implementation must compute: each layer's product and its two gradients, and Adam."""
     set_up_torch({"device": "cpu", "threads": None})
     network = new_model(model, batch, images)
     products = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        kernel: Any = layer.weight  # of some calls a part of the parameter: those of convolve_with_label_maps
+        kernel: Any = layer.weight  # in convolve_with_label_maps, a part of the parameter
         weight, x = kernel.detach().clone(), inputs[0].detach().clone()
         dy, of_images = torch.randn_like(output), inputs[0].requires_grad is False
         products.append(
@@ -123,7 +123,7 @@ def _linear(layer: nn.Module, x: Tensor, weight: Tensor, dy: Tensor, of_images: 
     def products() -> None:
         torch.mm(x, weight.T)
         torch.mm(dy.T, x)
-        if not of_images:  # nobody asks for the gradient of the images
+        if not of_images:  # the images need no gradient
             torch.mm(dy, weight)
 
     return products
@@ -176,7 +176,7 @@ def usual(model: str, batch: int, images: int, root: str, num_workers: int) -> W
 
 
 class InMemory:
-    """Batches of a float tensor in a new order at every pass."""
+    """Batches of a float tensor, in a new random order for every epoch."""
 
     def __init__(self, batch: int, images: int):
         raw = load_dataset()
@@ -194,7 +194,7 @@ def in_memory(model: str, batch: int, images: int) -> Work:
 
 
 def pythae(batch: int, images: int) -> Work:
-    # ignored below: no dependency of ours, so that the type checker does not find it
+    # ignored by the type checker, as pythae is not a dependency and may be missing
     from pythae.data.datasets import BaseDataset  # type: ignore[import]
     from pythae.models import VAE as PythaeVAE  # type: ignore[import]
     from pythae.models import VAEConfig  # type: ignore[import]
@@ -241,7 +241,7 @@ def pythae(batch: int, images: int) -> Work:
 
 
 def torchvision_root(folder: Path) -> str:
-    """The dataset where torchvision looks; it wants plain files."""
+    """Write the dataset, decompressed, in torchvision's folder layout; return the root folder."""
     raw, target = load_dataset(), folder / "FashionMNIST" / "raw"
     target.mkdir(parents=True)
     for name in FILES:

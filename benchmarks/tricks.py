@@ -1,13 +1,13 @@
-"""What is done for speed beside the same without it: a reason to keep each, or to take it out.
+"""Time speed optimisations against the same code without them, to decide whether to keep each.
 
     python -m benchmarks.tricks [--images 10000] [--epochs 12] [--rounds 5]
 
-- denormal numbers: ``torch.set_flush_denormal`` (fmvae/common/torch_setup.py), after some epochs of the baseline:
-  by then Adam's averages of pixels that are always black have decayed;
-- cross-entropy: the likelihood's own ``autograd.Function`` (fmvae/objectives/likelihoods.py) and torch's, for an
-  epoch of one run and of a stack.
+- denormal numbers: ``torch.set_flush_denormal`` (fmvae/common/torch_setup.py), after some epochs of the baseline.
+  By then, Adam's averages for pixels that are always black have decayed to denormal numbers;
+- cross-entropy: the ``autograd.Function`` of the likelihood (fmvae/objectives/likelihoods.py) and torch's own
+  function, for an epoch of one run and of a stack.
 
-Importing torch's compiler is a side of ``benchmarks.startup``; convolutions and label maps have benchmarks too.
+``benchmarks.startup`` times the import of torch's compiler; convolutions and label maps have their own benchmarks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fmvae.objectives import Bernoulli
 
 
 def torchs_own(self: Bernoulli, logits: Tensor, x: Tensor) -> Tensor:
-    """The likelihood by torch's function alone."""
+    """Compute the likelihood with torch's function only."""
     return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
 
 
@@ -37,7 +37,7 @@ def without_function(build: Callable[..., Work], *case: object) -> Work:
 
 
 def after(epochs: int, flush: bool, *case: object) -> Work:
-    """An epoch of the baseline after so many."""
+    """Return an epoch of the baseline, after training for ``epochs`` epochs."""
     if not flush:
         torch.set_flush_denormal = lambda mode: False  # in a process of its own
     epoch = ours(*case)  # type: ignore[arg-type]

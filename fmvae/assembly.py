@@ -1,4 +1,4 @@
-"""The objects that a config stands for, on the device it names."""
+"""Build the objects that a config describes, on a device."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from fmvae.visualization import VAEVisualizer, check_figures, describe_model
 
 
 class Parts(NamedTuple):
-    """The objects that a config stands for."""
+    """The objects that a config describes."""
 
     data: ImageData
     model: VAE
@@ -26,10 +26,10 @@ class Parts(NamedTuple):
 
 
 def build_data(config: Mapping[str, Any], device: torch.device) -> ImageData:
-    """The dataset of a config, on the device, after a look at whether it is as the config says.
+    """Build the dataset of a config on the device, and check it against the config.
 
     Raises:
-        ConfigError: the shape or the number of classes, which models are made by, are others.
+        ConfigError: image shape or number of classes, from which models are built, differ from the config.
     """
     node = config["data"]
     data = build(node, "data", ImageData, device=device)
@@ -42,7 +42,7 @@ def build_data(config: Mapping[str, Any], device: torch.device) -> ImageData:
 
 
 def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
-    """Data, model (initialised from the run's seed), objective, and what draws and measures them."""
+    """Build data, model (initialised from the run's seed), objective, visualizer and evaluator."""
     data = build_data(config, device)
     with rng.seeded_init(config["seed"]):
         model = build(config["model"], "model", VAE)

@@ -1,7 +1,7 @@
-"""Named, stateless random streams: every draw depends on ``(seed, role, epoch)`` and on nothing else.
+"""Named random streams without global state: every draw depends on ``(seed, role, epoch)`` only.
 
-Because no stream remembers how often it was used, a run that resumes at an epoch boundary draws what the
-undisturbed run would have drawn, and evaluation or plotting cannot shift what training draws.
+Each stream starts from its own seed. A run resumed at the start of an epoch therefore draws the same numbers as an
+uninterrupted run, and evaluation or plotting cannot change the draws of training.
 """
 
 import hashlib
@@ -16,24 +16,24 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def stream_seed(seed: int, role: Role, epoch: int = 0) -> int:
-    """The seed of one stream, in [0, 2**32): the first four bytes of SHA-256 over ``seed/role/epoch``."""
+    """Return the seed of a stream, in [0, 2**32): the first four bytes of the SHA-256 of ``seed/role/epoch``."""
     if role not in ROLES:
         raise ValueError(f"unknown random stream {role!r}; one of {', '.join(ROLES)}")
     digest = hashlib.sha256(f"{seed}/{role}/{epoch}".encode()).digest()
-    # 32 bits, as the CPU's Mersenne twister is seeded with its low 32 and would ignore the others
+    # 32 bits, as the CPU's Mersenne twister ignores all bits of a seed but the low 32
     return int.from_bytes(digest[:4], "big")
 
 
 def stream(seed: int, role: Role, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator on ``device`` at the start of the stream ``(seed, role, epoch)``."""
+    """Create a generator on ``device`` at the start of the stream ``(seed, role, epoch)``."""
     return torch.Generator(device=device).manual_seed(stream_seed(seed, role, epoch))
 
 
 @contextmanager
 def seeded(seed: int, role: Role, epoch: int = 0) -> Iterator[None]:
-    """Give torch's global CPU generator the stream ``(seed, role, epoch)`` inside, and back as it was after.
+    """Seed torch's global CPU generator with the stream ``(seed, role, epoch)`` inside; restore it afterwards.
 
-    For what draws from the global generator and takes no other: layers of ``torch.nn``, torchvision's transforms.
+    For code that can only draw from the global generator: layers of ``torch.nn``, torchvision's transforms.
     """
     with torch.random.fork_rng(devices=[]):
         # not torch.manual_seed, which would also reseed the global generator of every accelerator
@@ -42,5 +42,5 @@ def seeded(seed: int, role: Role, epoch: int = 0) -> Iterator[None]:
 
 
 def seeded_init(seed: int) -> AbstractContextManager[None]:
-    """Initialise layers inside from the ``init`` stream."""
+    """Initialise layers that are created inside from the stream ``init``."""
     return seeded(seed, "init")

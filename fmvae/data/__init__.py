@@ -1,4 +1,4 @@
-"""What every dataset offers, and Fashion-MNIST: found or fetched, verified, split, kept in memory, looked at."""
+"""Datasets as three splits of images in memory, and Fashion-MNIST: find or download, verify, split, plot."""
 
 from fmvae.data.fashion_mnist import CLASS_NAMES, FashionMNISTManager
 from fmvae.data.images import ImageData

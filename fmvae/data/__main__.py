@@ -1,4 +1,4 @@
-"""The dataset on its own: fetch it, print its numbers, draw it. ``python -m fmvae.data --help``."""
+"""Command line for the dataset: fetch it, print its statistics, plot it. ``python -m fmvae.data --help``."""
 
 import argparse
 import logging
@@ -15,18 +15,18 @@ from fmvae.errors import DataError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status, 1 after an error said in one line."""
+    """Run one command and return the exit status: 0, or 1 after an error message of one line."""
     parser = argparse.ArgumentParser(prog="python -m fmvae.data", description="Fetch, count and draw the dataset.")
     parser.add_argument(
         "command",
         choices=("fetch", "stats", "check", "eda"),
-        help="fetch: find or fetch the files and verify them; stats: numbers per split; "
-        "check: a labelled 5x5 batch; eda: all figures",
+        help="fetch: find or download the files and verify them; stats: print statistics per split; "
+        "check: plot a labelled 5x5 batch; eda: print statistics and plot all figures",
     )
-    parser.add_argument("--root", help="folder of the four IDX files (default: the usual places)")
-    parser.add_argument("--to", help="folder to fetch them into, made if need be")
-    parser.add_argument("--no-download", action="store_true", help="fail rather than fetch")
-    parser.add_argument("--seed", type=int, default=0, help="of the train/validation split (default 0)")
+    parser.add_argument("--root", help="folder with the four IDX files (default: the usual folders)")
+    parser.add_argument("--to", help="folder to download the files into; created if missing")
+    parser.add_argument("--no-download", action="store_true", help="fail instead of downloading")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the train/validation split (default 0)")
     parser.add_argument("--output", type=path, default=Path("outputs/eda"), help="folder for figures and events")
     options = parser.parse_args(arguments)
     return run_command(lambda: _run(options))
@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Terminal()])
     try:
         return _command(options)
-    except DataError as error:  # in this command's words
+    except DataError as error:  # name the options of this command instead of config keys
         way_out = error.way_out.replace("data.root=", "--root=").replace("data.download_to=", "--to=")
         raise DataError(error.subject.replace("data.root", "--root"), error.problem, way_out) from None
 

@@ -1,4 +1,4 @@
-"""A first look at the data: numbers per split, and figures of what they show."""
+"""Exploratory data analysis: statistics of each split, and figures."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from fmvae.data.split import Split
 
 
 def split_stats(split: Split, num_classes: int) -> dict:
-    """Counts, and the pixels' mean, standard deviation, minimum and maximum on the [0, 1] scale.
+    """Return image counts, and the mean, standard deviation, minimum and maximum of the pixels in [0, 1].
 
-    Of 0 classes, images without labels, there are no counts by class.
+    With ``num_classes`` = 0 (images without labels), ``images_per_class`` is empty.
     """
     histogram = _intensity_histogram(split)  # exact for uint8, and no float copy of the images
     levels = torch.arange(256, dtype=torch.float64) / 255
@@ -32,22 +32,22 @@ def split_stats(split: Split, num_classes: int) -> dict:
 
 
 def _intensity_histogram(split: Split) -> Tensor:
-    """How many pixels have each of the 256 levels: (256,), on the CPU."""
+    """Count the pixels of each of the 256 grey levels: (256,), on the CPU."""
     return torch.bincount(split.images.flatten(), minlength=256).cpu()
 
 
 def _show(axes: Axes, image: Tensor) -> None:
-    """One image (C, H, W) in [0, 1], grey or RGB."""
+    """Draw one image (C, H, W) in [0, 1], grey or RGB."""
     pixels = image.cpu().numpy()
     axes.imshow(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
     axes.axis("off")
 
 
 def labelled_batch(images: Tensor, names: Sequence[str] | None) -> Figure:
-    """A square grid of images (N, C, H, W) in [0, 1], each under its class name if it has one."""
+    """Draw images (N, C, H, W) in [0, 1] in a square grid, each with its class name above it if it has one."""
     side = int(len(images) ** 0.5)
     figure = Figure(figsize=(1.5 * side, 1.7 * side), layout="constrained")
-    figure.suptitle(f"{side * side} training images, shuffled as a batch is")
+    figure.suptitle(f"{side * side} training images, in random order")
     panels = figure.subplots(side, side, squeeze=False).flat
     for axes, image, name in zip(panels, images, names or [""] * len(images), strict=False):
         _show(axes, image)
@@ -56,7 +56,7 @@ def labelled_batch(images: Tensor, names: Sequence[str] | None) -> Figure:
 
 
 def eda_figures(splits: Sequence[Split], class_names: Sequence[str] | None) -> dict[str, Figure]:
-    """The four figures of ``ImageData.perform_eda``, by name; without classes the two that show none."""
+    """Return the four figures of ``ImageData.perform_eda`` by name; without classes, only the two of pixels."""
     if class_names is None:
         return {"pixel_intensity": _pixel_intensity(splits), "mean_intensity": _mean_intensity(splits[0], None)}
     return {

@@ -1,4 +1,4 @@
-"""Fashion-MNIST, or other IDX files of its layout, as training sees them."""
+"""Load Fashion-MNIST, or other IDX files with the same names and layout, as ``ImageData``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fmvae.data.sources import SHA256, load_dataset
 from fmvae.data.split import hold_out, subset
 from fmvae.errors import DataError
 
-CONTENT = "fashion-mnist"  # what ImageData.content says of the published files
+CONTENT = "fashion-mnist"  # the value of ImageData.content for the published files
 CLASS_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -29,28 +29,30 @@ CLASS_NAMES = (
 
 
 class FashionMNISTManager(ImageData):
-    """Finds (or fetches) the dataset, verifies it, splits it, and hands out batches.
+    """Find or download the dataset, verify it, split it, and serve batches.
 
     Args:
-        root: folder of the four IDX files, plain or ``.gz``; None looks where ``fmvae.data.sources`` says.
-        download: fetch the files if no local source has them.
-        download_to: folder to fetch them into, made if need be; None means ``root``.
-        sha256: digests of the decompressed files by name; None means those published for Fashion-MNIST.
+        root: folder with the four IDX files, plain or ``.gz``; None searches the places that
+            ``fmvae.data.sources.load_dataset`` lists.
+        download: download the files if no local source has them.
+        download_to: folder to download into, created if missing; None means ``root``.
+        sha256: digests of the decompressed files by name; None means the published ones of Fashion-MNIST.
         image_shape: (C, H, W) that the files must hold.
         num_classes: labels are in [0, num_classes).
-        class_names: a text for each class; None means Fashion-MNIST's own names where the files are the
-            published ones, and ``0``, ``1``, ... for other files.
-        val_size: number of training images set aside for validation.
-        stratified: whether the validation images are the same share of each class.
-        num_train: keep this many images of the training file (fixed, the same share of each class); or None.
-        num_test: likewise of the test file.
+        class_names: a name for each class; None means Fashion-MNIST's names if the files are the published
+            ones, and ``0``, ``1``, ... for other files.
+        val_size: number of training images held out for validation.
+        stratified: whether to hold out the same share of each class.
+        num_train: use only this many images of the training file (a fixed choice, the same share of each class);
+            None uses all.
+        num_test: the same for the test file.
         batch_size: images per training batch.
-        seed: the run's seed; it fixes which images are set aside.
-        device: where the images are kept.
+        seed: the run's seed; it determines which images are held out.
+        device: where the images are stored.
 
     Raises:
-        DataError: no source has the files, or one is damaged or of another shape.
-        ConfigError: a size that the files cannot give, or another number of names than of classes.
+        DataError: no source has the files, or a file is damaged or has another shape.
+        ConfigError: a requested size exceeds the files, or the number of names is not the number of classes.
     """
 
     named_by_config = True

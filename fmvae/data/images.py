@@ -1,4 +1,4 @@
-"""What every dataset offers to training, measures and pictures: three splits of uint8 images, and their names."""
+"""The base class of datasets: three splits of uint8 images with labels and class names."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 Array = Tensor | np.ndarray
 SaveFigure = Callable[[str, "Figure"], object]
-CHANNELS = (1, 3)  # grey and RGB: what pictures can show
+CHANNELS = (1, 3)  # grey and RGB, the formats that figures can show
 
 
 class ImageData:
-    """Images of one shape in three splits, with a class each or without labels.
+    """Images of one shape in three splits, all with labels or all without.
 
-    The only view of data that trainers, measures and pictures have. A dataset of one's own is a subclass whose
-    constructor takes the keys of its config group ``data``, reads the images, and gives them to this one::
+    Trainers, measures and figures read data through this class only. For your own dataset, write a subclass whose
+    constructor takes the keys of its config group ``data``, reads the images, and calls this constructor::
 
         class Mine(ImageData):
             def __init__(self, root, *, image_shape, num_classes, val_size, batch_size, seed, device="cpu"):
@@ -37,36 +37,37 @@ class ImageData:
                     num_classes=num_classes, batch_size=batch_size, device=device,
                 )
 
-    ``fmvae.data.hold_out`` and ``subset`` choose images as those of Fashion-MNIST are chosen. Models take their
-    shape and number of classes from the config (``${data.image_shape}``, ``${data.num_classes}``), so the group
-    holds these keys too.
+    ``fmvae.data.hold_out`` and ``subset`` choose images in the same way as for Fashion-MNIST. Models read the
+    image shape and the number of classes from the config (``${data.image_shape}``, ``${data.num_classes}``), so
+    the config group must contain these keys too.
 
     Args:
-        train, val, test: images and labels of each split, as tensors or arrays: uint8 (N, C, H, W) with 0 black,
-            C 1 or 3, N >= 1, the same C, H and W in all; whole numbers (N,) from 0. Data without labels have None
-            in their place, in all three.
-        num_classes: labels are in [0, num_classes); None means as many as ``class_names``, or else as labels name.
-        class_names: a text for each class, all different; None means ``0``, ``1``, ...
-        sha256: digests of the content by name, that results are kept under; None computes them from the splits.
-        content: what the data are known as, where a model that was trained on them has to know; see below.
+        train, val, test: images and labels of each split, as tensors or arrays. Images: uint8 (N, C, H, W), 0 is
+            black, C is 1 or 3, N >= 1, with the same C, H and W in all splits. Labels: integers (N,) from 0, or
+            None in all three splits for data without labels.
+        num_classes: labels are in [0, num_classes); None means the length of ``class_names``, or without those the
+            largest label plus 1.
+        class_names: a name for each class, all different; None means ``0``, ``1``, ...
+        sha256: digests of the content by name, recorded with results; None computes them from the splits.
+        content: a name that identifies the data, for classifiers that only know certain images; see below.
         batch_size: images per training batch.
-        device: where the images are kept.
+        device: where the images are stored.
 
     Attributes:
-        train, val, test: the splits. Without labels, theirs are zeros.
+        train, val, test: the splits. For data without labels, all labels are zero.
         image_shape: (C, H, W).
         num_classes: 0 without labels.
         class_names: by label; None without labels.
         sha256: digests of the content by name.
-        content: ``fashion-mnist`` if these are its published files, else empty.
+        content: ``fashion-mnist`` for the published files of Fashion-MNIST, else empty.
         batch_size, device: as given.
 
     Raises:
-        DataError: images or labels are of another type, shape or range, or a split is empty.
-        ConfigError: ``batch_size`` < 1, or the names are not one for each class.
+        DataError: images or labels have a wrong type, shape or range, or a split is empty.
+        ConfigError: ``batch_size`` < 1, or there is not exactly one name for each class.
     """
 
-    # whether the config says by digests what the images are; if not, checkpoints say what they were trained on
+    # whether the config identifies the images by digests; if not, checkpoints store the digests of the data
     named_by_config: ClassVar[bool] = False
 
     def __init__(
@@ -115,13 +116,13 @@ class ImageData:
 
     @property
     def labelled(self) -> bool:
-        """Whether images have classes. Without, every label is 0 and means nothing."""
+        """Whether images have classes. If not, every label is 0 and has no meaning."""
         return self.class_names is not None
 
     # --- a first look -----------------------------------------------------------------------------------------
 
     def report_data_stats(self) -> dict[str, dict]:
-        """Per split: number of images, of each class, and the pixels' mean, standard deviation and range.
+        """Return per split: the images in total and per class, and mean, standard deviation and range of pixels.
 
         Without labels, ``images_per_class`` is empty.
         """
@@ -130,7 +131,7 @@ class ImageData:
         return {split.name: split_stats(split, self.num_classes) for split in self.splits}
 
     def sanity_check(self, save: SaveFigure | None = None) -> Figure:
-        """A 5x5 batch with its class names, as training sees it; ``save(name, figure)`` is called with it."""
+        """Draw a training batch of 5x5 images with class names; ``save(name, figure)`` is called with it."""
         from fmvae.data.eda import labelled_batch
 
         images, labels = next(self.train.batches(25, rng.stream(0, "shuffle")))
@@ -141,10 +142,10 @@ class ImageData:
         return figure
 
     def perform_eda(self, save: SaveFigure | None = None) -> dict[str, Figure]:
-        """Class distribution, pixel intensities, mean intensity per image and class means, a figure each.
+        """Draw class distribution, pixel intensities, mean intensity per image, and class means, a figure each.
 
-        Without labels those of pixels alone. ``save(name, figure)`` is called with each, for instance to write a
-        PNG and show it in TensorBoard.
+        Without labels, only the two of intensities. ``save(name, figure)`` is called with each, for instance to
+        write a PNG and show it in TensorBoard.
         """
         from fmvae.data.eda import eda_figures
 
@@ -156,7 +157,7 @@ class ImageData:
 
 
 def _images(name: str, given: Array) -> Tensor:
-    """The images of a split on the CPU, in the usual order of memory: another may give other bits."""
+    """Check a split's images; return them contiguous on the CPU, as another memory layout can change rounding."""
     images = torch.as_tensor(given)
     subject, found = f"data ({name} images)", f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
     if images.dtype != torch.uint8:
@@ -172,7 +173,7 @@ def _images(name: str, given: Array) -> Tensor:
 
 
 def _labels(name: str, given: Array | None, num_images: int) -> Tensor:
-    """The labels of a split as int64 on the CPU; zeros if it has none."""
+    """Check a split's labels; return them as int64 on the CPU, or zeros if it has none."""
     if given is None:
         return torch.zeros(num_images, dtype=torch.int64)
     labels = torch.as_tensor(given)
@@ -188,7 +189,7 @@ def _labels(name: str, given: Array | None, num_images: int) -> Tensor:
 
 
 def _names(labels: Mapping[str, Tensor], num_classes: int | None, given: Sequence[str] | None) -> tuple[str, ...]:
-    """A name for each class, after a look at whether every label has one."""
+    """Return a name for each class, after a check that every label has one."""
     largest = max(int(part.max()) for part in labels.values())
     if num_classes is None:
         num_classes = largest + 1 if given is None else len(given)
@@ -208,7 +209,7 @@ def _names(labels: Mapping[str, Tensor], num_classes: int | None, given: Sequenc
 
 
 def _digests(images: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, str]:
-    """SHA-256 of the shape and the bytes of each split's images and labels, by name."""
+    """Return the SHA-256 of shape and bytes of each split's images and labels, by name."""
     named = {f"{split}-images": part for split, part in images.items()}
     named |= {f"{split}-labels": part for split, part in labels.items()}
     digests = {}

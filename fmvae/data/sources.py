@@ -1,4 +1,4 @@
-"""Find, verify and fetch the four IDX files of Fashion-MNIST: what is parsed is what was hashed."""
+"""Find, download and verify the four IDX files of Fashion-MNIST; the bytes that are hashed are those parsed."""
 
 import contextlib
 import gzip
@@ -28,7 +28,7 @@ from fmvae.errors import DataError
 
 log = logging.getLogger("fmvae")
 
-SHA256 = {  # of the decompressed files: mirrors recompress, so the hashes of the .gz differ
+SHA256 = {  # of the decompressed files: mirrors compress differently, so hashes of the .gz files differ
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
@@ -45,11 +45,11 @@ LAYOUTS = ("", "raw", "FashionMNIST/raw")  # folders below a root; the last two 
 CONNECT_LIMIT, DOWNLOAD_LIMIT, APT_LIMIT = 15, 600, 300  # seconds
 SET_ROOT = "set data.root=<folder with the four files>"
 LOCKLESS = "have it fetched to another disk: data.download_to=<folder>"
-GO_ON = "another source is needed"  # the way out of an error that ends as one reason among others
+GO_ON = "another source is needed"  # for errors that load_dataset only lists as reasons in its own message
 
 
 def _default_root() -> Path:
-    """``data/fashion-mnist`` of the checkout; the user's cache if there is none or it is read-only."""
+    """Return ``data/fashion-mnist`` of the checkout, or the user's cache without a writable checkout."""
     project = Path(__file__).resolve().parents[2]
     kept = project / "data" / "fashion-mnist"
     nearest = next(folder for folder in (kept, kept.parent, project) if folder.exists())
@@ -64,7 +64,7 @@ DEFAULT_ROOT = _default_root()
 
 @dataclass(frozen=True, eq=False)
 class RawDataset:
-    """The dataset as it lies in ``root``: images ``(N, H, W)``, labels ``(N,)``, all uint8, 0 is black.
+    """The dataset as stored in ``root``: images ``(N, H, W)``, labels ``(N,)``, all uint8, 0 is black.
 
     ``sha256`` maps each of ``FILES`` to the hash of its decompressed content.
     """
@@ -78,7 +78,7 @@ class RawDataset:
 
 
 class _AbsentError(DataError):
-    """A root lacks some of the four files; those it has are whole."""
+    """A folder lacks some of the four files; the files that it has are valid."""
 
 
 def load_dataset(
@@ -88,19 +88,19 @@ def load_dataset(
     download_to: str | Path | None = None,
     sha256: Mapping[str, str] | None = None,
 ) -> RawDataset:
-    """Load the dataset from the first source on disk that has it, else fetch it.
+    """Load the dataset from the first folder that has it; download it if none has.
 
     The sources, in order: ``root``, ``download_to``, ``SYSTEM_ROOT``, torchvision's mirrors, the Debian package.
 
     Args:
         root: folder with the four files, plain or ``.gz``; ``None`` or empty for ``DEFAULT_ROOT``.
-        download: whether the last two sources may be tried.
-        download_to: folder to fetch into, made if need be; ``None`` or empty for ``root``.
-        sha256: hash of each of ``FILES``, decompressed, where they are other than Fashion-MNIST's.
+        download: whether to try the last two sources.
+        download_to: folder to download into, created if missing; ``None`` or empty for ``root``.
+        sha256: hash of each of ``FILES``, decompressed; ``None`` for those of Fashion-MNIST.
 
     Raises:
-        DataError: an explicit ``root`` is not there; no source has the files; a file in an explicit folder is
-            damaged or foreign (one in ``DEFAULT_ROOT`` is fetched again); what is fetched cannot be kept.
+        DataError: an explicit ``root`` does not exist; no source has the files; a file in an explicit folder has
+            a wrong hash (one in ``DEFAULT_ROOT`` is downloaded again); the downloaded files cannot be stored.
     """
     expected = {name: digest.lower() for name, digest in (sha256 or SHA256).items()}
     if expected.keys() != SHA256.keys():
@@ -113,12 +113,12 @@ def load_dataset(
     home = given[-1] if given else Path(DEFAULT_ROOT).absolute()
     reasons: list[str] = []
     for place in dict.fromkeys((*given, home, SYSTEM_ROOT)):
-        missed = f"{reasons[-1]}: " if reasons and root else ""  # what is asked for is not passed over in silence
+        missed = f"{reasons[-1]}: " if reasons and root else ""  # warn if the requested folder lacks files
         log.log(logging.WARNING if missed else logging.INFO, "%slooking for the dataset in %s", missed, place)
         try:
             return _load(place, expected)
         except DataError as error:
-            if not isinstance(error, _AbsentError):  # damaged: never passed over in silence
+            if not isinstance(error, _AbsentError):  # damaged: always report it
                 if place in given:
                     raise
                 log.warning("%s %s: trying other sources", error.subject, error.problem)
@@ -133,7 +133,7 @@ def load_dataset(
 
 
 def _load(root: Path, expected: Mapping[str, str]) -> RawDataset:
-    """Read, verify and parse what ``root`` has of the files; ``_AbsentError`` if some are missing."""
+    """Read, verify and parse the files in ``root``; raise ``_AbsentError`` if some are missing."""
     arrays = {}
     for name in FILES:
         if path := _find(root, name):
@@ -149,7 +149,7 @@ def _load(root: Path, expected: Mapping[str, str]) -> RawDataset:
 
 
 def _find(root: Path, name: str) -> Path | None:
-    """The file as it lies below ``root``, plain before ``.gz``, or None (a dangling link is a file)."""
+    """Return the file's path below ``root`` (plain before ``.gz``), or None; a dangling link counts as a file."""
     candidates = [root / layout / file for layout in LAYOUTS for file in (name, f"{name}.gz")]
     try:
         return next((path for path in candidates if path.is_file() or path.is_symlink()), None)
@@ -158,12 +158,12 @@ def _find(root: Path, name: str) -> Path | None:
 
 
 def _read(path: Path, name: str, sha256: str) -> bytearray:
-    """The decompressed content of ``path``, verified; never more than the size expected is held."""
+    """Return the decompressed, verified content of ``path``; stop reading beyond the expected size."""
     limit = SIZES[name] if sha256 == SHA256[name] else MAX_SIZE
     way_out = f"delete the file or {SET_ROOT}"
     try:
         with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"  # by content: browsers unpack and keep the name
+            packed = file.read(2) == b"\x1f\x8b"  # look at the content: browsers decompress and keep ".gz"
             file.seek(0)
             content = _read_at_most(limit + 1, gzip.GzipFile(fileobj=file) if packed else file)
     except (EOFError, zlib.error, OSError) as error:
@@ -178,7 +178,7 @@ def _read(path: Path, name: str, sha256: str) -> bytearray:
 
 
 def _read_at_most(size: int, stream: BufferedIOBase, seconds: float = math.inf) -> bytearray:
-    """Up to ``size`` bytes. In chunks: ``read(size)`` would allocate it all, however short the stream."""
+    """Read up to ``size`` bytes, in chunks: ``read(size)`` would allocate all of them for a short stream too."""
     content, deadline = bytearray(), time.monotonic() + seconds
     while len(content) < size and (chunk := stream.read1(min(2**20, size - len(content)))):
         content += chunk
@@ -188,7 +188,7 @@ def _read_at_most(size: int, stream: BufferedIOBase, seconds: float = math.inf) 
 
 
 def _parse(path: Path, content: bytearray, num_dims: int) -> np.ndarray:
-    """IDX: 0, 0, 8 (unsigned bytes), number of dimensions; each dimension as big-endian uint32; data."""
+    """Parse IDX: 0, 0, 8 (unsigned bytes), number of dimensions; each dimension as big-endian uint32; data."""
     start = 4 + 4 * num_dims
     if len(content) < start or content[:4] != bytes((0, 0, 8, num_dims)):
         raise DataError(path, f"is not an IDX file of unsigned bytes in {num_dims} dimension(s)", SET_ROOT)
@@ -199,16 +199,16 @@ def _parse(path: Path, content: bytearray, num_dims: int) -> np.ndarray:
 
 
 def _fetch(root: Path, expected: Mapping[str, str], ours: bool, reasons: list[str]) -> RawDataset | None:
-    """Fetch into ``root``; None if no source has the files, and ``reasons`` then says why of each.
+    """Download into ``root``; return None if no source has the files, with a reason for each in ``reasons``.
 
-    Of many processes one fetches, the others wait for its lock and then find the files.
+    One process downloads; others wait for its lock and then find the files.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locks.held(root / ".lock", LOCKLESS):
             with contextlib.suppress(DataError if ours else _AbsentError):
                 return _load(root, expected)
-            for stale in root.glob(".fetch-*"):  # of a killed process: whoever holds the lock is alone
+            for stale in root.glob(".fetch-*"):  # left by a killed process: the lock is ours
                 shutil.rmtree(stale, ignore_errors=True)
             for source, fetch in (("mirrors", _fetch_from_mirrors), ("Debian package", _fetch_from_debian)):
                 log.info("fetching the dataset into %s: %s", root, source)
@@ -225,7 +225,7 @@ def _fetch(root: Path, expected: Mapping[str, str], ours: bool, reasons: list[st
 
 
 def _publish(found: Path, staging: Path, root: Path, expected: Mapping[str, str], *, replace: bool) -> None:
-    """Move the files into ``root``, decompressed: none unless all verify, each whole or not at all."""
+    """Move the decompressed files into ``root``, each atomically, and only after all four are verified."""
     ready = staging / "ready"
     ready.mkdir()
     for name in FILES:
@@ -242,13 +242,13 @@ def _publish(found: Path, staging: Path, root: Path, expected: Mapping[str, str]
 
 
 def _fetch_from_mirrors(staging: Path, expected: Mapping[str, str]) -> Path:
-    """Download each file from the first mirror that has it; returns the folder the files are in."""
+    """Download each file from the first mirror that has it; return the folder with the files."""
     for name in FILES:
         problems = []
         for url in _mirror_urls(name):
             try:
                 _download(url, staging / f"{name}.gz", 2 * SIZES[name])
-                _read(staging / f"{name}.gz", name, expected[name])  # a login page is no file: next mirror
+                _read(staging / f"{name}.gz", name, expected[name])  # raises for a login page: next mirror
                 break
             except DataError as error:
                 problems.append(f"{url} {error.problem}")
@@ -268,20 +268,20 @@ def _mirror_urls(name: str) -> list[str]:
 
 def _download(url: str, path: Path, limit: int) -> None:
     try:
-        with urllib.request.urlopen(url, timeout=CONNECT_LIMIT) as response:  # for each wait on it
+        with urllib.request.urlopen(url, timeout=CONNECT_LIMIT) as response:  # the limit is per read
             path.write_bytes(_read_at_most(limit, response, seconds=DOWNLOAD_LIMIT))
     except (OSError, HTTPException) as error:
         raise DataError(url, f"cannot be fetched ({error})", GO_ON) from None
 
 
 def _fetch_from_debian(staging: Path, expected: Mapping[str, str]) -> Path:
-    """Download and unpack the Debian package, no root needed; returns the folder the files are in."""
+    """Download and unpack the Debian package, without root rights; return the folder with the files."""
     try:
         _run("apt-get", "download", PACKAGE, cwd=staging)
     except DataError:  # the machine's package lists are missing or stale: use fresh ones of our own
-        (staging / "apt" / "partial").mkdir(parents=True)  # which apt itself makes in its usual place alone
+        (staging / "apt" / "partial").mkdir(parents=True)  # apt creates it in its default folder only
         private = [f"-oDir::{key}={staging}/apt" for key in ("State", "State::lists", "Cache")]
-        with contextlib.suppress(DataError):  # fails for one archive of several, which need not be ours
+        with contextlib.suppress(DataError):  # fails if any archive fails, perhaps not the one needed
             _run("apt-get", *private, "update", cwd=staging)
         _run("apt-get", *private, "download", PACKAGE, cwd=staging)
     for package in staging.glob("*.deb"):
@@ -296,5 +296,5 @@ def _run(*args: str, cwd: Path) -> None:
         raise DataError(args[0], f"failed ({error})", GO_ON) from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").splitlines() or [f"exit status {done.returncode}"]
-        why = next((line for line in said if line.startswith("E:")), said[-1])  # apt's errors are marked
+        why = next((line for line in said if line.startswith("E:")), said[-1])  # apt marks its errors so
         raise DataError(args[0], f"failed ({why})", GO_ON)

@@ -1,4 +1,4 @@
-"""One split of the dataset, in memory, and its batches; and how images are chosen for splits."""
+"""A split of the dataset in memory, its batches, and the choice of images for splits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fmvae.errors import ConfigError
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 images in [0, 255] as float32 in [0, 1], divided as torchvision's ``ToTensor`` divides."""
+    """Convert uint8 images in [0, 255] to float32 in [0, 1], with the same bits as torchvision's ``ToTensor``."""
     return images.to(torch.float32).div_(255)
 
 
@@ -30,9 +30,9 @@ class Split:
     def batches(
         self, batch_size: int, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Float images (B, C, H, W) in [0, 1] with labels (B,); the last batch may be short.
+        """Yield float images (B, C, H, W) in [0, 1] with labels (B,); the last batch may be smaller.
 
-        With a generator (on the CPU) the order is a fresh permutation from it, without one it is as stored.
+        With a generator (on the CPU), the order is a permutation drawn from it; without one, the stored order.
         """
         if generator is None:
             chunks = zip(self.images.split(batch_size), self.labels.split(batch_size), strict=True)
@@ -41,17 +41,17 @@ class Split:
         yield from map(self.batch, self.order(generator).split(batch_size))
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """A permutation of the indices (N,), drawn from a generator on the CPU."""
+        """Draw a permutation of the indices (N,) from a generator on the CPU."""
         return torch.randperm(len(self), generator=generator).to(self.labels.device)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Float images (B, C, H, W) in [0, 1] with labels (B,), for indices (B,)."""
+        """Return float images (B, C, H, W) in [0, 1] and labels (B,) for indices (B,)."""
         return to_float(self.images.index_select(0, index)), self.labels.index_select(0, index)
 
     def round_robin(self, num: int) -> Tensor:
-        """Indices of ``num`` images, or of all if fewer: the first of each class, the second of each, ..."""
+        """Return indices of ``num`` images (all if fewer): the first of each class, the second of each, ..."""
         labels = self.labels.cpu()
-        rank = torch.empty_like(labels)  # how many of its class come before an image
+        rank = torch.empty_like(labels)  # number of earlier images of the same class
         for c in labels.unique():
             rank[labels == c] = torch.arange(int((labels == c).sum()))
         order = (rank * (labels.max() + 1) + labels).argsort(stable=True)
@@ -59,12 +59,12 @@ class Split:
 
 
 def subset(labels: Tensor | np.ndarray, num: int | None, key: str = "data.num_train") -> Tensor:
-    """The indices of ``num`` images of those with these labels: fixed, the same share of each class, in order.
+    """Choose ``num`` images, the same share of each class; return their indices in order. Not random.
 
     Args:
         labels: (N,).
         num: how many; None takes all.
-        key: the config key that says how many, for the message.
+        key: the config key of ``num``, for the error message.
 
     Raises:
         ConfigError: ``num`` is not in [1, N].
@@ -80,17 +80,17 @@ def subset(labels: Tensor | np.ndarray, num: int | None, key: str = "data.num_tr
 def hold_out(
     labels: Tensor | np.ndarray, val_size: int, *, seed: int, stratified: bool = True, among: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Set validation images aside at random; returns the indices of the training and the validation images.
+    """Hold out random validation images; return the indices of the training and of the validation images.
 
     Args:
         labels: (N,), of all images; zeros for images without labels.
-        val_size: how many validation images.
-        seed: the run's seed, which fixes the draw (stream ``split``).
-        stratified: whether the validation images are the same share of each class.
+        val_size: number of validation images.
+        seed: the run's seed, which determines the draw (stream ``split``).
+        stratified: whether to hold out the same share of each class.
         among: indices of the images to choose from; None means all.
 
     Raises:
-        ConfigError: ``val_size`` leaves no image for one of the two.
+        ConfigError: ``val_size`` would leave one of the two parts empty.
     """
     kept = torch.arange(len(labels)) if among is None else among
     if not 1 <= val_size < len(kept):
@@ -105,9 +105,9 @@ def hold_out(
 
 
 def _evenly(order: Tensor, labels: Tensor, num: int) -> Tensor:
-    """``num`` of the indices in ``order``, drawn evenly over the classes, exactly, whatever their sizes.
+    """Choose ``num`` of the indices in ``order``, in proportion to the sizes of the classes.
 
-    Sorted by class, every (len / num)-th index is taken: each class gets its share to within one.
+    The indices are sorted by class and every (len / num)-th is taken: each class gets its share to within one.
     """
     by_class = order[labels[order].argsort(stable=True)]
     return by_class[torch.arange(num) * len(order) // num]

@@ -1,4 +1,4 @@
-"""Measures of a trained model, each yielding ``(name, value)`` for the caller to record."""
+"""Measures of a trained model; the evaluator yields ``(name, value)`` for the caller to record."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # loaded when asked for: what columns there are is read without torch
+    # lazy imports: reading the list of columns must not import torch
     if name in MODULES:
         return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Whether generated images are of the class that was asked for, in a classifier's eyes."""
+"""How often a classifier recognises the requested class in generated images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def confusion(labels: NDArray[np.integer], logits: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Counts (C, C): rows are the labels (N,), columns the classes with the largest of the logits (N, C)."""
+    """Return counts (C, C): rows are the labels (N,), columns the predicted classes, from the logits (N, C)."""
     num_classes = logits.shape[1]
     if not ((labels >= 0) & (labels < num_classes)).all():
         raise ValueError(f"labels in [{labels.min()}, {labels.max()}] for {num_classes} classes")
@@ -19,9 +19,9 @@ def confusion(labels: NDArray[np.integer], logits: NDArray[np.floating]) -> NDAr
 
 
 def accuracies(counts: NDArray[np.integer], class_names: Sequence[str]) -> dict[str, Any]:
-    """``overall`` and ``per_class`` accuracy in [0, 1] with the ``confusion`` they are from, as JSON values.
+    """Compute ``overall`` and ``per_class`` accuracy in [0, 1] from a ``confusion`` matrix, as JSON values.
 
-    A class without images has no accuracy (None).
+    The accuracy of a class without images is None.
     """
     totals = counts.sum(1)
     per_class = {
@@ -43,7 +43,7 @@ def accuracy_block(
     real_logits: NDArray[np.floating],
     class_names: Sequence[str],
 ) -> dict[str, Any]:
-    """Accuracies on generated images (N,) of known class beside those on the real test images."""
+    """Return accuracies on generated images, given the requested classes ``asked`` (N,), and on real images."""
     return {
         "generated": accuracies(confusion(asked, generated_logits), class_names),
         "real": accuracies(confusion(labels, real_logits), class_names),

@@ -1,4 +1,4 @@
-"""Features of real images, kept on disk under the content they were made from."""
+"""A cache on disk of the features of real images, keyed by the content of the images."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from fmvae.errors import RunError
 from fmvae.evaluation.features import Features, FeatureSet, real_images
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 
-FORMAT = 1  # to be raised when the code changes what features are
+FORMAT = 1  # increase it when a code change affects the features
 log = logging.getLogger("fmvae")
 
 
 def cache_key(split: Split, num: int, features: FeatureSet) -> dict[str, Any]:
-    """Whatever the features of the first ``num`` images of a split depend on."""
+    """Return everything that the features of the first ``num`` images of a split depend on, as JSON values."""
     images = split.images[:num].cpu().contiguous()
     content = hashlib.sha256(images.numpy().data).hexdigest()
     shape = list(images.shape)
-    device = split.images.device.type  # another kind of machine rounds in another way
+    device = split.images.device.type  # rounding depends on the type of device
     return {"format": FORMAT, "split": split.name, "images_sha256": content, "shape": shape, "device": device} | {
         **features.identity
     }
 
 
 def real_features(directory: Path | None, split: Split, num: int, features: FeatureSet) -> Features:
-    """Features of the first ``num`` images of a split, from the cache if it has them.
+    """Return the features of the first ``num`` images of a split, from the cache if it has them.
 
-    A damaged entry is computed again; a cache that can't be written to is done without.
+    A damaged entry is computed again. If the cache cannot be written, a warning is logged.
 
     Args:
-        directory: of the cache; None keeps nothing.
+        directory: the folder of the cache; None disables it.
     """
-    if directory is None or features.name == "pixels":  # quicker made than read
+    if directory is None or features.name == "pixels":  # pixels: computing is faster than reading
         return features(real_images(split, num), f"{split.name} images", num)
     key = cache_key(split, num, features)
     path = directory / f"{features.name}-{split.name}-{digest(key)[:16]}.safetensors"

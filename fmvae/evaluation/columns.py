@@ -1,7 +1,7 @@
-"""What is known of each number that is measured: its tag, how it is printed, and which values are better.
+"""The description of each measured number: its tag, how to print it, and which values are better.
 
-Reports and listings read results from files, where no measure can be imported: this module needs no torch. The
-columns of the measures that come with fmvae are here; a measure of one's own stores its columns in its block.
+Reports and listings read results from files without importing measures, so this module needs no torch. It has the
+columns of fmvae's own measures; the columns of a user's measure are stored in that measure's block of results.
 """
 
 from __future__ import annotations
@@ -18,28 +18,30 @@ Direction = Literal["lower", "higher"]
 Place = Literal["table", "hparams", "curve", "status"]
 EVERYWHERE: tuple[Place, ...] = ("table", "hparams", "curve")
 NATS, SHARE = "nats per image", "share"
-STORED = ("tag", "header", "unit", "digits", "direction")  # of a column of one's own, in its block
-# of a block: no numbers to compare runs by
+STORED = ("tag", "header", "unit", "digits", "direction")  # fields stored in results for a user's measure
+# entries of a block that are not numbers by which to compare runs
 NO_NUMBERS = ("settings", "per_class", "num_images", "columns")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One number of a measure.
+    """One number of a measure, and how to show it.
 
     Args:
-        tag: where it is in the measure's block, as ``entropy`` or ``generated/overall``. Outside of the measure
-            the tag begins with its group, as ``accuracy/generated/overall``. ``{K}`` stands for a whole number.
-        header: above its column in tables, and in the titles of charts.
+        tag: its path in the measure's block, for example ``entropy`` or ``generated/overall``. Outside of the
+            measure, the tag is prefixed with its group: ``accuracy/generated/overall``. ``{K}`` stands for any
+            integer.
+        header: the column's header in tables, and its name in titles of charts.
         unit: of the number; ``share`` is printed in per cent.
-        digits: after the point.
+        digits: decimal places.
         direction: which values are better; None for neither. Tables print the best in bold, and a search needs it.
-        places: where it is shown beside results.json, table.csv and TensorBoard's scalars: ``table`` (a report's),
-            ``hparams`` (TensorBoard's), ``curve`` (against beta), ``status`` (a line for each run of a sweep).
-        chart: the title of its chart in TensorBoard's Custom Scalars; columns of one title share a chart.
-        pattern: the regular expression of the tags on that chart, if they are not this tag alone.
-        counted: the place in results.json of the number of images that it is measured on.
-        floor: the tag of what a perfect model would score.
+        places: where it is shown, in addition to results.json, table.csv and TensorBoard's scalars: ``table`` (of
+            a report), ``hparams`` (of TensorBoard), ``curve`` (against beta), ``status`` (one line per run of a
+            sweep).
+        chart: the title of its chart in TensorBoard's Custom Scalars; columns with equal titles share a chart.
+        pattern: a regular expression for the tags on that chart, if there are more than this one.
+        counted: the block of results.json with the number of images on which it is measured.
+        floor: the tag of the score that a perfect model would have.
         note: for a table's caption, with ``{header}``, ``{images}`` and ``{floor}``.
     """
 
@@ -63,7 +65,7 @@ class Column:
         return self._at(tag) is not None
 
     def at(self, tag: str) -> Column | None:
-        """This column with a number's own tag in place of ``{K}``; None if the tag is another's."""
+        """Return this column for a given tag, with its number in place of ``{K}``; None if it does not match."""
         if (found := self._at(tag)) is None:
             return None
         return replace(self, tag=tag, header=self.header.replace("{K}", found[1])) if found.groups() else self
@@ -73,18 +75,18 @@ class Column:
         return re.fullmatch(re.escape(before) + r"(\d+)" * bool(slot) + re.escape(after), tag)
 
     def within(self, name: str) -> Column:
-        """This column of the measure ``name``, with its whole tag."""
+        """Return this column with its full tag, as a number of the measure ``name``."""
         tag = f"{group_of(name)}/{self.tag}"
         pattern = self.pattern or re.escape(tag).replace(re.escape("{K}"), "[0-9]+") + "$"
         return replace(self, tag=tag, pattern=pattern, counted=self.counted or name)
 
     def stored(self) -> dict[str, Any]:
-        """As it is written into the block of a measure of one's own."""
+        """Return the fields to store in the block of a user's measure."""
         return {key: getattr(self, key) for key in STORED}
 
     @classmethod
     def read(cls, stored: Any) -> Column | None:
-        """A column of a stored block; None if it is none."""
+        """Rebuild a column from a stored block; None if the value is not a column."""
         if not isinstance(stored, Mapping) or stored.keys() != set(STORED):
             return None
         texts = all(isinstance(stored[key], str) for key in ("tag", "header", "unit"))
@@ -94,10 +96,10 @@ class Column:
 
 
 def _distances(features: str, digits: int) -> tuple[Column, ...]:
-    """The numbers of ``fid/<features>``."""
+    """Return the columns of ``fid/<features>``."""
 
     def distance(tag: str, header: str, *, floor: str = f"fid/{features}/floor", digits: int = digits) -> Column:
-        """One that no table shows; floors have no direction."""
+        """Return a distance that no table shows; floors and standard errors have no direction."""
         direction: Direction | None = "lower" if floor else None
         return Column(tag, f"{header} {features}", "distance", digits, direction, (), floor=floor)
 
@@ -126,7 +128,7 @@ def _distances(features: str, digits: int) -> tuple[Column, ...]:
     )
 
 
-FEATURES = {"resnet18": 3, "pixels": 2}  # of distances, with the digits of these
+FEATURES = {"resnet18": 3, "pixels": 2}  # features of distances, with the digits to print
 # by measure, in the order in which tables show them
 BLOCKS: dict[str, tuple[Column, ...]] = {
     "test": (
@@ -183,33 +185,33 @@ BLOCKS: dict[str, tuple[Column, ...]] = {
         Column("real/overall", "accuracy on test images", SHARE, places=()),
     ),
 }
-GROUPS = {"iwae": "test"}  # of tags, where it is not the measure's own name
-# what results.json and TensorBoard name otherwise
+GROUPS = {"iwae": "test"}  # the prefix of a measure's tags, where it is not the measure's name
+# names that results.json or TensorBoard use for something else
 RESERVED = (
     *("run", "config_sha256", "content_sha256", "checkpoint", "validation", "provenance"),
     *("train", "val", "schedule", "figures", "training", "config", "loss"),
 )
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # of a measure of one's own
-WORDS = ("neg_elbo", "iwae", "fid", "accuracy")  # that ``objective`` takes beside tags
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # names allowed for a user's measure
+WORDS = ("neg_elbo", "iwae", "fid", "accuracy")  # short names that the key ``objective`` accepts besides tags
 
 
 def group_of(name: str) -> str:
-    """What the tags of a measure's numbers begin with."""
+    """Return the prefix of the tags of a measure's numbers."""
     return GROUPS.get(name, name)
 
 
 def kinds() -> list[str]:
-    """The top-level names in results.json of the measures that come with fmvae."""
+    """Return the top-level names in results.json of fmvae's own measures."""
     return list(dict.fromkeys(name.partition("/")[0] for name in BLOCKS))
 
 
 def built_in_columns() -> list[Column]:
-    """The columns of all measures that come with fmvae, with whole tags, in the order of tables."""
+    """Return the columns of all of fmvae's own measures, with full tags, in the order of tables."""
     return [column.within(name) for name, columns in BLOCKS.items() for column in columns]
 
 
 def numbers(block: Any, tag: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a block by their tags in it; no lists, settings, counts or values of single classes."""
+    """Yield a block's numbers with their tags, without lists, settings, counts and values of single classes."""
     if isinstance(block, Mapping):
         for name, child in block.items():
             if name not in NO_NUMBERS:
@@ -219,9 +221,9 @@ def numbers(block: Any, tag: str = "") -> Iterator[tuple[str, float]]:
 
 
 def columns_of(name: str, block: Mapping[str, Any]) -> list[Column]:
-    """The columns of the numbers in a stored block, with whole tags.
+    """Return the columns of the numbers in a stored block, with full tags.
 
-    Of ``test`` every number has one: what is not listed here is a part of the objective, in nats per image.
+    Every number of ``test`` has one: a number not in ``BLOCKS`` is a part of the objective, in nats per image.
     """
     listed = BLOCKS.get(name)
     if listed is None:
@@ -236,7 +238,7 @@ def columns_of(name: str, block: Mapping[str, Any]) -> list[Column]:
 
 
 def in_table_order(columns: Iterable[Column]) -> list[Column]:
-    """Each tag's first column: those of ``BLOCKS`` in its order, other parts of the objective behind the KL."""
+    """Sort columns in the order of ``BLOCKS``, other parts of the objective after the KL; drop repeated tags."""
     first: dict[str, Column] = {}
     for column in columns:
         first.setdefault(column.tag, column)
@@ -252,7 +254,7 @@ def in_table_order(columns: Iterable[Column]) -> list[Column]:
 
 
 def word_tag(objective: str, evaluation: Mapping[str, Any]) -> str:
-    """The tag that a value of the key ``objective`` stands for; of several features ``fid`` means the first."""
+    """Return the tag for a value of the key ``objective``; ``fid`` means the first of several features."""
     features = next(iter(evaluation["fid"]["features"]), "none")
     return {
         "neg_elbo": "test/neg_elbo",
@@ -263,13 +265,13 @@ def word_tag(objective: str, evaluation: Mapping[str, Any]) -> str:
 
 
 def check_objective_name(objective: str, own: Collection[str] = ()) -> None:
-    """Refuse a search's ``objective`` that is no word, and no tag of any measure there is.
+    """Refuse an ``objective`` of a search that is neither in ``WORDS`` nor the tag of a known measure.
 
     Args:
-        own: the names of measures of one's own; which numbers they have is seen when they are made.
+        own: names of the user's measures; their numbers are checked later, when the measures are built.
 
     Raises:
-        ConfigError: with the nearest ones.
+        ConfigError: the objective is unknown; suggests the most similar tags.
     """
     listed = built_in_columns()
     known = objective in WORDS or any(column.matches(objective) for column in listed)
@@ -282,7 +284,7 @@ def check_objective_name(objective: str, own: Collection[str] = ()) -> None:
 
 
 def nearest(given: str, tags: Collection[str]) -> str:
-    """The tags that were probably meant, by the whole tag or by its last part; empty if none is near."""
+    """Return the most similar tags, compared by the full tag or by its last part; empty if none is similar."""
     last = {tag.rpartition("/")[2]: tag for tag in reversed([*tags])}
     close = difflib.get_close_matches(given, [*tags], 2)
     close += [last[leaf] for leaf in difflib.get_close_matches(given.rpartition("/")[2], [*last], 2, cutoff=0.75)]

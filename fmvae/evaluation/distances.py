@@ -1,4 +1,4 @@
-"""What is reported of generated and reconstructed images in one set of features."""
+"""Distances of generated and reconstructed images from real ones, in one set of features."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ def fid_block(
     class_names: Sequence[str],
     num_neighbours: int,
 ) -> dict[str, Any]:
-    """Distances to the test images, all from the same features, each (N, D).
+    """Compute distances to the test images from features, each (N, D).
 
     Args:
-        real: of test images; ``reconstructed`` are the same ones, and ``generated`` carry their labels.
-        train: of training images.
-        labels: those of ``real`` and of ``train``; None leaves out the distances by class.
+        real: features of test images; ``reconstructed`` are of the same images, and ``generated`` of images
+            generated with the same labels.
+        train: features of training images.
+        labels: the labels of ``real`` and of ``train``; None omits the distances by class.
 
     Returns:
-        ``generation``, ``reconstruction`` and ``floor`` (training images: what a perfect model would score) are
-        Fréchet distances. ``generation_se`` is the first one's standard error; ``kid`` and ``kid_floor`` are
-        kernel distances; ``precision``, ``recall``, ``density`` and ``coverage`` are the generated images';
-        ``per_class`` has generation and floor of each class with more images than features.
+        Fréchet distances: ``generation``, ``reconstruction`` and ``floor`` (of training images: the score of a
+        perfect model); ``generation_se``, the standard error of ``generation``; kernel distances: ``kid`` and
+        ``kid_floor``; ``precision``, ``recall``, ``density`` and ``coverage`` of the generated images; and
+        ``per_class``, generation and floor of each class with more images than feature dimensions.
     """
-    statistics = FeatureStatistics.of(real)  # warns if they are few; the others are as many
+    statistics = FeatureStatistics.of(real)  # warns once if N is small; the other sets have the same N
     block: dict[str, Any] = {
         "generation": frechet_distance(statistics, FeatureStatistics.of(generated, warn=False)),
         "generation_se": frechet_standard_error(statistics, generated),
@@ -63,11 +64,11 @@ def _per_class(
     train_labels: NDArray[np.integer],
     class_names: Sequence[str],
 ) -> dict[str, dict[str, float]]:
-    """Fréchet distances within each class; few images bias them upwards, so each has its own floor beside it."""
+    """Compute Fréchet distances within each class; each has its own floor, as few images bias both upwards."""
     result = {}
     for c, name in enumerate(class_names):
         of_real, of_train = np.flatnonzero(real_labels == c), np.flatnonzero(train_labels == c)
-        num = min(len(of_real), len(of_train))  # as many on every side: the bias depends on it
+        num = min(len(of_real), len(of_train))  # equal numbers, as the bias depends on them
         if num <= real.shape[1]:
             continue
         sides = (real[of_real[:num]], generated[of_real[:num]], train[of_train[:num]])

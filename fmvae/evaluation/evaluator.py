@@ -1,4 +1,4 @@
-"""All measures of one model on the test split, as ``(name, value)`` for the caller to record."""
+"""Compute all measures of a model on the test split, as ``(name, value)`` for the caller to record."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ log = logging.getLogger("fmvae")
 
 
 class Evaluator:
-    """Measures a trained model on the test split; the same model gives the same numbers whenever it is asked.
+    """Measure a trained model on the test split; the same model always gives the same numbers.
 
-    Making one checks the settings and computes nothing. Of small data, what needs thousands of images is measured
-    only if its number is given.
+    The constructor checks the settings and computes nothing. On small datasets, measures that need thousands of
+    images are computed only if the settings give their number of images.
 
     Args:
         seed: the run's seed; posterior and prior draws come from its streams.
         settings: the config group ``evaluation``.
 
     Attributes:
-        measures: by name, in the order in which they are measured.
-        own: those of one's own among them.
+        measures: by name, in the order of computation.
+        own: the user's own measures among them.
 
     Raises:
         ConfigError: a request does not fit the model or the data; or weights of a classifier are missing,
@@ -61,21 +61,21 @@ class Evaluator:
             self.measures[name], self.own[name] = own.measure, own
 
     def plan(self) -> dict[str, tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
-        """Each measure's name, with all settings that its value depends on, and how to compute it."""
+        """Return for each measure's name all settings that its value depends on, and a function to compute it."""
         return {
             name: (self._settings(name), lambda measure=measure: measure.compute(self.context))
             for name, measure in self.measures.items()
         }
 
     def columns(self) -> list[Column]:
-        """The columns of what is measured, with whole tags."""
+        """Return the columns of all planned measures, with full tags."""
         return [column.within(name) for name, measure in self.measures.items() for column in measure.columns]
 
     def measure(self, stored: Mapping[str, Any] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield each measure of the plan as ``(name, block)``.
 
-        A block holds ``settings`` beside its values. One that is in ``stored`` with the same settings is not
-        computed again; the caller knows that it is of the same model and data.
+        A block contains its values and ``settings``. A block in ``stored`` with the same settings is not computed
+        again; the caller must ensure that it belongs to the same model and data.
         """
         for note in self.context.notes:
             log.info("%s", note)
@@ -88,7 +88,7 @@ class Evaluator:
                 yield name, self.compute(name)
 
     def compute(self, name: str) -> dict[str, Any]:
-        """The block of one measure of the plan."""
+        """Compute the block of one planned measure."""
         self.context.model.eval()
         with torch.inference_mode():
             block = self._computed(name) if name in self.own else self.measures[name].compute(self.context)
@@ -98,16 +98,16 @@ class Evaluator:
         return self.own[name].settings if name in self.own else self.measures[name].settings
 
     def _told(self, name: str) -> dict[str, Any]:
-        """What a block says beside its values: settings; of one's own the columns too, for readers of files."""
+        """Return a block's metadata: settings, and for a user's measure its columns, for readers of the file."""
         columns = [column.stored() for column in self.measures[name].columns]
         told = {"columns": columns} if name in self.own else {}
         return {**told, "settings": self._settings(name)}
 
     def _computed(self, name: str) -> dict[str, Any]:
-        """What a measure of one's own returns, as it will be read from a file.
+        """Compute a user's measure, converted to JSON and back.
 
         Raises:
-            RunError: it fails, or returns something else than a block with its columns.
+            RunError: the measure fails, or does not return a block with the numbers of its columns.
         """
         measure, key = self.measures[name], f"{OWN}.{name}"
         way_out = f"correct {type(measure).__module__}.{type(measure).__name__}, or leave {key} out"
@@ -120,8 +120,10 @@ class Evaluator:
                 raise failed from None
             raise RunError(key, f"{type(error).__name__}: {error}", way_out) from error
         if not isinstance(block, dict) or {"settings", "columns"} & block.keys():
-            raise RunError(key, "it returns no mapping of names to numbers, or names settings or columns", way_out)
+            raise RunError(
+                key, "it must return a mapping of names to numbers, and none named settings or columns", way_out
+            )
         there = dict(numbers(block))
         if missing := [column.tag for column in measure.columns if column.tag not in there]:
-            raise RunError(key, f"it returns no number {', '.join(missing)}, which its columns name", way_out)
+            raise RunError(key, f"it does not return {', '.join(missing)}, which its columns name", way_out)
         return block

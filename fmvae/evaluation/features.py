@@ -1,4 +1,4 @@
-"""Images as feature vectors, real and generated alike."""
+"""Feature vectors of real, reconstructed and generated images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fmvae.objectives import Likelihood
 from fmvae.weights import as_shipped
 
 Precision = Literal["fp32", "bf16"]
-EXTRACTION_BATCH = 100  # images; larger ones leave a processor's caches and are slower there
+EXTRACTION_BATCH = 100  # images; larger batches exceed a CPU's caches and are slower
 log = logging.getLogger("fmvae")
 
 
@@ -32,14 +32,14 @@ log = logging.getLogger("fmvae")
 
 
 def real_images(split: Split, num: int) -> Iterator[Tensor]:
-    """The first ``num`` images of a split (fewer if it has fewer), in batches (B, C, H, W) in [0, 1]."""
+    """Yield the first ``num`` images of a split (all if it has fewer), in batches (B, C, H, W) in [0, 1]."""
     first = Split(split.name, split.images[:num], split.labels[:num])
     yield from (x for x, _ in first.batches(EVALUATION_BATCH))
 
 
 @torch.inference_mode()
 def reconstructed_images(model: VAE, likelihood: Likelihood, split: Split, num: int) -> Iterator[Tensor]:
-    """The first ``num`` images of a split, encoded and decoded at the posterior mean."""
+    """Yield reconstructions at the posterior mean of the first ``num`` images of a split, in batches."""
     first = Split(split.name, split.images[:num], split.labels[:num])
     for x, labels in first.batches(EVALUATION_BATCH):
         mu, _ = model.encode(x, labels)
@@ -50,7 +50,7 @@ def reconstructed_images(model: VAE, likelihood: Likelihood, split: Split, num: 
 def generated_images(
     model: VAE, likelihood: Likelihood, labels: Tensor, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """One decoder mean (not a pixel draw) per label, from prior latents; models without labels ignore them."""
+    """Yield one image per label, decoder means of draws from the prior; unconditional models ignore the labels."""
     for chunk in labels.split(EVALUATION_BATCH):
         yield likelihood.mean(model.sample(len(chunk), chunk, generator=generator))
 
@@ -59,35 +59,35 @@ def generated_images(
 
 
 class Features(NamedTuple):
-    """Features (N, D), and the classifier's logits (N, num_classes) where a classifier made them."""
+    """Features (N, D), and logits (N, num_classes) if the features come from a classifier."""
 
     features: NDArray[np.floating]
     logits: NDArray[np.floating] | None = None
 
 
 class FeatureSet(Protocol):
-    """A way to make features of images.
+    """A function from images to features.
 
     Attributes:
-        name: as in ``evaluation.fid.features``.
-        identity: JSON values that change whenever the features of an image could.
+        name: its name in ``evaluation.fid.features``.
+        identity: JSON values that identify how features are computed; equal values mean equal features.
     """
 
     name: str
     identity: Mapping[str, Any]
 
     def __call__(self, batches: Iterable[Tensor], what: str = "", num: int = 0) -> Features:
-        """The features of batches (B, C, H, W) in [0, 1].
+        """Compute features of batches (B, C, H, W) in [0, 1].
 
         Args:
-            what: names the images, for the progress report.
-            num: how many they are.
+            what: a name for the images, for the progress bar.
+            num: the number of images, for the progress bar.
         """
         ...
 
 
 class Pixels:
-    """Images as they are, flattened: (N, C*H*W), in [0, 1], float64."""
+    """The pixels as features: (N, C*H*W), in [0, 1], float64."""
 
     name = "pixels"
     identity: Mapping[str, Any] = {"features": "pixels in [0, 1]"}
@@ -97,11 +97,11 @@ class Pixels:
 
 
 class ResNetFeatures:
-    """What FashionResNet18 pools before its last layer: (N, 512), float32, with the logits.
+    """The pooled features before the last layer of FashionResNet18: (N, 512), float32, and the logits.
 
     Args:
-        weights: a file, or a word for those shipped (see ``load_classifier``).
-        num_classes: what the data have; None takes a network of any number.
+        weights: a file, or the name of shipped weights (see ``load_classifier``).
+        num_classes: the number of classes of the data; None accepts any network.
         precision: ``bf16`` computes convolutions in bfloat16: faster on some machines, nearly the same distances.
         device: where to compute.
 
@@ -113,19 +113,19 @@ class ResNetFeatures:
 
     def __init__(self, weights: str | Path, num_classes: int | None, precision: Precision, device: torch.device):
         self.weights, self.num_classes, self.precision, self.device = weights, num_classes, precision, device
-        # of those shipped nothing can be wrong; whatever can be with others is said now, and not after training
+        # read weights other than the shipped ones now, so that errors in them come before training, not after
         known = as_shipped(weights, num_classes) if num_classes else None
         sha256 = known or self._loaded.sha256
         self.identity: Mapping[str, Any] = resnet_identity(sha256, precision)
 
     @cached_property
     def _loaded(self) -> LoadedClassifier:
-        with torch.inference_mode(False):  # whoever asks first may be in it
+        with torch.inference_mode(False):  # the first call may come from inside inference mode
             return load_classifier(self.weights, self.num_classes)
 
     @cached_property
     def network(self) -> FashionResNet18:
-        """Made when it is first asked for: importing torchvision takes longer than a short training."""
+        """The network, created on first use: importing torchvision takes longer than a short training."""
         if self._loaded.sha256 != self.identity["extractor_sha256"]:
             raise RunError(self.weights, "the file was replaced since the start", "run the command again")
         with torch.inference_mode(False):
@@ -135,7 +135,7 @@ class ResNetFeatures:
     def __call__(self, batches: Iterable[Tensor], what: str = "", num: int = 0) -> Features:
         network, device = self.network, self.device
         start, parts = time.perf_counter(), []
-        # cuDNN would round float32 to TF32 otherwise
+        # otherwise cuDNN rounds float32 to TF32
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False)
         with exact, new_bar(desc=f"features of {what}", total=num, unit="image") as bar:
             for batch in batches:
@@ -152,7 +152,7 @@ class ResNetFeatures:
 
 
 def resnet_identity(weights_sha256: str, precision: Precision) -> dict[str, Any]:
-    """What distinguishes one set of ResNet features from another."""
+    """Return the JSON values that identify a set of ResNet features."""
     return {
         "features": "FashionResNet18, pooled (512)",
         "extractor_sha256": weights_sha256,
@@ -162,7 +162,7 @@ def resnet_identity(weights_sha256: str, precision: Precision) -> dict[str, Any]
 
 
 def fold_batch_norm(model: FashionResNet18) -> FashionResNet18:
-    """The same network in evaluation, each batch norm merged into the convolution before it. Changes ``model``."""
+    """Merge each batch norm into the convolution before it; for evaluation only. Changes ``model`` in place."""
     fuse = torch.nn.utils.fusion.fuse_conv_bn_eval
     net = model.eval().backbone
     net.conv1, net.bn1 = fuse(net.conv1, net.bn1), nn.Identity()

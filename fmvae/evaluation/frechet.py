@@ -1,6 +1,6 @@
 """The Fréchet distance between two sets of features, in float64 (Heusel et al. 2017).
 
-Features to statistics to number, and nothing else: reading images and networks happens elsewhere.
+This module only maps features to statistics, and statistics to a number; it reads no images and no networks.
 """
 
 import logging
@@ -26,14 +26,14 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, features: ArrayLike, *, warn: bool = True) -> "FeatureStatistics":
-        """The statistics of features (N, D).
+        """Compute the statistics of features (N, D).
 
         Args:
             features: the features, N > D.
-            warn: whether to log that few images bias the distance; for those who call often and have said it once.
+            warn: whether to log a warning that few images bias the distance.
 
         Raises:
-            ConfigError: N <= D, for which the covariance is singular whatever the images.
+            ConfigError: N <= D, for which the covariance is always singular.
         """
         features = np.asarray(features, dtype=np.float64)
         num, dim = features.shape
@@ -51,19 +51,19 @@ class FeatureStatistics:
 
     @cached_property
     def factor(self) -> NDArray[np.float64]:
-        """L (D, D) with L Lᵀ = covariance, for singular ones too (rounding below zero is clipped).
+        """L (D, D) with L Lᵀ = covariance; the covariance may be singular (negative eigenvalues are set to 0).
 
-        Computed once, so that real statistics serve for many comparisons.
+        Cached, as the statistics of real images are used in many comparisons.
         """
         values, vectors = np.linalg.eigh(self.covariance)
         return vectors * np.sqrt(values.clip(min=0))
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
-    """‖μa − μb‖² + tr(Σa) + tr(Σb) − 2 tr((Σa Σb)^½), >= 0 up to rounding (Dowson & Landau 1982).
+    """Return ‖μa − μb‖² + tr(Σa) + tr(Σb) − 2 tr((Σa Σb)^½), >= 0 up to rounding (Dowson & Landau 1982).
 
-    The eigenvalues of Σa Σb are the squared singular values of Laᵀ Lb, so the trace of the root is their sum: no
-    matrix root of a non-symmetric product, and no complex parts.
+    The eigenvalues of Σa Σb are the squared singular values of Laᵀ Lb, so the trace of the root is the sum of the
+    singular values. This avoids the square root of a non-symmetric matrix and its complex parts.
     """
     cross = np.linalg.svd(a.factor.T @ b.factor, compute_uv=False).sum()
     shift = np.square(a.mean - b.mean).sum()
@@ -71,18 +71,18 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
 
 
 def frechet_standard_error(real: FeatureStatistics, features: ArrayLike) -> float:
-    """The standard error of the distance of features (N, D) to fixed real statistics, from which N were drawn.
+    """Return the standard error of the distance between features (N, D) of a model and fixed real statistics.
 
-    The infinitesimal jackknife (Jaeckel 1972; Efron 1982, chapter 6): a linear expansion in the weight of each
-    image, whose derivatives are exact, so that the standard error is their standard deviation over √N. A feature
-    c = x − μ adds, up to a constant, 2 c·(μ − μr) + |c|² − cᵀ T c, with T = Lr (Lrᵀ Σ Lr)^−½ Lrᵀ from the
-    derivative of −2 tr((Σr Σ)^½).
+    Uses the infinitesimal jackknife (Jaeckel 1972; Efron 1982, chapter 6): the distance is linearised in the
+    weight of each image, with exact derivatives, and the standard error is their standard deviation over √N. The
+    derivative for a centred feature c = x − μ is, up to a constant, 2 c·(μ − μr) + |c|² − cᵀ T c, where
+    T = Lr (Lrᵀ Σ Lr)^−½ Lrᵀ comes from the derivative of −2 tr((Σr Σ)^½).
 
-    It says how the distance would vary with other draws from the same model. Not in it: the bias from a finite N,
-    and the real images, which are the same for all models. The tests compare it with the spread over new
-    samples: it is too large where bias is most of the distance, as for a perfect model. It is also too large for
-    images drawn with set numbers of each class. The bootstrap (Efron 1979) would need random draws and a distance
-    for each.
+    It estimates how the distance varies between samples from the same model. It does not include the bias from a
+    finite N, or the choice of real images, which are the same for all models. The tests compare it with the spread
+    over new samples: it is too large where bias is most of the distance, as for a perfect model, and for samples
+    with a fixed number of images per class. The bootstrap (Efron 1979) would need random draws and a distance for
+    each.
 
     Raises:
         ConfigError: N <= D.
@@ -91,7 +91,7 @@ def frechet_standard_error(real: FeatureStatistics, features: ArrayLike) -> floa
     generated = FeatureStatistics.of(features, warn=False)
     centred = features - generated.mean
     left, singular, _ = np.linalg.svd(real.factor.T @ generated.factor)  # Lrᵀ Σ Lr = U S² Uᵀ
-    # directions in which either side has no spread keep none under reweighting, and add nothing
+    # directions without variance on either side have none under any weights, and contribute nothing
     kept = singular > singular.max() * len(singular) * np.finfo(np.float64).eps
     projected = centred @ (real.factor @ left[:, kept])
     derivative = 2 * centred @ (generated.mean - real.mean) + np.square(centred).sum(axis=1)
@@ -100,5 +100,5 @@ def frechet_standard_error(real: FeatureStatistics, features: ArrayLike) -> floa
 
 
 def calculate_fid(features_a: ArrayLike, features_b: ArrayLike) -> float:
-    """The Fréchet distance between two sets of features, each (N, D) with N > D."""
+    """Return the Fréchet distance between two sets of features, each (N, D) with N > D."""
     return frechet_distance(FeatureStatistics.of(features_a), FeatureStatistics.of(features_b))

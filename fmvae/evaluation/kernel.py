@@ -11,12 +11,12 @@ CHUNK = 1024  # rows of kernel values held at a time: 80 MB for 10,000 columns
 
 
 def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
-    """The KID: the unbiased squared maximum mean discrepancy of a (N, D) and b (M, D), for (x·y/D + 1)³.
+    """Return the KID: the unbiased squared maximum mean discrepancy of a (N, D) and b (M, D), for (x·y/D + 1)³.
 
-    Unlike the Fréchet distance it has no bias from N and M, needs no N > D, and is negative about half of the
-    time where both sets come from one distribution. All points are used once, so there is no choice of random
-    subsets; the mean over subsets that other implementations print estimates the same number with more noise.
-    Features are taken as they are: the kernel depends on their origin and scale.
+    Unlike the Fréchet distance, it is unbiased for every N and M and does not need N > D. It is negative about
+    half of the time if both sets come from the same distribution. It uses all points at once, not random subsets;
+    the mean over subsets that other implementations report estimates the same number with more noise. Features are
+    not standardised; the kernel depends on their origin and scale.
 
     Raises:
         ConfigError: N or M is below 2, for which the estimate does not exist.
@@ -33,7 +33,7 @@ def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def _mean_of_pairs(x: Tensor) -> float:
-    """The mean of the kernel over pairs of different points of x (N, D): a point with itself would be the bias."""
+    """Return the mean of the kernel over pairs of different points of x (N, D); equal pairs would cause a bias."""
     num, dim = x.shape
     total = 0.0
     for start in range(0, num, CHUNK):
@@ -44,7 +44,7 @@ def _mean_of_pairs(x: Tensor) -> float:
 
 
 def _sum(x: Tensor, y: Tensor) -> float:
-    """The sum of the kernel over all pairs of x (N, D) and y (M, D)."""
+    """Return the sum of the kernel over all pairs of x (N, D) and y (M, D)."""
     dim = x.shape[1]
     return sum(_cubed(rows @ y.T / dim + 1).sum().item() for rows in x.split(CHUNK))
 

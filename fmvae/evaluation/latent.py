@@ -1,4 +1,4 @@
-"""What the latents of a trained model hold: KL and use of each dimension, q(z) against the prior, the classes."""
+"""Measures of latents: KL and activity of each dimension, q(z) compared with the prior, a linear probe."""
 
 from typing import Any
 
@@ -12,32 +12,32 @@ from fmvae.objectives import kl_divergence
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, sec. 5.3
 PROBE_L2 = 1e-4
-PROBE_STEPS = 500  # never needed on standardised latents; a bound on the time of a pathological fit
+PROBE_STEPS = 500  # an upper bound for pathological cases; standardised latents converge earlier
 
 Array = NDArray[np.float64]
 
 
 def latent_measures(train: Posteriors | None, test: Posteriors, num_classes: int) -> dict[str, Any]:
-    """Measures of the test images' posteriors, in float64 on the CPU; all are plain floats, ints and lists.
+    """Compute measures of the test images' posteriors, in float64 on the CPU; return floats, ints and lists.
 
-    m and S are the mean and covariance of the aggregate posterior q(z), the mixture of the test images' posteriors
-    (Hoffman & Johnson 2016): exact moments of that mixture, divided by N.
+    m and S are the exact mean and covariance of the aggregate posterior q(z), the mixture of the test images'
+    posteriors (Hoffman & Johnson 2016); the covariance is normalised by N.
 
     Args:
-        train: posteriors that the linear probe is fitted on; not all classes need be there. None leaves it out.
-        test: posteriors that everything is measured on, of N images and latent_dim dimensions.
+        train: posteriors to fit the linear probe on; classes may be missing. None omits the probe.
+        test: posteriors to measure, of N images and latent_dim dimensions.
         num_classes: labels are in [0, num_classes).
 
     Returns:
         ``num_images``: N.
         ``kl_per_dimension``: latent_dim numbers in nats per image, >= 0; their sum is the test KL.
         ``mu_variance``: latent_dim numbers, the variance of mu over the images.
-        ``active_units``: in how many dimensions that is above 0.01 (Burda et al. 2016, sec. 5.3).
+        ``active_units``: the number of dimensions where that variance is above 0.01 (Burda et al. 2016, sec. 5.3).
         ``aggregate_mean_norm``: the Euclidean norm of m; 0 for the prior.
         ``aggregate_covariance_gap``: the Frobenius norm of S - I; 0 for the prior.
         ``aggregate_kl``: KL(N(m, S) || N(0, I)) in nats, >= 0 up to rounding.
-        ``total_correlation``: KL(N(m, S) || N(m, diag S)) in nats, >= 0 up to rounding: of q(z)'s Gaussian, not
-        of q(z) itself (Chen et al. 2018, eq. 2).
+        ``total_correlation``: KL(N(m, S) || N(m, diag S)) in nats, >= 0 up to rounding: of the Gaussian with the
+        moments of q(z), not of q(z) itself (Chen et al. 2018, eq. 2).
         ``linear_probe_accuracy``: in [0, 1], see ``probe_accuracy``.
 
     Raises:
@@ -65,17 +65,17 @@ def latent_measures(train: Posteriors | None, test: Posteriors, num_classes: int
 
 
 def probe_accuracy(train: Posteriors, test: Posteriors, num_classes: int) -> float:
-    """The share of test labels that a linear classifier of mu, fitted on the training posteriors, predicts.
+    """Return the test accuracy of a linear classifier on mu, fitted on the training posteriors.
 
-    Multinomial logistic regression (Alain & Bengio 2017) on mu standardised by its training mean and deviation.
-    The optimum is unique, so that the number belongs to the latents and not to an optimiser.
+    Multinomial logistic regression (Alain & Bengio 2017) on mu, standardised with its training mean and standard
+    deviation. The optimum is unique, so that the result depends on the latents and not on the optimiser.
     """
     mu = _float64(train.mu)
     mean, deviation = mu.mean(0), mu.std(0)
     used = deviation > 1e-6 * np.abs(mean)  # the others are constant up to float32 rounding
 
     def inputs(mu: Array) -> Array:
-        """The standardised dimensions, and a column of ones for the bias: (N, num_used + 1)."""
+        """Return the standardised dimensions, and a column of ones for the bias: (N, num_used + 1)."""
         standardised = (mu[:, used] - mean[used]) / deviation[used]
         return np.column_stack([standardised, np.ones(len(mu))])
 
@@ -85,10 +85,10 @@ def probe_accuracy(train: Posteriors, test: Posteriors, num_classes: int) -> flo
 
 
 def fit_probe(inputs: Array, labels: NDArray[np.int64], num_classes: int) -> Array:
-    """Weights (D, num_classes) that minimise mean cross-entropy + PROBE_L2 / 2 * (sum of squared weights).
+    """Return weights (D, num_classes) that minimise mean cross-entropy + PROBE_L2 / 2 * (sum of squared weights).
 
-    The bias is penalised too: the minimum then exists and is unique whatever the labels, also where a class is
-    missing or the classes are separable.
+    The bias is penalised too, so that a unique minimum exists for all labels, even if a class is missing or the
+    classes are separable.
 
     Args:
         inputs: (N, D).
@@ -110,7 +110,7 @@ def fit_probe(inputs: Array, labels: NDArray[np.int64], num_classes: int) -> Arr
         return float(cross_entropy + 0.5 * PROBE_L2 * np.vdot(weights, weights)), gradient.ravel()
 
     start = np.zeros(inputs.shape[1] * num_classes)
-    # the gradient alone says when to stop: the default rule on the loss ends earlier, at no certain distance
+    # stop by the gradient only: the default criterion on the loss can stop far from the optimum
     options = {"maxiter": PROBE_STEPS, "gtol": 1e-5, "ftol": 0.0}
     found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(-1, num_classes)
@@ -126,10 +126,10 @@ def _covariance(samples: Array) -> Array:
 
 
 def _log_determinant(covariance: Array, variances: Array) -> float:
-    """log det(covariance + diag(variances)) for a semidefinite covariance and positive variances.
+    """Return log det(covariance + diag(variances)) for a semidefinite covariance and positive variances.
 
-    Scaled by the variances the sum is I + a semidefinite matrix, whose eigenvalues are >= 1: no logarithm of a
-    value that rounding took to 0 or below, however close the latents are to linearly dependent.
+    Scaled by the variances, the sum is I + a semidefinite matrix. Its eigenvalues are >= 1, so rounding cannot
+    make the argument of the logarithm <= 0, even if the latents are almost linearly dependent.
     """
     scale = 1 / np.sqrt(variances)
     scaled = np.linalg.eigvalsh(covariance * scale * scale[:, None]).clip(min=0)

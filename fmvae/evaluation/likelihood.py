@@ -1,4 +1,4 @@
-"""The ELBO of a split, term by term, and the tighter importance-weighted bound."""
+"""The terms of the ELBO on a split, and the tighter importance-weighted bound."""
 
 import math
 
@@ -12,7 +12,7 @@ from fmvae.models import VAE, Posteriors, encode_split
 from fmvae.objectives import Batch, Likelihood, Objective, draw_noise, elbo_terms
 
 EVALUATION_BATCH = 500
-DECODED_ROWS = 1024  # latents decoded at once for the importance-weighted bound; more is no faster
+DECODED_ROWS = 1024  # latents decoded at once for the importance-weighted bound; more are not faster
 
 
 @torch.inference_mode()
@@ -26,15 +26,15 @@ def measure_elbo(
     batch_size: int = EVALUATION_BATCH,
     num_train: int | None = None,
 ) -> dict[str, float]:
-    """The mean terms over a split, in nats per image, with one posterior draw per image.
+    """Return the mean terms over a split, in nats per image, with one posterior draw per image.
 
-    Schedules stand where training ends, so that epochs compare.
+    Schedules have their final values, so that epochs can be compared.
 
     Args:
         generator: the stream of the posterior draws, on the model's device.
         at_mean: also decode the posterior means, as many published tables do.
         batch_size, num_train: images in a training batch and in the training split, for objectives that depend on
-            them; a split stands for the training split unless told.
+            them; by default, ``num_train`` is the size of this split.
 
     Returns:
         ``objective``, ``recon``, ``kl``, ``neg_elbo`` (= recon + kl); with ``at_mean`` also ``recon_at_mean``, and
@@ -70,7 +70,7 @@ def measure_elbo(
 def _mean_parts(
     model: VAE, objective: Objective, split: Split, generator: torch.Generator, batch_size: int, num_train: int
 ) -> dict[str, float]:
-    """The means over batches of ``objective`` and of its parts beside the two terms, weighted by their images."""
+    """Average ``objective`` and its parts other than recon and kl over batches, weighted by batch size."""
     sums: dict[str, float] = {}
     numbers = objective.numbers(1.0)
     for x, labels in split.batches(batch_size):
@@ -92,16 +92,16 @@ def importance_weighted_bound(
     num_samples: int = 64,
     num_images: int = 1000,
 ) -> float:
-    """The negative importance-weighted bound -L_K of log p(x) (Burda et al. 2016, eq. 8), K = num_samples.
+    """Return the negative importance-weighted bound -L_K of log p(x) (Burda et al. 2016, eq. 8), K = num_samples.
 
-    In expectation at most ``neg_elbo``, equal to it for K = 1, and falling towards -log p(x) as K grows. Decoding
-    is in the model's dtype, everything after it in float64; beta plays no part.
+    Its expectation is at most that of ``neg_elbo``, equal for K = 1, and falls towards -log p(x) as K grows.
+    Decoding uses the model's dtype, everything after it float64. Beta has no effect.
 
     Args:
-        generator: the stream of the posterior draws, on the model's device; image by image, so that the result
-            does not depend on how many are decoded at once.
+        generator: the stream of the posterior draws, on the model's device. Draws are made image by image, so that
+            the result does not depend on the batch size of decoding.
         num_samples: posterior draws per image, >= 1.
-        num_images: the first so many images of the split, >= 1, or all if it holds fewer.
+        num_images: use this many images from the start of the split, >= 1, or all if it has fewer.
 
     Returns:
         The mean over the images, in nats per image; lower is better.
@@ -121,7 +121,7 @@ def importance_weighted_bound(
         chunk = Posteriors(*(part[start : start + per_chunk] for part in posteriors))
         x = to_float(split.images[start : start + len(chunk.labels)])
         noise = torch.stack([_noise(mu, num_samples, generator) for mu in chunk.mu])  # (B, K, latent_dim)
-        # several parts only if one image alone has more draws than are decoded at once
+        # more than one part only if a single image has more draws than DECODED_ROWS
         parts = noise.split(DECODED_ROWS, dim=1)
         log_weights = [_log_weights(model, objective.likelihood, x, chunk, part) for part in parts]
         bounds.append(math.log(num_samples) - torch.cat(log_weights, dim=1).logsumexp(1))
@@ -130,12 +130,12 @@ def importance_weighted_bound(
 
 
 def _noise(mu: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
-    """Standard normal draws (num_samples, latent_dim) in float64 for one image's mu (latent_dim,)."""
+    """Draw standard normal noise (num_samples, latent_dim) in float64 for one image's mu (latent_dim,)."""
     return torch.randn(num_samples, len(mu), generator=generator, device=mu.device, dtype=torch.float64)
 
 
 def _log_weights(model: VAE, likelihood: Likelihood, x: Tensor, posteriors: Posteriors, noise: Tensor) -> Tensor:
-    """log p(x | z) + log p(z) - log q(z | x) at z = mu + noise * exp(logvar / 2), in float64.
+    """Return log p(x | z) + log p(z) - log q(z | x) at z = mu + noise * exp(logvar / 2), in float64.
 
     Args:
         x: (B, C, H, W), in [0, 1].
@@ -149,7 +149,7 @@ def _log_weights(model: VAE, likelihood: Likelihood, x: Tensor, posteriors: Post
     z = mu + noise * (0.5 * logvar).exp()
     labels = posteriors.labels.repeat_interleave(num_samples)
     logits = model.decode(z.flatten(0, 1).to(posteriors.mu.dtype), labels)  # (B * K, C, H, W)
-    # also the likelihood in float64: 784 float32 terms are summed to about 1e-5 nats, which weights exponentiate
+    # the likelihood in float64 too: a sum of 784 float32 terms has an error of about 1e-5 nats, inside exp
     nll = likelihood.nll(logits.double(), x.double().repeat_interleave(num_samples, dim=0))
     # the densities' 2 pi cancel
     log_ratio = 0.5 * (noise.square() + logvar - z.square()).sum(2)

@@ -1,4 +1,4 @@
-"""What every measure offers, and what it is given."""
+"""The base class of measures, and the context that they compute on."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from fmvae.objectives import Objective
 from fmvae.weights import SHIPPED
 
 Need = Literal["labels", "factors", "conditional model"]
-OF_SHIPPED = "fashion-mnist"  # the content that the shipped classifiers were trained on
+OF_SHIPPED = "fashion-mnist"  # ImageData.content of the data that the shipped classifiers were trained on
 
 
 class Context:
-    """What a measure is given: a trained model, its objective and its data, and what measures share.
+    """The input of a measure: a trained model, its objective and its data, and helpers that measures share.
 
-    The model is in evaluation mode, and no gradients are recorded, while a measure computes.
+    While a measure computes, the model is in evaluation mode and no gradients are recorded.
 
     Attributes:
-        seed: the run's.
-        cache: the folder that features of real images are kept in; None keeps none.
-        notes: what was left out and why, a line each.
+        seed: the run's seed.
+        cache: the folder for features of real images; None disables the cache.
+        notes: one line for each measure that is left out, with the reason.
     """
 
     def __init__(self, model: VAE, objective: Objective, data: ImageData, *, seed: int, cache: Path | None):
@@ -55,7 +55,7 @@ class Context:
 
     @property
     def offers(self) -> set[Need]:
-        """What of ``Measure.needs`` this model and these data have."""
+        """The values of ``Measure.needs`` that this model and these data satisfy."""
         has: dict[Need, bool] = {
             "labels": self.labelled,
             "factors": getattr(self.data, "factors", None) is not None,
@@ -64,44 +64,44 @@ class Context:
         return {need for need, there in has.items() if there}
 
     def noise(self, part: int = 0) -> torch.Generator:
-        """The stream of draws from posteriors, at its start; another for each ``part``."""
+        """Return a new generator for draws from posteriors; each ``part`` has a different stream."""
         return rng.stream(self.seed, "evaluation", part, device=self.device)
 
     def generated(self, labels: Tensor, part: int = 0) -> Iterator[Tensor]:
-        """A generated image (a decoder mean) for each label (N,), in batches (B, C, H, W) in [0, 1].
+        """Generate an image (a decoder mean) for each label (N,); yield batches (B, C, H, W) in [0, 1].
 
-        Models without labels ignore theirs. The latents are those of the stream ``part``.
+        Unconditional models ignore the labels. Each ``part`` has different latents.
         """
         draws = rng.stream(self.seed, "sampling", part, device=self.device)
         return generated_images(self.model, self.objective.likelihood, labels, draws)
 
     def reconstructed(self, num: int) -> Iterator[Tensor]:
-        """The first ``num`` test images decoded at the posterior mean, in batches (B, C, H, W) in [0, 1]."""
+        """Reconstruct ``num`` test images, the first ones, at the posterior mean, in batches (B, C, H, W)."""
         return reconstructed_images(self.model, self.objective.likelihood, self.data.test, num)
 
     def posteriors(self, split: Split) -> Posteriors:
-        """The posteriors of all images of a split."""
+        """Encode all images of a split."""
         return encode_split(self.model, split)
 
     def random_train(self, num: int) -> Split:
-        """Training images in a fixed random order: as stored, a sorted file would give a few classes only."""
+        """Return ``num`` training images in a fixed random order, as the stored order may be sorted by class."""
         train = self.data.train
         order = torch.randperm(len(train), generator=rng.stream(0, "evaluation"))[:num].to(self.device)
         return Split("train", train.images[order], train.labels[order])
 
     def real_features(self, features: FeatureSet, split: Split, num: int) -> Features:
-        """Features of the first ``num`` images of a split, from the cache if it has them."""
+        """Return the features of the first ``num`` images of a split, from the cache if it has them."""
         return real_features(self.cache, split, num, features)
 
     def fits_shipped(self, evaluation: Mapping[str, Any], part: str) -> bool:
-        """Whether the classifier of a part of the config may judge these data: those shipped know garments."""
+        """Whether the classifier of a part of the config fits these data; shipped ones fit Fashion-MNIST only."""
         return self.data.content == OF_SHIPPED or evaluation[part]["weights"] not in SHIPPED
 
     def classifier(self, evaluation: Mapping[str, Any], part: Literal["extractor", "accuracy"]) -> ResNetFeatures:
-        """The classifier that ``evaluation.<part>.weights`` names.
+        """Return the classifier that ``evaluation.<part>.weights`` names.
 
         Raises:
-            ConfigError: its weights are missing, damaged or of another network, or it is of other images.
+            ConfigError: its weights are missing, damaged or of another network, or were trained on other images.
         """
         weights, precision = evaluation[part]["weights"], evaluation["extractor"]["precision"]
         if not self.fits_shipped(evaluation, part):
@@ -118,16 +118,16 @@ class Context:
 
 
 class Measure(ABC):
-    """One block of results.json: numbers of a trained model, with what they depend on.
+    """A measure computes one block of results.json: numbers of a trained model, and the settings they depend on.
 
-    One's own is named in the config, as ``evaluation.measures.<name>``, by ``_target_`` and the constructor's
-    arguments; these are written down beside its numbers. The same model must give the same numbers whenever it is
-    asked: draw from ``context.noise()`` or another stream of ``fmvae.rng``, never from a global generator.
+    To add your own, give its class and constructor arguments in the config: ``evaluation.measures.<name>`` with
+    ``_target_``; they are stored with its numbers. The same model must always give the same numbers: draw from
+    ``context.noise()`` or another stream of ``fmvae.rng``, never from a global generator.
 
     Attributes:
-        name: of its block; one's own has the name that the config gives it.
-        needs: what it cannot be measured without; where that is missing it is left out, with a line in the log.
-        columns: the numbers to compare runs by, with tags as in the block that ``compute`` returns.
+        name: the name of its block; for your own measure, the name in the config.
+        needs: requirements on model and data; if one is not met, the measure is left out, with a line in the log.
+        columns: the numbers by which to compare runs, with tags as in the block that ``compute`` returns.
     """
 
     name: str
@@ -136,23 +136,23 @@ class Measure(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """JSON values that change whenever the value could, beside the constructor's arguments of one's own.
+        """JSON values that the numbers depend on, other than the constructor arguments given in the config.
 
-        As the SHA-256 of a file that it reads. Numbers in results.json with the same settings are kept.
+        An example is the SHA-256 of a file that it reads. A block in results.json with equal settings is reused.
         """
         return {}
 
     @abstractmethod
     def compute(self, context: Context) -> dict[str, Any]:
-        """The numbers as JSON values, in mappings if they are many; ``num_images`` says of how many images."""
+        """Return the numbers as JSON values, perhaps in nested mappings; ``num_images`` counts the images used."""
 
 
 class BuiltIn(Measure):
-    """A measure that comes with fmvae, made from the config group ``evaluation``.
+    """A measure that comes with fmvae, built from the config group ``evaluation``.
 
     Attributes:
-        off: the settings in ``evaluation`` that ask for none.
-        way_in: how to have it measured.
+        off: the settings in ``evaluation`` that turn it off.
+        way_in: how to turn it on, for error messages.
     """
 
     off: ClassVar[Mapping[str, Any]] = {}
@@ -165,7 +165,7 @@ class BuiltIn(Measure):
     @classmethod
     @abstractmethod
     def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
-        """What ``evaluation`` asks for, checked; nothing is computed. What is left out is noted in ``context``.
+        """Yield the measures that ``evaluation`` requests, after checks; note those left out in ``context.notes``.
 
         Raises:
             ConfigError: a request does not fit the model or the data.
@@ -173,10 +173,10 @@ class BuiltIn(Measure):
 
     @classmethod
     def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The settings in ``evaluation`` that ask for the stored block ``name`` and nothing else of this kind."""
+        """Return the settings in ``evaluation`` that request only the stored block ``name`` of this kind."""
         return {}
 
     @classmethod
     def classifier_of(cls) -> Literal["extractor", "accuracy"] | None:
-        """The part of ``evaluation`` that names the classifier which it uses; None for none."""
+        """Return the part of ``evaluation`` that names its classifier; None if it uses none."""
         return None

@@ -1,7 +1,7 @@
-"""Which generated images lie among the real ones, and which real ones are reached, by nearest neighbours.
+"""Precision, recall, density and coverage of generated images, by nearest neighbours in feature space.
 
-Precision and recall (Kynkäänniemi et al. 2019) and density and coverage (Naeem et al. 2020): the first and third
-speak of fidelity, the second and fourth of diversity, which the one number of a Fréchet distance mixes.
+Precision and recall: Kynkäänniemi et al. 2019; density and coverage: Naeem et al. 2020. Precision and density
+measure fidelity, recall and coverage measure diversity; a Fréchet distance mixes the two.
 """
 
 from collections.abc import Iterator
@@ -17,18 +17,20 @@ CHUNK = 1024  # rows of distances held at a time: 40 MB for 10,000 columns
 
 
 def neighbour_measures(real: ArrayLike, generated: ArrayLike, num_neighbours: int = 5) -> dict[str, float]:
-    """Precision, recall, density and coverage of generated features (M, D) against real ones (N, D).
+    """Compute precision, recall, density and coverage of generated features (M, D) against real ones (N, D).
 
-    A ball around a point is closed and reaches to its k-th nearest neighbour in its own set, itself not counted,
-    with k = ``num_neighbours`` >= 1.
+    The ball of a point is closed; its radius is the distance to the k-th nearest other point of the same set, with
+    k = ``num_neighbours`` >= 1.
 
     - ``precision``: the share of generated points inside the ball of any real one, in [0, 1].
     - ``recall``: the share of real points inside the ball of any generated one, in [0, 1].
-    - ``density``: the real balls around a generated point, over k; >= 0, and above 1 where they crowd.
-    - ``coverage``: the share of real points whose ball holds any generated point, in [0, 1].
+    - ``density``: the mean number of real balls that contain a generated point, over k; >= 0, and above 1 where
+      many overlap.
+    - ``coverage``: the share of real points whose ball contains any generated point, in [0, 1].
 
-    The numbers depend on N, M and k: compare only equal ones. Distances are in single precision after the real
-    mean is taken off, so those below about 1e-3 of a point's own distance from that mean are not resolved.
+    The results depend on N, M and k: compare only results with equal ones. Distances are computed in single
+    precision after subtraction of the real mean, so those below about 1e-3 of a point's distance from that mean
+    are not resolved.
 
     Raises:
         ConfigError: N <= k or M <= k, where a point has no k-th neighbour.
@@ -65,14 +67,14 @@ def _check_enough(num: int, num_neighbours: int) -> None:
 
 
 def _centred(real: ArrayLike, generated: ArrayLike) -> tuple[Tensor, Tensor]:
-    """Both sets in float32, less the real mean: else |x|² + |y|² − 2 x·y loses the distance to a common offset."""
+    """Subtract the real mean from both sets, in float32; a common offset would cancel in |x|² + |y|² − 2 x·y."""
     x, y = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
     mean = x.mean(axis=0)
     return torch.from_numpy(x - mean).float(), torch.from_numpy(y - mean).float()
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of a (M, D) and their squared distances (chunk, N) to all of b (N, D), a chunk at a time."""
+    """Yield chunks of rows of a (M, D) with their squared distances (chunk, N) to all rows of b (N, D)."""
     norms_a, norms_b = a.square().sum(dim=1), b.square().sum(dim=1)
     for start in range(0, len(a), CHUNK):
         rows = slice(start, start + CHUNK)
@@ -81,10 +83,10 @@ def _squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _squared_radii(points: Tensor, num_neighbours: int) -> Tensor:
-    """The squared distance (N,) of each point to its k-th nearest other."""
+    """Return the squared distance (N,) from each point to its k-th nearest other point."""
     radii = torch.empty(len(points))
     for rows, squared in _squared_distances(points, points):
-        # a point is its own nearest, at a distance of zero: one more is asked for
+        # k + 1, as the nearest point is the point itself, at distance 0
         nearest = squared.topk(num_neighbours + 1, dim=1, largest=False, sorted=False).values
         radii[rows] = nearest.amax(dim=1)
     return radii

@@ -1,4 +1,4 @@
-"""Which measures there are: those that come with fmvae, and those of one's own that a config names."""
+"""The registry of measures: those that come with fmvae, and the user's own that a config names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OWN = "evaluation.measures"
 
 
 class Own:
-    """A measure of one's own, with the name and the node that the config gives it."""
+    """A user's measure, with its name and its node in the config."""
 
     def __init__(self, name: str, node: Mapping[str, Any]):
         self.node = dict(node)
@@ -39,12 +39,12 @@ class Own:
         self.measure.name = name
         for column in self.measure.columns:
             if not isinstance(column, Column) or Column.read(column.stored()) is None:
-                problem = f"{column!r} is no column of a tag, header, unit, digits and direction"
+                problem = f"{column!r} is not a column with tag, header, unit, digits and direction"
                 raise ConfigError(f"{OWN}.{name}", problem, "see fmvae.evaluation.Column")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of its block, as they are read from a file."""
+        """The settings of its block, converted to JSON and back."""
         try:
             return json.loads(json.dumps({"measure": self.node, **self.measure.settings}, allow_nan=False))
         except (TypeError, ValueError) as error:
@@ -53,15 +53,15 @@ class Own:
 
     @property
     def columns(self) -> list[Column]:
-        """With whole tags."""
+        """Its columns, with full tags."""
         return [column.within(self.measure.name) for column in self.measure.columns]
 
 
 def own_measures(evaluation: Mapping[str, Any]) -> list[Own]:
-    """The measures that ``evaluation.measures`` names.
+    """Build the measures that ``evaluation.measures`` names.
 
     Raises:
-        ConfigError: a name is taken or cannot be a block's, or a node is no measure.
+        ConfigError: a name is taken or cannot be the name of a block, or a node is not a measure.
     """
     made = []
     for name, node in evaluation.get("measures", {}).items():
@@ -77,18 +77,18 @@ def own_measures(evaluation: Mapping[str, Any]) -> list[Own]:
 
 
 def built_in(context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
-    """The measures of fmvae that ``evaluation`` asks for, in their order."""
+    """Yield fmvae's measures that ``evaluation`` requests, in their order."""
     for kind in BUILT_IN.values():
         yield from kind.asked(context, evaluation)
 
 
 def all_columns(evaluation: Mapping[str, Any]) -> list[Column]:
-    """The columns of every measure there is, with whole tags, whether or not it is asked for."""
+    """Return the columns of every known measure, requested or not, with full tags."""
     return built_in_columns() + [column for own in own_measures(evaluation) for column in own.columns]
 
 
 def nothing(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """``evaluation`` with every measure that can be left out turned off."""
+    """Return ``evaluation`` with every optional measure turned off."""
     off: dict[str, Any] = {**evaluation, "measures": {}}
     for kind in BUILT_IN.values():
         off |= merged(off, kind.off)
@@ -96,7 +96,7 @@ def nothing(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(evaluation: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The groups of ``evaluation`` with these changes in them."""
+    """Return the groups of ``evaluation`` that change, with the changes applied."""
     return {
         key: {**evaluation[key], **change} if isinstance(change, Mapping) else change
         for key, change in changes.items()

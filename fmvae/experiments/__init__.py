@@ -1,4 +1,4 @@
-"""Experiments: what a config asks to be trained and measured."""
+"""Experiments: train and measure what a config describes."""
 
 from fmvae.experiments.lifecycle import train
 from fmvae.experiments.search_target import objective

@@ -1,4 +1,4 @@
-"""Training and measuring the classifier, and writing its weights as they are shipped."""
+"""Train and test the classifier, and write its weights in the format of the shipped ones."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ LAYOUT = {
 
 
 class ClassifierExperiment(Experiment):
-    """FashionResNet18 trained to tell the classes apart."""
+    """FashionResNet18, trained to predict the class of an image."""
 
-    # no list of metrics: beside VAEs, TensorBoard could take it for theirs, and alone it shows all there are
+    # metrics stays empty, and TensorBoard then shows all: a list could replace that of VAEs in the same folder
     layout: Layout = LAYOUT
 
-    start: Mapping[str, Any] | None = None  # where its first weights are from, unless random
+    start: Mapping[str, Any] | None = None  # the source of the initial weights; None if random
 
     def __init__(self, config: Mapping[str, Any], device: torch.device):
         self.config = config
         data = build_data(config, device)
         if not data.labelled or data.image_shape[0] != 1:
             found = "no labels" if not data.labelled else f"images of {data.image_shape[0]} channels"
-            problem = f"{found}, and the classifier learns classes of grey images"
-            raise ConfigError("data", problem, "name other data")
+            problem = f"{found}, but the classifier needs grey images with labels"
+            raise ConfigError("data", problem, "choose other data")
         self.class_names = data.class_names or ()
         with rng.seeded_init(config["seed"]):
             model = build(config["model"], "model", FashionResNet18)
         start, named = config["trainer"]["start"], config["trainer"]["start_sha256"]
         loaded = load_classifier(start, data.num_classes) if start is not None else None
         if named != (loaded and loaded.sha256):
-            problem = f"{start!r} is not the file of SHA-256 {named}"
-            raise ConfigError("trainer.start_sha256", problem, "leave the key out: the file gives it")
+            problem = f"{start!r} does not have the SHA-256 {named}"
+            raise ConfigError("trainer.start_sha256", problem, "leave the key out: it follows from the file")
         if loaded:
             model.load_state_dict(loaded.model.state_dict())
             self.start = {"weights": start, "sha256": loaded.sha256, "run": loaded.card.get("run")}
@@ -78,7 +78,7 @@ class ClassifierExperiment(Experiment):
         }
 
     def measure(self, run: RunDirectory, identity: RunIdentity, album: Album) -> None:
-        """Test the best weights as they are shipped, rounded to float16, and write them with their card."""
+        """Test the best weights, rounded to float16, and write them with their card."""
         checkpoint = load_checkpoint(run.best)
         check_owner(run.best, checkpoint, identity.sha256)
         model, data = self.model, self.data

@@ -1,4 +1,4 @@
-"""What every kind of experiment offers to the life of a run."""
+"""The base class of experiments."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ from fmvae.training import Trainer
 
 
 class Experiment(ABC):
-    """The objects of one config. Making one writes nothing, and raises FmvaeError if the config is wrong.
+    """The objects of one config. The constructor writes nothing, and raises FmvaeError if the config is wrong.
 
     Attributes:
-        trainer: ready to train, or to take a checkpoint's state.
-        hparams: the settings by which people compare runs, flat.
-        metrics: tags of the scalars to compare by, the first by default; empty for all.
-        layout: of TensorBoard's Custom Scalars page, as ``Recorder`` takes it.
+        trainer: ready to train, or to load a checkpoint's state.
+        hparams: the settings by which runs are compared in TensorBoard, a flat mapping.
+        metrics: tags of the scalars by which runs are compared, the default first; empty for all.
+        layout: of TensorBoard's Custom Scalars page, in the format of ``Recorder``.
     """
 
     trainer: Trainer
@@ -36,7 +36,7 @@ class Experiment(ABC):
     def __init__(self, config: Mapping[str, Any], device: torch.device): ...
 
     def observers(self, recorder: Recorder) -> Sequence[Observer]:
-        """What watches training, beside what watches every run."""
+        """Return observers in addition to those of every run."""
         return ()
 
     @abstractmethod
@@ -46,11 +46,11 @@ class Experiment(ABC):
     @staticmethod
     @abstractmethod
     def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
-        """Results as a small table for the terminal."""
+        """Format results as a small table for the terminal."""
 
 
 def optimization(config: Mapping[str, Any], model: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
-    """The optimizer of a model's parameters, and the scheduler of its learning rate, if there is one."""
+    """Build the optimizer of a model's parameters, and the learning-rate scheduler, or None without one."""
     optimizer = build(config["optimizer"], "optimizer", Optimizer, params=list(model.parameters()))
     if not config.get("scheduler"):
         return optimizer, None

@@ -1,4 +1,4 @@
-"""One run, from its config to its results: what train.py calls."""
+"""The life cycle of a run: build or resume it, train, measure, finish. Used by train.py."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ log = logging.getLogger("fmvae")
 
 
 def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Bring the run of this config to its end, from wherever it stands; returns its results.
+    """Start or resume the run of this config, complete it, and return its results.
 
     Raises:
-        FmvaeError: see the errors of the parts; the run directory says the same in status.json and train.log.
+        FmvaeError: any error of the run; it is also written to status.json and train.log in the run directory.
     """
     with attempt(config, overrides) as (run, trainer):
         if trainer:
@@ -53,21 +53,21 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
 def attempt(
     config: dict[str, Any], overrides: Sequence[str] = ()
 ) -> Iterator[tuple[RunDirectory, Trainer | None]]:
-    """A run that is held, with its trainer where it stands; None if it is complete.
+    """Lock a run and yield it with its trainer, restored from the last checkpoint; None if the run is complete.
 
-    The caller trains. When the block ends, what was trained is measured, and the run is complete.
+    The caller trains inside the block. When the block ends, the run is measured and marked as complete.
     """
     identity = RunIdentity.of(config)
     sha256 = identity.sha256
     run = RunDirectory(Path(config["output_root"]) / (config["sweep_name"] or "") / identity.name)
     with run.held(), named(run.path):
-        # of a single run that can't begin, the terminal says why; nobody watches each run of a sweep
+        # a failure to start a single run is visible in the terminal; for a run of a sweep, record it in its files
         with only_of(run), reporting_failure(run, config) if config["sweep_name"] else nullcontext():
             device = set_up_torch(config)
             if config["restart"] and (aside := run.move_aside()):
-                log.info("moved the run there was to %s", aside)
+                log.info("moved the previous run to %s", aside)
             complete = run.state(sha256) == "complete"
-            # builds whatever a config can be wrong about, before anything is written
+            # build everything that can fail because of the config, before anything is written
             experiment = None if complete else _kind(config)(config, device)
             checkpoint = None if complete else newest_checkpoint(run, sha256)
             if experiment and checkpoint:
@@ -91,17 +91,17 @@ def attempt(
             try:
                 yield run, trainer
             except OSError:
-                run.check_held()  # of a directory that was taken away, that is what to say
+                run.check_held()  # if the directory was removed, report that instead
                 raise
             run.check_held()
             experiment.measure(run, identity, recorder.album)
             recorder.close(complete=True)
             run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
-            run.previous.unlink(missing_ok=True)  # nothing is resumed from it any more, and sweeps have thousands
+            run.previous.unlink(missing_ok=True)  # no longer needed; saves space in sweeps of thousands of runs
 
 
 def results(run: RunDirectory, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A complete run's results, said on the terminal."""
+    """Read a complete run's results, and print them on the terminal."""
     found = read_record(run.results)
     log.info("%s", _kind(config).describe(run, found))
     return found
@@ -112,7 +112,7 @@ def _kind(config: Mapping[str, Any]) -> type[Experiment]:
 
 
 def _mend(run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str], identity: RunIdentity) -> None:
-    """Write again what people and programs read of a complete run, if it is not what it was."""
+    """Restore the config, overrides and metrics files of a complete run if they were changed or deleted."""
     try:
         same = RunIdentity.of(read_config(run.config)) == identity
     except NotAVAE:
@@ -122,7 +122,7 @@ def _mend(run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]
     if not same:
         write_bytes(run.config, to_yaml(config).encode())
         write_bytes(run.overrides, to_yaml_list(overrides).encode())
-    with suppress(FmvaeError):  # without the checkpoint there is nothing to mend it from
+    with suppress(FmvaeError):  # without the checkpoint the history is lost
         history = history_text(load_checkpoint(run.last).meta["history"])
         if not run.metrics.exists() or run.metrics.read_bytes() != history:
             write_bytes(run.metrics, history)
@@ -135,7 +135,7 @@ def _prepare(
     checkpoint: Checkpoint | None,
     identity: Mapping[str, Any],
 ) -> Recorder:
-    """Have the trainer watched, and bring it to where the checkpoint is."""
+    """Attach the observers to the trainer, and load the checkpoint if there is one."""
     settings = config["trainer"]
     trainer = experiment.trainer
     recorder = Recorder(
@@ -174,14 +174,14 @@ def _prepare(
 def _provenance(
     run: RunDirectory, config: Mapping[str, Any], trainer: Trainer, checkpoint: Checkpoint | None
 ) -> dict[str, Any]:
-    """Of what is trained from here on; a run that goes on with other code of one's own is told, and keeps both."""
+    """Return the provenance of this training; warn if a resumed run uses changed own code, and record both."""
     here = provenance(trainer.data.device, config)
     if checkpoint and "own_code" in here:
         known, changed = own_code.carried_on(checkpoint.meta["provenance"].get("own_code", {}), here["own_code"])
         here["own_code"] = known
         for package in changed:
             log.warning(
-                "%s: %s is not the code that its training began with; restart=true trains anew", run, package
+                "%s: the code of %s has changed since training began; restart=true trains it anew", run, package
             )
     return here
 
@@ -191,7 +191,7 @@ _CURRENT: ContextVar[Path | None] = ContextVar("of which run lines are logged", 
 
 @contextmanager
 def only_of(run: RunDirectory | None) -> Iterator[None]:
-    """What is logged inside goes into no train.log but this run's, of those that this process is at."""
+    """Restrict log lines inside to this run's train.log, if the process works on several runs."""
     token = _CURRENT.set(run.path if run else None)
     try:
         yield
@@ -201,11 +201,11 @@ def only_of(run: RunDirectory | None) -> Iterator[None]:
 
 @contextmanager
 def logging_to(run: RunDirectory) -> Iterator[None]:
-    """Everything logged inside goes into the run's train.log too, with the time."""
+    """Also write log lines inside to the run's train.log, with the time."""
     handler = LogFile(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.addFilter(lambda record: _CURRENT.get() in (None, run.path))
-    # runs of a stack end in any order
+    # the runs of a stack end in any order: keep the level from before the first
     others = [other for other in log.handlers if isinstance(other, LogFile)]
     handler.level_before = others[0].level_before if others else log.level
     log.addHandler(handler)
@@ -221,7 +221,7 @@ def logging_to(run: RunDirectory) -> Iterator[None]:
 
 @contextmanager
 def reporting_failure(run: RunDirectory, config: Mapping[str, Any]) -> Iterator[None]:
-    """Leave the reason of a failure in status.json, and its traceback in train.log alone."""
+    """Write the reason of a failure to status.json, and its traceback to train.log only."""
     try:
         yield
     except BaseException as error:
@@ -231,16 +231,16 @@ def reporting_failure(run: RunDirectory, config: Mapping[str, Any]) -> Iterator[
             by = "a signal" if isinstance(error, Terminated) else "Ctrl-C"
             reason = f"by {by}; the same command continues"
         if run.read_status().get("state") == "complete":
-            raise  # what was wrong with asking again takes nothing from it
+            raise  # a failed re-invocation must not mark a complete run as failed
         if isinstance(error, LostError):
-            raise  # what is there now is another's
+            raise  # the directory now belongs to another process
         try:
-            if not run.config.exists():  # not begun yet: say at least what it would be
+            if not run.config.exists():  # failed before its start: store at least its config
                 write_bytes(run.config, to_yaml(config).encode())
             run.write_status(kind, error=" ".join(reason.split()), epoch=run.read_status().get("epoch", 0))
             with open(run.log, "a", encoding="utf-8") as file:
                 traceback.print_exception(error, file=file)
-        except OSError as second:  # a full disk must not hide what happened
+        except OSError as second:  # a full disk must not hide the first error
             log.warning("%s: %s", run.status, second)
         raise
 
@@ -250,5 +250,5 @@ def _has_bar(config: Mapping[str, Any]) -> bool:
 
 
 def to_yaml_list(overrides: Sequence[str]) -> str:
-    """The command line's overrides in their native form, one a line."""
+    """Format the command line's overrides as a YAML list, one per line."""
     return "".join(f"- {json.dumps(override)}\n" for override in overrides) or "[]\n"

@@ -1,4 +1,4 @@
-"""The number that a search goes by, which the config's key ``objective`` names."""
+"""The number that a search optimises; the config's key ``objective`` names it."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,10 +13,10 @@ EITHER = "hydra.sweeper.direction=minimize, or maximize"
 
 
 def check_objective(config: Mapping[str, Any], measured: Collection[str]) -> None:
-    """Raise ObjectiveError unless the objective is one of the numbers that a run will measure.
+    """Raise ObjectiveError unless the objective is one of the numbers that the run will measure.
 
     Args:
-        measured: their tags.
+        measured: tags of these numbers.
     """
     name, tag = config["objective"], word_tag(config["objective"], config["evaluation"])
     if tag in measured:
@@ -35,10 +35,10 @@ def check_objective(config: Mapping[str, Any], measured: Collection[str]) -> Non
 
 
 def direction(config: Mapping[str, Any]) -> str:
-    """Whether a search minimises its objective or maximises it, by the objective's column.
+    """Return "minimize" or "maximize", by the column of the objective.
 
     Raises:
-        ConfigError: there is no such objective, or no direction of it is better.
+        ConfigError: the objective does not exist, or neither of its directions is better.
     """
     name, evaluation = config["objective"], config["evaluation"]
     check_objective_name(name, evaluation.get("measures", {}))
@@ -56,10 +56,10 @@ def direction(config: Mapping[str, Any]) -> str:
 
 
 def objective(config: Mapping[str, Any], results: Mapping[str, Any]) -> float:
-    """The objective's value in a run's results; a classifier's is its test loss.
+    """Return the objective's value in a run's results; for a classifier, the test loss.
 
     Raises:
-        RunError: the run was finished earlier, with an evaluation that did not measure it.
+        RunError: the run was completed earlier, with an evaluation that did not measure the objective.
     """
     if not is_vae(config):
         return results["test"]["loss"]

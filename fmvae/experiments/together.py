@@ -1,4 +1,4 @@
-"""Runs trained side by side in one process, their models stacked; each is the run that it would be alone."""
+"""Train several runs in one process with stacked models; each gives the run it would be alone, up to rounding."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ T = TypeVar("T")
 log = logging.getLogger("fmvae")
 _OPTIMIZERS = "Adadelta Adagrad Adam Adamax AdamW ASGD NAdam RAdam RMSprop Rprop SGD"
 ELEMENTWISE = [f"torch.optim.{name}" for name in _OPTIMIZERS.split()]
-# of Fashion-MNIST, what the shapes and numbers of batches depend on; of other data that is not known
+# keys of data that determine shape and number of batches; for other datasets, all keys must be equal
 BATCHES = {"fmvae.data.FashionMNISTManager": ("_target_", "batch_size", "num_train", "val_size", "image_shape")}
-Settings = tuple[dict[str, Any], Sequence[str]]  # a config, and the overrides that made it
+Settings = tuple[dict[str, Any], Sequence[str]]  # a config and its overrides
 
 
 def stackable(config: Mapping[str, Any]) -> str | None:
-    """A text that is equal for runs that can be stacked with each other; None for a run that can't be stacked.
+    """Return a key that is equal for runs that can be stacked with each other; None if the run can't be stacked.
 
-    Their models must be of one structure, their batches of one size, and what their optimizers do to a weight must
-    not depend on the others of its tensor, which may be padding.
+    Runs of a stack need models of the same structure and batches of the same size. Their optimizers must update
+    weights elementwise, as other entries of the same tensor may be padding.
     """
     if not is_vae(config) or config["optimizer"]["_target_"] not in ELEMENTWISE:
         return None
@@ -47,24 +47,24 @@ def stackable(config: Mapping[str, Any]) -> str | None:
 
 
 def _penalty_of(node: Mapping[str, Any]) -> str:
-    """Which formula a schedule uses: schedules of one formula differ in numbers alone."""
+    """Return the name of a schedule's penalty formula; schedules with the same formula differ in numbers only."""
     return find_class(node["_target_"], "beta").penalty.__qualname__
 
 
 def _can_widen(config: Mapping[str, Any]) -> bool:
-    """Whether a config's model can be widened to more latents, so that runs of different ``latent_dim`` stack."""
+    """Whether a config's model can be padded to more latents, and so stacked with runs of another latent_dim."""
     node = config["model"]
     try:
         if not find_class(config["loss"]["_target_"], "loss").ignores_unused_latents:
             return False
         return can_widen(lambda z: build({**node, "latent_dim": z}, "model", VAE), node["latent_dim"])
-    except Exception:  # whatever is wrong with the model is said when its run begins
+    except Exception:  # any error of the model is reported when its run begins
         return False
 
 
 @contextmanager
 def _named(run: RunDirectory | None) -> Iterator[None]:
-    """Lines that are logged inside say of which run they are."""
+    """Prefix log lines inside with the name of the run."""
 
     def name(record: logging.LogRecord) -> bool:
         if run and run.path.name not in record.getMessage():
@@ -79,17 +79,17 @@ def _named(run: RunDirectory | None) -> Iterator[None]:
 
 
 class _Job:
-    """A run on its way from its lock to its results.
+    """A run of a stack, from taking its lock to its results.
 
     Attributes:
-        outcome: its results, or what ended it; None while it is under way.
-        row: of the epoch in progress, once that is over.
+        outcome: its results, or the exception that ended it; None while it runs.
+        row: the history row of the current epoch, when all its steps are done.
     """
 
     def __init__(self, settings: Settings, tell: Callable[[Exception], object]):
         self.config, overrides = settings
         self.tell = tell
-        # one bar for each would be none to read
+        # several progress bars at once would be unreadable
         self.config["trainer"] = {**self.config["trainer"], "progress": False}
         self.manager = attempt(self.config, overrides)
         self.outcome: dict[str, Any] | BaseException | None = None
@@ -104,7 +104,7 @@ class _Job:
         return self.outcome is None
 
     def begin(self, stop: Stop) -> None:
-        """Hold the run, build what its config says, and go where it stands."""
+        """Lock the run, build its objects, and load its last checkpoint."""
         try:
             with of_a_run():
                 self.run, trainer = self.manager.__enter__()
@@ -115,16 +115,16 @@ class _Job:
             self.trainer, trainer.stop = trainer, stop
             self.call(trainer.begin)
         else:
-            self.end()  # it is complete
+            self.end()  # already complete
 
     def fail(self, error: Exception) -> None:
-        """Say at once what ended this run: the others may take hours."""
+        """Report at once the error that ended this run, as the others may take hours."""
         self.outcome = error
         with _named(self.run):
             self.tell(error)
 
     def end(self, error: BaseException | None = None) -> None:
-        """Measure what was trained, or leave why it wasn't."""
+        """Measure and complete the run, or record the error that ended it."""
         with only_of(self.run), _named(self.run):
             try:
                 with of_a_run():
@@ -139,10 +139,10 @@ class _Job:
                     return
                 self.outcome = raised
                 if not error:
-                    raise  # asked to stop while measuring: the others stop too
+                    raise  # stop signal while measuring: the others stop too
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T | None:
-        """Call a function for this run. What it raises ends this run, and no other."""
+        """Call a function for this run; an exception ends this run only."""
         with only_of(self.run), _named(self.run):
             try:
                 return function(*arguments)
@@ -156,14 +156,14 @@ class _Job:
         self.row, self.epoch, self.step = None, Epoch(self.trainer, self.trainer.epoch + 1), None
 
     def next_step(self) -> Step | None:
-        """The next step; None when the epoch is over, or the run."""
+        """Return the next step; None when the epoch or the run has ended."""
         self.step = self.call(next, self.epoch, None) if self.active else None
         if self.active and self.step is None:
             self.row = self.epoch.row()
         return self.step
 
     def take(self, numbers: Numbers | NumericsError) -> None:
-        """What came of the step."""
+        """Record the result of the step; an error ends the run."""
         if self.step is None or not self.active:
             return
         if isinstance(numbers, NumericsError):
@@ -176,7 +176,7 @@ class _Job:
             self.call(self.trainer.end_epoch, self.row)
 
     def finish_epoch_alone(self) -> None:
-        """The rest of an epoch that was stopped: its steps are not those of the others."""
+        """Finish an epoch that was stopped before its end; the other runs are not at the same step."""
         self.trainer.abreast = 1
         self.row = self.call(self.trainer._train_epoch, self.trainer.epoch + 1)
         self.end_epoch()
@@ -185,14 +185,14 @@ class _Job:
 def train_together(
     runs: Iterable[Settings], tell: Callable[[Exception], object] = lambda error: None
 ) -> list[dict[str, Any] | Exception]:
-    """Bring runs that are ``stackable`` with each other to their ends; returns the results of each, or its error.
+    """Complete runs that are ``stackable`` with each other; return the results or the error of each.
 
     Args:
-        runs: no two of the same run.
-        tell: called with what ends a run, when it does.
+        runs: configs and overrides of different runs.
+        tell: called with the error of a run as soon as it fails.
 
     Raises:
-        KeyboardInterrupt, Terminated: asked to stop; every run is saved where it stood.
+        KeyboardInterrupt, Terminated: after a stop signal; every run is saved at its last step.
     """
     jobs, stop = [_Job(settings, tell) for settings in runs], Stop()
     try:
@@ -200,7 +200,7 @@ def train_together(
             for job in jobs:
                 job.begin(stop)
             _train(jobs, stop)
-    except BaseException as error:  # not of one of them
+    except BaseException as error:  # not an error of a single run
         for job in jobs:
             if job.active and job.run:
                 job.end(error)
@@ -223,7 +223,7 @@ def _train(jobs: Sequence[_Job], stop: Stop) -> None:
     while True:
         for job in jobs:
             if job.active and job.trainer.finished:
-                job.end()  # measures; a signal ends that at once
+                job.end()  # measures; outside of `stop`, so that a signal ends it at once
         active = [job for job in jobs if job.active]
         if not active:
             return
@@ -237,11 +237,11 @@ def _train(jobs: Sequence[_Job], stop: Stop) -> None:
                 job.end_epoch()
                 if job.active:
                     job.call(stop.heed)
-        stop.heed()  # it may have come after the last look
+        stop.heed()  # a signal may have come after the last check
 
 
 def _train_epoch(stack: Stack, jobs: Sequence[_Job]) -> None:
-    """An epoch of each, in step."""
+    """Train one epoch of every run, step by step together."""
     stack.load()
     for job in jobs:
         job.begin_epoch(len(jobs))
@@ -250,7 +250,7 @@ def _train_epoch(stack: Stack, jobs: Sequence[_Job]) -> None:
         live = [step for step in steps if step]
         if not live:
             break
-        # a run that has ended takes part with another's step, and nobody looks at what comes of it
+        # the stack needs a step of every run: one that has ended gets another's, and its result is ignored
         for job, numbers in zip(jobs, stack.step([step or live[0] for step in steps]), strict=True):
             job.take(numbers)
     stack.unload()

@@ -1,4 +1,4 @@
-"""Training and measuring a VAE."""
+"""Train and measure a VAE."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fmvae.visualization import FigureObserver
 
 USUAL_IWAE = 64  # samples, as in conf/evaluation/full.yaml
 TRAINING = {
-    "training": {  # both splits on a chart
+    "training": {  # both splits in one chart
         "objective": ("(train|val)/objective$",),
         "reconstruction": ("(train|val)/recon$",),
         "KL": ("(train|val)/kl$",),
@@ -37,17 +37,17 @@ TRAINING = {
 
 
 def compared(evaluator: Evaluator) -> list[Column]:
-    """The columns that TensorBoard compares runs by, with whole tags.
+    """Return the columns by which TensorBoard compares runs, with full tags.
 
-    Those of fmvae are all there also if this run doesn't measure them: another of the sweep may, or evaluate.py
-    later.
+    They include all columns of fmvae, even if this run does not measure them: another run of the sweep may, or
+    evaluate.py later.
     """
     own = [column for name in evaluator.own for column in evaluator.own[name].columns]
     return built_in_columns() + own
 
 
 def layout(evaluator: Evaluator) -> Layout:
-    """TensorBoard's Custom Scalars: training, the final numbers, and a group for each measure of one's own."""
+    """Return the layout of Custom Scalars: training, final numbers, and a group for each user's measure."""
     charts: dict[str, dict[str, list[str]]] = {"test": {}}
     for column in compared(evaluator):
         name = column.tag.partition("/")[0]
@@ -59,7 +59,7 @@ def layout(evaluator: Evaluator) -> Layout:
 
 
 class VAEExperiment(Experiment):
-    """A VAE trained by its objective, and all its measures and figures."""
+    """A VAE with its objective, trainer, measures and figures."""
 
     def __init__(self, config: Mapping[str, Any], device: torch.device):
         self.config = config
@@ -95,7 +95,7 @@ class VAEExperiment(Experiment):
         }
         num_samples = config["evaluation"]["iwae"]["num_samples"] or USUAL_IWAE
         shown = [column for column in compared(self.parts.evaluator) if "hparams" in column.places]
-        shown.sort(key=lambda column: "table" not in column.places)  # those that tables show first
+        shown.sort(key=lambda column: "table" not in column.places)  # columns of tables first
         self.metrics = tuple(column.tag.replace("{K}", str(num_samples)) for column in shown)
         self.layout = layout(self.parts.evaluator)
 

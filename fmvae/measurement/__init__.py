@@ -1,4 +1,4 @@
-"""A trained VAE's numbers and figures, from its checkpoint."""
+"""Measure, draw, load and verify trained VAEs."""
 
 from fmvae.measurement.evaluate import evaluate_runs
 from fmvae.measurement.load import LoadedRun, load_run

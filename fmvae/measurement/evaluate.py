@@ -1,4 +1,4 @@
-"""Measuring trained runs again: what evaluate.py does."""
+"""Measure trained runs again; used by evaluate.py."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ log = logging.getLogger("fmvae")
 
 
 def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What evaluate.py does: measure every run that ``settings["run"]`` names, or holds.
+    """Measure every run that ``settings["run"]`` names or that is in a folder named there.
 
     Returns:
-        The results of each.
+        The results of each run.
 
     Raises:
-        ConfigError: a path names no run.
-        RunError: a run is being trained, or its checkpoint is missing, damaged or of another config; of several
-            runs, after the others have been measured.
+        ConfigError: there is no run at a path.
+        RunError: a run is being trained, or its checkpoint is missing, damaged or of another config; with several
+            runs, it is raised after the others have been measured.
     """
-    set_up_torch(settings)  # a wrong device is told once, not of every run
+    set_up_torch(settings)  # report a wrong device once, not for every run
     given = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
-    if not given or not all(given):  # `run=` with nothing behind it would measure whatever lies here
+    if not given or not all(given):  # an empty `run=` would mean the current folder
         raise ConfigError("run", "no directory given", "name a directory under outputs/, or a folder of runs")
     runs = [run for path in given for run in find_runs(typed_path(str(path)))]
     all_results, failed = [], []
@@ -68,8 +68,8 @@ def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _outcomes(
     runs: Sequence[RunDirectory], settings: Mapping[str, Any]
 ) -> Iterator[tuple[RunDirectory, dict[str, Any] | FmvaeError]]:
-    """Each run with its results, or with why there are none."""
-    if len(runs) == 1:  # its errors are the command's
+    """Yield each run with its results or its error."""
+    if len(runs) == 1:  # its errors are raised directly
         yield runs[0], _evaluate_run(runs[0], settings, set_up_torch(settings))
         return
     workers = min(settings["workers"], len(runs))
@@ -77,7 +77,7 @@ def _outcomes(
         for run in runs:
             yield run, _outcome(run, settings)
         return
-    # each its share of the processor, or they would wait for each other
+    # divide the CPU's threads among the workers
     threads = settings["threads"] or max(1, torch.get_num_threads() // workers)
     own = (granted(), str(Path.cwd()))
     with ProcessPoolExecutor(workers, get_context("spawn"), allow_from_now_on, own) as pool:
@@ -94,7 +94,7 @@ def _outcome(run: RunDirectory, settings: Mapping[str, Any]) -> dict[str, Any] |
         return _evaluate_run(run, settings, set_up_torch(settings))
     except FmvaeError as error:
         return error
-    except Exception as error:  # whatever it is, it is this run's: the others are still measured
+    except Exception as error:  # any error is of this run only: the others are still measured
         if not (explained := of_the_machine(error)):
             log.exception("%s", run)
             explained = RunError(run, f"{type(error).__name__}: {error}", "report it with the lines above")

@@ -1,4 +1,4 @@
-"""Opening a finished run: for notebooks, and for whoever measures it again."""
+"""Load a finished run, for notebooks and for measuring it again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("fmvae")
 
 
 class LoadedRun(NamedTuple):
-    """A finished run: its files, config and results, and the objects of its config with trained weights."""
+    """A finished run: its directory, config and results, and the objects of its config with trained weights."""
 
     run: RunDirectory
     config: dict[str, Any]
@@ -35,10 +35,10 @@ class LoadedRun(NamedTuple):
 def load_run(
     path: str | Path, which: Which = "best", device: str = "auto", *, allow: Sequence[str] = ()
 ) -> LoadedRun:
-    """Open the run in a directory, to look at it in a notebook.
+    """Load the run in a directory, for example in a notebook.
 
     Args:
-        allow: packages of one's own, whose classes its config may name.
+        allow: your own packages whose classes its config may name.
 
     Raises:
         ConfigError: there is no run, or its config was edited.
@@ -48,7 +48,7 @@ def load_run(
     if len(runs) != 1:
         raise ConfigError("run", f"{str(path)!r} holds {len(runs)} runs", "name one of them")
     run = runs[0]
-    usual = compose(["run=x"], "evaluate")  # today's keys, whatever version wrote the run
+    usual = compose(["run=x"], "evaluate")  # the current keys, as an older version may have written the run
     config = with_data_at(run, read_config(run.config), None) | {key: usual[key] for key in ASKED_ANEW}
     config |= {"device": device}
     identity = identify(run, config)
@@ -65,10 +65,10 @@ def load_run(
 
 
 def with_data_at(run: RunDirectory, config: dict[str, Any], root: str | None) -> dict[str, Any]:
-    """A run's config with the folder of its dataset: ``root``, or where the run found it, or the usual places.
+    """Return a run's config with the folder of its dataset: ``root``, else the stored one, else None.
 
-    The digests of the files, and not their place, are what makes it the same dataset. Data whose class takes no
-    ``root`` are left as they are.
+    Any folder will do, as the dataset is identified by the digests of its files. The config is not changed if the
+    class of the data takes no ``root``.
     """
     stored = config["data"].get("root")
     if root is None and stored is None:
@@ -77,6 +77,6 @@ def with_data_at(run: RunDirectory, config: dict[str, Any], root: str | None) ->
         log.warning("%s: its data are not read from a folder; data_root=%s is not used", run, root)
         return config
     if root is None and stored and not typed_path(stored).exists():
-        log.warning("%s: the dataset is no longer in %s; looking in the usual places", run, stored)
+        log.warning("%s: the dataset is no longer in %s; searching the default locations", run, stored)
         stored = None
     return config | {"data": {**config["data"], "root": root or stored}}

@@ -1,4 +1,4 @@
-"""A trained VAE's numbers and figures, from its checkpoint: at the end of training, and whenever asked again."""
+"""Measure and draw a trained VAE from its checkpoint, at the end of training or later."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def measure(
     force: bool = False,
     draw: bool = False,
 ) -> dict[str, Any]:
-    """Measure a run's checkpoint on the test split and draw it; writes its results and fid files.
+    """Measure a run's checkpoint on the test split and draw its figures; write its results and fid files.
 
-    What is there of the same checkpoint, data and settings is kept. A measure with other settings takes the place
-    of the one before; one that is not asked for stays.
+    Numbers already measured with the same checkpoint, data and settings are kept. A measure with new settings
+    replaces its earlier numbers; measures that are not requested are kept.
 
     Args:
         identity: of the run, by its config.
         which: the checkpoint. ``best`` writes results.json, ``last`` results.last.json.
-        album: where pictures go, and what shows the numbers.
-        force: measure everything anew.
-        draw: also if no number is new.
+        album: writes the figures, and shows the numbers in TensorBoard.
+        force: measure everything again.
+        draw: draw figures even if no number is new.
 
     Returns:
-        What was written: every number, with what it was measured on and where it comes from.
+        The written results: all numbers with their settings and provenance.
     """
     checkpoint = load_best_or_last(run, identity, parts, which)
     suffix = "" if which == "best" else f".{which}"
@@ -75,7 +75,7 @@ def measure(
     for name, block in parts.evaluator.measure(known):
         if block != known.get(name):
             results.measures[name], results.origins[name], new = block, here, True
-            write()  # measures take minutes: what is done survives a kill
+            write()  # write after each measure: they take minutes, and a kill must not lose them
     drawn = {"settings": config["figures"], "checkpoint_sha256": checkpoint.sha256}
     if new or draw or not album.holds(drawn):
         _draw(config, parts, checkpoint, results.measures, album)
@@ -108,7 +108,7 @@ def _draw(
 
 
 def load_best_or_last(run: RunDirectory, identity: RunIdentity, parts: Parts, which: Which) -> Checkpoint:
-    """Put a checkpoint's weights into the model of ``parts``, after a look at whose they are."""
+    """Load a checkpoint's weights into the model of ``parts``, after a check that it belongs to this run."""
     path = run.best if which == "best" else run.last
     checkpoint = load_checkpoint(path)
     check_owner(path, checkpoint, identity.sha256)

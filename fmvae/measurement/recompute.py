@@ -1,4 +1,4 @@
-"""The numbers of a run's results computed once more, each as it was, and told where they differ."""
+"""Compute a run's results again with their original settings, and report the differences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fmvae.runs.provenance import provenance
 from fmvae.runs.results import at
 from fmvae.weights import SHIPPED
 
-SHOWN = 5  # numbers of a measure that differ
+SHOWN = 5  # most differences that are listed for a measure
 
 
 def recompute(
@@ -33,14 +33,14 @@ def recompute(
     checkpoints: Mapping[str, Checkpoint],
     stored: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[str, list[str]]]:
-    """Each measure of a run by name, and its problems, a line each; none if it came out the same to the last bit.
+    """Yield each measure of a run by name with its problems, one line each; none if all numbers are bit-identical.
 
     Args:
         config: of the run.
-        checkpoints: by name, as ``best``.
-        stored: the results of some of them.
+        checkpoints: by name, for example ``best``.
+        stored: results by the name of their checkpoint.
     """
-    usual = compose(["run=x"], "evaluate")  # today's keys, whatever version wrote the run
+    usual = compose(["run=x"], "evaluate")  # the current keys, as an older version may have written the run
     own = _own_evaluation(run)
     config |= {"figures": usual["figures"], "evaluation": nothing(usual["evaluation"])}
     config = validate(config)
@@ -58,7 +58,7 @@ def recompute(
             torch.set_num_threads(origin["threads"])
             evaluator = _evaluator(config, parts, own, name, block["settings"])
             if evaluator is None:
-                yield label, [f"{label}: can't be computed again here, as it was with {block['settings']}"]
+                yield label, [f"{label}: can't be computed again here with its settings {block['settings']}"]
                 continue
             again = json.loads(json.dumps(evaluator.compute(name)))
             problems = _differences(label, block, again) if again != block else []
@@ -68,7 +68,7 @@ def recompute(
 
 
 def _own_evaluation(run: RunDirectory) -> dict[str, Any]:
-    """The settings that the run was trained with; they name weights of one's own."""
+    """Return the evaluation settings stored with the run, which may name the user's own weights."""
     import yaml
 
     return yaml.safe_load(run.config.read_text(encoding="utf-8")).get("evaluation") or {}
@@ -77,11 +77,11 @@ def _own_evaluation(run: RunDirectory) -> dict[str, Any]:
 def _evaluator(
     config: Mapping[str, Any], parts: Parts, own: Mapping[str, Any], name: str, settings: Mapping[str, Any]
 ) -> Evaluator | None:
-    """What measures one block as it was measured; None if that is not possible here."""
+    """Return an evaluator with the settings of a stored block; None if that is not possible here."""
     for asked in _asking(config["evaluation"], own, name, settings):
         try:
             evaluator = Evaluator(parts.model, parts.objective, parts.data, seed=config["seed"], settings=asked)
-        except FmvaeError:  # those weights, or that class, are no longer there
+        except FmvaeError:  # the weights or the class are missing
             continue
         if evaluator.plan().get(name, (None,))[0] == settings:
             return evaluator
@@ -91,9 +91,9 @@ def _evaluator(
 def _asking(
     off: Mapping[str, Any], own: Mapping[str, Any], name: str, settings: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """The settings of evaluation by which a block may have been measured, from those that measure nothing."""
+    """Yield evaluation settings with which a block may have been measured; ``off`` has every measure off."""
     kind = BUILT_IN.get(name.partition("/")[0])
-    if kind is None:  # one's own: its block says how it was made
+    if kind is None:  # a user's measure: its block stores its class and arguments
         if isinstance(node := settings.get("measure"), Mapping):
             yield copy.deepcopy({**off, "measures": {name: node}})
         return
@@ -103,7 +103,7 @@ def _asking(
         yield asked
         return
     asked["extractor"]["precision"] = settings.get("precision", "fp32")
-    # shipped ones by their files too: of data that they do not fit they are taken only so
+    # shipped weights also by their files: for other data than Fashion-MNIST, only this form is accepted
     files = map(str, SHIPPED.values())
     for weights in dict.fromkeys([off[part]["weights"], *SHIPPED, own.get(part, {}).get("weights"), *files]):
         if weights is not None:
@@ -111,7 +111,7 @@ def _asking(
 
 
 def _differences(label: str, stored: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
-    """The numbers of two blocks that differ, one a line, the first few of many."""
+    """List the numbers that differ between two blocks, one per line, at most ``SHOWN``."""
     before, after = flat(stored), flat(again)
     differ = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     lines = []
@@ -125,7 +125,7 @@ def _differences(label: str, stored: Mapping[str, Any], again: Mapping[str, Any]
 
 
 def _elsewhere(origin: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What of the code and the machine was another; threads are not, as they are set to the same."""
+    """List differences of code and machine, without threads, which are set to the stored number."""
     then, now = flat(origin), flat(here)
     differ = [key for key in now if key != "threads" and not key.startswith("git.") and then.get(key) != now[key]]
     commits = (then.get("git.commit"), now.get("git.commit"))

@@ -1,4 +1,4 @@
-"""What a run has come to, as a small table for the terminal."""
+"""Format a run's results as a small table for the terminal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fmvae.weights import weights_name
 
 
 def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
-    """A run's results as a small table for the terminal, and where to look further."""
+    """Format a run's results as a small table for the terminal, with the paths of its files."""
     test, checkpoint = results["test"], results["checkpoint"]
     rows = [
         ("objective", test["objective"], test.get("objective_at_mean")),
         ("recon", test["recon"], test["recon_at_mean"]),
         ("KL", test["kl"], None),
         ("-ELBO", test["neg_elbo"], None),
-        # parts of the objective that are its own
+        # other parts of the objective
         *((c.header, test[c.header], None) for c in columns_of("test", test) if not _listed(c)),
     ]
     if iwae := results.get("iwae"):
@@ -68,7 +68,7 @@ def _fid(blocks: Mapping[str, Any]) -> list[str]:
 
 
 def number(block: Mapping[str, Any], name: str) -> str:
-    """A value as text; a dash if there is none, as in the results of an older version."""
+    """Format a value; a dash if it is missing, as in results of an older version."""
     return f"{block[name]:.3f}" if block.get(name) is not None else "–"
 
 
@@ -79,7 +79,8 @@ def _latent(block: Mapping[str, Any] | None) -> list[str]:
     probe = block["linear_probe_accuracy"]
     return [
         "",
-        f"  {active} of {total} latent dimensions active; a linear probe of mu tells {probe:.1%} of classes",
+        f"  {active} of {total} latent dimensions active; "
+        f"a linear probe on mu classifies {100 * probe:.1f} % of the test images correctly",
     ]
 
 
@@ -91,8 +92,10 @@ def _accuracy(block: Mapping[str, Any] | None) -> list[str]:
     worst = min(shares, key=lambda name: shares[name])
     return [
         "",
-        f"  {judge} sees the class asked for in {made['overall']:.2%} of {made['num_images']:,} generated images "
-        f"(least {worst}, {shares[worst]:.1%}); real test images: {real['overall']:.2%}",
+        f"  The classifier `{judge}` recognises the requested class in {100 * made['overall']:.2f} % of "
+        f"{made['num_images']:,} generated images",
+        f"  (worst: {worst}, {100 * shares[worst]:.1f} %) and the true class in {100 * real['overall']:.2f} % "
+        "of real test images",
     ]
 
 
@@ -101,7 +104,7 @@ def _listed(column: Column) -> bool:
 
 
 def _others(results: Mapping[str, Any]) -> list[str]:
-    """A line for each column of measures of one's own."""
+    """Format one line for each column of the user's own measures."""
     numbers, columns = flat_scalars(results), [column for column in columns_in(results) if not _listed(column)]
     lines = [
         f"  {column.tag.partition('/')[0] + ': ' + column.header:<22}"
@@ -114,7 +117,7 @@ def _others(results: Mapping[str, Any]) -> list[str]:
 
 
 def _tensorboard() -> str:
-    """The command as it can be typed here, whether or not the environment is activated."""
+    """Return the TensorBoard command that works here, also if the environment is not activated."""
     beside_python = Path(sys.executable).with_name("tensorboard")
     on_path = shutil.which("tensorboard")
     if on_path and Path(on_path) == beside_python:

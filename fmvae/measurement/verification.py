@@ -1,4 +1,4 @@
-"""Whether a run's files are whole and of one another, and whether its numbers come out again."""
+"""Verify that a run's files are undamaged and belong together, and that its results can be reproduced."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MEND = "the same training command"
 
 
 class Verification:
-    """What is found of one run.
+    """The result of verifying a run.
 
     Attributes:
-        state: ``complete``, or that it is not, and how far it is.
-        files: that are whole, and belong to each other.
-        measures: that came out the same to the last bit.
+        state: ``complete``, or a text that says how to complete the run.
+        files: names of the files that are undamaged and belong together.
+        measures: names of the measures that were reproduced bit for bit.
         problems: one line each.
     """
 
@@ -50,18 +50,18 @@ class Verification:
 def verify(
     run: RunDirectory, *, recompute: bool = True, device: str = "auto", data_root: str | None = None
 ) -> Verification:
-    """Check the digests of a run's files, and that the files are of one another; then compute its numbers again.
+    """Check the digests of a run's files, and that the files belong together; then compute its results again.
 
-    The run is held meanwhile, and nothing is written.
+    The run is locked meanwhile, and nothing is written.
 
     Args:
-        recompute: whether to measure its checkpoints again, each measure with the settings and the number of
-            threads that it was made with. Without it only files are read.
-        device: where to.
-        data_root: the folder of the dataset, if it is not where the run found it.
+        recompute: whether to measure the checkpoints again, each measure with its stored settings and number of
+            threads. If false, files are only read.
+        device: where to compute.
+        data_root: the folder of the dataset, if it has moved.
 
     Raises:
-        FmvaeError: there is no config to go by, or another process holds the run.
+        FmvaeError: the config is missing or invalid, or another process has locked the run.
     """
     found = Verification(run)
     config = with_data_at(run, read_config(run.config), data_root)
@@ -78,7 +78,7 @@ def verify(
 
 
 def _checkpoints(run: RunDirectory, sha256: str, found: Verification) -> Iterator[tuple[str, Checkpoint]]:
-    """Those that verify and are of this config, by name."""
+    """Yield the undamaged checkpoints of this config, by name."""
     found.files.append(run.config.name)
     complete = run.state(sha256) == "complete"
     if not complete:
@@ -101,7 +101,7 @@ def _checkpoints(run: RunDirectory, sha256: str, found: Verification) -> Iterato
 def _results(
     run: RunDirectory, sha256: str, checkpoints: Mapping[str, Checkpoint], found: Verification
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Results that verify and are of a checkpoint that is there, by its name."""
+    """Yield the undamaged results of existing checkpoints, by the checkpoint's name."""
     if run.read_status().get("state") == "complete" and not run.results.exists():
         found.problems.append("results.json: missing, though the run is complete")
     for which, suffix in (("best", ".json"), ("last", ".last.json")):
@@ -135,7 +135,7 @@ def _results(
 
 
 def _not_of(checkpoint: Checkpoint, results: Mapping[str, Any]) -> list[str]:
-    """Which parts of results a checkpoint or a measure should account for, and does not."""
+    """Return the names of parts of results that do not match the checkpoint, or have no provenance."""
     meta = checkpoint.meta
     row = json.loads(json.dumps(meta["history"][meta["epoch"] - 1]))
     told = results.get("provenance")
@@ -151,11 +151,11 @@ def _not_of(checkpoint: Checkpoint, results: Mapping[str, Any]) -> list[str]:
 
 
 def _derived(run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: Verification) -> None:
-    """The files that are written from a checkpoint's history, and the index of the figures."""
+    """Check the metrics file against the checkpoint's history, and the figures against their index."""
     if "last" in checkpoints:
         history = history_text(checkpoints["last"].meta["history"])
         written = run.metrics.read_bytes() if run.metrics.exists() else b""
-        # a killed run's may be a row ahead of its checkpoint
+        # the metrics of a killed run may have one row more than its checkpoint
         same = written == history or (found.state != "complete" and written.startswith(history))
         problem = f"{run.metrics.name}: not the history of the last checkpoint; {MEND} writes it anew"
         (found.files if same else found.problems).append(run.metrics.name if same else problem)
@@ -171,6 +171,6 @@ def _derived(run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: Ve
             path = run.figures / name
             if not path.exists():
                 found.problems.append(f"figures/{name}: missing; evaluate.py draws it anew")
-            # earlier versions listed names alone
+            # earlier versions listed names only, without digests
             elif isinstance(files, dict) and files[name] != hashlib.sha256(path.read_bytes()).hexdigest():
                 found.problems.append(f"figures/{name}: damaged; remove it, and evaluate.py draws it anew")

@@ -1,4 +1,4 @@
-"""The variational autoencoders (encode, reparameterize, decode, forward, sample), and the classifier."""
+"""Models: variational autoencoders (encode, reparameterize, decode, forward, sample) and the classifier."""
 
 from fmvae.models.beta import BetaVAE
 from fmvae.models.conditional import ConditionalVAE

@@ -1,4 +1,4 @@
-"""The small convolutional VAE of the beta study."""
+"""The small convolutional VAE used to study beta."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -12,12 +12,12 @@ NormOrder = Literal["relu_bn", "bn_relu"]
 
 
 def _down(size: int, padding: int) -> int:
-    """The size after a convolution of kernel 3 and stride 2."""
+    """Return the size after a convolution with kernel 3 and stride 2."""
     return (size + 2 * padding - 3) // 2 + 1
 
 
 def _up_remainder(small: int, large: int, padding: int) -> int:
-    """The output padding with which a transposed convolution of kernel 3, stride 2 takes small to large."""
+    """Return the output padding with which a transposed convolution (kernel 3, stride 2) maps small to large."""
     return large - ((small - 1) * 2 - 2 * padding + 3)
 
 
@@ -27,7 +27,7 @@ class BetaVAE(VAE):
     The encoder reads 2x - 1, so its inputs are in [-1, 1]; the targets stay in [0, 1].
 
     Args:
-        norm_order: ``relu_bn`` normalises after the activation (as the reference does), ``bn_relu`` before.
+        norm_order: ``relu_bn`` normalises after the activation (as the reference does), ``bn_relu`` before it.
     """
 
     def __init__(

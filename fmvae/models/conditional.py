@@ -18,7 +18,7 @@ Prior = Literal["standard", "learned"]
 
 
 def with_label_maps(features: Tensor, one_hot: Tensor) -> Tensor:
-    """Features (B, C, H, W) with one constant map per class appended: (B, C + num_classes, H, W)."""
+    """Append one constant map per class to features (B, C, H, W): (B, C + num_classes, H, W)."""
     return torch.cat([features, _maps(one_hot, features.shape[2:])], dim=1)
 
 
@@ -27,10 +27,10 @@ def _maps(one_hot: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def convolve_with_label_maps(layer: nn.Module, features: Tensor, one_hot: Tensor) -> Tensor:
-    """``layer(with_label_maps(features, one_hot))``, up to rounding, without convolving maps image by image.
+    """Compute ``layer(with_label_maps(features, one_hot))``, up to rounding, but convolve each label map once.
 
-    What the maps add depends on the class alone: it is computed once for each class and taken from there
-    (two thirds of the time of a training step of the whole model on a CPU: benchmarks.label_maps).
+    The maps' contribution to the output depends on the class only, so it is computed once per class, not once per
+    image. A training step on a CPU then takes about two thirds of the time (``benchmarks.label_maps``).
     """
     in_dim = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
     assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
@@ -46,7 +46,7 @@ def convolve_with_label_maps(layer: nn.Module, features: Tensor, one_hot: Tensor
 
 
 class _MLP(nn.Module):
-    """The label beside the pixels on the way in, and beside z on the way out."""
+    """Fully connected backbone: the one-hot label is appended to the pixels (encoder) and to z (decoder)."""
 
     def __init__(self, latent_dim: int, num_classes: int, hidden_dim: int, image_shape: tuple[int, ...]):
         super().__init__()
@@ -68,7 +68,7 @@ class _MLP(nn.Module):
 
 
 class _Conv(nn.Module):
-    """The convolutions of ConvVAE, with label maps at every scale (28, 14 and 7), both ways."""
+    """The convolutions of ConvVAE, with label maps at every scale (28, 14 and 7) in encoder and decoder."""
 
     def __init__(self, latent_dim: int, num_classes: int, image_shape: tuple[int, ...]):
         super().__init__()
@@ -105,7 +105,7 @@ class _Conv(nn.Module):
 
 
 class _ClassPrior(nn.Module):
-    """p(z | class) = N(m, s²), which starts as N(0, 1); one-hot rows (B, num_classes) look m and log s up."""
+    """p(z | class) = N(m, s²), initialised to N(0, 1); one-hot rows (B, num_classes) select m and log s."""
 
     def __init__(self, num_classes: int, latent_dim: int):
         super().__init__()
@@ -113,27 +113,27 @@ class _ClassPrior(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(num_classes, latent_dim))
 
     def standardize(self, mu: Tensor, logvar: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:
-        """The posterior N(mu, exp(logvar)) of z, as that of (z - m) / s."""
+        """Return mean and log-variance of (z - m) / s for the posterior N(mu, exp(logvar)) of z."""
         log_std = one_hot @ self.log_std
         return (mu - one_hot @ self.mean) * (-log_std).exp(), logvar - 2 * log_std
 
     def restore(self, standardized: Tensor, one_hot: Tensor) -> Tensor:
-        """z of (z - m) / s."""
+        """Return z, given (z - m) / s."""
         return one_hot @ self.mean + (one_hot @ self.log_std).exp() * standardized
 
 
 class ConditionalVAE(VAE):
-    """A VAE of p(x | label): ``encode`` and ``decode`` take labels (B,), integers in [0, num_classes).
+    """A VAE for p(x | label): ``encode`` and ``decode`` take labels (B,), integers in [0, num_classes).
 
-    A learned prior is one Gaussian per class, N(m, s²), each dimension on its own (Sohn et al. 2015, sec. 4).
-    Latents are then given and taken in units of their class's prior, (z − m) / s. In these units every class has
-    the prior N(0, 1), and the KL divergence, which no such change of units alters, is the usual one.
+    A learned prior is one diagonal Gaussian N(m, s²) per class (Sohn et al. 2015, sec. 4). Then ``encode`` returns
+    the posterior of the standardised latents (z − m) / s, and ``decode`` takes such latents. Their prior is
+    N(0, 1) for every class, and the KL divergence is the usual one, as this transformation does not change it.
 
     Args:
         num_classes: number of classes.
         backbone: ``mlp`` (one layer of ``hidden_dim`` each way) or ``conv`` (label maps at three scales).
         hidden_dim: width of the fully connected backbone.
-        prior: of z, ``standard``: N(0, 1) whatever the label, or ``learned``: one for each class.
+        prior: of z. ``standard``: N(0, 1) for every label; ``learned``: one Gaussian per class.
     """
 
     conditional = True

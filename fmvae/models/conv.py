@@ -9,7 +9,7 @@ from fmvae.models.vae import VAE, LatentAxis, separate_heads
 
 
 def quarter_size(image_shape: Sequence[int]) -> tuple[int, int]:
-    """(H / 4, W / 4): the feature map after two convolutions of stride 2; ValueError unless whole."""
+    """Return (H / 4, W / 4), the size after two convolutions of stride 2; ValueError unless these are integers."""
     _, height, width = image_shape
     if height % 4 or width % 4:
         raise ValueError(f"height and width must be multiples of 4, got {height}x{width}")

@@ -1,10 +1,10 @@
-"""Convolutions of few channels as matrix products, with the batch as the last dimension in memory.
+"""Faster convolutions for few channels on a CPU: matrix products with the batch as the innermost dimension.
 
-On a processor, libraries spend most of the time of such small layers on reordering their operands. Here a pixel is
-a run of B numbers, one of each image of the batch. ``embedding_bag``, made to add up rows of a table, collects the
-patches that a kernel sees, or adds them up again, in one call. A layer then is one product of its weights with
-them: (outputs, C·k·k) x (C·k·k, positions·B). On other devices the layers are torch's own, as are shapes
-everywhere: only strides differ. ``python -m benchmarks.convolutions`` has the times.
+For such small layers, libraries spend most of their time on reordering operands. Here the B values of a pixel,
+one per image of the batch, are contiguous in memory. One call of ``embedding_bag``, which sums rows of a table,
+gathers all patches under the kernel (im2col), or sums them back into pixels (col2im). A layer is then one matrix
+product: (outputs, C·k·k) x (C·k·k, positions·B). On other devices torch's own layers run. Shapes are always those
+of torch; only strides differ. ``python -m benchmarks.convolutions`` measures the times.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from torch.autograd import Function
 
 
 class Rows(NamedTuple):
-    """For row i of a result, the rows of a table that it is the sum of: ``places[offsets[i]:offsets[i + 1]]``."""
+    """Row i of the result is the sum of the table's rows ``places[offsets[i]:offsets[i + 1]]``."""
 
     places: Tensor
     offsets: Tensor
 
     def sums(self, table: Tensor) -> Tensor:
-        """(len(offsets) - 1, B) from a table of rows (·, B)."""
+        """Sum rows of a table (·, B): (len(offsets) - 1, B)."""
         return torch.embedding_bag(table.detach(), self.places, self.offsets, include_last_offset=True)[0]
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A convolution's image (C, H, W), kernel, stride and padding: which pixel is seen where."""
+    """Image (C, H, W), kernel, stride and padding of a convolution: which pixels each patch contains."""
 
     image: tuple[int, int, int]
     kernel: int
@@ -41,19 +41,19 @@ class Geometry:
     padding: int
 
     def patches(self, x: Tensor) -> Tensor:
-        """What the kernel sees of x (C, H, W, B): (C·k·k, positions·B)."""
+        """Return the patches of x (C, H, W, B) under the kernel: (C·k·k, positions·B)."""
         return _maps(self)[0].sums(x.reshape(-1, x.shape[-1])).view(self.image[0] * self.kernel**2, -1)
 
     def sum_patches(self, patches: Tensor, batch: int) -> Tensor:
-        """The adjoint of ``patches``: what lies on a pixel is added up, to (C, H, W, B)."""
+        """The adjoint of ``patches``: sum the entries of patches that belong to each pixel, to (C, H, W, B)."""
         return _maps(self)[1].sums(patches.reshape(-1, batch)).view(*self.image, batch)
 
 
 @cache
 def _maps(geometry: Geometry) -> tuple[Rows, Rows]:
-    """How patches are made of pixels, and pixels of patches."""
+    """Return the row sums that make patches from pixels, and those that sum patches into pixels."""
     image, num_pixels = geometry.image, prod(geometry.image)
-    with torch.inference_mode(False):  # they outlive whoever asks first
+    with torch.inference_mode(False):  # the cached tensors are used outside of it too
         pixels = torch.arange(1, num_pixels + 1, dtype=torch.float64).view(1, *image)
         seen = (
             F.unfold(pixels, geometry.kernel, padding=geometry.padding, stride=geometry.stride).flatten().long()
@@ -68,7 +68,7 @@ def _maps(geometry: Geometry) -> tuple[Rows, Rows]:
 
 
 class _Convolution(Function):
-    """x (C, H, W, B), weight (O, C, k, k), bias (O,) to (O, positions·B), and the patches, for the way back."""
+    """Map x (C, H, W, B), weight (O, C, k, k), bias (O,) to (O, positions·B), and to the patches for backward."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ class _Convolution(Function):
 
 
 class _TransposedConvolution(Function):
-    """x (I, positions·B), weight (I, O, k, k), bias (O,) to (O, H, W, B)."""
+    """Map x (I, positions·B), weight (I, O, k, k), bias (O,) to (O, H, W, B)."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry, batch: int) -> Tensor:
@@ -119,7 +119,7 @@ class _TransposedConvolution(Function):
 
 
 def _one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
-    """A stack of calls: each has weights of its own, so nothing is gained by one large call."""
+    """Run the calls of a vmap one after another: each has its own weights, so one large call gains nothing."""
 
     def chosen(i: int) -> list[Any]:
         return [x if dim is None else x.select(dim, i) for x, dim in zip(inputs, in_dims, strict=True)]
@@ -132,22 +132,22 @@ def _one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], inputs: tupl
 
 
 def _ours(x: Tensor) -> bool:
-    """Whether these layers are the faster ones: bfloat16 is for a processor's matrix units, and its library's."""
+    """Whether to use these layers: only on a CPU in float32, as the library's kernels are faster in bfloat16."""
     return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 def _batch_last(x: Tensor) -> Tensor:
-    """(B, C, H, W) as contiguous (C, H, W, B): a view of what these layers give."""
+    """Return (B, C, H, W) as contiguous (C, H, W, B); no copy for the output of these layers."""
     return x.permute(1, 2, 3, 0).contiguous()
 
 
 def _batch_first(x: Tensor) -> Tensor:
-    """(C, H, W, B) as (B, C, H, W), a view."""
+    """Return (C, H, W, B) as (B, C, H, W), a view."""
     return x.permute(3, 0, 1, 2)
 
 
 class SmallConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with one kernel size, stride and padding both ways, for few channels."""
+    """``nn.Conv2d`` for few channels; kernel size, stride and padding are the same in height and width."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not _ours(input):
@@ -161,7 +161,7 @@ class SmallConv2d(nn.Conv2d):
 
 
 class SmallConvTranspose2d(nn.ConvTranspose2d):
-    """``nn.ConvTranspose2d`` with one kernel size, stride and padding both ways, for few channels."""
+    """``nn.ConvTranspose2d`` for few channels; kernel, stride and padding are the same in height and width."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if not _ours(input):
@@ -177,36 +177,36 @@ class SmallConvTranspose2d(nn.ConvTranspose2d):
 
 
 class SmallBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` for what the two above give."""
+    """``nn.BatchNorm2d`` for the memory layout of ``SmallConv2d`` and ``SmallConvTranspose2d``."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not _ours(input):
             return super().forward(input)
         x = _batch_last(input)
-        return _batch_first(super().forward(x.flatten(1, 2)[None])[0].view_as(x))  # one image, of h·w by B pixels
+        return _batch_first(super().forward(x.flatten(1, 2)[None])[0].view_as(x))  # an image of h·w by B pixels
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same images with the channels last in memory: on a processor, large convolutions are faster in it."""
+    """Return the images in channels-last memory format, in which large convolutions on a CPU are faster."""
     if x.device.type != "cpu":
         return x
     x = x.contiguous(memory_format=torch.channels_last)
     channels, height, width = x.shape[1:]
-    # of one channel both orders are the same numbers, and only the strides say which is meant
+    # with one channel both formats have the same bytes; the strides alone tell torch which one is meant
     return (
         x.as_strided(x.shape, (channels * height * width, 1, width * channels, channels)) if channels == 1 else x
     )
 
 
 class ChannelsLastConv2d(nn.Conv2d):
-    """``nn.Conv2d`` that works in, and so leads over to, ``channels_last``."""
+    """``nn.Conv2d`` that converts its input to channels-last; its output has that format too."""
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(channels_last(input))
 
 
 class ChannelsLastUnflatten(nn.Unflatten):
-    """``nn.Unflatten`` to ``channels_last``."""
+    """``nn.Unflatten`` whose output is in channels-last format."""
 
     def forward(self, input: Tensor) -> Tensor:
         return channels_last(super().forward(input))

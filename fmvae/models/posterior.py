@@ -1,4 +1,4 @@
-"""The posteriors of a whole split."""
+"""Encode a whole split."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ ENCODING_BATCH = 500
 
 
 class Posteriors(NamedTuple):
-    """mu and logvar (N, latent_dim) in float32 and labels (N,) of N images, on the model's device."""
+    """mu and logvar (N, latent_dim), float32, and labels (N,) of N images, on the model's device."""
 
     mu: Tensor
     logvar: Tensor
@@ -21,7 +21,7 @@ class Posteriors(NamedTuple):
 
 @torch.inference_mode()
 def encode_split(model: VAE, split: Split, num: int | None = None) -> Posteriors:
-    """The posteriors of the first ``num`` images of a split, or of all; the model's mode stays what it was."""
+    """Encode the first ``num`` images of a split (all if None) in evaluation mode; restore the model's mode."""
     was_training = model.training
     model.eval()
     first = Split(split.name, split.images[:num], split.labels[:num])

@@ -1,4 +1,4 @@
-"""The classifier whose features and labels the measures use, and its weights on disk."""
+"""The classifier that the measures use (its features and its predictions), and its weights on disk."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fmvae.errors import FmvaeError, RunError
 from fmvae.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
 from fmvae.weights import weights_file
 
-MAX_BYTES = 2**30  # of a file of weights; ours has some 22 million
-WAY_OUT = "name sharp or blurred for those shipped, or a file (see FashionResNet18 for its layout)"
+MAX_BYTES = 2**30  # largest weights file that is read; the shipped ones have about 22 million bytes
+WAY_OUT = "give sharp or blurred (shipped weights), or a file (FashionResNet18 documents its layout)"
 
 
 class ClassifierOutput(NamedTuple):
-    """One pass through a classifier: logits (B, num_classes) and the features (B, 512) they are linear in."""
+    """Output of a classifier: logits (B, num_classes), and features (B, 512), the input of its last layer."""
 
     logits: Tensor
     features: Tensor
@@ -32,9 +32,9 @@ class ClassifierOutput(NamedTuple):
 class FashionResNet18(nn.Module):
     """ResNet-18 (He et al. 2016) for small grey images: a 3x3 stem without stride and without max pooling.
 
-    Takes images (B, 1, H, W) in [0, 1] and normalises them itself. Its state holds ``backbone.*`` (as torchvision
-    names them), ``head.weight`` (num_classes, 512), ``head.bias``, and the scalars ``mean`` and ``std`` of the
-    pixels it was trained on.
+    Takes images (B, 1, H, W) in [0, 1] and normalises them itself. Its state dict has ``backbone.*`` (the names of
+    torchvision), ``head.weight`` (num_classes, 512), ``head.bias``, and the scalars ``mean`` and ``std`` of the
+    training pixels.
 
     Args:
         num_classes: number of classes.
@@ -48,7 +48,7 @@ class FashionResNet18(nn.Module):
         super().__init__()
         from torchvision.models import resnet18  # slow to import, and no VAE needs it
 
-        # residual branches that start as nothing: the network learns faster (Goyal et al. 2017, sec. 5.1)
+        # residual branches start at zero output: the network learns faster (Goyal et al. 2017, sec. 5.1)
         self.backbone: Any = resnet18(zero_init_residual=True)
         self.backbone.conv1 = nn.Conv2d(1, 64, 3, 1, 1, bias=False)
         nn.init.kaiming_normal_(self.backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -61,7 +61,7 @@ class FashionResNet18(nn.Module):
     def forward(self, x: Tensor) -> ClassifierOutput:
         net = self.backbone
         x = net.conv1((x - self.mean) / self.std)
-        # channels last: convolutions then need no reordering between them (a grey input has no such order)
+        # channels last: no reordering between convolutions (a grey input has one order only)
         x = net.relu(net.bn1(x.contiguous(memory_format=torch.channels_last)))
         x = net.maxpool(x)
         x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
@@ -70,12 +70,12 @@ class FashionResNet18(nn.Module):
 
     @classmethod
     def pretrained(cls, weights: Literal["sharp", "blurred"] = "sharp") -> FashionResNet18:
-        """The network with weights shipped with fmvae (see ``fmvae.weights``), in evaluation mode."""
+        """Return the network with weights shipped with fmvae (see ``fmvae.weights``), in evaluation mode."""
         return load_classifier(weights).model
 
 
 class LoadedClassifier(NamedTuple):
-    """A classifier in evaluation mode, the SHA-256 of the file it came from, and what the file says of itself."""
+    """A classifier in evaluation mode, the SHA-256 of its file, and the metadata stored in the file."""
 
     model: FashionResNet18
     sha256: str
@@ -83,31 +83,31 @@ class LoadedClassifier(NamedTuple):
 
 
 def save_classifier(path: Path, model: FashionResNet18, card: Mapping[str, Any]) -> str:
-    """Write weights as they are shipped, rounded to float16; returns the SHA-256 of the file."""
+    """Write weights in the format of shipped ones, rounded to float16; return the SHA-256 of the file."""
     state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     save_checkpoint(path, {k: t.half() if t.is_floating_point() else t for k, t in state.items()}, card)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_classifier(weights: str | Path, num_classes: int | None = None) -> LoadedClassifier:
-    """Read a FashionResNet18, executing nothing that is in the file.
+    """Read a FashionResNet18 without executing code from the file.
 
     Args:
-        weights: ``sharp`` or ``blurred`` for those shipped; or a ``.safetensors`` file of ours (as shipped, or a
-            checkpoint of a classifier's run); or a foreign ``.pt`` or ``.pth`` file ``{"model_state_dict", "mean",
-            "std"}``.
-        num_classes: what the data have; None takes any.
+        weights: ``sharp`` or ``blurred`` for the shipped weights; or a ``.safetensors`` file written by fmvae
+            (weights or a checkpoint of a classifier's run); or a ``.pt`` or ``.pth`` file from elsewhere with the
+            keys ``model_state_dict``, ``mean`` and ``std``.
+        num_classes: the number of classes of the data; None accepts any.
 
     Raises:
-        RunError: the file is missing, damaged, or not such a network; nothing has been executed.
+        RunError: the file is missing or damaged, or holds another network.
     """
     path = weights_file(weights)
     try:
         size = path.stat().st_size
-        if not path.is_file() or size > MAX_BYTES:  # a pipe or device has no end, and memory has one
-            raise RunError(path, f"no file of weights (it should have 1 to {MAX_BYTES:,} bytes)", WAY_OUT)
+        if not path.is_file() or size > MAX_BYTES:  # a pipe or device could fill the memory
+            raise RunError(path, f"not a weights file (it must be a file of at most {MAX_BYTES:,} bytes)", WAY_OUT)
         content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: not a valid file name
         raise RunError(path, f"cannot be read ({getattr(error, 'strerror', error)})", WAY_OUT) from None
     if path.suffix in (".pt", ".pth"):
         state, card = _foreign(path, content)
@@ -118,25 +118,25 @@ def load_classifier(weights: str | Path, num_classes: int | None = None) -> Load
             raise RunError(path, error.problem, WAY_OUT) from None
         state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     else:
-        raise RunError(path, f"weights in an unknown kind of file {path.suffix!r}", WAY_OUT)
+        raise RunError(path, f"unknown type of weights file {path.suffix!r}", WAY_OUT)
     return LoadedClassifier(_rebuilt(path, state, num_classes), hashlib.sha256(content).hexdigest(), card)
 
 
 def _foreign(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state in someone's ``torch.save``: the one place that reads pickles, tensors and containers alone."""
+    """Read the state from a ``torch.save`` file: the only place that unpickles, restricted to tensors."""
     try:
         file = io.BytesIO(content)
         if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):
             raise ValueError(f"{damaged} does not match its checksum")
         file.seek(0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of how the file was written; what is in it is judged here
+            warnings.simplefilter("ignore")  # about the file's format; its content is checked below
             saved = torch.load(file, map_location="cpu", weights_only=True)
         state = dict(saved["model_state_dict"])
         state |= {name: torch.as_tensor(saved[name], dtype=torch.float32).reshape(()) for name in ("mean", "std")}
     except pickle.UnpicklingError:
         problem = "holds more than tensors, or is damaged; it was not executed"
-    except Exception as error:  # what unpickling damaged bytes raises has no end: struct.error, OverflowError, ...
+    except Exception as error:  # damaged bytes can raise almost any: struct.error, OverflowError, ...
         problem = f"not a file of {{model_state_dict, mean, std}} ({type(error).__name__}: {error})"
     else:
         return state, {"layout": "model_state_dict, mean, std"}
@@ -146,15 +146,15 @@ def _foreign(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, A
 def _rebuilt(path: Path, state: Mapping[str, Tensor], num_classes: int | None) -> FashionResNet18:
     plain = (isinstance(t, Tensor) and t.layout == torch.strided and not t.is_complex() for t in state.values())
     if not all(plain):
-        raise RunError(path, "no FashionResNet18: it holds other things than plain tensors", WAY_OUT)
+        raise RunError(path, "not a FashionResNet18: it holds values other than plain tensors", WAY_OUT)
     head = state.get("head.weight")
-    # a view into few numbers can claim any shape, and the network made for it would take all memory
+    # an expanded view of a few numbers can claim any shape, and a network of that size would fill the memory
     usable = head is not None and head.ndim == 2 and head.numel() and head.is_floating_point()
     if head is None or not usable or not head.is_contiguous():
-        raise RunError(path, "no FashionResNet18: it holds no matrix head.weight", WAY_OUT)
+        raise RunError(path, "not a FashionResNet18: it has no matrix head.weight", WAY_OUT)
     if num_classes not in (None, len(head)):
         raise RunError(path, f"a classifier of {len(head)} classes, but the data have {num_classes}", WAY_OUT)
-    with torch.device("meta"):  # no initial weights: they take longer than all the rest, and random draws
+    with torch.device("meta"):  # skip initialisation: it is slow, and draws random numbers
         model = FashionResNet18(len(head))
     model.to_empty(device="cpu")
     counters = {k: torch.zeros_like(t) for k, t in model.state_dict().items() if k.endswith("batches_tracked")}
@@ -162,7 +162,7 @@ def _rebuilt(path: Path, state: Mapping[str, Tensor], num_classes: int | None) -
         load_model(model, {f"model.{k}": t for k, t in (counters | dict(state)).items()})
     except FmvaeError as error:
         raise RunError(path, error.problem, WAY_OUT) from None
-    except IndexError:  # for a scalar, load_state_dict takes the first of a vector
+    except IndexError:  # for a scalar, load_state_dict takes a vector's first element
         raise RunError(path, "an empty tensor where there should be a number", WAY_OUT) from None
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
         raise RunError(path, "weights that are not finite", WAY_OUT)

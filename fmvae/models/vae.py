@@ -1,4 +1,4 @@
-"""What every variational autoencoder here shares: the signature, and sampling."""
+"""The base class of all variational autoencoders: signatures, reparameterisation, sampling."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class VAEOutput(NamedTuple):
-    """One pass through a VAE: logits (B, C, H, W); mu, logvar and z (B, latent_dim)."""
+    """Output of a VAE: logits (B, C, H, W); mu, logvar and z (B, latent_dim)."""
 
     logits: Tensor
     mu: Tensor
@@ -18,12 +18,12 @@ class VAEOutput(NamedTuple):
 
 
 class LatentAxis(NamedTuple):
-    """Where a tensor of a model has one entry for each latent dimension.
+    """The axis of a parameter or buffer along which there is one entry per latent dimension.
 
     Attributes:
-        dim: of the tensor.
-        blocks: how many times the latents come there, one after the other, from index 0: a joint layer for mu and
-            logvar has them twice. What follows them has nothing to do with latents, as a label beside z.
+        dim: the tensor's axis.
+        blocks: the number of consecutive blocks of latents along the axis, from index 0. A joint layer for mu and
+            logvar has 2. Entries after the blocks do not belong to latents, for example a label appended to z.
     """
 
     dim: int
@@ -52,21 +52,20 @@ class VAE(nn.Module, ABC):
         self.image_shape = tuple(image_shape)
 
     def latent_axes(self) -> Mapping[str, LatentAxis] | None:
-        """The parameters and buffers that have an axis of latents, by name.
+        """Return the axes of latents, by the name of the parameter or buffer.
 
-        With them, runs of different ``latent_dim`` can be trained as one model (``hydra/launcher=stacked``), with
-        zeros in the dimensions that a narrower model lacks. None, as here, says nothing: only runs of the same
-        ``latent_dim`` are then stacked.
+        They allow runs of different ``latent_dim`` to be trained as one model (``hydra/launcher=stacked``), with
+        narrower models padded with zeros. With None, the default, only runs of equal ``latent_dim`` are stacked.
         """
         return None
 
     @abstractmethod
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The approximate posterior of x (B, C, H, W) in [0, 1]: mu and logvar, each (B, latent_dim)."""
+        """Return the approximate posterior of x (B, C, H, W) in [0, 1]: mu and logvar, each (B, latent_dim)."""
 
     @abstractmethod
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The logits (B, C, H, W) of z (B, latent_dim)."""
+        """Return the logits (B, C, H, W) for z (B, latent_dim)."""
 
     def reparameterize(
         self,
@@ -75,10 +74,10 @@ class VAE(nn.Module, ABC):
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """One draw from N(mu, exp(logvar)), differentiable in both (Kingma & Welling 2014, sec. 2.4).
+        """Draw z from N(mu, exp(logvar)), differentiable in both (Kingma & Welling 2014, sec. 2.4).
 
         Args:
-            noise: standard normal, of mu's shape; None draws it.
+            noise: standard normal, with the shape of mu; None draws it from the generator.
         """
         if noise is None:
             noise = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
@@ -94,8 +93,8 @@ class VAE(nn.Module, ABC):
     ) -> VAEOutput:
         """Encode, sample and decode.
 
-        The posterior draw is made of ``noise`` (B, latent_dim), or of noise from the generator, or from torch's
-        global one.
+        The posterior draw uses ``noise`` (B, latent_dim); without it, noise is drawn from the generator, or from
+        torch's global generator.
         """
         mu, logvar = self.encode(x, labels)
         z = self.reparameterize(mu, logvar, generator, noise)
@@ -104,7 +103,7 @@ class VAE(nn.Module, ABC):
     def sample(
         self, num_samples: int, labels: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Logits (num_samples, C, H, W) of latents drawn from the prior N(0, 1)."""
+        """Draw latents from the prior N(0, 1) and return their logits (num_samples, C, H, W)."""
         weight = next(self.parameters())
         z = torch.randn(
             num_samples, self.latent_dim, generator=generator, device=weight.device, dtype=weight.dtype
@@ -113,10 +112,10 @@ class VAE(nn.Module, ABC):
 
 
 def separate_heads(decoder_input: str) -> dict[str, LatentAxis]:
-    """The latent axes of a model with the layers ``mu`` and ``logvar``, and a linear layer that takes z first.
+    """Return the latent axes of a model with layers ``mu`` and ``logvar`` and a linear first decoder layer.
 
     Args:
-        decoder_input: the name of that layer, as ``decoder.0``.
+        decoder_input: name of the linear layer whose first inputs are z, for example ``decoder.0``.
     """
     heads = {f"{head}.{name}": LatentAxis(0) for head in ("mu", "logvar") for name in ("weight", "bias")}
     return heads | {f"{decoder_input}.weight": LatentAxis(1)}

@@ -1,4 +1,4 @@
-"""What is optimised and what is reported: likelihoods, KL, objectives, and the weight of the KL over training."""
+"""Training objectives: likelihoods, KL divergence, ELBO, and schedules of the KL weight."""
 
 from fmvae.objectives.elbo import ELBO, ELBOTerms, elbo_terms, kl_divergence, vae_loss
 from fmvae.objectives.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood

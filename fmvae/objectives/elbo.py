@@ -24,7 +24,7 @@ class ELBOTerms(NamedTuple):
 
 
 def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mu, exp(logvar)) || N(0, 1)) per latent dimension, closed form (Kingma & Welling 2014, app. B).
+    """Return KL(N(mu, exp(logvar)) || N(0, 1)) per latent dimension (Kingma & Welling 2014, app. B).
 
     Args:
         mu, logvar: (B, latent_dim).
@@ -32,12 +32,12 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     Returns:
         (B, latent_dim), in nats, >= 0.
     """
-    # expm1, as 1 + logvar - exp(logvar) cancels where the posterior is near the prior, even below 0
+    # expm1: near the prior, exp(logvar) - 1 - logvar cancels, and rounding could make it negative
     return 0.5 * (mu.square() + logvar.expm1() - logvar)
 
 
 def elbo_terms(likelihood: Likelihood, logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> ELBOTerms:
-    """Both terms per image.
+    """Compute both terms of the negative ELBO for each image.
 
     Args:
         logits, x: (B, C, H, W); x in [0, 1].
@@ -47,7 +47,7 @@ def elbo_terms(likelihood: Likelihood, logits: Tensor, x: Tensor, mu: Tensor, lo
 
 
 class ELBO(Objective):
-    """recon + beta * kl (Higgins et al. 2017), or what else the schedule makes of the KL (Burgess et al. 2018)."""
+    """recon + beta * kl (Higgins et al. 2017), or recon plus another penalty of the schedule on the KL."""
 
     ignores_unused_latents = True
 
@@ -64,7 +64,7 @@ class ELBO(Objective):
 def vae_loss(
     logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, beta: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The Bernoulli beta-VAE loss of a batch: scalars ``(recon + beta * kl, recon, kl)``, in nats per image.
+    """Return the Bernoulli beta-VAE loss of a batch: scalars ``(recon + beta * kl, recon, kl)`` in nats per image.
 
     Args:
         logits, x: (B, C, H, W); x in [0, 1].

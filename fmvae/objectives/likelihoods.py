@@ -1,4 +1,4 @@
-"""Observation models p(x | logits): the reconstruction term, and the image a set of logits stands for."""
+"""Observation models p(x | logits): the reconstruction term, and the expected image."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ class Likelihood(ABC):
 
     @abstractmethod
     def nll(self, logits: Tensor, x: Tensor) -> Tensor:
-        """Negative log-likelihood of each image.
+        """Return the negative log-likelihood of each image.
 
         Args:
             logits: (B, C, H, W), unbounded.
@@ -27,14 +27,14 @@ class Likelihood(ABC):
 
     @abstractmethod
     def mean(self, logits: Tensor) -> Tensor:
-        """The expected image under ``logits``: same shape, in [0, 1]. What is displayed and measured."""
+        """Return the expected image: same shape as ``logits``, in [0, 1]. It is what figures and measures use."""
 
 
 class _CrossEntropy(Function):
-    """Binary cross-entropy summed over an image's pixels, with its gradient sigmoid(logit) - x in three passes.
+    """Binary cross-entropy summed over an image's pixels; its gradient, sigmoid(logit) - x, takes three passes.
 
-    The images are data: they get no gradient. Under ``torch.vmap``, torch's own is split into a dozen operations,
-    with other rounding; this one is called once for all images of all runs.
+    The images get no gradient. Under ``torch.vmap``, torch's own function is decomposed into about a dozen
+    operations that round differently; this one is called once for the images of all runs.
     ``python -m benchmarks.tricks`` times both.
     """
 
@@ -53,7 +53,7 @@ class _CrossEntropy(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, int | None], *inputs: Tensor) -> tuple[Tensor, int]:
-        """The images of all runs in one batch."""
+        """Compute the images of all runs as one batch."""
         logits, x = (
             tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
             for tensor, dim in zip(inputs, in_dims, strict=True)
@@ -63,7 +63,10 @@ class _CrossEntropy(Function):
 
 
 class Bernoulli(Likelihood):
-    """Each pixel a probability: binary cross-entropy, also of grey values (Kingma & Welling 2014)."""
+    """Each logit gives the probability of a white pixel; nll is the binary cross-entropy, for grey values too.
+
+    Kingma & Welling 2014.
+    """
 
     def nll(self, logits: Tensor, x: Tensor) -> Tensor:
         return _CrossEntropy.apply(logits, x)
@@ -75,8 +78,8 @@ class Bernoulli(Likelihood):
 class ContinuousBernoulli(Likelihood):
     """The Bernoulli normalised over [0, 1], a density for grey values (Loaiza-Ganem & Cunningham 2019).
 
-    In terms of the logits l, the normaliser is l coth(l / 2) and the mean (1 + coth(l / 2)) / 2 - 1 / l.
-    ``torch.distributions`` goes through clamped probabilities, and is wrong beyond abs(l) = 15 in float32.
+    In terms of the logits l, the normaliser is l coth(l / 2) and the mean is (1 + coth(l / 2)) / 2 - 1 / l.
+    ``torch.distributions`` computes with clamped probabilities, and is wrong beyond abs(l) = 15 in float32.
     """
 
     def nll(self, logits: Tensor, x: Tensor) -> Tensor:
@@ -95,9 +98,9 @@ class ContinuousBernoulli(Likelihood):
 
     @staticmethod
     def _by_size(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which logits are near the pole of coth(l / 2) and need its series; the near ones; the far ones.
+        """Return a mask of logits near 0, where coth(l / 2) has a pole and its series is used; those; the others.
 
-        Each of the last two holds a harmless constant elsewhere, as ``where`` passes on NaN gradients.
+        In the last two, the excluded entries are a harmless constant, as ``where`` lets NaN gradients through.
         """
         near = logits.abs() < 0.1
         return near, logits.where(near, 0.0), logits.where(~near, 1.0)

@@ -1,4 +1,4 @@
-"""What every objective offers to the trainers and the evaluator."""
+"""The base class of training objectives."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class Objective(ABC):
-    """What is minimised. A subclass says how it is computed from a model and a batch; see docs/extending.md.
+    """The quantity that training minimises. Subclasses compute it from a model and a batch (docs/extending.md).
 
     Args:
         likelihood: of the images; Bernoulli if None.
-        beta: the schedule of the KL's weight; constant 1 if None.
+        beta: the schedule of the KL weight; constant 1 if None.
     """
 
     num_draws: ClassVar[int] = 1  # posterior draws for each image, >= 1; sets the shape of ``Batch.noise``
-    # whether ``torch.vmap`` can run it; if not, the runs of a stack are stepped one after the other
+    # whether it works under ``torch.vmap``; if not, the runs of a stack take their steps one after another
     vmap: ClassVar[bool] = True
-    # whether it is unchanged by a latent dimension whose posterior is N(0, 1) for every image and that the decoder
-    # ignores: a stack adds such dimensions to the narrower of its models, or else its runs have one latent_dim
+    # True if a latent dimension changes nothing when its posterior is N(0, 1) for every image and the decoder
+    # ignores it. A stack pads narrower models with such dimensions; if False, it needs runs of equal latent_dim.
     ignores_unused_latents: ClassVar[bool] = False
 
     def __init__(self, likelihood: Likelihood | None = None, beta: BetaSchedule | None = None):
@@ -35,23 +35,24 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(self, model: nn.Module, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
-        """The loss and its parts on a batch.
+        """Compute the loss and its parts on a batch.
 
-        It must be a function of its arguments alone, with ``batch.noise`` for random numbers. To be captured in a
-        CUDA graph it must not read from the device: no ``item()``, no branch on a tensor's value.
+        The result must depend on the arguments only; ``batch.noise`` provides random numbers. To work in a CUDA
+        graph, it must not read values from the device: no ``item()``, no branch on a tensor's value.
 
         Args:
-            model: to be called as ``model(batch.x, batch.labels, noise=batch.noise)``, or by its methods.
-            numbers: what ``numbers`` gives for this step: floats, or scalar tensors on the batch's device.
+            model: call it as ``model(batch.x, batch.labels, noise=batch.noise)``, or call its methods.
+            numbers: the result of the method ``numbers`` for this step, as floats or as scalar tensors on the
+                batch's device.
         """
 
     def numbers(self, progress: float) -> dict[str, float]:
-        """What the schedules say at ``progress``, in [0, 1]; the same names at every progress."""
+        """Return the schedules' values at ``progress`` in [0, 1], by name; the names never change."""
         return self.beta.numbers(progress)
 
     def of_means(self, recon: float, kl: float) -> float | None:
-        """The loss at the end of training, in nats per image, from a split's mean terms.
+        """Compute the loss with the final schedule values, in nats per image, from a split's mean terms.
 
-        None, as here, if it is not a function of these two alone: it is then averaged over batches.
+        Return None, the default, if the loss is not a function of these two; it is then averaged over batches.
         """
         return None

@@ -1,7 +1,7 @@
-"""How strongly the KL is weighted, as a function of training progress in [0, 1].
+"""Schedules of the KL weight as a function of training progress in [0, 1].
 
-Progress 1 is the end of training, and also what evaluation uses: an objective measured with the final weight
-compares across epochs, one measured with a weight that is still rising does not.
+Progress 1 is the end of training. Evaluation always uses progress 1: values of the objective can be compared
+across epochs only if they have the same weight.
 """
 
 import math
@@ -27,7 +27,7 @@ def _check_fraction(fraction: float) -> float:
 
 
 class BetaSchedule(ABC):
-    """A weight on the KL term.
+    """A schedule of the weight on the KL term.
 
     Args:
         value: the final weight, finite and >= 0.
@@ -38,18 +38,18 @@ class BetaSchedule(ABC):
 
     @abstractmethod
     def weight(self, progress: float) -> float:
-        """Beta at ``progress``."""
+        """Return beta at ``progress``."""
 
     def numbers(self, progress: float) -> dict[str, float]:
-        """What the penalty takes beside the KL at ``progress``; the same names at every progress."""
+        """Return the values that ``penalty`` needs at ``progress``, by name; the names never change."""
         return {"beta": self.weight(progress)}
 
     def penalty(self, kl: Nats, numbers: Mapping[str, Any]) -> Nats:
-        """The KL's contribution to the objective, in nats.
+        """Return the KL's contribution to the objective, in nats.
 
         Args:
             kl: the mean over images.
-            numbers: as ``numbers`` gives them, or the same as tensors.
+            numbers: the result of the method ``numbers``, as floats or tensors.
         """
         return numbers["beta"] * kl
 
@@ -73,7 +73,10 @@ class Warmup(BetaSchedule):
 
 
 class Cyclical(BetaSchedule):
-    """``num_cycles`` ramps from 0 to ``value``, each in ``fraction`` of its cycle (Fu et al. 2019, eq. 6)."""
+    """``num_cycles`` linear ramps from 0 to ``value``, each over the first ``fraction`` of its cycle.
+
+    Fu et al. 2019, eq. 6.
+    """
 
     def __init__(self, value: float = 1.0, num_cycles: int = 4, fraction: float = 0.5):
         super().__init__(value)
@@ -88,7 +91,7 @@ class Cyclical(BetaSchedule):
 
 
 class Capacity(BetaSchedule):
-    """Hold the KL at a capacity that rises from 0 (Burgess et al. 2018, eq. 8): value * |KL - C|.
+    """The penalty value * |KL - C| with a capacity C that rises from 0 (Burgess et al. 2018, eq. 8).
 
     Args:
         value: the paper's gamma, the weight of the deviation.

@@ -1,4 +1,4 @@
-"""What an objective is given and what it gives back."""
+"""The input and the output of an objective."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """What an objective is computed on.
+    """The input of an objective.
 
     Attributes:
         x: images (B, C, H, W), in [0, 1].
         labels: (B,) integers; zeros for data without labels.
-        noise: standard normal, for the posterior draws: (B, latent_dim), or (K, B, latent_dim) if the objective's
-            ``num_draws`` is K > 1.
+        noise: standard normal, for the posterior draws: (B, latent_dim), or (K, B, latent_dim) if ``num_draws`` of
+            the objective is K > 1.
         num_train: images in the training split.
     """
 
@@ -27,12 +27,11 @@ class Batch(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What an objective gives.
+    """The output of an objective.
 
     Attributes:
-        loss: what is minimised, a scalar ().
-        parts: named scalars () in nats per image, which are recorded; ``recon`` and ``kl`` are always among them.
-            They may carry gradients.
+        loss: the scalar () to minimise.
+        parts: named scalars () in nats per image to record, ``recon`` and ``kl`` first. They may carry gradients.
     """
 
     loss: Tensor
@@ -40,6 +39,6 @@ class Terms(NamedTuple):
 
 
 def draw_noise(x: Tensor, latent_dim: int, num_draws: int, generator: torch.Generator) -> Tensor:
-    """The ``noise`` of a batch of images x (B, C, H, W)."""
+    """Draw ``Batch.noise`` for images x (B, C, H, W)."""
     shape = (len(x), latent_dim) if num_draws == 1 else (num_draws, len(x), latent_dim)
     return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)

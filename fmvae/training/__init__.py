@@ -1,4 +1,4 @@
-"""The training loop, and those who watch it."""
+"""The training loop and its observers."""
 
 from fmvae.training.classifier import ClassifierTrainer, classify
 from fmvae.training.loop import Trainer

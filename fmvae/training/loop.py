@@ -1,4 +1,4 @@
-"""The loop over epochs that every trainer shares: validation, the best epoch, early stopping, state, observers."""
+"""The epoch loop shared by all trainers: validation, best epoch, early stopping, state, observers."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,16 +18,16 @@ from fmvae.runs.observer import Observer
 from fmvae.training.state import TrainerState, flatten_optimizer, from_json, to_json, unflatten_optimizer
 from fmvae.training.step import GRAD_NORM, WAY_OUT, Rule, not_finite, take_step
 
-GENERATOR = "generator"  # the state of the epoch's own, among the tensors of Within
+GENERATOR = "generator"  # the name in Within.tensors of the state of the epoch's generator
 
 
 class Within(NamedTuple):
-    """How far an epoch is that was stopped in between.
+    """The state of an epoch that was stopped before its end.
 
     Attributes:
-        step: the last that the optimizer took.
-        sums: of the numbers of the epoch's row, so far.
-        tensors: what else its next step depends on, by name.
+        step: number of steps taken.
+        sums: sums over images of the recorded numbers so far, by name.
+        tensors: other tensors that the next step depends on, by name.
     """
 
     step: int
@@ -36,7 +36,7 @@ class Within(NamedTuple):
 
 
 class Trainer(ABC):
-    """Trains a model and remembers every epoch. Subclasses say what an epoch of training and a measurement are.
+    """Train a model and record every epoch. Subclasses implement a training epoch and the evaluation of a split.
 
     Args:
         model: on the device of ``data``.
@@ -46,17 +46,17 @@ class Trainer(ABC):
         epochs: number of passes over the training split.
         seed: of every random stream.
         validate_every: epochs between validations; the last epoch is always validated.
-        patience: stop after so many validations without a better one; None never does.
-        max_grad_norm: gradients are scaled down to this norm; None leaves them.
+        patience: stop after this many validations without improvement; None disables early stopping.
+        max_grad_norm: larger gradients are scaled down to this norm; None disables clipping.
         observers: called at the start, after each step and at the end of each epoch.
 
     Attributes:
         epoch: completed epochs.
         history: one row per completed epoch: ``epoch``, ``lr``, ``train/...`` and ``val/...``.
-        within: of the epoch after those, if it was stopped in between.
-        stacked_epochs: how many were taken in a stack with other runs, whose rounding differs from a run's alone.
-        abreast: of how many runs the steps are taken in turn, this one's among them.
-        stop: whether training is asked to.
+        within: the state of the next epoch if it was stopped before its end, else None.
+        stacked_epochs: epochs trained in a stack with other runs, which rounds differently than a single run.
+        abreast: number of runs trained together in this process, this one included.
+        stop: records a request to stop training.
     """
 
     def __init__(
@@ -88,44 +88,45 @@ class Trainer(ABC):
     @property
     @abstractmethod
     def terms(self) -> Sequence[str]:
-        """What the log says of an epoch; the first is what ``best`` is lowest in."""
+        """The names of the quantities in an epoch's log line; ``best`` minimises the first."""
 
     @abstractmethod
     def _train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the training split; returns the epoch's row, but for validation."""
+        """Train for one epoch; return its history row without the validation columns."""
 
     @abstractmethod
     def evaluate(self, split: Split | None = None) -> dict[str, float]:
-        """The measures of a split (the test split by default), the same at every call."""
+        """Evaluate a split (the test split by default); every call gives the same result for the same weights."""
 
     def train(self) -> list[dict[str, float]]:
-        """Train up to ``epochs`` from wherever the state stands; returns the history.
+        """Train from the current state up to ``epochs``; return the history.
 
-        Ctrl-C and SIGTERM end it after a step, with what they raise; observers then have seen ``on_stop``.
+        After Ctrl-C or SIGTERM, the current step is finished, observers get ``on_stop``, and the exception of the
+        signal is raised.
 
         Raises:
-            NumericsError: a loss or gradient is not finite; the optimizer has not stepped on it.
+            NumericsError: a loss or gradient is not finite; it has not changed the weights.
         """
         with self.stop:
             self.begin()
             while not self.finished:
                 self.end_epoch(self._train_epoch(self.epoch + 1))
                 self.stop.heed()
-        self.stop.heed()  # it may have come after the last look
+        self.stop.heed()  # a signal may have come after the last check
         return self.history
 
     def begin(self) -> None:
-        """Tell the observers that training starts, or goes on."""
+        """Notify the observers that training starts or resumes."""
         for observer in self.observers:
             observer.on_train_start(self)
 
     @property
     def finished(self) -> bool:
-        """Whether there is no epoch left to train."""
+        """Whether no epoch is left to train."""
         return self.epoch >= self.epochs or self.stopped_early
 
     def end_epoch(self, row: dict[str, float]) -> None:
-        """Validate, step the scheduler, and remember the epoch of this row; observers then see it."""
+        """Validate, step the scheduler, append the epoch's row to the history, and notify the observers."""
         epoch = self.epoch + 1
         if epoch % self.validate_every == 0 or epoch == self.epochs:
             row |= self._validate(epoch)
@@ -136,7 +137,7 @@ class Trainer(ABC):
             observer.on_epoch_end(self, row)
 
     def _begun(self, generator: torch.Generator) -> Within:
-        """Where to begin the epoch: at its start, or where it was stopped, with the generator as it was there."""
+        """Return where to begin the epoch: its start, or the step where it was stopped; restores the generator."""
         within, self.within = self.within, None
         if within is None:
             return Within(0, {}, {})
@@ -146,11 +147,11 @@ class Trainer(ABC):
     def _end_step(
         self, step: int, sums: Callable[[], Mapping[str, float]], generator: torch.Generator, **tensors: Tensor
     ) -> None:
-        """Tell the observers of a step, and stop if that is asked.
+        """Notify the observers of a step; if a stop was requested, store ``Within`` and stop.
 
         Args:
-            sums: gives those of ``Within``, if they are needed.
-            tensors: what the steps after it depend on, beside the model, the optimizer and the generator.
+            sums: returns ``Within.sums``; called only for a stop.
+            tensors: tensors that later steps depend on, other than model, optimizer and generator.
         """
         for observer in self.observers:
             observer.on_step(self, step)
@@ -162,14 +163,14 @@ class Trainer(ABC):
 
     @property
     def rule(self) -> Rule:
-        """What is done to the model's weights once their gradients are known."""
+        """The update rule: the optimizer, the parameters and the gradient clipping."""
         return Rule(self.optimizer, self.parameters, self.max_grad_norm)
 
     def _take_step(self, loss: Tensor, terms: Mapping[str, Tensor], epoch: int, step: int) -> dict[str, float]:
-        """Step on a loss; returns the terms and the gradient norm, as numbers.
+        """Take an optimizer step on a loss; return the terms and the gradient norm as numbers.
 
         Raises:
-            NumericsError: one is not finite; the weights are as they were.
+            NumericsError: one of them is not finite; the weights have not changed.
         """
         read: dict[str, float] = {}
 
@@ -183,7 +184,7 @@ class Trainer(ABC):
         return read
 
     def check_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Raise NumericsError if one of the state's is not finite: the last step's gradient may have been."""
+        """Raise NumericsError if a tensor of the state is not finite; finite gradients do not rule that out."""
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and name != "trainer.last_loss" and not tensor.isfinite().all():
                 raise NumericsError(f"epoch {self.epoch}", f"{name} is not finite after it", WAY_OUT)
@@ -209,20 +210,20 @@ class Trainer(ABC):
 
     @property
     def best(self) -> dict[str, float] | None:
-        """The row with the lowest finite validation loss, the earliest of equals; None before any."""
+        """The row with the lowest finite validation loss, the earliest of equal ones; None before a validation."""
         rows = [row for row in self.history if math.isfinite(row.get(self.monitor, math.nan))]
         return min(rows, key=lambda row: row[self.monitor], default=None)
 
     @property
     def stopped_early(self) -> bool:
-        """Whether ``patience`` validations have passed since the best one."""
+        """Whether there have been ``patience`` validations since the best one."""
         if self.patience is None or self.best is None:
             return False
         since = [row for row in self.history if self.monitor in row and row["epoch"] > self.best["epoch"]]
         return len(since) >= self.patience
 
     def state(self) -> TrainerState:
-        """Everything the next epoch depends on: tensors by name, and JSON values."""
+        """Return everything that the next epoch depends on: tensors by name, and JSON values."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         optimizer_tensors, optimizer_meta = flatten_optimizer(self.optimizer.state_dict())
         meta: dict[str, Any] = {
@@ -240,7 +241,7 @@ class Trainer(ABC):
         return TrainerState(tensors, meta)
 
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Continue where ``state`` was taken."""
+        """Restore a result of ``state``."""
         load_model(self.model, tensors)
         self.optimizer.load_state_dict(unflatten_optimizer(_named(tensors, "optimizer."), meta["optimizer"]))
         if self.scheduler:
@@ -252,5 +253,5 @@ class Trainer(ABC):
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those of a prefix, without it."""
+    """Select the tensors whose names have a prefix, and remove it."""
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

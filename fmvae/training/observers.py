@@ -1,4 +1,4 @@
-"""The trainer's own observers: checkpoints, the log's line per epoch, the progress bar."""
+"""Observers of training: checkpoints, the log line of each epoch, the progress bar."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("fmvae")
 
 
 class Guard(Observer):
-    """Ends a training whose directory or lock was taken away, before anything is written there anew."""
+    """Stop training, before it writes anything, if the run's directory or lock has been removed or replaced."""
 
     def __init__(self, run: RunDirectory):
         self.run = run
@@ -37,20 +37,20 @@ class Guard(Observer):
 
 
 class Checkpointer(Observer):
-    """Saves ``last`` (keeping the one before as ``previous``), ``best`` by validation, and ``stopped``.
+    """Save the checkpoints ``last`` (the one before it as ``previous``), ``best`` by validation, and ``stopped``.
 
     Args:
-        run: where to.
-        identity: JSON values that go into every checkpoint beside the trainer's own.
-        every: epochs between ``last`` checkpoints; the last epoch is always saved.
+        run: the directory to write to.
+        identity: JSON values to store in every checkpoint in addition to the trainer's state.
+        every: epochs between ``last`` checkpoints; the final epoch is always saved.
     """
 
     def __init__(self, run: RunDirectory, identity: Mapping[str, Any], every: int = 1):
         self.run, self.identity, self.every = run, identity, every
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Bring both files to the epoch resumed from: a process may have been killed between the two."""
-        if not trainer.history or trainer.within:  # whoever stops in an epoch has seen the files of those before
+        """Write ``last`` and ``best`` of the current epoch if a process was killed between writing the two."""
+        if not trainer.history or trainer.within:  # a stop within an epoch comes after both files were written
             return
         due, improved = self._wanted(trainer, trainer.history[-1])
         for path, wanted in ((self.run.last, due), (self.run.best, improved)):
@@ -74,20 +74,20 @@ class Checkpointer(Observer):
         self.run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
 
     def _save(self, path: Path, trainer: Trainer) -> None:
-        """With the epoch that is the best so far: a checkpoint says whether it is."""
+        """Save a checkpoint; it also stores which epoch is the best so far."""
         tensors, meta = trainer.state()
         trainer.check_state(tensors)
         best = trainer.best["epoch"] if trainer.best else None
         save_checkpoint(path, tensors, {**self.identity, **meta, "best": best})
 
     def _wanted(self, trainer: Trainer, row: Mapping[str, float]) -> tuple[bool, bool]:
-        """Whether ``last`` and ``best`` are to hold the epoch of the newest row."""
+        """Return whether the epoch of the newest row is to be saved as ``last`` and as ``best``."""
         due = row["epoch"] % self.every == 0 or trainer.epoch == trainer.epochs or trainer.stopped_early
         return due, row is trainer.best
 
 
 def _epoch_of(path: Path) -> int | None:
-    """The epoch of a checkpoint; None if there is none that verifies."""
+    """Return the epoch of a checkpoint; None if the file is missing or damaged."""
     try:
         return load_checkpoint(path).meta["epoch"]
     except RunError:
@@ -95,7 +95,7 @@ def _epoch_of(path: Path) -> int | None:
 
 
 def describe(row: Mapping[str, float], terms: Sequence[str]) -> str:
-    """An epoch in one line."""
+    """Format an epoch's terms as one line."""
     parts = [
         f"{split} "
         + " ".join(f"{term} {row[f'{split}/{term}']:.{4 if term == 'accuracy' else 2}f}" for term in terms)
@@ -106,9 +106,9 @@ def describe(row: Mapping[str, float], terms: Sequence[str]) -> str:
 
 
 class EpochLog(Observer):
-    """Logs one line per epoch with the time that is left, and keeps the seconds of each in timing.json.
+    """Log one line per epoch with the remaining time, and store the seconds of each epoch in timing.json.
 
-    Times stay out of results and metrics, so that equal runs have equal files.
+    Times are not part of results and metrics, so that equal runs have equal files.
     """
 
     def __init__(self, run: RunDirectory):
@@ -125,7 +125,7 @@ class EpochLog(Observer):
 
     def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
         now = time.perf_counter()
-        self.seconds.append(round((now - self.before) / trainer.abreast, 3))  # what it would take alone, about
+        self.seconds.append(round((now - self.before) / trainer.abreast, 3))  # about the time of this run alone
         write_bytes(self.run.timing, (json.dumps({"epoch_seconds": self.seconds}) + "\n").encode())
         left = (trainer.epochs - trainer.epoch) * (now - self.start) / (trainer.epoch - self.first)
         width = len(str(trainer.epochs))
@@ -142,7 +142,7 @@ class EpochLog(Observer):
 
 
 class ProgressBar(Observer):
-    """A bar of epochs and their steps, for a terminal."""
+    """Show a progress bar of steps in the terminal, with the last epoch's terms."""
 
     def on_train_start(self, trainer: Trainer) -> None:
         total = trainer.epochs * trainer.num_steps

@@ -1,4 +1,4 @@
-"""In which numbers passes are computed; weights, losses, optimizers and measures are float32."""
+"""The precision of forward and backward passes; weights, losses, optimizers and measures are float32."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def check_precision(precision: str, kind: Literal["VAE", "classifier"], device: torch.device) -> None:
-    """Raise ConfigError for one that a model of this kind does not take, or that the device does not have."""
+    """Raise ConfigError if this kind of model or the device does not support a precision; warn if it is slow."""
     if precision not in KNOWN[kind]:
-        problem = f"{precision!r} is not for a {kind}"
+        problem = f"{precision!r} is not a precision for a {kind}"
         raise ConfigError("trainer.precision", problem, f"give one of {', '.join(KNOWN[kind])}")
     if precision == "tf32" and device.type != "cuda":
-        problem = f"'tf32' is a GPU's way to multiply, and training is on the {device.type}"
+        problem = f"'tf32' needs a GPU, and training is on the {device.type}"
         raise ConfigError("trainer.precision", problem, "give fp32 or bf16")
     if precision == "bf16" and not has_bf16(device):
         log.warning(
-            "trainer.precision: this %s has no units for bf16, and may be slower than in fp32", device.type
+            "trainer.precision: this %s has no units for bf16, and may be slower than with fp32", device.type
         )
 
 
 class _InBFloat16:
-    """A model whose passes are computed in bfloat16 where that is faster; what they give is of ``dtype``."""
+    """A model that runs under autocast to bfloat16; its outputs are converted to ``dtype``."""
 
     def __init__(self, model: VAE, device: torch.device, dtype: torch.dtype):
         self._model, self._device, self._dtype = model, device, dtype
@@ -49,7 +49,7 @@ class _InBFloat16:
         return getattr(self._model, name)
 
     def _passed(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        # every weight is used once a pass, so that nothing is gained by keeping it
+        # no cache of converted weights: every weight is used only once in a pass
         with torch.autocast(self._device.type, torch.bfloat16, cache_enabled=False):
             found = function(*arguments, **options)
         if isinstance(found, Tensor):
@@ -68,10 +68,10 @@ class _InBFloat16:
 
 
 def in_precision(model: VAE, precision: str, x: Tensor) -> Any:
-    """The model, as an objective calls it: its products and convolutions in bfloat16, if that is the precision.
+    """Return the model to pass to an objective: with bf16, one that multiplies and convolves in bfloat16.
 
     Args:
-        x: images that it will be called with.
+        x: images on the device and with the dtype of the coming calls.
     """
     return _InBFloat16(model, x.device, x.dtype) if precision == "bf16" else model
 
@@ -90,5 +90,5 @@ def _tf32() -> Iterator[None]:
 
 
 def step_in(precision: str) -> AbstractContextManager:
-    """For a pass and its gradients: factors rounded to TF32's 10 bits, if that is the precision."""
+    """Return a context for forward and backward passes: with tf32, factors are rounded to TF32's 10 bits."""
     return _tf32() if precision == "tf32" else nullcontext()

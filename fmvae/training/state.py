@@ -1,4 +1,4 @@
-"""A trainer's state as flat tensors and JSON, the two things a checkpoint holds."""
+"""Convert a trainer's state to flat tensors and JSON, the two parts of a checkpoint."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ class TrainerState(NamedTuple):
 
 
 def flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's ``state_dict`` as tensors named ``<parameter index>.<key>`` and the JSON that remains."""
+    """Split an optimizer's ``state_dict`` into tensors named ``<parameter index>.<key>`` and JSON values."""
     tensors: dict[str, Tensor] = {}
     values: dict[str, dict[str, Any]] = {}
     for index, entries in state["state"].items():
@@ -36,13 +36,13 @@ def unflatten_optimizer(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) 
     return {"state": state, "param_groups": meta["param_groups"]}
 
 
-SPELLED_OUT = ("__items__", "__float__")  # the keys that stand for what JSON cannot say
+SPELLED_OUT = ("__items__", "__float__")  # keys that mark values JSON cannot represent
 
 
 def to_json(value: Any) -> Any:
-    """A scheduler's state with what JSON cannot say spelled out: infinities, and keys that are not texts.
+    """Convert a scheduler's state to JSON; encode what JSON lacks: infinities, and keys that are no strings.
 
-    ReduceLROnPlateau holds the first, MultiStepLR the second.
+    ReduceLROnPlateau has the former, MultiStepLR the latter.
     """
     if isinstance(value, Mapping):
         if all(isinstance(key, str) and key not in SPELLED_OUT for key in value):

@@ -1,4 +1,4 @@
-"""One optimizer step, for every trainer and every way of stepping."""
+"""One optimizer step, shared by all trainers and engines."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch.optim import Optimizer
 
 from fmvae.errors import NumericsError
 
-WAY_OUT = "lower optimizer.lr, set trainer.max_grad_norm, or look at the data; no checkpoint has it"
-GRAD_NORM = "grad_norm"  # the last of a step's numbers
+WAY_OUT = "lower optimizer.lr, set trainer.max_grad_norm, or look at the data; it is in no checkpoint"
+GRAD_NORM = "grad_norm"  # the name of the last of a step's numbers
 
 
 class Rule(NamedTuple):
-    """What is done to weights whose gradients are known.
+    """The update rule of weights, given their gradients.
 
     Attributes:
-        max_grad_norm: gradients are scaled down to this 2-norm; None leaves them.
+        max_grad_norm: larger gradients are scaled down to this 2-norm; None disables clipping.
     """
 
     optimizer: Optimizer
@@ -28,23 +28,23 @@ class Rule(NamedTuple):
     max_grad_norm: float | None
 
     def numbers(self, terms: Sequence[Tensor]) -> Tensor:
-        """The terms, scalars, and after them the 2-norm of the gradients, as one tensor (len(terms) + 1,)."""
+        """Return the scalar terms, and after them the 2-norm of the gradients, as a tensor (len(terms) + 1,)."""
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         return torch.stack([*terms, norm]).detach()
 
     def apply(self, norm: Tensor) -> None:
-        """Step on the gradients, whose norm () is known."""
+        """Clip the gradients, given their norm (), and step the optimizer."""
         if self.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         self.optimizer.step()
 
 
 def take_step(rule: Rule, loss: Tensor, terms: Sequence[Tensor], look: Callable[[Tensor], object]) -> None:
-    """Step on a loss.
+    """Take an optimizer step on a loss.
 
     Args:
-        terms: what is recorded of it, scalars.
-        look: is shown ``rule.numbers`` before they reach the weights; what it raises keeps them as they are.
+        terms: scalars to record.
+        look: called with ``rule.numbers`` before the weights change; if it raises, they stay unchanged.
     """
     for parameter in rule.parameters:
         parameter.grad = None
@@ -57,10 +57,10 @@ def take_step(rule: Rule, loss: Tensor, terms: Sequence[Tensor], look: Callable[
 def not_finite(
     numbers: Mapping[str, float], gradients: Iterable[tuple[str, Tensor | None]], epoch: int, step: int
 ) -> NumericsError | None:
-    """What to say of a step's numbers if one is not finite: the first term, or the first gradient; else None.
+    """Return an error that names the first term or gradient that is not finite; None if all numbers are finite.
 
     Args:
-        gradients: of each parameter by its name; looked at only if the terms are finite, and the norm is not.
+        gradients: of each parameter by name; examined only if all terms are finite and the norm is not.
     """
     if all(map(math.isfinite, numbers.values())):
         return None
@@ -72,6 +72,6 @@ def not_finite(
 
 
 def add_up(sums: dict[str, float], numbers: Mapping[str, float], weight: int) -> None:
-    """Add a step's numbers, means over ``weight`` images, to sums over images."""
+    """Add a step's numbers, which are means over ``weight`` images, to the sums over images."""
     for name, number in numbers.items():
         sums[name] = sums.get(name, 0.0) + number * weight

@@ -1,4 +1,4 @@
-"""Training VAEs. They draw from named streams only, and what watches them cannot change a trained bit."""
+"""Train VAEs. All random numbers come from named streams, so that observers cannot change the trained weights."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from fmvae.training.loop import Trainer
 from fmvae.training.precision import check_precision, in_precision, step_in
 from fmvae.training.step import GRAD_NORM, add_up
 
-# names of other numbers in the rows and results in which parts are recorded
+# names that parts of an objective cannot have: history rows and results use them for other values
 RESERVED = ("objective", "neg_elbo", "recon_at_mean", "objective_at_mean", GRAD_NORM, "num_images", "settings")
 
 
 class Engine(Protocol):
-    """A way to take the steps of an epoch, in the place of one after the other."""
+    """Another way to run an epoch than step by step."""
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the training split; returns the epoch's row, but for validation."""
+        """Train for one epoch; return its history row without the validation columns."""
         ...
 
 
 class Step(NamedTuple):
-    """What one step is taken on.
+    """The input of one training step.
 
     Attributes:
-        numbers: what the objective's schedules say.
-        epoch, number: which step it is, both from 1.
+        numbers: the values of the objective's schedules, by name.
+        epoch, number: the epoch, and the step in it, both from 1.
     """
 
     batch: Batch
@@ -49,10 +49,10 @@ class Step(NamedTuple):
 
 
 class Epoch:
-    """One pass over the training split: an iterator of its steps, which is told what came of each.
+    """One pass over the training split: an iterator over steps; call ``took`` after each.
 
     Args:
-        epoch: from 1. One that was stopped goes on where it was.
+        epoch: from 1. An epoch that was stopped resumes after its last step.
     """
 
     def __init__(self, trainer: VAETrainer, epoch: int):
@@ -73,27 +73,27 @@ class Epoch:
         return Step(trainer.batch(x, labels, self.generator), numbers, self.epoch, self.done + 1)
 
     def took(self, numbers: Mapping[str, float], num_images: int) -> None:
-        """The optimizer has taken the last step; its numbers are means over so many images.
+        """Record the last step's numbers, which are means over ``num_images`` images, and notify the observers.
 
-        Observers are told, and a stop that was asked for ends the epoch here.
+        If a stop was requested, it raises here.
         """
         self.done += 1
         add_up(self.sums, numbers, num_images)
         self.trainer._end_step(self.done, lambda: self.sums, self.generator)
 
     def row(self) -> dict[str, float]:
-        """The epoch's row, once it is over."""
+        """Return the history row of the finished epoch."""
         return self.trainer.row(self.epoch, self.sums)
 
 
 class VAETrainer(Trainer):
-    """Trains a VAE by its objective; see ``Trainer`` for the other arguments.
+    """Train a VAE with its objective; see ``Trainer`` for the other arguments.
 
     Args:
         precision: of the passes through the model: ``fp32``, ``bf16``, or, on a GPU, ``tf32``.
 
     Attributes:
-        engine: what takes the epochs; None takes them here, step by step.
+        engine: runs the epochs; None runs them step by step.
     """
 
     @property
@@ -117,7 +117,7 @@ class VAETrainer(Trainer):
         self.model: VAE = model
         self.objective, self.precision = objective, precision
         self.engine: Engine | None = None
-        self.named: tuple[str, ...] | None = None  # the parts of the objective, once it was asked
+        self.named: tuple[str, ...] | None = None  # the parts of the objective, known after the first step
 
     def _check_model(self, model: VAE) -> None:
         if model.conditional:
@@ -136,16 +136,16 @@ class VAETrainer(Trainer):
         return steps.row()
 
     def progress(self, epoch: int, step: int) -> float:
-        """The share of the whole training that is behind the ``step``-th step of an epoch, from 0, in [0, 1)."""
+        """Return the share of the whole training before step ``step`` (from 0) of an epoch, in [0, 1)."""
         return ((epoch - 1) * self.num_steps + step) / (self.epochs * self.num_steps)
 
     def batch(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Batch:
-        """Images (B, C, H, W) in [0, 1] and labels (B,), with noise from the generator."""
+        """Combine images (B, C, H, W) in [0, 1] and labels (B,) with noise from the generator."""
         noise = draw_noise(x, self.model.latent_dim, self.objective.num_draws, generator)
         return Batch(x, labels, noise, len(self.data.train))
 
     def row(self, epoch: int, sums: Mapping[str, float]) -> dict[str, float]:
-        """The epoch's, from its steps' numbers, each summed over the images."""
+        """Compute the epoch's history row from the steps' numbers, each summed over the images."""
         beta = self.objective.beta.weight(self.progress(epoch, self.num_steps - 1))
         lr = self.optimizer.param_groups[0]["lr"]
         means = {f"train/{name}": total / len(self.data.train) for name, total in sums.items()}
@@ -154,24 +154,24 @@ class VAETrainer(Trainer):
     # --- a step ---------------------------------------------------------------------------------------------
 
     def _step(self, step: Step) -> dict[str, float]:
-        """Compute the objective, and step on it; returns its parts, itself and the gradient norm."""
+        """Compute the objective and take a step; return its parts, its value and the gradient norm."""
         with step_in(self.precision):
             terms = self.compute(step.batch, step.numbers)
             return self._take_step(terms.loss, self.recorded(terms), step.epoch, step.number)
 
     def compute(self, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
-        """The objective on a batch, with passes through the model in this trainer's precision."""
+        """Compute the objective on a batch, in this trainer's precision."""
         return self.compute_with(self.model, batch, numbers)
 
     def compute_with(self, model: VAE, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
-        """The same of another model."""
+        """Compute the objective with another model."""
         return self.objective(in_precision(model, self.precision, batch.x), batch, numbers)
 
     def recorded(self, terms: Terms) -> dict[str, Tensor]:
-        """What is recorded of a step: the objective's parts, ``recon`` and ``kl`` first, and the objective.
+        """Return the values to record of a step: the objective's parts, ``recon`` and ``kl`` first, and itself.
 
         Raises:
-            ConfigError: the objective gives no such parts, or other ones than before.
+            ConfigError: the parts do not start with recon and kl, are no scalars, or differ from those before.
         """
         if tuple(terms.parts) != self.named:
             self._check_parts(terms)
@@ -183,7 +183,7 @@ class VAETrainer(Trainer):
         if self.named is not None:
             raise ConfigError("loss", f"{found}, and gave {', '.join(self.named)}", "give the same each time")
         if names[:2] != ("recon", "kl"):
-            raise ConfigError("loss", found, "give recon, kl, and then what else there is")
+            raise ConfigError("loss", found, "give recon, kl, and then any other parts")
         for name in names:
             if name in RESERVED or not re.fullmatch(r"[A-Za-z]\w*", name):
                 raise ConfigError(
@@ -199,9 +199,9 @@ class VAETrainer(Trainer):
     # --- validation -----------------------------------------------------------------------------------------
 
     def evaluate(self, split: Split | None = None, *, at_mean: bool = False) -> dict[str, float]:
-        """The mean terms over a split (the test split by default), in nats per image; see ``measure_elbo``.
+        """Return the mean terms over a split (the test split by default), in nats per image; see ``measure_elbo``.
 
-        The posterior draws are the same at every call, so epochs differ by their weights alone.
+        The posterior draws are the same at every call, so that only the weights differ between epochs.
         """
         noise = rng.stream(self.seed, "evaluation", device=self.data.device)
         split = self.data.test if split is None else split  # an empty split is falsy
@@ -217,7 +217,7 @@ class VAETrainer(Trainer):
 
 
 class ConditionalVAETrainer(VAETrainer):
-    """Trains a conditional VAE, whose passes need labels."""
+    """Train a conditional VAE, whose encoder and decoder need labels."""
 
     def _check_model(self, model: VAE) -> None:
         if not model.conditional:

@@ -1,4 +1,4 @@
-"""Pictures of what a model has learned, as matplotlib figures that belong to the caller."""
+"""Figures of trained models and of training; each function returns a matplotlib figure."""
 
 from fmvae.visualization.classes import class_accuracy, class_samples, confusion_matrix, style_transfer
 from fmvae.visualization.curves import classifier_curves, training_curves

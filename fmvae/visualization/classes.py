@@ -1,4 +1,4 @@
-"""What a conditional model makes of its labels, and what a classifier makes of its images."""
+"""Figures by class: samples and style transfer of conditional models, and a classifier's results on images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FRAME_COLOUR = "#ee7733"
 
 
 def class_samples(view: ModelView, num_per_class: int = 20) -> Figure:
-    """Decoder means of latents drawn from the prior: a row per class.
+    """Draw samples (decoder means of latents from the prior), one row per class.
 
     Raises:
         ValueError: the model is not conditional, or ``num_per_class`` < 1.
@@ -33,16 +33,16 @@ def class_samples(view: ModelView, num_per_class: int = 20) -> Figure:
 
 
 def style_transfer(view: ModelView, images: Tensor, labels: Tensor) -> Figure:
-    """A row per image: the original, then its posterior mean decoded with every label in turn.
+    """Draw one row per image: the original, and then its posterior mean decoded with each label.
 
-    The framed tile has the image's own label, and so is its reconstruction.
+    A frame marks the tile with the image's own label, which is its reconstruction.
 
     Args:
         images: (N, C, H, W) in [0, 1], N >= 1.
         labels: (N,) integers.
 
     Raises:
-        ValueError: the model is not conditional, or images or labels are of another shape or range.
+        ValueError: the model is not conditional, or images or labels have a wrong shape or range.
     """
     _need_labels(view, "style_transfer")
     images, labels = view.checked(images, labels)
@@ -68,7 +68,7 @@ def style_transfer(view: ModelView, images: Tensor, labels: Tensor) -> Figure:
         axes.add_patch(
             Rectangle(corner, width + 1, height + 1, fill=False, color=FRAME_COLOUR, linewidth=1.5, clip_on=False)
         )
-    axes.set_xlabel("decoded as (framed: the image's own class, its reconstruction)", fontsize=9)
+    axes.set_xlabel("class given to the decoder (framed: the image's own class, its reconstruction)", fontsize=9)
     figure.suptitle(f"One style, every class: {view.name}")
     return figure
 
@@ -81,16 +81,16 @@ def confusion_matrix(
     rows: str = "true class",
     columns: str = "predicted class",
 ) -> Figure:
-    """Counts in a grid, coloured by their share of the row.
+    """Draw a grid of counts, coloured by their share of the row.
 
     Args:
-        matrix: (C, C) counts, a row per true (or asked) class, a column per predicted one.
+        matrix: (C, C) counts, a row per true (or requested) class, a column per predicted class.
         class_names: C names.
         title: of the figure.
-        rows, columns: what the axes stand for.
+        rows, columns: labels of the axes.
 
     Raises:
-        ValueError: the matrix is of another shape or has a negative count.
+        ValueError: the matrix has another shape or a negative count.
     """
     counts = np.asarray(matrix)
     num_classes = len(class_names)
@@ -118,15 +118,15 @@ def class_accuracy(
     class_names: Sequence[str],
     title: str = "Accuracy of the classifier, by class",
 ) -> Figure:
-    """How often a classifier sees the class that was asked for in generated images, beside real ones of it.
+    """Draw a classifier's accuracy for each class, on generated images and on real ones.
 
     Args:
-        generated, real: C accuracies each, in [0, 1]; NaN for a class without images. The legend has their means
-            over classes, which are the overall accuracies where all classes have equally many images.
+        generated, real: C accuracies each, in [0, 1]; NaN for a class without images. The legend shows their means
+            over classes, which equal the overall accuracies if all classes have the same number of images.
         class_names: C names.
 
     Raises:
-        ValueError: another number of accuracies, one out of range, or none at all.
+        ValueError: the number of accuracies is not C, one is out of range, or all are NaN.
     """
     sides = {"generated images": np.asarray(generated, float), "real test images": np.asarray(real, float)}
     figure = new_figure(1.0 * len(class_names) + 1.5, 4.4)

@@ -1,4 +1,4 @@
-"""How a training went, as a figure."""
+"""Training curves."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TITLES = {"objective": "Objective", "recon": "Reconstruction", "kl": "KL"}
 
 
 def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
-    """Objective, reconstruction, KL and what else the objective is made of by epoch, with the best epoch marked.
+    """Draw objective, reconstruction, KL and other parts of the objective by epoch; mark the best epoch.
 
     Args:
         history: a row per epoch: ``epoch``, ``beta``, and ``train/`` and ``val/`` of ``objective``, ``recon``,
-            ``kl`` and the objective's other parts, in nats per image. What a row lacks, such as validation in most
-            epochs, is not drawn. Beta has a panel, below the KL that it weighs, if it varies.
+            ``kl`` and the objective's other parts, in nats per image. Values that a row lacks, such as those of
+            validation, are not drawn. If beta varies, it has a panel below that of the KL.
         name: of the model, for the title.
 
     Raises:
@@ -69,18 +69,18 @@ def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
 
 
 def _other_parts(history: Sequence[Mapping]) -> list[str]:
-    """What an objective is made of beside the two terms, in the order of its columns."""
+    """Return the names of the objective's parts other than recon and kl, in the order of the columns."""
     columns = dict.fromkeys(column for row in history for column in row)
     names = [name for split, _, name in (column.partition("/") for column in columns) if split in CURVE_COLOURS]
     return [name for name in dict.fromkeys(names) if name not in (*TITLES, "grad_norm", "neg_elbo")]
 
 
 def classifier_curves(history: Sequence[Mapping]) -> Figure:
-    """Loss, accuracy and learning rate of a classifier by epoch.
+    """Draw loss, accuracy and learning rate of a classifier by epoch.
 
     Args:
         history: a row per epoch: ``epoch``, ``lr``, ``train/`` and ``val/`` of ``loss`` (nats) and ``accuracy``;
-            ``val/`` may be missing. ``train/`` is of augmented images that the epoch did not leave out.
+            ``val/`` may be missing. ``train/`` values are of augmented images, without those skipped in the epoch.
 
     Raises:
         ValueError: ``history`` is empty.
@@ -106,13 +106,13 @@ def classifier_curves(history: Sequence[Mapping]) -> Figure:
 
 
 def _count_epochs(axes: Axes) -> None:
-    """Whole numbers along the horizontal axis."""
+    """Put ticks at integers on the horizontal axis."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _curve(history: Sequence[Mapping], key: str) -> tuple[list[int], list[float]]:
-    """The epochs whose row has ``key``, and their values."""
+    """Return the epochs whose rows have ``key``, and the values."""
     rows = [row for row in history if row.get(key) is not None]
     return [row["epoch"] for row in rows], [row[key] for row in rows]

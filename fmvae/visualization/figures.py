@@ -1,4 +1,4 @@
-"""Which pictures a run gets, during training and at its end."""
+"""The choice of figures that a run draws, during training and at its end."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fmvae")
 Drawings = dict[str, Callable[[], "Figure"]]
-OF_MEASURES = ("confusion_matrix", "class_accuracy")  # by measure_figures
-OF_CLASS = "_class_"  # latent_manifold_class_3 is one of the figures latent_manifold
+OF_MEASURES = ("confusion_matrix", "class_accuracy")  # the figures of measure_figures
+OF_CLASS = "_class_"  # latent_manifold_class_3 belongs to the figures latent_manifold
 
 
 def describe_model(config: Mapping[str, Any]) -> str:
-    """A run's model in titles: its name in the config, z and beta, as ``conditional_conv, z = 32, β = 1``."""
+    """Return a run's model for titles: its name in the config, z and beta: ``conditional_conv, z = 32, β = 1``."""
     schedule = config["beta"].get("_target_", "").rsplit(".", 1)[-1]
     scheduled = f" ({schedule.lower()})" if schedule not in ("", "Constant") else ""
     beta = f"β = {config['beta']['value']:g}{scheduled}"
@@ -42,7 +42,7 @@ def describe_model(config: Mapping[str, Any]) -> str:
 
 
 class FigureObserver(Observer):
-    """Reconstructions and samples in TensorBoard every ``settings["every"]`` epochs."""
+    """Write reconstructions and samples to TensorBoard every ``settings["every"]`` epochs."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class FigureObserver(Observer):
         self.visualizer, self.data, self.recorder, self.settings = visualizer, data, recorder, settings
 
     def on_epoch_end(self, trainer: Any, row: Mapping[str, float]) -> None:
-        # the last epoch's are drawn from the best checkpoint when training has ended
+        # not in the last epoch: after training, these figures are drawn from the best checkpoint
         if not self.settings["every"] or trainer.epoch % self.settings["every"] or trainer.epoch == trainer.epochs:
             return
         for name, draw in _glances(self.visualizer.at_epoch(trainer.epoch), self.data, self.settings).items():
@@ -62,7 +62,7 @@ class FigureObserver(Observer):
 
 
 def check_figures(visualizer: VAEVisualizer, data: ImageData, settings: Mapping[str, Any]) -> None:
-    """Refuse settings that no figure can follow, before anything is measured or drawn.
+    """Check the settings of figures before anything is measured or drawn.
 
     Raises:
         ConfigError: ``only`` names a figure that does not exist or does not fit the model, or a dimension to
@@ -75,7 +75,7 @@ def check_figures(visualizer: VAEVisualizer, data: ImageData, settings: Mapping[
     groups = {name.split(OF_CLASS)[0] for name in names}
     for asked in settings["only"] or []:
         if asked not in {*names, *groups}:
-            problem = f"{asked!r} is no figure of {visualizer.name}"
+            problem = f"{asked!r} is not a figure of {visualizer.name}"
             shortened = dict.fromkeys(
                 name.split(OF_CLASS)[0] + f"{OF_CLASS}<label>" * (OF_CLASS in name) for name in names
             )
@@ -89,13 +89,14 @@ def result_figures(
     settings: Mapping[str, Any],
     posteriors: Posteriors | None = None,
 ) -> Iterator[tuple[str, Figure]]:
-    """The pictures of a finished run that fit its model, with their names; drawn one at a time.
+    """Yield names and figures of a finished run that fit its model; each is drawn when requested.
 
     Args:
         history: a row per epoch, as for :func:`training_curves`.
-        settings: the config's ``figures``. ``only`` names those to draw, null draws all; ``latent_manifold`` and
-            ``traversal`` name those of every class. ``traversal.every_class`` adds ``traversal_class_<label>``.
-        posteriors: of the test split, if known.
+        settings: the config's ``figures``. ``only`` names the figures to draw, null draws all. In it,
+            ``latent_manifold`` and ``traversal`` stand for those of all classes. ``traversal.every_class`` adds
+            ``traversal_class_<label>``.
+        posteriors: of the test split, if already computed.
 
     Raises:
         ConfigError: as :func:`check_figures`, at the call.
@@ -106,7 +107,7 @@ def result_figures(
         extra = () if settings["traversal"]["every_class"] else ("traversal",)
         wanted = [name for name in drawings if name.split(OF_CLASS)[0] not in extra]
         if settings["traversal"]["every_class"] and not data.labelled:
-            log.info("figures.traversal.every_class: left out, as the data have no labels")
+            log.info("figures.traversal.every_class: ignored, as the data have no labels")
     else:
         wanted = [name for name in drawings if {name, name.split(OF_CLASS)[0]} & set(settings["only"])]
     return ((name, drawings[name]()) for name in wanted)
@@ -118,9 +119,9 @@ def result_animations(
     settings: Mapping[str, Any],
     posteriors: Posteriors | None = None,
 ) -> Iterator[tuple[str, bytes]]:
-    """The moving pictures of a finished run: file names and contents. None if ``gif`` is false.
+    """Yield the animations of a finished run as file names and contents; none if ``gif`` is false.
 
-    Like figures they are chosen by ``only``; ``traversal_prior.gif`` goes with ``traversal_prior``.
+    ``only`` selects them like figures; ``traversal_prior.gif`` belongs to ``traversal_prior``.
     """
     check_figures(visualizer, data, settings)
     if not settings["gif"] or (settings["only"] is not None and "traversal_prior" not in settings["only"]):
@@ -132,7 +133,7 @@ def result_animations(
         label=_example_label(visualizer, data),
         dimensions=traversal["dimensions"],
         span=traversal["span"],
-        steps=2 * traversal["steps"] - 1,  # twice as fine as the figure, and through its values
+        steps=2 * traversal["steps"] - 1,  # half the figure's step, and includes its values
     )
     yield "traversal_prior.gif", content
 
@@ -140,11 +141,11 @@ def result_animations(
 def measure_figures(
     visualizer: VAEVisualizer, measures: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> Iterator[tuple[str, Figure]]:
-    """The pictures of measured numbers, with their names: ``confusion_matrix`` and ``class_accuracy``.
+    """Yield names and figures of measured numbers: ``confusion_matrix`` and ``class_accuracy``.
 
     Args:
-        measures: by name. ``accuracy`` holds ``generated`` and ``real``, each with ``confusion`` (C, C) and
-            ``num_images``, and ``settings``; drawn if it is there.
+        measures: by name. Both figures need ``accuracy``, with ``settings``, and ``generated`` and ``real``, each
+            with ``confusion`` (C, C) and ``num_images``.
         settings: the config's ``figures``; if ``only`` is given, it must name a figure.
     """
     if "accuracy" not in measures:
@@ -157,7 +158,7 @@ def measure_figures(
     names = visualizer.names
 
     def rates(side: Mapping[str, Any]) -> np.ndarray:
-        """Accuracy of each class, NaN without images; not by name, as names may be others than when measured."""
+        """Return each class's accuracy, NaN without images; by index, as names may have changed since."""
         counts = np.array(side["confusion"], dtype=float)
         totals = counts.sum(1)
         return np.divide(counts.diagonal(), totals, out=np.full(len(totals), np.nan), where=totals > 0)
@@ -168,7 +169,7 @@ def measure_figures(
 
     judge = f"FashionResNet18 ({weights_name(measures['accuracy']['settings']['extractor_sha256'])})"
     counted = f"{generated['num_images']:,} generated images, {real['num_images']:,} of the test split"
-    title = f"What {judge} sees in {generated['num_images']:,} generated images: {visualizer.name}"
+    title = f"Predictions of {judge} for {generated['num_images']:,} generated images: {visualizer.name}"
     drawings: Drawings = {
         "confusion_matrix": lambda: confusion_matrix(generated["confusion"], names, title, rows="asked class"),
         "class_accuracy": bars,
@@ -179,7 +180,7 @@ def measure_figures(
 
 
 def _example_label(visualizer: VAEVisualizer, data: ImageData) -> int | None:
-    """The class of the first test image, which traversals start from; None for a model that takes none."""
+    """Return the class of the first test image, where traversals start; None for an unconditional model."""
     return int(data.test.labels[0]) if visualizer.conditional else None
 
 
@@ -199,7 +200,7 @@ def _drawings(
     settings: Mapping[str, Any],
     known: Posteriors | None,
 ) -> Drawings:
-    """Every figure that fits the model and the data, by name, none of it drawn yet."""
+    """Return a function for each figure that fits the model and the data, by name; nothing is drawn yet."""
     test, num_classes = data.test, data.num_classes
     encoded = cache(lambda: known or visualizer.posteriors(test))
     firsts = test.round_robin(num_classes)  # none without labels

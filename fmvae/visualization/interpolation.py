@@ -1,4 +1,4 @@
-"""From one image to another, through the latent space."""
+"""Interpolation between images through the latent space."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ NUM_PAIRS = 4  # of each kind
 
 
 def interpolation_pairs(split: Split, num_pairs: int = NUM_PAIRS, labelled: bool = True) -> tuple[Tensor, Tensor]:
-    """Pairs of images by index: within a class, then between classes that are far apart in the list of labels.
+    """Choose pairs of images: some within a class, and some between classes with distant labels.
 
     Args:
-        labelled: whether the labels mean anything. Else the pairs are the split's first images, two by two.
+        labelled: whether the images have classes. If not, the split's first images are paired in their order.
 
     Returns:
-        First and second images' indices, each (P,), P <= 2 * num_pairs; P is 0 for fewer than two images.
+        Indices of the first and of the second images, each (P,), P <= 2 * num_pairs; P is 0 for fewer than two
+        images.
     """
     if not labelled:
         num_images = min(len(split), 4 * num_pairs) // 2 * 2
@@ -42,18 +43,18 @@ def interpolation_pairs(split: Split, num_pairs: int = NUM_PAIRS, labelled: bool
 def interpolations(
     view: ModelView, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], steps: int = 10
 ) -> Figure:
-    """A row per pair of images: between the two originals, decoder means linear in the posterior means.
+    """Draw one row per pair: the two originals, and between them decoded interpolations of their posterior means.
 
-    A conditional model encodes each image with its own label and decodes all of a row with the left image's, as
-    there is nothing between two labels; the title says so. So the right end is the right image's reconstruction
-    only within a class.
+    A conditional model encodes each image with its own label, and decodes the whole row with the label of the left
+    image, as labels cannot be interpolated; the title says so. The right end is then a reconstruction of the right
+    image only if both have the same class.
 
     Args:
         first, second: images (P, C, H, W) in [0, 1] and labels (P,) of the left and of the right ends, P >= 1.
         steps: decoded images per row, both ends included, >= 2.
 
     Raises:
-        ValueError: images or labels of another shape or range, or ``steps`` < 2.
+        ValueError: images or labels have a wrong shape or range, or ``steps`` < 2.
     """
     if steps < 2:
         raise ValueError(f"steps must be >= 2, got {steps}")
@@ -78,7 +79,7 @@ def interpolations(
     axes.xaxis.tick_top()
     for between in ((centres[0] + centres[1]) / 2, (centres[-2] + centres[-1]) / 2):  # data | model | data
         axes.axvline(between, color="#ee7733", linewidth=2)
-    axes.set_xlabel("share of the way between the two posterior means", fontsize=9)
+    axes.set_xlabel("position between the two posterior means (0 left, 1 right)", fontsize=9)
     different = bool((left_labels != right_labels).any())
     note = "; decoded as the left image's class" if view.conditional and different else ""
     figure.suptitle(f"Interpolations between posterior means{note}\n{view.name}")

@@ -1,4 +1,4 @@
-"""Where a model puts images in its latent space, and how much each dimension says."""
+"""Figures of the latent space: posterior means by class, and the KL of each dimension."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PRIOR_SHARE = 0.95
-PRIOR_RADIUS = math.sqrt(-2 * math.log(1 - PRIOR_SHARE))  # 2-D standard normal: chi-squared, 2 degrees
-PRIOR_INTERVAL = 1.959964  # the same share of a 1-D standard normal lies within +- this
+PRIOR_RADIUS = math.sqrt(-2 * math.log(1 - PRIOR_SHARE))  # 2-D standard normal: chi-squared, 2 degrees of freedom
+PRIOR_INTERVAL = 1.959964  # a 1-D standard normal has the same share of its mass within +- this value
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, sec. 5.3
 ACTIVE_COLOUR, INACTIVE_COLOUR = "#4477aa", "#bbbbbb"
 
 
 def mean_kl(posteriors: Posteriors) -> np.ndarray:
-    """Each dimension's KL to the prior, averaged over images: (z,) float64, in nats per image."""
+    """Return each dimension's KL to the prior, averaged over images: (z,) float64, in nats per image."""
     mu, logvar = posteriors.mu.cpu().double(), posteriors.logvar.cpu().double()
     return kl_divergence(mu, logvar).mean(0).numpy()
 
 
 def by_kl(kl: np.ndarray) -> list[int]:
-    """The dimensions, largest KL first; of equals the lower index first."""
+    """Return the dimensions by decreasing KL; equal ones by index."""
     return np.argsort(-kl, kind="stable").tolist()
 
 
 def dimension_name(dimension: int, kl: float) -> str:
-    """``z3  KL 2.41``: dimensions count from 0, KL is in nats per image."""
+    """Return for example ``z3  KL 2.41``; dimensions count from 0, KL is in nats per image."""
     return f"z{dimension}  KL {kl:.2f}"
 
 
 def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first two principal components of points (N, D), D >= 2, by a singular value decomposition.
+    """Project points (N, D), D >= 2, onto their first two principal components, by singular value decomposition.
 
     Returns:
-        The points' coordinates (N, 2) and the origin's (2,), both relative to the points' mean, and the two shares
-        of the variance, in [0, 1]. The largest loading of a component is positive, so that its sign is fixed.
+        The coordinates of the points (N, 2) and of the origin (2,), both relative to the points' mean, and the two
+        shares of the variance, in [0, 1]. Signs are fixed: the largest loading of a component is positive.
     """
     points = points.astype(np.float64)
     mean = points.mean(0)
@@ -63,19 +63,20 @@ def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 def latent_scatter(
     view: ModelView, posteriors: Posteriors, split_name: str = "test", max_points: int = 10_000
 ) -> Figure:
-    """Posterior means by class colour, in random order, so that no class hides another.
+    """Draw posterior means, coloured by class; points are in random order, so that no class hides another.
 
-    z = 2 is shown as it is, with the circle that holds 95 % of the prior; more dimensions are projected onto their
-    two principal components, and the prior with them (any two orthogonal directions of it are a 2-D standard
-    normal); z = 1 is one strip per class. Without labels there is one colour, and one strip.
+    z = 2 is shown directly, with the circle that contains 95 % of the prior. More dimensions are projected onto
+    two principal components; the prior's projection is a 2-D standard normal, with the same circle. z = 1 is shown
+    as one strip per class. Without labels there is one colour and one strip.
 
     Args:
         posteriors: of N images; mu (N, z) and labels (N,).
-        split_name: what the images are, for the title.
-        max_points: of more images, a random subset of this size is drawn; the components are those of all.
+        split_name: the split's name, for the title.
+        max_points: of more images than this, a random subset is drawn; principal components are those of all
+            images.
 
     Raises:
-        ValueError: there is nothing to draw, or ``max_points`` < 1.
+        ValueError: there are no images, or ``max_points`` < 1.
     """
     if (num_points := min(max_points, len(posteriors.labels))) < 1:
         raise ValueError(f"max_points {max_points} of {len(posteriors.labels)} images: give 1 or more of each")
@@ -119,7 +120,7 @@ def _frame_plane(axes: Axes, names, origin) -> None:
 
 
 def _frame_strips(axes: Axes, class_names) -> None:
-    """One strip per class, the first on top; the height within a strip means nothing."""
+    """Label one strip per class, the first on top; the height within a strip has no meaning."""
     for end in (-PRIOR_INTERVAL, PRIOR_INTERVAL):
         axes.axvline(end, linestyle="--", color="black", linewidth=1)
     axes.set(xlabel="z0", ylim=(len(class_names) - 0.5, -0.5))
@@ -127,13 +128,13 @@ def _frame_strips(axes: Axes, class_names) -> None:
 
 
 def kl_per_dimension(view: ModelView, posteriors: Posteriors, split_name: str = "test") -> Figure:
-    """Bars of each dimension's mean KL in nats per image, largest first, the active units in colour.
+    """Draw each dimension's mean KL in nats per image as a bar, largest first, active units in colour.
 
     A unit is active if the variance of its posterior mean over images is above 0.01 (Burda et al. 2016, sec. 5.3).
 
     Args:
         posteriors: of N >= 1 images.
-        split_name: what the images are, for the title.
+        split_name: the split's name, for the title.
     """
     kl = mean_kl(posteriors)
     active = posteriors.mu.cpu().double().var(0, correction=0).numpy() > ACTIVE_VARIANCE
@@ -148,7 +149,7 @@ def kl_per_dimension(view: ModelView, posteriors: Posteriors, split_name: str = 
     images = f"mean of {len(posteriors.labels):,} {split_name} images"
     figure.suptitle(f"KL per latent dimension: {view.name}\n{images}; {counted}", fontsize=11)
     axes.set(xlabel="latent dimension, by KL", ylabel="KL (nats per image)")
-    axes.set_xlim(-0.6, max(len(order), 6) - 0.4)  # one bar is no wall
+    axes.set_xlim(-0.6, max(len(order), 6) - 0.4)  # keep a single bar narrow
     variance = f"variance of the posterior mean > {ACTIVE_VARIANCE:g}"
     kinds = {f"active ({variance})": ACTIVE_COLOUR, "inactive": INACTIVE_COLOUR}
     shown = [kind for kind, any_such in zip(kinds, (active.any(), not active.all()), strict=True) if any_such]

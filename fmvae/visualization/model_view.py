@@ -1,4 +1,4 @@
-"""What pictures ask of a model: posteriors, decoded images, its shape and names. Looking changes nothing in it."""
+"""A read-only view of a model for figures: posteriors, decoded images, its shape and names."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fmvae.visualization.tiles import looking_at
 
 
 class ModelView:
-    """One model as pictures see it. Draws are from the stream ``sampling`` alone, the same for the same seed.
+    """A model as figures use it. Random draws come from the stream ``sampling`` only and depend on the seed.
 
     Args:
         model: any VAE of grey or RGB images, on any device, in any mode.
-        likelihood: turns the decoder's logits into the image they stand for.
+        likelihood: converts the decoder's logits to the expected image.
         class_names: by label; None for data without labels.
         seed: of the stream ``sampling``.
-        name: the model in titles; the class and z unless told.
+        name: the model's name in titles; by default the name of its class, and z.
 
     Raises:
         ValueError: the images are neither grey nor RGB, or a conditional model has another number of classes.
@@ -52,12 +52,12 @@ class ModelView:
         self.name = name or f"{type(model).__name__}, z = {model.latent_dim}"
 
     def at_epoch(self, epoch: int) -> Self:
-        """The same view of the same model, with the epoch in its titles."""
+        """Return a copy of this view, with the epoch in its titles."""
         other = copy.copy(self)
         other.name = f"{self.name}, epoch {epoch}"
         return other
 
-    # --- what the model is ----------------------------------------------------------------------------------
+    # --- properties of the model ---------------------------------------------------------------------------------
 
     @property
     def latent_dim(self) -> int:
@@ -75,7 +75,7 @@ class ModelView:
 
     @property
     def weight(self) -> Tensor:
-        """One of the model's parameters, for its device and type."""
+        """One of the model's parameters, which gives its device and dtype."""
         return next(self.model.parameters())
 
     @property
@@ -86,43 +86,43 @@ class ModelView:
             ValueError: the data have no labels.
         """
         if self.class_names is None:
-            raise ValueError(f"{self.name} is of data without labels: there are no class names")
+            raise ValueError(f"{self.name} was trained on data without labels: there are no class names")
         return self.class_names
 
     def names_of(self, labels: Tensor) -> list[str]:
-        """The class name of each label (N,); empty texts if the data have none."""
+        """Return the class name of each label (N,); empty strings if the data have no labels."""
         if self.class_names is None:
             return [""] * len(labels)
         return [self.class_names[label] for label in labels.tolist()]
 
     def of_class(self, label: int | None) -> str:
-        """``Coat``, for a title; an empty text where there is no label, or it means nothing."""
+        """Return a label's class name for a title; an empty string without a label or without classes."""
         return "" if label is None or self.class_names is None else self.class_names[label]
 
-    # --- what the model makes of images and latents -----------------------------------------------------------
+    # --- encoding, decoding and sampling -----------------------------------------------------------
 
     def posteriors(self, split: Split, num: int | None = None) -> Posteriors:
-        """``encode_split`` of the first ``num`` images or all, with every layer left in its mode."""
+        """Encode the first ``num`` images of a split, or all; every layer keeps its mode."""
         with looking_at(self.model):
             return encode_split(self.model, split, num)
 
     def encode_means(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """The posterior means (N, z) of images (N, C, H, W) in [0, 1] with labels (N,).
+        """Return the posterior means (N, z) of images (N, C, H, W) in [0, 1] with labels (N,).
 
         Raises:
-            ValueError: images or labels of another shape or range.
+            ValueError: images or labels have a wrong shape or range.
         """
         images, labels = self.checked(images, labels)
         with looking_at(self.model):
             return self.model.encode(images, labels)[0]
 
     def decode_means(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """The images (N, C, H, W) in [0, 1] that z (N, z) stands for; labels (N,) are for conditional models."""
+        """Decode z (N, z) to expected images (N, C, H, W) in [0, 1]; labels (N,) are for conditional models."""
         with looking_at(self.model):
             return self.likelihood.mean(self.model.decode(z, labels))
 
     def sample_means(self, num_samples: int, labels: Tensor | None) -> Tensor:
-        """The images (N, C, H, W) in [0, 1] of latents drawn from the prior, with a label each or None."""
+        """Decode draws from the prior to images (N, C, H, W) in [0, 1]; labels are (N,), or None."""
         generator = rng.stream(self.seed, "sampling", device=self.weight.device)
         with looking_at(self.model):
             return self.likelihood.mean(self.model.sample(num_samples, labels, generator=generator))
@@ -130,7 +130,7 @@ class ModelView:
     # --- arguments --------------------------------------------------------------------------------------------
 
     def repeated(self, label: int | None, num_images: int) -> Tensor | None:
-        """Labels (num_images,) of one class, None for a model that takes none."""
+        """Return labels (num_images,) of one class; None for an unconditional model."""
         if not self.conditional:
             if label is not None:
                 raise ValueError(f"label {label} for a model that is not conditional: leave it out")
@@ -140,9 +140,9 @@ class ModelView:
         return torch.full((num_images,), label, device=self.weight.device)
 
     def checked(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both as the model takes them, or a ValueError that says why it cannot.
+        """Check images and labels and move them to the model's device; raise ValueError if they do not fit.
 
-        Of data without labels, ``labels`` may be None: zeros stand in their place.
+        For data without labels, ``labels`` may be None; zeros are returned.
         """
         if labels is None and self.class_names is None:
             labels = torch.zeros(len(images), dtype=torch.int64)
@@ -150,7 +150,7 @@ class ModelView:
         if not len(images) or images.shape[1:] != self.image_shape or labels is None or found != (len(images),):
             wanted = f"(N, {', '.join(map(str, self.image_shape))}) and (N,), N >= 1"
             raise ValueError(f"images {tuple(images.shape)}, labels {found}: give {wanted}")
-        if not (images.min() >= 0 and images.max() <= 1):  # so that NaN is caught too
+        if not (images.min() >= 0 and images.max() <= 1):  # this form also catches NaN
             raise ValueError(f"images in [{images.min():g}, {images.max():g}]: scale them to [0, 1]")
         if self.class_names is not None:
             for label in (int(labels.min()), int(labels.max())):

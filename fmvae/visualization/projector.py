@@ -1,4 +1,4 @@
-"""The latent space in TensorBoard's projector: posterior means with their images and class names."""
+"""Data for TensorBoard's projector: posterior means with their images and class names."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from fmvae.visualization.model_view import ModelView
 TAG = "posterior_means"
 CONFIG = "projector_config.pbtxt"
 HEADER = ["class", "index"]
-MOST_PIXELS = 8192  # of a side of the one picture in which the projector keeps all images
-MIN_COLUMNS = 3  # the projector opens with three principal components, and NaN for what the data lacks
+MOST_PIXELS = 8192  # largest height and width of the sprite, the picture with the thumbnails of all images
+MIN_COLUMNS = 3  # the projector shows three principal components at first, as NaN if there are fewer columns
 
 
 class ProjectorData(NamedTuple):
-    """What the projector shows of N images.
+    """The projector's data for N images.
 
     Attributes:
         mu: (N, z), on the CPU.
-        metadata: of each image, ``[class name, index in the split]``; without labels its index alone.
+        metadata: for each image ``[class name, index in the split]``; without labels only the index.
         images: (N, C, H, W) in [0, 1], on the CPU.
     """
 
@@ -40,13 +40,13 @@ class ProjectorData(NamedTuple):
 def projector_data(
     view: ModelView, split: Split, num: int = 5000, posteriors: Posteriors | None = None
 ) -> ProjectorData:
-    """The posterior means of the first ``num`` images of a split, or of all if fewer, and what belongs to them.
+    """Return posterior means, metadata and images of the first ``num`` images of a split (all if it has fewer).
 
-    Of large images there are only as many as the projector takes: all lie in one picture of at most 8192 x 8192
-    pixels (292 x 292 images of Fashion-MNIST).
+    The projector puts all images in one picture of at most 8192 x 8192 pixels (292 x 292 images of Fashion-MNIST),
+    which limits the number of large images.
 
     Args:
-        posteriors: of the split or its first images, if known.
+        posteriors: of the split or its first images, if already computed.
 
     Raises:
         ValueError: ``num`` < 1 or an empty split.
@@ -62,7 +62,7 @@ def projector_data(
 
 
 def write_projector(directory: Path, data: ProjectorData) -> None:
-    """Give a run's projector this data and nothing else, whatever was there before.
+    """Write this data for a run's projector, in place of any earlier data.
 
     Files: ``projector_config.pbtxt`` and ``00000/posterior_means/`` in the run's directory.
     """
@@ -75,7 +75,7 @@ def write_projector(directory: Path, data: ProjectorData) -> None:
     images = F.pad(data.images, (0, side - width, 0, side - height))
     embedding = Path("00000") / TAG
     with TemporaryDirectory() as made:
-        # a writer of its own, as it adds to what it has written before; its empty events stay behind
+        # a new writer in a temporary folder: a writer adds to earlier data, and also writes an empty event file
         header = HEADER if isinstance(data.metadata[0], list) else None  # a single column must have none
         with SummaryWriter(made) as writer:
             writer.add_embedding(mu, data.metadata, images, tag=TAG, metadata_header=header)

@@ -1,4 +1,4 @@
-"""What a model makes of latents drawn from its prior."""
+"""Samples from a model's prior."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def prior_samples(view: ModelView, num_samples: int = 64) -> Figure:
-    """Decoder means of latents drawn from the prior, in a near-square grid.
+    """Draw samples (decoder means of latents from the prior) in a nearly square grid.
 
-    A conditional model has one row per class instead, of ``num_samples // num_classes`` (at least one).
+    For a conditional model, draw one row per class with ``num_samples // num_classes`` samples (at least one).
 
     Raises:
         ValueError: ``num_samples`` < 1.
@@ -33,7 +33,7 @@ def prior_samples(view: ModelView, num_samples: int = 64) -> Figure:
         num_samples = len(labels)
     means = view.sample_means(num_samples, labels)
     num_rows = math.ceil(num_samples / num_columns)
-    inches = min(0.9, max(0.3, 9 / max(num_columns, num_rows)))  # a tile's side
+    inches = min(0.9, max(0.3, 9 / max(num_columns, num_rows)))  # size of a tile
     width, height = max(num_columns * inches + 1.2, 5), num_rows * inches + 0.5
     figure = new_figure(width, height)
     figure.suptitle(f"Samples from the prior: {view.name}")

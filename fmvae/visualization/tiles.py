@@ -1,4 +1,4 @@
-"""What the pictures are made of: images side by side in one array, and a model that is only looked at."""
+"""Helpers of figures: new figures, grids of images in one array, and a model in evaluation mode."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ GAP = 1  # pixels between tiles
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this many inches, that belongs to the caller: pyplot does not know of it.
+    """Create an empty figure with this size in inches; it is not registered with pyplot.
 
     Raises:
-        ConfigError: matplotlib can't be used as it is set up.
+        ConfigError: matplotlib cannot be imported with the user's settings.
     """
     try:
-        from matplotlib.figure import Figure  # half a second, for which no training has to wait
+        from matplotlib.figure import Figure  # takes half a second, which training need not wait for
     except (ImportError, ValueError, OSError) as error:
         problem = f"matplotlib cannot be imported ({str(error).partition(chr(10))[0]})"
-        raise ConfigError("figures", problem, "mend its settings; the same command then draws") from None
+        raise ConfigError("figures", problem, "correct its settings and repeat the command") from None
     return Figure(figsize=(width, height), layout="constrained")
 
 
 @contextmanager
 def looking_at(model: VAE) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; afterwards each layer is in the mode it was in."""
+    """Switch to evaluation mode without gradients inside; afterwards, restore the mode of each layer."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -49,10 +49,10 @@ def looking_at(model: VAE) -> Iterator[None]:
 
 
 def tile(images: Tensor, num_columns: int, gap: int = GAP) -> np.ndarray:
-    """Images (N, C, H, W) in reading order, in one array (rows * (H + gap), num_columns * (W + gap)).
+    """Arrange images (N, C, H, W) in reading order in one array (rows * (H + gap), num_columns * (W + gap)).
 
-    RGB images have a last axis of 3 beside. The gap, to the right of and below each image, is NaN, and so are the
-    tiles after the last image.
+    For RGB images, the array has an additional last axis of size 3. The gap, to the right of and below each image,
+    is NaN, and so are the empty tiles after the last image.
 
     Raises:
         ValueError: the images have neither 1 nor 3 channels.
@@ -69,7 +69,7 @@ def tile(images: Tensor, num_columns: int, gap: int = GAP) -> np.ndarray:
 
 
 def tile_centres(num_tiles: int, size: int) -> np.ndarray:
-    """Where images of ``size`` pixels have their centres on an axis of their tiled array: (num_tiles,)."""
+    """Return the centres (num_tiles,) of images of ``size`` pixels along an axis of a tiled array."""
     return np.arange(num_tiles) * (size + GAP) + (size - 1) / 2
 
 

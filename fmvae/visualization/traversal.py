@@ -1,4 +1,4 @@
-"""What each latent dimension does to an image: one varied at a time, the others fixed."""
+"""Latent traversals: vary one latent dimension at a time, with the others fixed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_ROWS = 10  # of largest KL, unless dimensions are chosen
+MAX_ROWS = 10  # dimensions to show, those of largest KL, if none are chosen
 MARK_COLOUR = "#ee7733"
 GIF_COLUMNS, GIF_TEXT, GIF_MARGIN = 5, 14, 8  # tiles per row, font size and margin in pixels
 
 
 class Traversal(NamedTuple):
-    """Images (D, S, C, H, W) of D dimensions at S values, all else at ``start`` (z,); kl (D,), nats per image."""
+    """Images (D, S, C, H, W): D dimensions at S values, the others at ``start`` (z,); kl (D,), nats per image."""
 
     dimensions: list[int]
     kl: np.ndarray
@@ -38,10 +38,10 @@ class Traversal(NamedTuple):
 
 
 def chosen_dimensions(dimensions: Sequence[int] | None, latent_dim: int) -> list[int]:
-    """``dimensions``, or all if None.
+    """Return ``dimensions`` after a check, or all if None.
 
     Raises:
-        ConfigError: one does not exist or is no whole number, or the list is empty.
+        ConfigError: a dimension does not exist or is not an integer, or the list is empty.
     """
     if dimensions is None:
         return list(range(latent_dim))
@@ -69,16 +69,16 @@ def traverse(
     """Decode ``start`` with one dimension at a time set to ``steps`` values from -span to +span.
 
     Args:
-        posteriors: whose mean KL orders the dimensions, largest first.
-        start: (z,), what the other dimensions stay at.
-        label: kept throughout, for a conditional model.
-        dimensions: which; None takes all, at most the ten of largest KL.
+        posteriors: their mean KL determines the order of the dimensions, largest first.
+        start: (z,), the values of the other dimensions.
+        label: for the decoder of a conditional model.
+        dimensions: to vary; None takes all, but at most the ten of largest KL.
         span: > 0, in units of z. The prior's standard deviation is 1.
         steps: >= 2.
 
     Raises:
         ConfigError: a dimension does not exist.
-        ValueError: ``span`` or ``steps`` out of range, or the label is missing, needless or out of range.
+        ValueError: ``span`` or ``steps`` is out of range, or the label is missing, not needed or out of range.
     """
     if steps < 2 or not span > 0:
         raise ValueError(f"span {span:g} in {steps} steps: give a span > 0 and 2 steps or more")
@@ -107,15 +107,16 @@ def latent_traversal(
     span: float = 3.0,
     steps: int = 9,
 ) -> Figure:
-    """A row per dimension, by KL, and a column per value, from the posterior mean of an image or the prior's.
+    """Draw a traversal: a row per dimension, by KL, and a column per value.
 
-    From an image, it and its reconstruction stand on the left, and a mark in each row shows the image's own value.
+    It starts from the posterior mean of an image, or from the prior mean. With an image, it and its reconstruction
+    are shown on the left, and a mark in each row shows the image's own value.
 
     Args:
         image: (C, H, W) in [0, 1]; None starts from z = 0.
-        label: the image's, in [0, num_classes), or None if the data have no labels; without an image, a
-            conditional model's class and else None.
-        posteriors, dimensions, span, steps: as for :func:`traverse`, which says what is raised.
+        label: with an image, its label in [0, num_classes), or None if the data have no labels; without an image,
+            the class for a conditional model, else None.
+        posteriors, dimensions, span, steps: as for :func:`traverse`, which also lists the errors.
     """
     options = {"dimensions": dimensions, "span": span, "steps": steps}
     start, kept = _start(view, image, label)
@@ -147,7 +148,7 @@ def latent_traversal(
 
 
 def _start(view: ModelView, image: Tensor | None, label: int | None) -> tuple[Tensor, int | None]:
-    """Where a traversal starts (z,), and the label that its decoder is given."""
+    """Return the start of a traversal (z,), and the label for the decoder."""
     if image is None:
         return torch.zeros(view.latent_dim), label
     if label is None and view.class_names is not None:
@@ -157,7 +158,7 @@ def _start(view: ModelView, image: Tensor | None, label: int | None) -> tuple[Te
 
 
 def _show_image(axes: Axes, view: ModelView, image: Tensor, mu: Tensor, label: int | None) -> None:
-    """The image above its reconstruction."""
+    """Draw the image above its reconstruction."""
     reconstruction = view.decode_means(mu[None], view.repeated(label, 1))
     show_tiles(axes, tile(torch.cat([image[None].cpu(), reconstruction.cpu()]), 1))
     axes.set_yticks(tile_centres(2, image.shape[-2]), ["original", "reconstruction"], rotation=90, va="center")
@@ -165,7 +166,7 @@ def _show_image(axes: Axes, view: ModelView, image: Tensor, mu: Tensor, label: i
 
 
 def _mark_own_values(axes: Axes, traversal: Traversal, height: int, breadth: int) -> None:
-    """A mark below each row's tiles, where the image's own value lies between the columns, if it does."""
+    """Mark the image's own value below each row's tiles, if it lies within the row's range."""
     own = traversal.start[traversal.dimensions].float().cpu().numpy()
     first, last = traversal.values[0], traversal.values[-1]
     columns = (own - first) / (last - first) * (len(traversal.values) - 1)
@@ -187,7 +188,7 @@ def _title(view: ModelView, num_rows: int, capped: bool, label: int | None, from
 
 
 def value_name(value: float) -> str:
-    """A column's value, such as ``-0.75``, and never ``-0``."""
+    """Format a column's value, for example ``-0.75``, but never as ``-0``."""
     return f"{round(float(value), 6) + 0.0:.3g}"
 
 
@@ -203,13 +204,13 @@ def traversal_animation(
     scale: int = 4,
     milliseconds: int = 100,
 ) -> bytes:
-    """The traversal as an animated GIF: a tile per dimension, by KL, all at one value per frame, there and back.
+    """Make an animated GIF of a traversal: a tile per dimension, by KL, and a frame per value, forth and back.
 
     Args:
         image, label, posteriors, dimensions, span: as for :func:`latent_traversal`.
-        steps: values one way; there are 2 * steps - 2 frames, which repeat forever.
-        scale: by how much each pixel is enlarged (nearest neighbour).
-        milliseconds: per frame; a GIF counts in tens.
+        steps: values in one direction; there are 2 * steps - 2 frames, which repeat forever.
+        scale: factor by which pixels are enlarged (nearest neighbour).
+        milliseconds: per frame; a GIF stores multiples of ten.
 
     Returns:
         The file's content.
@@ -230,12 +231,12 @@ def traversal_animation(
 
 
 def _frame(tiles: np.ndarray, names: Sequence[str], heading: str) -> Image.Image:
-    """Tiles (D, C, H, W), grey or RGB, in a grid on white, each under its name."""
+    """Draw tiles (D, C, H, W), grey or RGB, in a grid on white, each below its name."""
     _, channels, height, width = tiles.shape
     num_columns = min(GIF_COLUMNS, len(tiles))
     num_rows = -(-len(tiles) // num_columns)
     line = GIF_TEXT + 6
-    import matplotlib  # for its font: Pillow's own knows no β
+    import matplotlib  # for its font: Pillow's default font has no β
 
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), GIF_TEXT)
     pitch = max(width, round(max(font.getlength(name) for name in names))) + GIF_MARGIN

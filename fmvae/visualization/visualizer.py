@@ -1,6 +1,6 @@
-"""What a VAE reconstructs, generates and encodes, as figures.
+"""Figures of a VAE: reconstructions, samples and the latent space.
 
-Made without pyplot. Looking at a model changes nothing in it, and draws from the stream ``sampling`` alone.
+They do not use pyplot, do not change the model, and draw random numbers from the stream ``sampling`` only.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from fmvae.visualization.traversal import latent_traversal
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NUM_COLUMNS = 10  # of reconstructions, before they wrap
+NUM_COLUMNS = 10  # reconstructions per row
 
 
 class VAEVisualizer(ModelView):
-    """Figures of one model, of which it is a :class:`ModelView`: the arguments are the same.
+    """Draw figures of one model; the constructor's arguments are those of :class:`ModelView`.
 
-    Each method returns a new ``Figure``, the same for the same seed.
+    Each method returns a new ``Figure``, which depends on the seed only.
     """
 
     def show_reconstructions(self, images: Tensor, labels: Tensor | None = None) -> Figure:
-        """Each image above its reconstruction at the posterior mean, ten to a row.
+        """Draw each image above its reconstruction at the posterior mean, ten per row.
 
         Args:
             images: (N, C, H, W) in [0, 1], N >= 1.
             labels: (N,) integers; None if the data have no labels.
 
         Raises:
-            ValueError: images or labels of another shape or range.
+            ValueError: images or labels have a wrong shape or range.
         """
         images, labels = self.checked(images, labels)
         means = self.decode_means(self.encode_means(images, labels), labels)
@@ -60,9 +60,9 @@ class VAEVisualizer(ModelView):
         return figure
 
     def generate_samples(self, num_samples: int = 64) -> Figure:
-        """Decoder means of latents drawn from the prior, in a near-square grid.
+        """Draw samples (decoder means of latents from the prior) in a nearly square grid.
 
-        A conditional model has one row per class instead, of ``num_samples // num_classes`` (at least one).
+        For a conditional model, draw one row per class with ``num_samples // num_classes`` samples (at least one).
 
         Raises:
             ValueError: ``num_samples`` < 1.
@@ -70,17 +70,17 @@ class VAEVisualizer(ModelView):
         return prior_samples(self, num_samples)
 
     def latent_manifold(self, side: int = 20, label: int | None = None) -> Figure:
-        """Decoder means over the latent plane, every tile standing for the same prior mass.
+        """Draw decoder means over the plane of two latents; every tile covers the same prior mass.
 
-        The grid is the standard normal's quantiles at (i + 0.5) / side (Kingma & Welling 2014, app. A); z0
-        runs from left to right, z1 upwards.
+        The grid points are the standard normal's quantiles at (i + 0.5) / side (Kingma & Welling 2014, app. A); z0
+        increases to the right, z1 upwards.
 
         Args:
-            side: tiles each way, >= 1.
+            side: tiles per row and column, >= 1.
             label: the class of all tiles, for a conditional model.
 
         Raises:
-            ValueError: z is not 2, ``side`` < 1, or the label is missing, needless or out of range.
+            ValueError: z is not 2, ``side`` < 1, or the label is missing, not needed or out of range.
         """
         if self.latent_dim != 2:
             what = f"latent_manifold shows two latent dimensions, the model has z = {self.latent_dim}"
@@ -99,7 +99,7 @@ class VAEVisualizer(ModelView):
         axes.set(
             title=f"Latent manifold{of_class}: {self.name}", xlabel="z0 (equal shares of the prior)", ylabel="z1"
         )
-        # the axes run as the normal's CDF does, so round values have their place between the tiles' own
+        # the axes are linear in the normal's CDF: place ticks of round values with it
         ticks = torch.arange(-3, 3.1, 0.5, dtype=torch.float64)
         ticks = ticks[ticks.abs() <= quantiles.max()]
         share, names = ndtr(ticks).numpy(), [f"{tick:g}" for tick in ticks.tolist()]
@@ -110,7 +110,7 @@ class VAEVisualizer(ModelView):
         return figure
 
     def latent_scatter(self, split: Split, max_points: int = 10_000) -> Figure:
-        """Posterior means of a split by class, see :func:`fmvae.visualization.latent.latent_scatter`."""
+        """Draw posterior means of a split by class, see :func:`fmvae.visualization.latent.latent_scatter`."""
         if min(max_points, len(split)) < 1:
             raise ValueError(f"max_points {max_points} of {len(split)} images: give 1 or more of each")
         return latent_scatter(self, self.posteriors(split), split.name, max_points)
@@ -118,11 +118,11 @@ class VAEVisualizer(ModelView):
     def latent_traversal(
         self, split: Split, index: int | None = None, label: int | None = None, **options: Any
     ) -> Figure:
-        """One latent dimension varied per row, from the prior mean or from image ``index`` of a split.
+        """Vary one latent dimension per row, starting from the prior mean or from image ``index`` of a split.
 
         Args:
-            split: whose mean KL orders the dimensions.
-            index: of the image to start from; its label is kept. None starts from the prior mean.
+            split: its mean KL determines the order of the dimensions.
+            index: of the image to start from, with its label. None starts from the prior mean.
             label: for a conditional model that starts from the prior mean.
             options: of :func:`fmvae.visualization.traversal.latent_traversal`.
         """

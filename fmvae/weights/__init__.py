@@ -1,4 +1,4 @@
-"""The weights of FashionResNet18 that come with fmvae, each beside its card (.json), and the words for them."""
+"""The weights of FashionResNet18 shipped with fmvae, each with its card (.json), and their names."""
 
 import json
 from functools import cache
@@ -10,34 +10,34 @@ from fmvae.common.text import typed_path
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = {
-    # training ended with images as they are: its features tell a blurry sample from a photograph
+    # trained on sharp images at the end: its features distinguish blurry samples from real images
     "sharp": HERE / "fashion_resnet18.safetensors",
-    # training ended with blurred images among them: it knows the class of a blurry sample
+    # trained on blurred images too: it also recognises the class of blurry samples
     "blurred": HERE / "fashion_resnet18_blurred.safetensors",
 }
 
 
 def weights_file(name: str | Path) -> Path:
-    """The file that a word of ``SHIPPED`` or a path stands for."""
+    """Return the file for a name in ``SHIPPED`` or for a path."""
     return SHIPPED.get(str(name), typed_path(str(name)))
 
 
 @cache
 def card_of(word: str) -> dict[str, Any]:
-    """The card of shipped weights: their SHA-256, and what they were trained and tested with."""
+    """Return the card of shipped weights: their SHA-256, training config and test results."""
     return json.loads(SHIPPED[word].with_suffix(".json").read_bytes())
 
 
 def weights_name(digest: str) -> str:
-    """What to call a file of weights: its word if it is shipped, else the first digits of its SHA-256."""
+    """Return a display name for weights with this SHA-256: their name if shipped, else the first 10 digits."""
     return next((word for word in SHIPPED if card_of(word)["sha256"] == digest), digest[:10])
 
 
 def as_shipped(name: str | Path, num_classes: int) -> str | None:
-    """The SHA-256 of shipped weights for so many classes, if the file is still what its card says; else None."""
+    """Return the SHA-256 of shipped weights; None if the file differs from its card, or has other classes."""
     try:
         card, content = card_of(str(name)), weights_file(name).read_bytes()
         fits = card["config"]["data"]["num_classes"] == num_classes
-    except (OSError, LookupError, ValueError):  # whoever reads the file says what is wrong with it
+    except (OSError, LookupError, ValueError):  # the caller that loads the file reports the error
         return None
     return card["sha256"] if fits and sha256(content).hexdigest() == card["sha256"] else None

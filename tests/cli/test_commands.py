@@ -94,7 +94,7 @@ def test_restart_moves_the_old_run_aside_and_trains_the_same_numbers(study, tmp_
     ours = study.copied_to(tmp_path / "outputs")
     run = ours.run("base-*")
     before = snapshot(run)
-    assert f"moved the run there was to {run}.old-1" in succeeded(ours.train("restart=true"))
+    assert f"moved the previous run to {run}.old-1" in succeeded(ours.train("restart=true"))
     aside = snapshot(run.with_name(f"{run.name}.old-1"))
     assert {name.replace(".hidden.", ".tfevents."): digest for name, digest in aside.items()} == before
     check_run(run)

@@ -416,9 +416,9 @@ def test_small_data_are_measured_by_distances_only_if_asked(few, data, monkeypat
     assert {"fid/pixels", "accuracy"} <= set(evaluator(model, data, **asked).plan())
     with caplog.at_level("INFO", "fmvae"):
         next(evaluator(model, data, **settings(None)).measure())
-        way_in = f"evaluation.fid.num_images={len(data.test)} asks for it"
+        way_in = f"evaluation.fid.num_images={len(data.test)} turns it on"
         assert (way_in in caplog.text) == few
-        assert ("evaluation.accuracy.num_per_class=500 asks for it" in caplog.text) == few
+        assert ("evaluation.accuracy.num_per_class=500 turns it on" in caplog.text) == few
         caplog.clear()
         next(evaluator(model, data, **asked).measure())
         next(evaluator(model, data, **settings(0, accuracy=judged(0))).measure())

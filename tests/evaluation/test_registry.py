@@ -230,7 +230,7 @@ def test_it_is_verified_bit_for_bit(run, monkeypatch):
     assert problem.startswith("entropy/entropy: ")
     monkeypatch.setattr(building, "ALLOWED_TARGETS", ("fmvae.", "torch."))  # a stored config grants itself nothing
     (problem,) = verify(run, device="cpu").problems
-    assert problem.startswith("entropy: can't be computed again here, as it was with ")
+    assert problem.startswith("entropy: can't be computed again here with its settings ")
 
 
 def test_what_brings_columns_and_no_origin_does_not_verify(run):
@@ -384,10 +384,10 @@ def test_an_argument_that_its_class_does_not_take_is_refused_when_composed(mine)
     [
         ("an error", "KeyError: 'broken'"),
         ("nan", "ValueError: Out of range float"),
-        ([1], "returns no mapping"),
-        ({"settings": {}}, "names settings or columns"),
-        ({"entropy": 1.0}, "returns no number lit/bright"),
-        ({"entropy": "high", "lit": {"bright": 1.0}}, "returns no number entropy"),
+        ([1], "must return a mapping"),
+        ({"settings": {}}, "none named settings or columns"),
+        ({"entropy": 1.0}, "does not return lit/bright"),
+        ({"entropy": "high", "lit": {"bright": 1.0}}, "does not return entropy"),
     ],
 )
 def test_what_it_returns_is_looked_at(returns, said, mine, run):

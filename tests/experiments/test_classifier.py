@@ -109,7 +109,7 @@ def test_a_start_that_is_not_the_one_named_is_refused(run, dataset, tmp_path):
     """As when the file is replaced between a command's first look and its second."""
     for start in (run / "fashion_resnet18.safetensors", "null"):
         given = [f"trainer.start={start}", "trainer.start_sha256=" + "0" * 64]
-        with pytest.raises(ConfigError, match=r"trainer\.start_sha256: .* is not the file of SHA-256 000"):
+        with pytest.raises(ConfigError, match=r"trainer\.start_sha256: .* does not have the SHA-256 000"):
             train(compose([*settings(dataset, tmp_path), *given], "classifier"))
 
 

@@ -87,7 +87,7 @@ def test_from_the_command_to_results_and_figures(tmp_path, monkeypatch, caplog, 
     assert all(is_coloured(run.path / "figures" / f"{name}.png") for name in pictures) or not rgb
     with Image.open(run.path / "figures" / "traversal_prior.gif") as animation:
         assert animation.convert("RGB").getcolors(2**24)
-    assert ("every_class: left out, as the data have no labels" in caplog.text) == (not data["num_classes"])
+    assert ("every_class: ignored, as the data have no labels" in caplog.text) == (not data["num_classes"])
     (metadata,) = run.path.rglob("metadata.tsv")
     rows = metadata.read_text().splitlines()
     assert rows[:2] == (["class\tindex", "small\t0"] if data["num_classes"] else ["0", "1"])
@@ -148,7 +148,9 @@ def test_what_the_config_says_of_the_data_must_be_so(tmp_path, monkeypatch, stat
 
 def test_a_figure_of_classes_is_refused_by_name_without_labels(tmp_path, monkeypatch):
     config = own_config(tmp_path, monkeypatch, "figures.only=[traversal_class_0]", **GREY)
-    with pytest.raises(ConfigError, match=r"^figures.only: 'traversal_class_0' is no figure of base.*choose from"):
+    with pytest.raises(
+        ConfigError, match=r"^figures.only: 'traversal_class_0' is not a figure of base.*choose from"
+    ):
         assemble(config, CPU)
     assemble(own_config(tmp_path, monkeypatch, "figures.only=[traversal_class_0]", **RGB), CPU)
 
@@ -170,7 +172,7 @@ def test_a_key_that_the_class_does_not_take_is_refused(tmp_path, monkeypatch, ke
 def test_the_classifier_refuses_data_that_it_can_not_learn(tmp_path, monkeypatch, data, found):
     own = own_config(tmp_path, monkeypatch, **data)
     config = compose(["device=cpu"], "classifier") | {"data": own["data"]}
-    with pytest.raises(ConfigError, match=f"^data: {found}, and the classifier learns classes of grey images"):
+    with pytest.raises(ConfigError, match=f"^data: {found}, but the classifier needs grey images with labels"):
         ClassifierExperiment(config, CPU)
 
 

@@ -415,7 +415,7 @@ def test_weights_of_another_network_are_refused_or_make_numbers_of_another_name(
     assert load_classifier(weights).sha256 != before.sha256
     for run in runs.others.values():
         shutil.copy(run / "checkpoints" / "best.safetensors", weights)
-        with pytest.raises(RunError, match="no FashionResNet18"):
+        with pytest.raises(RunError, match="not a FashionResNet18"):
             load_classifier(weights)
 
 
@@ -949,7 +949,7 @@ def test_train_py_falls_back_if_a_file_with_two_names_is_damaged(runs, stopped):
         ("checkpoints/best.safetensors", half, "not a readable checkpoint"),
         ("checkpoints/best.safetensors", of_another_seed, "a checkpoint of another config"),
         ("config.yaml", nothing, "not the config of a run"),
-        ("config.yaml", half, "not the config this directory is named by"),
+        ("config.yaml", half, "not the config of a run"),
         ("config.yaml", of_another_seed, "not the config this directory is named by"),
     ],
 )

@@ -7,7 +7,7 @@ import yaml
 
 from fmvae.config import compose, known
 from fmvae.config.building import find_class
-from fmvae.config.known import unknown_keys
+from fmvae.config.known import OWN_MEASURES, unknown_keys
 from fmvae.config.project import CONF, groups, own_keys
 from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
@@ -191,6 +191,9 @@ def test_a_key_is_noticed_wherever_it_is_put(override):
         for part in place.split(".") if place else ():
             node = node[part]
         node["odd_one"] = 1
+        if place == OWN_MEASURES:  # names are free there; what they stand for is checked when it is built
+            assert not list(unknown_keys(changed))
+            continue
         (found,) = unknown_keys(changed)
         assert found[0] == f"{place}.odd_one".lstrip(".")
 

@@ -74,7 +74,7 @@ def refusal(path: Path | str, num_classes: int | None = None) -> RunError:
     with pytest.raises(RunError) as caught:
         load_classifier(path, num_classes)
     assert caught.value.subject == str(path)
-    assert "name sharp or blurred for those shipped" in caught.value.way_out
+    assert "give sharp or blurred (shipped weights)" in caught.value.way_out
     assert "\n" not in caught.value.problem
     return caught.value
 
@@ -285,7 +285,7 @@ REFUSED: dict[str, tuple[Callable[[FashionResNet18], Any], str]] = {
     ),
     "a number among the weights": (
         lambda m: edited(m, lambda s: s.update({"head.bias": 3})),
-        "other things than plain tensors",
+        "values other than plain tensors",
     ),
     "an empty counter": (
         lambda m: edited(m, lambda s: s.update({"backbone.bn1.num_batches_tracked": torch.ones(0)})),
@@ -300,11 +300,11 @@ REFUSED: dict[str, tuple[Callable[[FashionResNet18], Any], str]] = {
     "no head": (lambda m: edited(m, lambda s: s.pop("head.weight")), "no matrix head.weight"),
     "a head that is no tensor": (
         lambda m: edited(m, lambda s: s.update({"head.weight": [[1.0]]})),
-        "other things than plain tensors",
+        "values other than plain tensors",
     ),
     "a sparse head": (
         lambda m: edited(m, lambda s: s.update({"head.weight": s["head.weight"].to_sparse_csr()})),
-        "other things than plain tensors",
+        "values other than plain tensors",
     ),
     "a head of whole numbers": (
         lambda m: edited(m, lambda s: s.update({"head.weight": s["head.weight"].long()})),
@@ -365,8 +365,8 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, shipped_like):
     problems = {
         "missing.pt": "cannot be read (No such file",
         "missing.safetensors": "cannot be read (No such file",
-        "folder.safetensors": "no file of weights",
-        "w.onnx": "unknown kind of file '.onnx'",
+        "folder.safetensors": "not a weights file",
+        "w.onnx": "unknown type of weights file '.onnx'",
         "x" * 5000 + ".pt": "cannot be read (File name too long",
         "a\0b.pt": "cannot be read (embedded null byte",
     }
@@ -383,14 +383,14 @@ def test_a_pipe_or_device_is_refused_unread(tmp_path):
     os.mkfifo(tmp_path / "pipe.pt")
     (tmp_path / "zeros.safetensors").symlink_to("/dev/zero")
     for name in ("pipe.pt", "zeros.safetensors"):
-        assert "no file of weights" in refusal(tmp_path / name).problem
+        assert "not a weights file" in refusal(tmp_path / name).problem
 
 
 def test_a_file_too_large_for_any_such_network_is_refused_unread(shipped_like, monkeypatch):
     monkeypatch.setattr(resnet, "MAX_BYTES", shipped_like.stat().st_size)
     load_classifier(shipped_like)
     monkeypatch.setattr(resnet, "MAX_BYTES", shipped_like.stat().st_size - 1)
-    assert "no file of weights" in refusal(shipped_like).problem
+    assert "not a weights file" in refusal(shipped_like).problem
 
 
 # --- damage ---------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def test_tf32_is_set_for_a_step_alone_and_put_back_after_an_error():
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [("tf32", "a GPU's way to multiply, and training is on the cpu"), ("auto", "fp32, tf32, bf16")],
+    [("tf32", "'tf32' needs a GPU, and training is on the cpu"), ("auto", "fp32, tf32, bf16")],
 )
 def test_what_is_not_to_be_had_is_refused(value, said, data):
     with pytest.raises(ConfigError) as caught:

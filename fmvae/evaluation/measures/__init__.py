@@ -1,1 +1,1 @@
-"""The measures that come with fmvae, one a file."""
+"""The measures that come with fmvae, one per file."""

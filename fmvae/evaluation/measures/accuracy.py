@@ -1,4 +1,4 @@
-"""The block ``accuracy``: whether a conditional model's images are of the class that was asked for."""
+"""The block ``accuracy``: how often a classifier recognises the requested class in generated images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fmvae.evaluation.frechet import MIN_RELIABLE
 from fmvae.evaluation.measure import BuiltIn, Context
 from fmvae.weights import SHIPPED
 
-PER_CLASS = 500  # generated images of each class unless told
+PER_CLASS = 500  # generated images of each class by default
 
 
 class Accuracy(BuiltIn):
-    """The share of ``num_per_class`` generated images of each class that a classifier takes for that class."""
+    """The accuracy of a classifier on ``num_per_class`` generated images of each class."""
 
     name = "accuracy"
     needs = ("labels", "conditional model")
@@ -44,15 +44,15 @@ class Accuracy(BuiltIn):
                 num = 0
                 context.notes.append(
                     f"the accuracy of generated images is left out: {weights!r} is a classifier of Fashion-MNIST, "
-                    "and these data are other images; evaluation.accuracy.weights=<file> takes one of your own"
+                    "and these data are other images; evaluation.accuracy.weights=<file> names another classifier"
                 )
             elif len(context.data.test) < MIN_RELIABLE:
                 num = 0
                 context.notes.append(
-                    "the accuracy of generated images is left out with data as few as these; "
-                    f"evaluation.accuracy.num_per_class={PER_CLASS} asks for it"
+                    "the accuracy of generated images is left out by default with so few test images; "
+                    f"evaluation.accuracy.num_per_class={PER_CLASS} turns it on"
                 )
-        # one's own weights are read even if nothing needs them: better refused now than later
+        # weights other than the shipped ones are read even if unused, so that errors in them come early
         if num or weights not in SHIPPED:
             judge = context.classifier(evaluation, "accuracy")
             yield from [cls(judge, num)] * bool(num)

@@ -15,7 +15,7 @@ from fmvae.evaluation.measure import BuiltIn, Context
 from fmvae.models import FashionResNet18
 from fmvae.weights import SHIPPED
 
-FID_IMAGES = 10_000  # on each side unless told: what published numbers use
+FID_IMAGES = 10_000  # on each side by default, as for published numbers
 
 
 class Distances(BuiltIn):
@@ -41,20 +41,20 @@ class Distances(BuiltIn):
                 weights = evaluation["extractor"]["weights"]
                 context.notes.append(
                     f"FID (resnet18) is left out: {weights!r} is a classifier of Fashion-MNIST, and these data "
-                    "are other images; evaluation.extractor.weights=<file> takes one of your own"
+                    "are other images; evaluation.extractor.weights=<file> names another classifier"
                 )
             if left_out := ", ".join(name for name, num in nums.items() if not num and name not in for_garments):
                 available = min(len(context.data.test), len(context.data.train))
                 context.notes.append(
-                    f"FID ({left_out}) is left out: the data are too few to compare models by it; "
-                    f"evaluation.fid.num_images={available} asks for it"
+                    f"FID ({left_out}) is left out: there are too few images to compare models by it; "
+                    f"evaluation.fid.num_images={available} turns it on"
                 )
         fewest = min(filter(None, nums.values()), default=math.inf)
         if neighbours >= fewest:
             problem = f"{neighbours} neighbours among {fewest} images"
             raise ConfigError("evaluation.fid.num_neighbours", problem, "give fewer, as 5")
         sets: dict[str, FeatureSet] = {"pixels": Pixels()}
-        # one's own are read even if nothing needs them, and before training: better refused now than later
+        # weights other than the shipped ones are read even if unused, so that errors in them come before training
         if evaluation["extractor"]["weights"] not in SHIPPED or nums.get("resnet18"):
             sets["resnet18"] = context.classifier(evaluation, "extractor")
         yield from (cls(sets[name], num, neighbours) for name, num in nums.items() if num)
@@ -90,20 +90,20 @@ class Distances(BuiltIn):
             class_names=data.class_names or (),
             num_neighbours=self.num_neighbours,
         )
-        if by_class and generated.logits is not None:  # a second opinion beside the judge's, at no cost
+        if by_class and generated.logits is not None:  # a second accuracy, from logits that are known already
             block["as_asked"] = float((generated.logits.argmax(1) == labels.cpu().numpy()).mean())
         return block
 
 
 def _num_images(context: Context, features: Any, asked: int | None) -> int:
-    """How many images a distance in these features compares; 0 leaves it out."""
+    """Return the number of images for a distance in these features; 0 leaves it out."""
     key = "evaluation.fid.num_images"
     dims = {"resnet18": FashionResNet18.num_features, "pixels": math.prod(context.model.image_shape)}
     dim = dims.get(features) if isinstance(features, str) else None
     if dim is None:
         problem = f"no features {features!r}"
         raise ConfigError("evaluation.fid.features", problem, f"choose from {', '.join(FEATURES)}")
-    # the floor takes as many training images
+    # the floor needs as many training images
     splits = (context.data.test, context.data.train)
     available, smaller = min((len(split), split.name) for split in splits)
     if asked is None:

@@ -11,7 +11,7 @@ from fmvae.evaluation.measure import BuiltIn, Context
 
 
 class ImportanceWeighted(BuiltIn):
-    """The bound of ``num_samples`` draws on the first ``num_images`` test images."""
+    """The bound with ``num_samples`` draws per image, on the first ``num_images`` test images."""
 
     name = "iwae"
     off: ClassVar = {"iwae": {"num_samples": 0}}

@@ -1,4 +1,4 @@
-"""The block ``latent``: use of the latent dimensions, the aggregate posterior, and what a linear probe finds."""
+"""The block ``latent``: activity of the latent dimensions, the aggregate posterior, and a linear probe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROBE = "linear_probe_accuracy"
 
 
 class Latents(BuiltIn):
-    """Measures of the test images' posteriors; the linear probe is fit on ``num_train`` others, None fits none."""
+    """Measures of the test images' posteriors; the linear probe is fitted on ``num_train`` training images."""
 
     name = "latent"
     off: ClassVar = {"latent": False}

@@ -1,1 +1,1 @@
-"""Ways to take the steps of training, beside one after the other."""
+"""Faster ways to run training steps than one model, one step at a time."""

@@ -1,8 +1,8 @@
-"""Epochs that stay on a GPU: each step is one launch of a CUDA graph, and the numbers are read once an epoch.
+"""Run a whole epoch on a GPU: each step is one launch of a CUDA graph, and losses are read once per epoch.
 
-Of a small model a GPU computes a step in less time than a processor takes to ask for its hundred kernels one by
-one. A graph asks once. What differs from step to step has to be on the device then: the order of the images, the
-numbers of the beta schedule, the generator's place, and where each step leaves what is logged of it.
+With a small model, the CPU needs more time to launch a step's hundred kernels one by one than the GPU needs to run
+them. A graph launches all of them at once. Everything that changes from step to step must then be on the device:
+the order of the images, the values of the beta schedule, the generator's state, and the logged values.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fmvae")
 
-EAGER_STEPS = 3  # real ones, before the first capture: libraries and optimizers set themselves up in them
+EAGER_STEPS = 3  # training steps before the first capture, in which libraries and optimizers initialise
 
 
 def can_stay(trainer: VAETrainer) -> bool:
-    """Whether a trainer's steps can be taken without asking the device: its optimizer has to be a fused one.
+    """Whether a trainer's steps can run without reading from the device: only with a fused Adam or SGD.
 
-    Only those take a tensor's word for whether to step at all.
+    Fused optimizers can skip a step depending on a tensor on the device (``found_inf``).
     """
     fused = all(group.get("fused") for group in trainer.optimizer.param_groups)
-    return fused and isinstance(trainer.optimizer, Adam | SGD)  # AdamW is an Adam
+    return fused and isinstance(trainer.optimizer, Adam | SGD)  # AdamW is a subclass of Adam
 
 
 class CUDAGraph:
-    """Takes the epochs of a trainer, with the same numbers to the last bit, and heeds the same stops.
+    """An engine that runs a trainer's epochs with bit-identical results and the same response to stop signals.
 
-    That a step was not finite is seen at the end of its epoch; no later step has changed a weight.
+    A step that is not finite is reported at the end of its epoch; neither it nor any later step changes weights.
 
     Args:
-        trainer: one that ``can_stay``.
-        capture: whether steps are captured; if not, their kernels are launched one by one.
+        trainer: one for which ``can_stay`` is true.
+        capture: whether to capture steps; if not, their kernels are launched one by one.
     """
 
     def __init__(self, trainer: VAETrainer, *, capture: bool = True):
@@ -54,20 +54,20 @@ class CUDAGraph:
         self.order = torch.zeros(len(data.train), dtype=torch.long, device=device)
         self.scheduled = tuple(trainer.objective.numbers(0.0))  # names
         self.schedule = torch.zeros(trainer.num_steps, len(self.scheduled), device=device)
-        self.names: tuple[str, ...] = ()  # of what a step leaves, known after the first
+        self.names: tuple[str, ...] = ()  # of the values that a step records, known after the first step
         self.numbers = torch.zeros(trainer.num_steps, 0, device=device)
-        self.at = torch.zeros(1, dtype=torch.long, device=device)  # the step, from 0
-        self.failed = torch.zeros((), device=device)  # 1 from the first step on that is not finite
+        self.at = torch.zeros(1, dtype=torch.long, device=device)  # the current step, from 0
+        self.failed = torch.zeros((), device=device)  # becomes 1 with the first step that is not finite
         self.graph: Any = None
         self.captured_with: Any = None  # see _held
         self.eager_steps = 0
         self.is_current = False
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the training split; returns the epoch's row, but for validation."""
+        """Train for one epoch; return its history row without the validation columns."""
         trainer = self.trainer
         trainer.model.train()
-        setattr(trainer.optimizer, "found_inf", self.failed)  # noqa: B010 - what fused optimizers look at
+        setattr(trainer.optimizer, "found_inf", self.failed)  # noqa: B010 - fused optimizers read it
         self.generator.set_state(rng.stream(trainer.seed, "noise", epoch, trainer.data.device).get_state())
         done, before, _ = trainer._begun(self.generator)
         self._lay_out(epoch, done)
@@ -86,7 +86,7 @@ class CUDAGraph:
         return min(batch_size, len(self.order) - step * batch_size)
 
     def _lay_out(self, epoch: int, done: int) -> None:
-        """Put on the device what the epoch's steps differ in."""
+        """Copy the epoch's image order and schedule values to the device."""
         trainer = self.trainer
         self.order.copy_(trainer.data.train.order(rng.stream(trainer.seed, "shuffle", epoch)))
         at = [trainer.progress(epoch, step) for step in range(trainer.num_steps)]
@@ -95,7 +95,7 @@ class CUDAGraph:
         self.failed.zero_()
 
     def _step(self, size: int) -> None:
-        """A step on the next ``size`` images, with nothing but work for the device."""
+        """Take a step on the next ``size`` images without reading from the device."""
         trainer = self.trainer
         first = self.at * trainer.data.batch_size
         x, labels = trainer.data.train.batch(self.order.index_select(0, first + self.within_batch[:size]))
@@ -111,15 +111,15 @@ class CUDAGraph:
         self.at.add_(1)
 
     def _note(self, numbers: torch.Tensor) -> None:
-        """Keep a step's numbers, and whether they are finite, without asking the device."""
+        """Store a step's numbers, and whether they are finite, on the device."""
         self.numbers.index_copy_(0, self.at, numbers[None])
         self.failed.copy_(torch.maximum(self.failed, (~numbers.isfinite().all()).float()))
 
     def _read(self, epoch: int, done: int, steps: int, before: dict[str, float]) -> dict[str, float]:
-        """The numbers of the epoch up to a step, summed over images.
+        """Read the epoch's numbers up to a step from the device, summed over images.
 
         Raises:
-            NumericsError: one is not finite.
+            NumericsError: a number is not finite.
         """
         sums = dict(before)
         for step, row in enumerate(self.numbers[done:steps].tolist(), done):
@@ -150,7 +150,10 @@ class CUDAGraph:
             self.graph.replay()
 
     def _held(self) -> list[Any]:
-        """Of what a graph keeps the values or the places in memory; it changes between epochs only."""
+        """Return the settings and memory addresses that a captured graph contains; a change needs a new capture.
+
+        They change between epochs only.
+        """
         optimizer = self.trainer.optimizer
         settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         tensors = [*self.trainer.model.state_dict().values()]
@@ -158,7 +161,7 @@ class CUDAGraph:
         return [settings, [tensor.data_ptr() for tensor in tensors]]
 
     def _step_aside(self, size: int) -> None:
-        """A step on another stream than the default one, as has to go before a capture."""
+        """Take a step on a side stream, which CUDA graphs require before a capture."""
         aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
@@ -166,8 +169,8 @@ class CUDAGraph:
         here.wait_stream(aside)
 
     def _captured(self, size: int) -> torch.cuda.CUDAGraph | None:
-        """A graph of a step; None, said in the log, where that is not possible."""
-        self.graph = None  # its memory first
+        """Capture a step as a graph; log the reason and return None where that is not possible."""
+        self.graph = None  # free its memory first
         graph, place = torch.cuda.CUDAGraph(), self.generator.get_state()
         try:
             graph.register_generator_state(self.generator)
@@ -175,8 +178,8 @@ class CUDAGraph:
                 self._step(size)
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
-            log.info("steps are launched kernel by kernel, as they can't be captured in a CUDA graph: %s", reason)
-            # the old one may believe that it is still being captured
+            log.info("steps can't be captured in a CUDA graph; kernels are launched one by one: %s", reason)
+            # after a failed capture, the old generator may still be in capture mode
             self.generator = torch.Generator(self.trainer.data.device)
             self.generator.set_state(place)
             return None
@@ -185,7 +188,7 @@ class CUDAGraph:
 
 @contextmanager
 def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Fused optimizers always are; but some ask whether they were told so."""
+    """Set ``capturable`` inside: fused optimizers can always be captured, but some check the flag."""
     before = [group.get("capturable") for group in optimizer.param_groups]
     try:
         for group in optimizer.param_groups:

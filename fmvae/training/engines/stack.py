@@ -1,4 +1,4 @@
-"""Several VAEs trained at once: their weights stacked, one batched pass for all, an optimizer for each."""
+"""Train several VAEs at once: stacked weights, one batched pass for all models, one optimizer per model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Numbers = dict[str, float]
 
 
 def widen(tensor: Tensor, axis: LatentAxis | None, z: int, width: int) -> Tensor:
-    """A tensor of a model with ``z`` latents as one of ``width``, with zeros behind each block of its latents."""
+    """Pad a tensor of a model with ``z`` latents to ``width`` latents, with zeros after each block of latents."""
     if axis is None or z == width:
         return tensor
     *blocks, rest = _blocks(tensor, axis, z)
@@ -34,7 +34,7 @@ def widen(tensor: Tensor, axis: LatentAxis | None, z: int, width: int) -> Tensor
 
 
 def narrow(tensor: Tensor, axis: LatentAxis | None, z: int, width: int) -> Tensor:
-    """The inverse of ``widen``: from ``width`` latents to ``z``."""
+    """Invert ``widen``: cut a tensor from ``width`` latents to ``z``."""
     if axis is None or z == width:
         return tensor
     *blocks, rest = _blocks(tensor, axis, width)
@@ -42,16 +42,16 @@ def narrow(tensor: Tensor, axis: LatentAxis | None, z: int, width: int) -> Tenso
 
 
 def _blocks(tensor: Tensor, axis: LatentAxis, latents: int) -> list[Tensor]:
-    """The parts of a tensor along its axis: each block of latents, and what follows them."""
+    """Split a tensor along its axis into each block of latents, and the rest."""
     rest = tensor.shape[axis.dim] - axis.blocks * latents
     return list(tensor.split([latents] * axis.blocks + [rest], axis.dim))
 
 
 def can_widen(make: Callable[[int], VAE], z: int) -> bool:
-    """Whether ``latent_axes`` is correct: a model with one more latent differs in these axes only.
+    """Whether ``latent_axes`` is correct: a model with one more latent must differ in the size of these axes only.
 
     Args:
-        make: gives the model of so many latents; none of its weights are computed.
+        make: returns the model for a number of latents; it is called on the meta device, without weights.
     """
     with torch.device("meta"):
         narrower, wider = make(z), make(z + 1)
@@ -68,21 +68,20 @@ def can_widen(make: Callable[[int], VAE], z: int) -> bool:
 
 
 class Stack(Observer):
-    """The models of trainers that differ in weights, latent dimensions, objective, optimizer and data, as one.
+    """The models of several trainers as one; they may differ in weights, latent_dim, objective, optimizer, data.
 
-    Models with fewer latent dimensions than the widest are widened by dimensions that are zero everywhere
-    (``VAE.latent_axes`` says where): their posterior is the prior, the decoder does not see them, and every
-    gradient of theirs is exactly zero.
+    Models with fewer latent dimensions than the widest are padded with dimensions that are zero everywhere
+    (``VAE.latent_axes`` gives the axes). Their posterior is the prior, the decoder ignores them, and all their
+    gradients are exactly zero.
 
-    Between ``load`` and ``unload`` the weights and the optimizers' states are here, and the trainers' are out of
-    date; a run that is stopped in between is told its own before it is saved.
+    Between ``load`` and ``unload``, the current weights and optimizer states are in the stack, and those of the
+    trainers are outdated. If a run is stopped in between, ``on_stop`` unloads before its checkpoint is saved.
 
     Args:
-        trainers: of models of one class and structure, on one device, with likelihoods of one setting
-            and one precision.
-        batched: whether one pass goes through all models; if not, one goes through each, in turn. None chooses:
-            on a processor, stacked convolutions are slower than one after another, and autocast does not reach
-            into a batched pass.
+        trainers: their models have one class and structure, one device, equal likelihoods and one precision.
+        batched: whether to run one pass for all models, or one pass per model in turn. None chooses: in turn for
+            convolutions on a CPU, where stacked ones are slower; for bf16, as autocast does not work inside a
+            batched pass; and for objectives that do not support ``torch.vmap``.
     """
 
     def __init__(self, trainers: Sequence[VAETrainer], batched: bool | None = None):
@@ -102,22 +101,22 @@ class Stack(Observer):
         in_turn = (convolutional and on_cpu) or self.precision == "bf16" or not first.objective.vmap
         self.batched = not in_turn if batched is None else batched
         if self.batched and len({tuple(trainer.objective.numbers(0.0)) for trainer in trainers}) > 1:
-            raise ValueError("a stack needs objectives of one formula, whose schedules give the same numbers")
-        # filled by `load`; what it leaves as it is, pads, and stays zero
+            raise ValueError("a stack needs objectives of one formula, with schedules of one kind")
+        # filled by `load`; the entries that it does not fill are padding and stay zero
         room = {name: tensor.new_zeros(len(trainers), *tensor.shape) for name, tensor in _tensors(widest).items()}
         self.params = {name: room[name].requires_grad_() for name, _ in widest.named_parameters()}
         self.buffers = {name: room[name] for name, _ in widest.named_buffers()}
-        # each trainer's own slices, which its optimizer steps on: they share memory with the stack
+        # views into the stack, one set per trainer, which its optimizer updates
         self.slices = [
             {name: stacked.detach()[i] for name, stacked in self.params.items()} for i in range(len(trainers))
         ]
         self.rules: list[Rule] = []
-        for trainer in self.trainers:  # the first to be told of a stop
+        for trainer in self.trainers:  # first, so that it unloads before the checkpoint is saved
             trainer.observers = [self, *(o for o in trainer.observers if not isinstance(o, Stack))]
 
     @torch.no_grad()
     def load(self) -> None:
-        """Take weights and optimizers' states from the trainers."""
+        """Copy weights and optimizer states from the trainers into the stack."""
         self.template.train()
         self.rules = []
         for i, trainer in enumerate(self.trainers):
@@ -140,13 +139,13 @@ class Stack(Observer):
 
     @torch.no_grad()
     def unload(self) -> None:
-        """Give weights and optimizers' states back to the trainers."""
+        """Copy weights and optimizer states back to the trainers."""
         for i, trainer in enumerate(self.trainers):
             z = self.latent_dims[i]
             for name, own in _tensors(trainer.model).items():
                 place = self.params[name] if name in self.params else self.buffers[name]
                 own.copy_(narrow(place[i], self.axes.get(name), z, self.width))
-            # or its scheduler takes it for one that never stepped
+            # else its scheduler warns that the optimizer never stepped
             setattr(trainer.optimizer, "_opt_called", True)  # noqa: B010
             for name, own in trainer.model.named_parameters():
                 wide: Any = self.slices[i][name]
@@ -156,7 +155,7 @@ class Stack(Observer):
     def _reshaped(
         self, state: Mapping[str, Any], shape: torch.Size, name: str, z: int, how: Any
     ) -> dict[str, Any]:
-        """An optimizer's state of one parameter, with what has that parameter's shape widened or narrowed."""
+        """Copy the optimizer state of one parameter; widen or narrow the tensors with that parameter's shape."""
         return {
             key: how(value, self.axes.get(name), z, self.width).clone()
             if isinstance(value, Tensor) and value.shape == shape
@@ -168,10 +167,10 @@ class Stack(Observer):
         self.unload()
 
     def step(self, steps: Sequence[Step]) -> list[Numbers | NumericsError]:
-        """One step of each trainer, on batches of one size.
+        """Take one step of each trainer, on batches of one size.
 
         Returns:
-            What each trainer's numbers are, or what is wrong with them: its weights then have not changed.
+            For each trainer its numbers, or an error if one is not finite; its weights then have not changed.
         """
         with step_in(self.precision):
             recorded = self._batched(steps) if self.batched else self._in_turn(steps)
@@ -188,7 +187,7 @@ class Stack(Observer):
         return outcomes
 
     def _batched(self, steps: Sequence[Step]) -> list[dict[str, Tensor]]:
-        """What is recorded of each trainer's step, its gradients set, from one pass through all models."""
+        """Run one pass for all models; set their gradients, and return each trainer's terms to record."""
         batches = [self._widened(step.batch) for step in steps]
         x = torch.stack([batch.x for batch in batches])  # (N, B, C, H, W)
         labels = torch.stack([batch.labels for batch in batches])
@@ -197,9 +196,9 @@ class Stack(Observer):
             name: torch.tensor([step.numbers[name] for step in steps], dtype=x.dtype, device=x.device)
             for name in steps[0].numbers
         }
-        compute = partial(self._compute, self.evaluated[0])  # theirs differ in numbers alone
+        compute = partial(self._compute, self.evaluated[0])  # the objectives differ in numbers only
         terms = torch.vmap(compute)(self.params, self.buffers, (x, labels, noise), numbers)
-        # contiguous as the weights: a fused optimizer on a CPU takes no heed of strides
+        # contiguous like the weights: a fused optimizer on a CPU ignores strides
         grads = [g.contiguous() for g in torch.autograd.grad(terms.loss.sum(), list(self.params.values()))]
         recorded = []
         for i, trainer in enumerate(self.trainers):
@@ -209,7 +208,7 @@ class Stack(Observer):
         return recorded
 
     def _in_turn(self, steps: Sequence[Step]) -> list[dict[str, Tensor]]:
-        """The same, from a pass through each."""
+        """Do the same as ``_batched`` with one pass per model."""
         recorded = []
         for i, (trainer, step) in enumerate(zip(self.trainers, steps, strict=True)):
             own = {name: tensor.detach().requires_grad_() for name, tensor in self.slices[i].items()}
@@ -238,14 +237,14 @@ class Stack(Observer):
         tensors: tuple[Tensor, Tensor, Tensor],
         numbers: Mapping[str, Any],
     ) -> Terms:
-        """An objective of the template with these weights, on a batch's x, labels and noise."""
+        """Compute an objective on the template model with these weights, for a batch's x, labels and noise."""
         batch = Batch(*tensors, self.num_train)
         weights = {f"model.{name}": tensor for name, tensor in (params | buffers).items()}
         return functional_call(evaluated, weights, (batch, numbers))
 
 
 class _Evaluated(nn.Module):
-    """An objective of a model, as a module: it can then be called with other weights for the model's."""
+    """An objective and its model as a module, so that ``functional_call`` can replace the model's weights."""
 
     def __init__(self, trainer: VAETrainer, model: VAE):
         super().__init__()
