@@ -1,5 +1,6 @@
 """Observation models p(x | logits): the reconstruction term, and the expected image."""
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -60,6 +61,10 @@ class _CrossEntropy(Function):
         )
         found = _CrossEntropy.apply(logits.flatten(0, 1), x.flatten(0, 1))
         return found.view(logits.shape[:2]), 0
+
+
+# torch asks for it at each call, and finding it out takes longer than binding the arguments
+setattr(_CrossEntropy.forward, "__signature__", inspect.signature(_CrossEntropy.forward))  # noqa: B010
 
 
 class Bernoulli(Likelihood):
