@@ -38,16 +38,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     counts = config.stash[COUNTS] = put_into_tiers(items)
     if file := os.environ.get(ASKED):
         Path(file).write_text(json.dumps(counts), encoding="utf-8")
-    for item in items:  # what a module shares is made by one worker alone (--dist loadgroup)
-        if shares_a_fixture(item):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-
-
-def shares_a_fixture(item: pytest.Item) -> bool:
-    """Whether a test uses a fixture that its module makes once."""
-    info = getattr(item, "_fixtureinfo", None)
-    fixtures = [fixture for found in info.name2fixturedefs.values() for fixture in found] if info else []
-    return any(fixture.scope == "module" for fixture in fixtures)
 
 
 @pytest.fixture(scope="session")

@@ -384,7 +384,7 @@ def test_a_search_has_no_dry_run(untrained, tmp_path):
 def test_a_damaged_study_is_named_and_left_as_it_is(tmp_path):
     path = tmp_path / "study.db"
     path.write_text("no database")
-    with pytest.raises(RunError, match=r"study\.db: not a study's database .*; move it aside"):
+    with pytest.raises(RunError, match=r"study\.db: not a study's database .*; move it away"):
         search.storage(str(path))
     assert path.read_text() == "no database"
 

@@ -358,7 +358,7 @@ def test_a_name_that_is_taken_is_refused(name, mine):
         ("a/b", NODE, "cannot name a block"),
         ("x", 3, "3 is no measure"),
         ("x", {"bins": 3}, "is no measure"),
-        ("x", {"_target_": "mymeasures.NoMeasure"}, "is no Measure"),
+        ("x", {"_target_": "mymeasures.NoMeasure"}, "does not inherit from Measure"),
         ("x", {"_target_": "mymeasures.Nothing"}, "there is no 'mymeasures.Nothing'"),
         ("x", {"_target_": "os.system"}, "'os.system' is not allowed"),
         ("x", NODE | {"bims": 3}, "unexpected keyword"),

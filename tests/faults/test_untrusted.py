@@ -173,7 +173,7 @@ def test_a_pickle_as_weights_is_refused(program, part, name, settings, run, here
     }[program]
     before = snapshot(outputs)
     finished = warmed().call(program, *given, f"evaluation.{part}.weights={trap}", cwd=here)
-    refused(finished, f"evaluation.{part}.weights: {trap}: ", "name sharp")
+    refused(finished, f"evaluation.{part}.weights: {trap}: ", "give sharp")
     assert snapshot(outputs) == before
 
 
@@ -183,7 +183,7 @@ def test_a_pickle_as_the_start_of_a_classifier_is_refused(write, settings, here,
     write(trap)
     data = [setting for setting in settings if setting.startswith(("data.", "device"))]
     start = ["--config-name", "classifier", *data, f"trainer.start={trap}", f"output_root={tmp_path}/outputs"]
-    refused(warmed().call("train.py", *start, cwd=here), f"{trap}: ", "name sharp or blurred")
+    refused(warmed().call("train.py", *start, cwd=here), f"{trap}: ", "give sharp or blurred")
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ WORDS = {
 def test_a_group_given_as_a_word_in_a_file(train, text, group):
     value = text.split(": ")[1].strip()
     for more in ([], ["dry_run=true"], ["-m", "seed=0,1"]):
-        refused(train(text, *more), f"{group}: ", "no group of keys", f"- override /{group}: {value}")
+        refused(train(text, *more), f"{group}: ", "not a group of keys", f"- override /{group}: {value}")
 
 
 def test_a_group_chosen_as_that_line_says_is_read(train):

@@ -70,7 +70,7 @@ def test_images_without_labels_need_none_and_show_none():
     assert "(" not in latent_traversal(view(), posteriors, given[0]).get_suptitle()
     with pytest.raises(ValueError, match="an image without a label"):
         latent_traversal(named, posteriors, given[0])
-    with pytest.raises(ValueError, match="of data without labels"):
+    with pytest.raises(ValueError, match="on data without labels"):
         _ = view().names
 
 
