@@ -358,7 +358,7 @@ def test_a_name_that_is_taken_is_refused(name, mine):
         ("a/b", NODE, "cannot name a block"),
         ("x", 3, "3 is no measure"),
         ("x", {"bins": 3}, "is no measure"),
-        ("x", {"_target_": "mymeasures.NoMeasure"}, "is no Measure"),
+        ("x", {"_target_": "mymeasures.NoMeasure"}, "does not inherit from Measure"),
         ("x", {"_target_": "mymeasures.Nothing"}, "there is no 'mymeasures.Nothing'"),
         ("x", {"_target_": "os.system"}, "'os.system' is not allowed"),
         ("x", NODE | {"bims": 3}, "unexpected keyword"),
@@ -397,6 +397,37 @@ def test_what_it_returns_is_looked_at(returns, said, mine, run):
     with pytest.raises(RunError, match=rf"^evaluation\.measures\.entropy: .*{said}.*mymeasures\.Entropy"):
         evaluate(run, *ASKED, f"+evaluation.measures.entropy.returns={given}")
     assert read_record(run.results) == before
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "said"),
+    [
+        (
+            "columns",
+            Column("entropy", "entropy"),
+            r"its columns are Column\(.*give a tuple, as \(Column\(...\),\)",
+        ),
+        ("columns", ("entropy",), "'entropy' is not a column"),
+        ("needs", "labels", r"its needs are 'labels'; give a tuple, as \(\"labels\",\)"),
+        ("needs", ("label",), r"its needs are \('label',\); .*'labels', 'factors', 'conditional model'"),
+        ("settings", {"x": float("inf")}, "its settings: "),
+    ],
+)
+def test_what_its_class_states_is_checked_before_training(attribute, value, said, mine, monkeypatch):
+    import mymeasures  # type: ignore[import-not-found]
+
+    class Wrong(mymeasures.Entropy):
+        def __init__(self):
+            super().__init__()
+            if attribute == "needs":
+                self.needs = value
+
+    if attribute != "needs":
+        setattr(Wrong, attribute, value)
+    Wrong.__module__ = "mymeasures"
+    monkeypatch.setattr(mymeasures, "Wrong", Wrong, raising=False)
+    with pytest.raises(ConfigError, match=rf"^evaluation\.measures\.x: {said}"):
+        registry.own_measures({"measures": {"x": {"_target_": "mymeasures.Wrong"}}})
 
 
 def test_settings_that_no_file_can_hold_are_refused(mine):
