@@ -182,7 +182,7 @@ def test_stacked_and_alone_it_gives_the_same_numbers(reader):
         (alone,) = [found for found in reader.runs(run.name) if found.parent == reader.outputs]
         for ours, theirs in zip(rows(run), rows(alone), strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4)
-        assert "in a stack" not in (alone / "train.log").read_text()
+        assert "stacked:" not in (alone / "train.log").read_text()
         assert "stacked: 2 runs" in (run / "train.log").read_text() + (reader.newest() / "train.log").read_text()
 
 

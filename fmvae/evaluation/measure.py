@@ -50,14 +50,10 @@ class Context:
         return self.data.device
 
     @property
-    def labelled(self) -> bool:
-        return self.data.class_names is not None
-
-    @property
     def offers(self) -> set[Need]:
         """The values of ``Measure.needs`` that this model and these data satisfy."""
         has: dict[Need, bool] = {
-            "labels": self.labelled,
+            "labels": self.data.labelled,
             "factors": getattr(self.data, "factors", None) is not None,
             "conditional model": self.model.conditional,
         }

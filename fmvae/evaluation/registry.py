@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from fmvae.config.building import build
 from fmvae.errors import ConfigError
 from fmvae.evaluation.columns import NAME, RESERVED, Column, built_in_columns, kinds
-from fmvae.evaluation.measure import BuiltIn, Context, Measure
+from fmvae.evaluation.measure import BuiltIn, Context, Measure, Need
 from fmvae.evaluation.measures.accuracy import Accuracy
 from fmvae.evaluation.measures.elbo import Elbo
 from fmvae.evaluation.measures.fid import Distances
@@ -37,10 +37,21 @@ class Own:
             problem = f"{node['_target_']} comes with fmvae, and evaluation has keys for it"
             raise ConfigError(f"{OWN}.{name}", problem, "leave it out")
         self.measure.name = name
-        for column in self.measure.columns:
+        self._check_statements(f"{OWN}.{name}")
+        _ = self.settings  # reports a mistake in them now, and not after training
+
+    def _check_statements(self, key: str) -> None:
+        """Check the class attributes ``needs`` and ``columns``."""
+        needs, columns = self.measure.needs, self.measure.columns
+        if not isinstance(needs, tuple | list) or not set(needs) <= set(get_args(Need)):
+            known = ", ".join(map(repr, get_args(Need)))
+            raise ConfigError(key, f"its needs are {needs!r}", f'give a tuple, as ("labels",), of {known}')
+        if not isinstance(columns, tuple | list):
+            raise ConfigError(key, f"its columns are {columns!r}", "give a tuple, as (Column(...),)")
+        for column in columns:
             if not isinstance(column, Column) or Column.read(column.stored()) is None:
                 problem = f"{column!r} is not a column with tag, header, unit, digits and direction"
-                raise ConfigError(f"{OWN}.{name}", problem, "see fmvae.evaluation.Column")
+                raise ConfigError(key, problem, "see fmvae.evaluation.Column")
 
     @property
     def settings(self) -> dict[str, Any]:

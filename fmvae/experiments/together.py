@@ -14,6 +14,7 @@ from fmvae.config.identity import is_vae, semantic
 from fmvae.errors import NumericsError, of_a_run
 from fmvae.experiments.lifecycle import attempt, only_of, results
 from fmvae.models import VAE
+from fmvae.objectives import BetaSchedule
 from fmvae.runs.directory import RunDirectory
 from fmvae.training import VAETrainer
 from fmvae.training.engines.stack import Numbers, Stack, can_widen
@@ -41,14 +42,20 @@ def stackable(config: Mapping[str, Any]) -> str | None:
     keys = BATCHES.get(whole["data"].get("_target_"), [key for key in whole["data"] if key != "seed"])
     data = {key: whole["data"].get(key) for key in keys}
     model = {key: value for key, value in whole["model"].items() if key != "latent_dim" or not widened}
-    objective = [whole.get("loss"), whole["likelihood"], _penalty_of(config["beta"])]
+    objective = [whole.get("loss"), whole["likelihood"], _formula_of(config["beta"])]
     others = [config["device"], config["threads"], config["trainer"]["precision"]]
     return json.dumps([model, objective, data, *others], sort_keys=True)
 
 
-def _penalty_of(node: Mapping[str, Any]) -> str:
-    """Return the name of a schedule's penalty formula; schedules with the same formula differ in numbers only."""
-    return find_class(node["_target_"], "beta").penalty.__qualname__
+def _formula_of(node: Mapping[str, Any]) -> Any:
+    """Return a value that is equal for schedules whose penalties differ in ``numbers`` only.
+
+    For a penalty of the user's own, it is the whole node, as the formula may use other arguments of the class.
+    """
+    kind = find_class(node["_target_"], "beta")
+    if not issubclass(kind, BetaSchedule) or not kind.penalty.__module__.startswith("fmvae."):
+        return dict(node)  # a class that is no schedule is reported when its run begins
+    return [kind.penalty.__qualname__, kind.numbers.__module__, kind.numbers.__qualname__]
 
 
 def _can_widen(config: Mapping[str, Any]) -> bool:
@@ -199,7 +206,8 @@ def train_together(
         with of_a_run():
             for job in jobs:
                 job.begin(stop)
-            _train(jobs, stop)
+            for group in _of_one_length(jobs):
+                _train(group, stop)
     except BaseException as error:  # not an error of a single run
         for job in jobs:
             if job.active and job.run:
@@ -212,6 +220,15 @@ def train_together(
             raise job.outcome  # all were stopped
         outcomes.append(job.outcome)
     return outcomes
+
+
+def _of_one_length(jobs: Iterable[_Job]) -> list[list[_Job]]:
+    """Group the active jobs by the size of their training splits, which can depend on the seed in own data."""
+    groups: dict[int, list[_Job]] = {}
+    for job in jobs:
+        if job.active:
+            groups.setdefault(len(job.trainer.data.train), []).append(job)
+    return [*groups.values()]
 
 
 def _train(jobs: Sequence[_Job], stop: Stop) -> None:

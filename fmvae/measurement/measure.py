@@ -64,10 +64,8 @@ def measure(
     results.read(results_path)
 
     def write() -> dict[str, Any]:
-        row, training = checkpoint.meta["history"][epoch - 1], dict(checkpoint.meta["provenance"])
-        if stacked := checkpoint.meta.get("stacked_epochs"):
-            training["stacked_epochs"] = stacked
-        return results.write(results_path, fid_path, training, validation=row)
+        row = checkpoint.meta["history"][epoch - 1]
+        return results.write(results_path, fid_path, training_of(checkpoint), validation=row)
 
     known = {} if force else dict(results.measures)
     here = provenance(parts.data.device, config)
@@ -83,6 +81,12 @@ def measure(
     written = write()
     album.show(flat_scalars(written), epoch)
     return written
+
+
+def training_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the provenance of a checkpoint's training, with the number of epochs in a stack if there are any."""
+    stacked = checkpoint.meta.get("stacked_epochs")
+    return {**checkpoint.meta["provenance"], **({"stacked_epochs": stacked} if stacked else {})}
 
 
 def _draw(

@@ -11,6 +11,7 @@ from typing import Any
 from fmvae.config.stored import read_config
 from fmvae.errors import FmvaeError, RunError
 from fmvae.measurement.load import with_data_at
+from fmvae.measurement.measure import training_of
 from fmvae.measurement.recompute import recompute as computed_again
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory, identify
@@ -144,7 +145,7 @@ def _not_of(checkpoint: Checkpoint, results: Mapping[str, Any]) -> list[str]:
     same = {
         "validation": results.get("validation") == row,
         "checkpoint.epoch": results["checkpoint"].get("epoch") == meta["epoch"],
-        "provenance.training": told["training"] == meta["provenance"],
+        "provenance.training": told["training"] == training_of(checkpoint),
     }
     same |= {name: name in told["evaluation"] for name in blocks(results)}
     return [name for name, is_so in same.items() if not is_so]

@@ -29,6 +29,14 @@ class Objective(ABC):
     # ignores it. A stack pads narrower models with such dimensions; if False, it needs runs of equal latent_dim.
     ignores_unused_latents: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Do not inherit what a parent class states about its formula if this class has another formula."""
+        super().__init_subclass__(**options)
+        if "__call__" in vars(cls):
+            for name in ("of_means", "ignores_unused_latents"):
+                if name not in vars(cls):
+                    setattr(cls, name, vars(Objective)[name])
+
     def __init__(self, likelihood: Likelihood | None = None, beta: BetaSchedule | None = None):
         self.likelihood = likelihood or Bernoulli()
         self.beta = beta or Constant(1.0)

@@ -98,7 +98,11 @@ def describe(row: Mapping[str, float], terms: Sequence[str]) -> str:
     """Format an epoch's terms as one line."""
     parts = [
         f"{split} "
-        + " ".join(f"{term} {row[f'{split}/{term}']:.{4 if term == 'accuracy' else 2}f}" for term in terms)
+        + " ".join(
+            f"{term} {row[f'{split}/{term}']:.{4 if term == 'accuracy' else 2}f}"
+            for term in terms
+            if f"{split}/{term}" in row  # a split has no other parts of an objective that is a function of means
+        )
         for split in ("train", "val")
         if f"{split}/{terms[0]}" in row
     ]

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from fmvae import rng
 from fmvae.data import ImageData, Split
 from fmvae.errors import ConfigError
+from fmvae.evaluation.columns import BLOCKS, NO_NUMBERS
 from fmvae.evaluation.likelihood import measure_elbo
 from fmvae.models import VAE
 from fmvae.objectives import Batch, Objective, Terms, draw_noise
@@ -22,8 +23,8 @@ from fmvae.training.loop import Trainer
 from fmvae.training.precision import check_precision, in_precision, step_in
 from fmvae.training.step import GRAD_NORM, add_up
 
-# names that parts of an objective cannot have: history rows and results use them for other values
-RESERVED = ("objective", "neg_elbo", "recon_at_mean", "objective_at_mean", GRAD_NORM, "num_images", "settings")
+# names that parts of an objective cannot have: history rows, figures and results use them for other values
+RESERVED = ("objective", "neg_elbo", "recon_at_mean", "objective_at_mean", GRAD_NORM, "beta", *NO_NUMBERS)
 
 
 class Engine(Protocol):
@@ -185,7 +186,10 @@ class VAETrainer(Trainer):
         if names[:2] != ("recon", "kl"):
             raise ConfigError("loss", found, "give recon, kl, and then any other parts")
         for name in names:
-            if name in RESERVED or not re.fullmatch(r"[A-Za-z]\w*", name):
+            taken = name in RESERVED or any(
+                column.matches(name) for column in BLOCKS["iwae"]
+            )  # its tags: test/...
+            if taken or not re.fullmatch(r"[A-Za-z]\w*", name):
                 raise ConfigError(
                     "loss", f"{kind} gives a part {name!r}", "give it another name, of letters and digits"
                 )

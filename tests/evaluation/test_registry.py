@@ -399,6 +399,37 @@ def test_what_it_returns_is_looked_at(returns, said, mine, run):
     assert read_record(run.results) == before
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value", "said"),
+    [
+        (
+            "columns",
+            Column("entropy", "entropy"),
+            r"its columns are Column\(.*give a tuple, as \(Column\(...\),\)",
+        ),
+        ("columns", ("entropy",), "'entropy' is not a column"),
+        ("needs", "labels", r"its needs are 'labels'; give a tuple, as \(\"labels\",\)"),
+        ("needs", ("label",), r"its needs are \('label',\); .*'labels', 'factors', 'conditional model'"),
+        ("settings", {"x": float("inf")}, "its settings: "),
+    ],
+)
+def test_what_its_class_states_is_checked_before_training(attribute, value, said, mine, monkeypatch):
+    import mymeasures  # type: ignore[import-not-found]
+
+    class Wrong(mymeasures.Entropy):
+        def __init__(self):
+            super().__init__()
+            if attribute == "needs":
+                self.needs = value
+
+    if attribute != "needs":
+        setattr(Wrong, attribute, value)
+    Wrong.__module__ = "mymeasures"
+    monkeypatch.setattr(mymeasures, "Wrong", Wrong, raising=False)
+    with pytest.raises(ConfigError, match=rf"^evaluation\.measures\.x: {said}"):
+        registry.own_measures({"measures": {"x": {"_target_": "mymeasures.Wrong"}}})
+
+
 def test_settings_that_no_file_can_hold_are_refused(mine):
     (own,) = registry.own_measures({"measures": {"x": NODE}})
     vars(own.measure)["told"] = {"x": float("inf")}

@@ -19,7 +19,7 @@ from fmvae.config.identity import RunIdentity
 from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.experiments import train
 from fmvae.experiments.classifier import ClassifierExperiment
-from fmvae.experiments.together import stackable
+from fmvae.experiments.together import stackable, train_together
 from fmvae.measurement.evaluate import evaluate_runs
 from fmvae.measurement.load import load_run
 from fmvae.measurement.verification import verify
@@ -319,3 +319,36 @@ def test_negative_control_without_the_digests_nobody_would_notice(tmp_path, monk
     (run,) = find_runs(tmp_path)
     changed(monkeypatch)
     assert evaluate_runs(evaluation_of(run.path, "force=true"))
+
+
+def test_the_summary_of_latents_has_a_probe_only_with_labels(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    for data, told in ((GREY, False), (RGB, True)):
+        caplog.clear()
+        train(own_config(tmp_path, monkeypatch, "evaluation.latent=true", "figures=none", **data))
+        assert "2 latent dimensions active" in caplog.text
+        assert ("a linear probe on mu classifies" in caplog.text) == told
+
+
+class Uneven(Discs):
+    """Has more images with seed 1."""
+
+    def __init__(self, *, num_images, seed, **others):
+        super().__init__(num_images=num_images + 75 * seed, seed=seed, **others)
+
+
+def test_stacked_runs_whose_training_splits_differ_in_size_are_those_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(fmvae.data, "Uneven", Uneven, raising=False)
+    monkeypatch.setattr(Uneven, "__module__", "fmvae.data")
+
+    def configs(folder: str) -> list[dict[str, Any]]:
+        usual = ["data._target_=fmvae.data.Uneven", f"output_root={tmp_path / folder}", "figures=none"]
+        return [own_config(tmp_path, monkeypatch, *usual, f"seed={seed}", **RGB) for seed in (0, 1)]
+
+    alone = [train(config) for config in configs("alone")]
+    assert len({stackable(config) for config in configs("together")}) == 1
+    together = train_together([(config, ()) for config in configs("together")])
+    for ours, theirs in zip(together, alone, strict=True):
+        assert isinstance(ours, dict)
+        assert ours["test"]["recon"] == pytest.approx(theirs["test"]["recon"], rel=1e-4)
+        assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-4)

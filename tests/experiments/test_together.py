@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import fmvae.objectives
 from fmvae.cli import main as cli
 from fmvae.common.stop import Stop
 from fmvae.config import compose
@@ -16,7 +17,10 @@ from fmvae.errors import Terminated
 from fmvae.experiments import stackable, train, train_together
 from fmvae.experiments.lifecycle import logging_to
 from fmvae.experiments.vae import VAEExperiment
-from fmvae.runs.directory import RunDirectory
+from fmvae.measurement.verification import verify
+from fmvae.objectives import BetaSchedule, Constant
+from fmvae.runs.directory import RunDirectory, find_runs
+from fmvae.runs.files import read_record, write_record
 from fmvae.training import VAETrainer
 from tests.idx import write_idx_dataset
 
@@ -138,3 +142,48 @@ def test_a_key_that_names_no_run_at_its_default_is_there_for_comparing():
     assert {"loss", "trainer"} <= bf16.keys()
     classifier = semantic(compose([], "classifier"))
     assert whole(classifier) == classifier
+
+
+class Power(BetaSchedule):
+    """A penalty of one's own, which uses an argument that is in no ``numbers``."""
+
+    def __init__(self, value: float = 1.0, power: float = 1.0):
+        super().__init__(value)
+        self.power = power
+
+    def penalty(self, kl: Any, numbers: Any) -> Any:
+        return numbers["beta"] * kl**self.power
+
+
+class Tempered(Constant):
+    """Our penalty, and one more number."""
+
+    def numbers(self, progress: float) -> dict[str, float]:
+        return super().numbers(progress) | {"temperature": progress}
+
+
+def test_schedules_of_ones_own_are_stacked_only_where_one_formula_serves_all(monkeypatch):
+    for kind in (Power, Tempered):
+        monkeypatch.setattr(fmvae.objectives, kind.__name__, kind, raising=False)
+        monkeypatch.setattr(kind, "__module__", "fmvae.objectives")
+
+    def text(kind: str, *overrides: str) -> str | None:
+        return stackable(compose([f"beta._target_=fmvae.objectives.{kind}", *overrides]))
+
+    assert text("Power", "+beta.power=2") != text("Power", "+beta.power=1")
+    assert text("Power", "+beta.power=2", "seed=1") == text("Power", "+beta.power=2")
+    assert text("Tempered") != text("Constant")
+    assert text("Tempered", "beta=3") == text("Tempered")
+    assert text("Constant", "beta=3") == text("Constant") == text("Warmup", "+beta.fraction=0.5")
+
+
+def test_runs_of_a_stack_verify(settings, tmp_path):
+    train_together(settings[1:])
+    for run in find_runs(tmp_path / "s"):
+        record = read_record(run.results)
+        assert record["provenance"]["training"]["stacked_epochs"] in (2, 3)
+        assert verify(run, recompute=False).problems == []
+        record["provenance"]["training"]["stacked_epochs"] += 1
+        write_record(run.results, record)
+        (problem,) = verify(run, recompute=False).problems
+        assert "provenance.training not of the best checkpoint" in problem

@@ -192,6 +192,31 @@ def test_on_a_split_its_parts_are_means_over_training_batches_and_the_elbo_is_as
     assert ours["objective"] == pytest.approx(objective, rel=1e-12)
 
 
+class Halved(ELBO):
+    """Another formula than its parent's, and nothing said about it."""
+
+    def __call__(self, model: Any, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+        terms = super().__call__(model, batch, numbers)
+        return Terms(terms.loss / 2, terms.parts)
+
+
+class Stated(Halved):
+    ignores_unused_latents = True
+
+    def of_means(self, recon: float, kl: float) -> float:
+        return (recon + kl) / 2
+
+
+def test_another_formula_does_not_inherit_what_holds_for_its_parents(data):
+    assert not Halved.ignores_unused_latents
+    assert Halved().of_means(3.0, 2.0) is None
+    assert (ELBO.ignores_unused_latents, ELBO().of_means(3.0, 2.0)) == (True, 5.0)
+    assert (Stated.ignores_unused_latents, Stated().of_means(3.0, 2.0)) == (True, 2.5)
+    ours, theirs = (trainer_of(data, kind()).evaluate(data.test) for kind in (Halved, ELBO))
+    assert ours["objective"] == pytest.approx(theirs["objective"] / 2, rel=1e-3)
+    assert ours["neg_elbo"] == theirs["neg_elbo"]
+
+
 # --- what an objective must give ----------------------------------------------------------------------------
 
 
@@ -215,6 +240,9 @@ class Giving(ELBO):
             lambda t: Terms(t.loss, {**t.parts, "grad_norm": t.loss}),
             "gives a part 'grad_norm'; give it",
         ),
+        (lambda t: Terms(t.loss, {**t.parts, "iwae_8": t.loss}), "gives a part 'iwae_8'; give it another name"),
+        (lambda t: Terms(t.loss, {**t.parts, "columns": t.loss}), "gives a part 'columns'; give it another name"),
+        (lambda t: Terms(t.loss, {**t.parts, "beta": t.loss}), "gives a part 'beta'; give it another name"),
         (lambda t: Terms(t.loss, {**t.parts, "a/b": t.loss}), "gives a part 'a/b'; give it another name"),
         (
             lambda t: Terms(t.loss, {**t.parts, "tc": cast("Tensor", 3.0)}),

@@ -207,6 +207,8 @@ def test_a_row_in_words():
     assert describe(ROW, TERMS) == "train objective 251.23 recon 240.10 kl 11.13"
     validated = ROW | {"val/objective": 250.0, "val/recon": 1.0, "val/kl": 2.0, "val/neg_elbo": 3.0}
     assert describe(validated, TERMS) == describe(ROW, TERMS) + " | val objective 250.00 recon 1.00 kl 2.00"
+    told = describe({**validated, "train/active": 3.0}, (*TERMS, "active"))  # a part that no split has
+    assert told == describe(ROW, TERMS) + " active 3.00 | val objective 250.00 recon 1.00 kl 2.00"
 
 
 @pytest.mark.parametrize(

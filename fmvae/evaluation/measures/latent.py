@@ -27,9 +27,9 @@ class Latents(BuiltIn):
     def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
         if not evaluation["latent"]:
             return
-        if not context.labelled:
+        if not context.data.labelled:
             context.notes.append("the linear probe of the latents is left out: the data have no labels")
-        yield cls(min(PROBE_IMAGES, len(context.data.train)) if context.labelled else None)
+        yield cls(min(PROBE_IMAGES, len(context.data.train)) if context.data.labelled else None)
 
     @classmethod
     def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:

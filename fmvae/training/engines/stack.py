@@ -102,6 +102,8 @@ class Stack(Observer):
         self.batched = not in_turn if batched is None else batched
         if self.batched and len({tuple(trainer.objective.numbers(0.0)) for trainer in trainers}) > 1:
             raise ValueError("a stack needs objectives of one formula, with schedules of one kind")
+        if len({len(trainer.data.train) for trainer in trainers}) > 1:
+            raise ValueError("a stack needs training splits of one size")
         # filled by `load`; the entries that it does not fill are padding and stay zero
         room = {name: tensor.new_zeros(len(trainers), *tensor.shape) for name, tensor in _tensors(widest).items()}
         self.params = {name: room[name].requires_grad_() for name, _ in widest.named_parameters()}
