@@ -29,7 +29,7 @@ class ImageData:
     constructor takes the keys of its config group ``data``, reads the images, and calls this constructor::
 
         class Mine(ImageData):
-            def __init__(self, root, *, image_shape, num_classes, val_size, batch_size, seed, device="cpu"):
+            def __init__(self, path, *, image_shape, num_classes, val_size, batch_size, seed, device="cpu"):
                 images, labels = ...  # uint8 (N, C, H, W), whole numbers (N,)
                 train, val = hold_out(labels, val_size, seed=seed)
                 super().__init__(

@@ -12,11 +12,15 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from fmvae.assembly import build_data
 from fmvae.common import streams
 from fmvae.common.disk import named
 from fmvae.common.logs import LogFile
 from fmvae.common.torch_setup import set_up_torch
 from fmvae.config import own_code
+from fmvae.config.building import find_class
 from fmvae.config.identity import RunIdentity, is_vae
 from fmvae.config.stored import NotAVAE, read_config, to_yaml
 from fmvae.errors import ConfigError, FmvaeError, LostError, Terminated
@@ -72,6 +76,8 @@ def attempt(
             checkpoint = None if complete else newest_checkpoint(run, sha256)
             if experiment and checkpoint:
                 check_data(run.path, checkpoint, experiment.trainer.data.sha256)
+            elif complete:
+                _check_named_data(run, config, device)
         if experiment is None:
             log.info("complete: %s (restart=true trains it anew)", run)
             _mend(run, config, overrides, identity)
@@ -98,6 +104,13 @@ def attempt(
             recorder.close(complete=True)
             run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
             run.previous.unlink(missing_ok=True)  # no longer needed; saves space in sweeps of thousands of runs
+
+
+def _check_named_data(run: RunDirectory, config: Mapping[str, Any], device: torch.device) -> None:
+    """Refuse other images than a complete run was trained on, if its config does not say which."""
+    kind = find_class(config["data"]["_target_"], "data")
+    if not getattr(kind, "named_by_config", True):
+        check_data(run.path, load_checkpoint(run.last), build_data(config, device).sha256)
 
 
 def results(run: RunDirectory, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,7 +71,9 @@ def _own_evaluation(run: RunDirectory) -> dict[str, Any]:
     """Return the evaluation settings stored with the run, which may name the user's own weights."""
     import yaml
 
-    return yaml.safe_load(run.config.read_text(encoding="utf-8")).get("evaluation") or {}
+    found = yaml.safe_load(run.config.read_text(encoding="utf-8")).get("evaluation")
+    groups = found.items() if isinstance(found, dict) else ()  # people may have edited it
+    return {name: group for name, group in groups if isinstance(group, dict)}
 
 
 def _evaluator(

@@ -54,7 +54,7 @@ class Run:
     @property
     def conditional(self) -> bool:
         """Whether the model takes labels."""
-        return short(self.config.get("model._target_", "")).startswith("Conditional")
+        return "model.num_classes" in self.config
 
     @property
     def latent_dim(self) -> int | None:

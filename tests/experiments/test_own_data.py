@@ -312,6 +312,15 @@ def test_other_images_are_not_measured_by_its_checkpoint(tmp_path, monkeypatch):
     assert run.results.read_bytes() == before
 
 
+def test_a_complete_run_is_not_shown_for_other_images(tmp_path, monkeypatch):
+    config = own_config(tmp_path, monkeypatch, "figures=none", **GREY)
+    results = train(config)
+    assert train(config) == results
+    changed(monkeypatch)
+    with pytest.raises(RunError, match="trained on other data than these"):
+        train(config)
+
+
 def test_negative_control_without_the_digests_nobody_would_notice(tmp_path, monkeypatch):
     config = own_config(tmp_path, monkeypatch, "figures=none", **GREY)
     monkeypatch.setattr(Discs, "named_by_config", True)

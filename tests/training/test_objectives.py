@@ -13,7 +13,7 @@ from fmvae.data import FashionMNISTManager
 from fmvae.errors import ConfigError
 from fmvae.evaluation import measure_elbo
 from fmvae.models import BaseVAE
-from fmvae.objectives import ELBO, Batch, Objective, Terms, Warmup, kl_divergence
+from fmvae.objectives import ELBO, Batch, Constant, Objective, Terms, Warmup, kl_divergence
 from fmvae.rng import seeded_init
 from fmvae.training import VAETrainer
 from fmvae.training.engines.cuda_graph import CUDAGraph
@@ -153,6 +153,51 @@ def test_stacked_each_is_the_run_it_would_be_alone(kind, data):
         for a, b in zip(ours.history, theirs.history, strict=True):
             assert a == pytest.approx(b, rel=1e-4)
             assert "train/spread" in a
+
+
+class OfItsOwnBeta(ELBO):
+    """Uses a beta that is not among the numbers: in one pass for all, every run would have the first run's."""
+
+    def __call__(self, model: Any, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+        terms = super().__call__(model, batch, numbers)
+        return terms._replace(loss=terms.parts["recon"] + self.beta.value * terms.parts["kl"])
+
+
+class Reading(ELBO):
+    """Asks for a number of the device, which ``vmap`` cannot give."""
+
+    def __call__(self, model: Any, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+        terms = super().__call__(model, batch, numbers)
+        return terms if terms.loss.item() > 0 else terms._replace(loss=-terms.loss)
+
+
+@pytest.mark.parametrize(("kind", "why"), [(OfItsOwnBeta, "a run's loss would be"), (Reading, "vmap")])
+def test_what_cannot_run_as_one_batch_is_stepped_in_turn_and_said(kind, why, data, caplog):
+    def make() -> list[VAETrainer]:
+        return [trainer_of(data, kind(beta=Constant(value)), seed=seed) for seed, value in enumerate((1.0, 4.0))]
+
+    alone, stacked = make(), make()
+    for trainer in alone:
+        trainer.train()
+    stack = Stack(stacked)
+    for _ in range(3):
+        train_epoch(stack)
+    assert not stack.batched
+    (said,) = [message for message in caplog.messages if "cannot run as one batch" in message]
+    assert kind.__name__ in said
+    assert why in said
+    for ours, theirs in zip(stacked, alone, strict=True):
+        assert worst(ours.state().tensors, theirs.state().tensors) <= 1e-4
+
+
+def test_negative_control_not_tried_every_run_has_the_first_ones_beta(data):
+    trainers = [trainer_of(data, OfItsOwnBeta(beta=Constant(value)), seed=0) for value in (1.0, 4.0)]
+    stack = Stack(trainers)
+    stack.tried = True
+    for _ in range(3):
+        train_epoch(stack)
+    assert stack.batched
+    assert trainers[0].history[-1]["train/objective"] == trainers[1].history[-1]["train/objective"]
 
 
 def test_resumed_it_goes_on_exactly(data):

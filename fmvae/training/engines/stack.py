@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
@@ -20,6 +21,8 @@ from fmvae.training.step import GRAD_NORM, Rule, not_finite
 from fmvae.training.vae import Step, VAETrainer
 
 Numbers = dict[str, float]
+SAME_LOSS = 1e-3  # relative; rounding differs by far less, another beta by more
+log = logging.getLogger("fmvae")
 
 
 def widen(tensor: Tensor, axis: LatentAxis | None, z: int, width: int) -> Tensor:
@@ -100,6 +103,9 @@ class Stack(Observer):
         self.precision, self.num_train = first.precision, len(first.data.train)
         in_turn = (convolutional and on_cpu) or self.precision == "bf16" or not first.objective.vmap
         self.batched = not in_turn if batched is None else batched
+        # a user's classes are checked at the first step
+        parts = (first.objective, first.objective.likelihood, widest)
+        self.tried = all(type(part).__module__.startswith("fmvae.") for part in parts)
         if self.batched and len({tuple(trainer.objective.numbers(0.0)) for trainer in trainers}) > 1:
             raise ValueError("a stack needs objectives of one formula, with schedules of one kind")
         if len({len(trainer.data.train) for trainer in trainers}) > 1:
@@ -175,7 +181,8 @@ class Stack(Observer):
             For each trainer its numbers, or an error if one is not finite; its weights then have not changed.
         """
         with step_in(self.precision):
-            recorded = self._batched(steps) if self.batched else self._in_turn(steps)
+            take = self._in_turn if not self.batched else self._batched if self.tried else self._try_batched
+            recorded = take(steps)
             rows = [rule.numbers(list(terms.values())) for rule, terms in zip(self.rules, recorded, strict=True)]
             outcomes: list[Numbers | NumericsError] = []
             read = torch.stack(rows).tolist()  # one read from the device
@@ -208,6 +215,36 @@ class Stack(Observer):
             own = Terms(terms.loss[i], {name: part[i] for name, part in terms.parts.items()})
             recorded.append(trainer.recorded(own))
         return recorded
+
+    def _try_batched(self, steps: Sequence[Step]) -> list[dict[str, Tensor]]:
+        """Run the first pass for all models; if it does not give each run its own loss, step in turn from now on.
+
+        A user's objective may use more than ``numbers`` of its own schedules, or what ``torch.vmap`` cannot run.
+        """
+        self.tried, buffers = True, {name: stacked.clone() for name, stacked in self.buffers.items()}
+        problem = ""
+        try:
+            recorded = self._batched(steps)
+        except (RuntimeError, ValueError, TypeError) as error:
+            recorded, problem = [], str(error).strip().partition("\n")[0]
+        for i, terms in enumerate(recorded):
+            batch = self._widened(steps[i].batch)
+            own = {name: stacked[i].clone() for name, stacked in buffers.items()}
+            tensors = (batch.x, batch.labels, batch.noise)
+            with torch.no_grad():
+                alone = self._compute(self.evaluated[i], self.slices[i], own, tensors, steps[i].numbers).loss
+            if not torch.allclose(terms["objective"], alone, rtol=SAME_LOSS, equal_nan=True):
+                problem = f"a run's loss would be {terms['objective']:.6g}, and is {alone:.6g} alone"
+        if not problem:
+            return recorded
+        kind = type(self.trainers[0].objective).__name__
+        way_out = "the runs are stepped in turn; set vmap = False on the class"
+        log.warning("%s cannot run as one batch (%s): %s", kind, problem, way_out)
+        self.batched = False
+        with torch.no_grad():
+            for name, stacked in buffers.items():
+                self.buffers[name].copy_(stacked)
+        return self._in_turn(steps)
 
     def _in_turn(self, steps: Sequence[Step]) -> list[dict[str, Tensor]]:
         """Do the same as ``_batched`` with one pass per model."""
