@@ -8,6 +8,7 @@ import torch
 from fmvae import rng
 from fmvae.config.building import build
 from fmvae.data import ImageData
+from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
 from fmvae.evaluation import Evaluator
 from fmvae.models import VAE
@@ -33,12 +34,41 @@ def build_data(config: Mapping[str, Any], device: torch.device) -> ImageData:
     """
     node = config["data"]
     data = build(node, "data", ImageData, device=device)
+    _check_begun(data, "data", "image_shape")
     found = {"image_shape": list(data.image_shape), "num_classes": data.num_classes}
     for key, value in found.items():
         if key in node and node[key] != value:
             problem = f"{node[key]!r}, but the data have {value}"
             raise ConfigError(f"data.{key}", problem, f"set data.{key}={str(value).replace(' ', '')}")
     return data
+
+
+def _check_begun(made: object, key: str, attribute: str) -> None:
+    """Refuse an object of a user's class whose constructor left the base class's out."""
+    if not hasattr(made, attribute):
+        problem = f"the constructor of {type(made).__name__} does not call super().__init__(...)"
+        raise ConfigError(key, problem, "call it with what the base class takes (docs/extending.md)")
+
+
+def _check_shapes(model: VAE, data: ImageData) -> None:
+    """Refuse a user's model whose ``encode`` or ``decode`` gives tensors of other shapes than it should."""
+    name, images = type(model).__name__, data.train.images[:2]
+    x, labels = to_float(images), data.train.labels[:2]
+    training = model.training
+    model.eval()  # no running statistics are changed
+    with torch.no_grad():
+        posterior = model.encode(x, labels)
+        wanted = [len(x), model.latent_dim]
+        shapes = [list(part.shape) for part in posterior] if isinstance(posterior, tuple) else None
+        if shapes != [wanted, wanted]:
+            found = shapes if shapes is not None else f"one {type(posterior).__name__}"
+            problem = f"encode of {name} gives {found} for {len(x)} images and z = {model.latent_dim}"
+            raise ConfigError("model", problem, f"return mu and logvar, each {wanted}")
+        logits = model.decode(posterior[0], labels)
+        if list(logits.shape) != list(x.shape):
+            problem = f"decode of {name} gives {list(logits.shape)} for {len(x)} images"
+            raise ConfigError("model", problem, f"return logits of shape {list(x.shape)}")
+    model.train(training)
 
 
 def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
@@ -58,7 +88,13 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
     likelihood = build(config["likelihood"], "likelihood", Likelihood)
     schedule = build(config["beta"], "beta", BetaSchedule)
     objective = build(config["loss"], "loss", Objective, likelihood=likelihood, beta=schedule)
+    _check_begun(objective, "loss", "likelihood")
+    if type(objective.num_draws) is not int or objective.num_draws < 1:
+        problem = f"{type(objective).__name__} asks for num_draws = {objective.num_draws!r}"
+        raise ConfigError("loss", problem, "give a whole number >= 1")
     model = model.to(device)
+    if not type(model).__module__.startswith("fmvae."):
+        _check_shapes(model, data)
     visualizer = VAEVisualizer(
         model,
         objective.likelihood,

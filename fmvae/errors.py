@@ -96,6 +96,14 @@ def is_of_a_run(error: BaseException | None) -> bool:
     return False
 
 
+def exited(error: BaseException) -> FmvaeError | None:
+    """Explain a ``sys.exit`` in code that a run called, as a user's class may do; None for any other error."""
+    if not isinstance(error, SystemExit) or isinstance(error, Terminated):
+        return None
+    way_out = "raise an error in its place, which says what is wrong"
+    return RunError("run", f"code that it called ended the program (sys.exit({error.code!r}))", way_out)
+
+
 def interruption(error: BaseException | None) -> BaseException | None:
     """Return the ``KeyboardInterrupt`` or ``Terminated`` in an error's chain of causes, or None.
 

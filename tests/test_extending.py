@@ -84,7 +84,7 @@ class Reader:
         python, program, *arguments = command
         assert python == "python"
         assert program.startswith("fmvae/")
-        arguments = [argument.replace("outputs/<run>", str(self.newest())) for argument in arguments]
+        arguments = [argument.replace("fmvae/outputs/<run>", str(self.newest())) for argument in arguments]
         settings = []
         if program.endswith("train.py"):
             settings = [*QUICK, f"output_root={self.outputs}"]
@@ -267,7 +267,7 @@ def test_the_measure_is_verified_and_kept(reader):
     assert "pixel_error" in said
     assert "equal bit for bit" in said
     evaluate = next(c for c in DOORS["measure"].commands if "evaluate.py" in c[1])
-    again = [argument.replace("outputs/<run>", str(run)) for argument in evaluate]
+    again = [argument.replace("fmvae/outputs/<run>", str(run)) for argument in evaluate]
     succeeded(reader.run(again))
     assert (run / "results.json").read_bytes() == before
 

@@ -20,7 +20,7 @@ from fmvae.config.project import groups
 from fmvae.config.schema import RULES
 from fmvae.config.shorthand import in_quotes
 from fmvae.config.stored import ASKED_ANEW
-from fmvae.errors import ConfigError, FmvaeError, is_of_a_run, of_the_machine
+from fmvae.errors import ConfigError, FmvaeError, exited, is_of_a_run, of_the_machine
 
 EXTRAS = {"joblib": "parallel", "submitit": "slurm"}  # pyproject.toml's extra for a plugin, if named differently
 PLAIN = str.maketrans("−–“”„‘’\u00a0", '--"""\'\' ')  # signs that word processors put in place of plain ones
@@ -57,6 +57,8 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
     text = str(error)
     if isinstance(error, FmvaeError):
         return error
+    if left := exited(error):
+        return left
     if isinstance(error.__cause__, FmvaeError):  # raised by a constructor that Hydra called
         return error.__cause__
     if is_of_a_run(error):

@@ -94,8 +94,8 @@ def find_class(target: Any, path: str = "") -> type:
 
 def _cause(error: BaseException) -> str:
     """Return the first error in a chain of causes as text, with the file and line where it was raised."""
-    while error.__cause__ or (error.__context__ and not error.__suppress_context__):
-        error = error.__cause__ or error.__context__ or error
+    while error.__cause__:  # not the context: Hydra was looking for an attribute when it imported the module
+        error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
     of_imports = ("importlib", f"{Path(hydra.__file__).parent}")
     place = next(

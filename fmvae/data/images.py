@@ -156,9 +156,20 @@ class ImageData:
         return figures
 
 
+def _tensor(subject: str, given: Array) -> Tensor:
+    """Return an array as a tensor, in the usual order of memory."""
+    try:
+        return torch.as_tensor(np.ascontiguousarray(given) if isinstance(given, np.ndarray) else given)
+    except (TypeError, ValueError, RuntimeError):
+        kind = getattr(given, "dtype", type(given).__name__)
+        raise DataError(
+            subject, f"{kind} cannot be used as numbers", "give a tensor or array of whole numbers"
+        ) from None
+
+
 def _images(name: str, given: Array) -> Tensor:
     """Check a split's images; return them contiguous on the CPU, as another memory layout can change rounding."""
-    images = torch.as_tensor(given)
+    images = _tensor(f"data ({name} images)", given)
     subject, found = f"data ({name} images)", f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
     if images.dtype != torch.uint8:
         raise DataError(subject, f"{found} is not uint8", "give whole numbers from 0 (black) to 255 as uint8")
@@ -176,7 +187,7 @@ def _labels(name: str, given: Array | None, num_images: int) -> Tensor:
     """Check a split's labels; return them as int64 on the CPU, or zeros if it has none."""
     if given is None:
         return torch.zeros(num_images, dtype=torch.int64)
-    labels = torch.as_tensor(given)
+    labels = _tensor(f"data ({name} labels)", given)
     subject, found = f"data ({name} labels)", f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(subject, f"{found} is no whole number for each image", "give the classes as int64")

@@ -19,7 +19,7 @@ from fmvae.common.torch_setup import set_up_torch
 from fmvae.config.own_code import allow_from_now_on, granted
 from fmvae.config.schema import validate
 from fmvae.config.stored import ASKED_ANEW, NotAVAE, read_config
-from fmvae.errors import ConfigError, DataError, FmvaeError, RunError, of_the_machine
+from fmvae.errors import ConfigError, DataError, FmvaeError, RunError, Terminated, exited, of_the_machine
 from fmvae.measurement.load import with_data_at
 from fmvae.measurement.measure import measure
 from fmvae.measurement.summary import describe
@@ -94,8 +94,10 @@ def _outcome(run: RunDirectory, settings: Mapping[str, Any]) -> dict[str, Any] |
         return _evaluate_run(run, settings, set_up_torch(settings))
     except FmvaeError as error:
         return error
-    except Exception as error:  # any error is of this run only: the others are still measured
-        if not (explained := of_the_machine(error)):
+    except Terminated:
+        raise
+    except (Exception, SystemExit) as error:  # any error is of this run only: the others are still measured
+        if not (explained := of_the_machine(error) or exited(error)):
             log.exception("%s", run)
             explained = RunError(run, f"{type(error).__name__}: {error}", "report it with the lines above")
         return explained

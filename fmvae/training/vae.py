@@ -166,7 +166,13 @@ class VAETrainer(Trainer):
 
     def compute_with(self, model: VAE, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
         """Compute the objective with another model."""
-        return self.objective(in_precision(model, self.precision, batch.x), batch, numbers)
+        terms = self.objective(in_precision(model, self.precision, batch.x), batch, numbers)
+        if not isinstance(terms, Terms):
+            kind = type(self.objective).__name__
+            raise ConfigError(
+                "loss", f"{kind} returns {type(terms).__name__}", "return fmvae.objectives.Terms(loss, parts)"
+            )
+        return terms
 
     def recorded(self, terms: Terms) -> dict[str, Tensor]:
         """Return the values to record of a step: the objective's parts, ``recon`` and ``kl`` first, and itself.
@@ -198,6 +204,10 @@ class VAETrainer(Trainer):
                 shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 way_out = "give a tensor of one number, the mean over the batch"
                 raise ConfigError("loss", f"{kind} gives {name} as {shape}", way_out)
+        if torch.is_grad_enabled() and not terms.loss.requires_grad:
+            raise ConfigError(
+                "loss", f"the loss of {kind} has no gradient", "compute it from the model's outputs, not detached"
+            )
         self.named = names
 
     # --- validation -----------------------------------------------------------------------------------------

@@ -415,7 +415,7 @@ INSIDE = {
     "what is no VAE": ("ownmodels", "ownmodels.small.Other", "does not inherit from VAE"),
     "its class by the name of another module": ("ownmodels.small", "ownmodels.Small", "is not allowed"),
     "a package whose name goes on": ("ownmodels", "ownmodels2.Small", "is not allowed"),
-    "what there is not": ("ownmodels", "ownmodels.Smal", "there is no 'ownmodels.Smal' (AttributeError"),
+    "what there is not": ("ownmodels", "ownmodels.Smal", "there is no 'ownmodels.Smal' ("),
 }
 
 
@@ -442,6 +442,46 @@ def test_a_module_may_be_granted_instead_of_its_package(desk):
 def test_code_that_cannot_be_imported_is_one_line_with_its_place(code, words, desk):
     write(desk.here, {f"{PACKAGE}/small.py": code})
     refused(desk.train(*CHOSEN, ALLOW), "there is no 'ownmodels.Small'", words, "small.py, line")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [("def f(:\n", "SyntaxError: "), ("import nowhere\n", "No module named 'nowhere' in ")]
+)
+def test_so_is_a_module_that_only_the_config_names(code, words, desk):
+    """Hydra first looks for an attribute of the package, and fails: that is not what is wrong."""
+    write(desk.here, {f"{PACKAGE}/__init__.py": "", f"{PACKAGE}/small.py": code})
+    target = "model._target_=ownmodels.small.Small"
+    refused(desk.train(*CHOSEN, target, ALLOW), "there is no 'ownmodels.small.Small'", words, "small.py, line")
+
+
+SHAPES = {
+    "decode of Odd gives": (
+        "def decode(self, z, labels=None):\n        return super().decode(z, labels).flatten(1)"
+    ),
+    "encode of Odd gives": ("def encode(self, x, labels=None):\n        return super().encode(x, labels)[0]"),
+    "[2, 1]]": (
+        "def encode(self, x, labels=None):\n        mu, s = super().encode(x)\n        return mu, s[:, :1]"
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "method"), SHAPES.items(), ids=["decode", "encode", "logvar"])
+def test_a_model_of_other_shapes_is_refused_before_it_trains(words, method, desk):
+    write(desk.here, {f"{PACKAGE}/small.py": f"{SMALL}\nclass Odd(Small):\n    {method}\n"})
+    refused(desk.train(*CHOSEN, "model._target_=ownmodels.small.Odd", ALLOW), "model: ", words, "; return ")
+    assert not list(desk.study.outputs.glob("mine-*"))
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_code_that_ends_the_program_in_a_run_is_a_failure(code, desk):
+    ends = f"def encode(self, x, labels=None):\n        if self.training:\n            raise SystemExit({code})\n"
+    more = "        return super().encode(x, labels)"
+    written = f"{SMALL}\nclass Ends(Small):\n    {ends}{more}\n"
+    write(desk.here, {f"{PACKAGE}/small.py": written})
+    done = desk.train(*CHOSEN, "model._target_=ownmodels.small.Ends", ALLOW)
+    assert done.status == 1
+    assert f"run: code that it called ended the program (sys.exit({code})); " in done.stderr
+    assert desk.study.run("mine-*").joinpath("status.json").read_text().count('"failed"') == 1
 
 
 def test_its_constructors_keys_are_known(desk):

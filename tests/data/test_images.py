@@ -330,3 +330,13 @@ def test_the_splits_of_the_published_files_are_what_they_were(options, before):
 def test_an_allowed_number_of_pixels_but_another_shape_is_refused_by_the_files(small_data):
     with pytest.raises(DataError, match=r"^data.image_shape: the files hold 28x28 grey images, not \[3, 28, 28\]"):
         small_data(image_shape=(3, 28, 28))
+
+
+def test_arrays_in_another_order_of_memory_are_taken_and_others_refused():
+    images, labels = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 1, 4, 4), np.arange(3)
+    mirrored = images[..., ::-1]
+    data = ImageData(train=(mirrored, labels), val=(images, labels), test=(images, labels))
+    assert (data.train.images.numpy() == mirrored).all()
+    for given in (np.array(["a", "b", "c"]), np.array([0, None, 2], dtype=object), ["a", "b", "c"]):
+        with pytest.raises(DataError, match=r"^data \(val labels\): .* cannot be used as numbers; give a tensor"):
+            ImageData(train=(images, labels), val=(images, given), test=(images, labels))  # pyright: ignore

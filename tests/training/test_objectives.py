@@ -302,6 +302,24 @@ def test_terms_that_cannot_be_recorded_are_refused(change, said, data):
         trainer_of(data, Giving(change)).train()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.loss, "Giving returns Tensor; return fmvae.objectives.Terms"),
+        (lambda t: None, "Giving returns NoneType; return fmvae.objectives.Terms"),
+        (lambda t: (t.loss, t.parts), "Giving returns tuple; return fmvae.objectives.Terms"),
+        (lambda t: Terms(t.loss.detach(), t.parts), "the loss of Giving has no gradient; compute it from"),
+    ],
+    ids=["tensor", "nothing", "tuple", "detached"],
+)
+def test_what_cannot_be_stepped_on_is_refused(change, said, data):
+    for engine in (False, True):
+        trainer = trainer_of(data, Giving(change))
+        trainer.engine = CUDAGraph(trainer, capture=False) if engine else None
+        with pytest.raises(ConfigError, match=f"^loss: {said}"):
+            trainer.train()
+
+
 def test_parts_that_come_and_go_are_refused(data):
     calls: list[None] = []
 
