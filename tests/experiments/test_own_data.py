@@ -72,6 +72,7 @@ def evaluation_of(run: Path, *overrides: str) -> dict[str, Any]:
     ],
     ids=["grey unlabelled", "grey unlabelled, z = 1", "RGB", "RGB, conditional"],
 )
+@pytest.mark.one_in(3)
 def test_from_the_command_to_results_and_figures(tmp_path, monkeypatch, caplog, overrides, data, figures):
     config = own_config(tmp_path, monkeypatch, "figures=all", *overrides, **data)
     caplog.set_level(logging.INFO)

@@ -42,6 +42,7 @@ def chance(request) -> random.Random:
 
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.one_in(4)
 def test_killed_at_random_moments(case, kills, bench, chance):
     outcome = bench.kill(case, [chance.uniform(0.1, 1) for _ in range(kills)])
     assert outcome.good, outcome

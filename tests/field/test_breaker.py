@@ -125,6 +125,7 @@ def test_a_reader_who_has_read_enough(study, arguments):
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_output_is_full(study):
     with open("/dev/full", "w", encoding="utf-8") as full:
         command = [sys.executable, "train.py", *study.settings, "-m", "seed=0,1", "sweep_name=s"]
