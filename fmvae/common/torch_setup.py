@@ -72,7 +72,8 @@ def choose_device(name: str) -> torch.device:
 def set_up_torch(config: Mapping[str, Any]) -> torch.device:
     """Set torch's number of threads and the switches for reproducible results; return the device."""
     without_compiler()
-    # Adam's averages for pixels that are nearly always black decay into denormal numbers, which are slow on CPUs.
+    # Adam's averages for pixels that are nearly always black decay into denormal numbers, which are slow on some CPUs
+    # (``python -m benchmarks.tricks``). It is also what checkpoints were written with: without it, their bits differ.
     # Set before torch starts its threads, which inherit the setting.
     torch.set_flush_denormal(True)
     device = choose_device(config["device"])
