@@ -72,9 +72,9 @@ def choose_device(name: str) -> torch.device:
 def set_up_torch(config: Mapping[str, Any]) -> torch.device:
     """Set torch's number of threads and the switches for reproducible results; return the device."""
     without_compiler()
-    # Adam's averages for pixels that are nearly always black decay into denormal numbers, which are slow on some CPUs
-    # (``python -m benchmarks.tricks``). It is also what checkpoints were written with: without it, their bits differ.
-    # Set before torch starts its threads, which inherit the setting.
+    # Adam's averages for pixels that are nearly always black decay into denormal numbers, which are slow on some
+    # CPUs (``python -m benchmarks.tricks``). Without this, the bits of checkpoints would differ, too. Set before
+    # torch starts its threads, which inherit the setting.
     torch.set_flush_denormal(True)
     device = choose_device(config["device"])
     if device.type == "cuda" and device.index is not None:

@@ -35,8 +35,8 @@ class _CrossEntropy(Function):
     """Binary cross-entropy summed over an image's pixels; its gradient, sigmoid(logit) - x, takes three passes.
 
     The images get no gradient. Under ``torch.vmap``, torch's own function is decomposed into about a dozen
-    operations that round differently; this one is called once for the images of all runs. It is here for the bits of
-    stacked runs, not for speed: ``python -m benchmarks.tricks`` times both.
+    operations that round differently; this one is called once for the images of all runs. It is here for the bits
+    of stacked runs, not for speed: ``python -m benchmarks.tricks`` times both.
     """
 
     @staticmethod
