@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fmvae import rng
 from fmvae.data import ImageData, Split
+from fmvae.data.fashion_mnist import CONTENT as FASHION_MNIST
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.cache import real_features
 from fmvae.evaluation.columns import BLOCKS, Column
@@ -27,7 +28,6 @@ from fmvae.objectives import Objective
 from fmvae.weights import SHIPPED
 
 Need = Literal["labels", "factors", "conditional model"]
-OF_SHIPPED = "fashion-mnist"  # ImageData.content of the data that the shipped classifiers were trained on
 
 
 class Context:
@@ -91,7 +91,7 @@ class Context:
 
     def fits_shipped(self, evaluation: Mapping[str, Any], part: str) -> bool:
         """Whether the classifier of a part of the config fits these data; shipped ones fit Fashion-MNIST only."""
-        return self.data.content == OF_SHIPPED or evaluation[part]["weights"] not in SHIPPED
+        return self.data.content == FASHION_MNIST or evaluation[part]["weights"] not in SHIPPED
 
     def classifier(self, evaluation: Mapping[str, Any], part: Literal["extractor", "accuracy"]) -> ResNetFeatures:
         """Return the classifier that ``evaluation.<part>.weights`` names.
