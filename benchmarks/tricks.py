@@ -4,8 +4,9 @@
 
 - denormal numbers: ``torch.set_flush_denormal`` (fmvae/common/torch_setup.py), after some epochs of the baseline.
   By then, Adam's averages for pixels that are always black have decayed to denormal numbers;
-- cross-entropy: the ``autograd.Function`` of the likelihood (fmvae/objectives/likelihoods.py) and torch's own
-  function, for an epoch of one run and of a stack.
+- constants: ``load_constants`` (fmvae/common/torch_setup.py), for an epoch of the baseline;
+- cross-entropy: torch's own function for a run alone, and for a stack the ``autograd.Function`` for its bits
+  (fmvae/objectives/likelihoods.py); without, the other of the two.
 
 ``benchmarks.startup`` times the import of torch's compiler; convolutions and label maps have their own benchmarks.
 """
@@ -13,27 +14,32 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from benchmarks.sides import Side, print_times, ratio, record, take_turns
 from benchmarks.stacked import as_stack
 from benchmarks.training import Work, ours
-from fmvae.objectives import Bernoulli
+from fmvae.common import torch_setup
+from fmvae.objectives import Bernoulli, likelihoods
 
 
-def torchs_own(self: Bernoulli, logits: Tensor, x: Tensor) -> Tensor:
-    """Compute the likelihood with torch's function only."""
-    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+def always_with_function(*case: object) -> Work:
+    """Return an epoch of a run alone with the likelihood for stacks."""
+    Bernoulli.nll = likelihoods._StackedBernoulli.nll  # type: ignore[method-assign] - in a process of its own
+    return ours(*case)  # type: ignore[arg-type]
 
 
-def without_function(build: Callable[..., Work], *case: object) -> Work:
-    Bernoulli.nll = torchs_own  # type: ignore[method-assign] - in a process of its own
-    return build(*case)
+def never_with_function(*case: object) -> Work:
+    """Return an epoch of a stack with the likelihood for a run alone."""
+    Bernoulli.stacked = lambda self: self  # type: ignore[method-assign] - in a process of its own
+    return as_stack(*case)
+
+
+def without_constants(*case: object) -> Work:
+    torch_setup.load_constants = lambda: None  # in a process of its own
+    return ours(*case)  # type: ignore[arg-type]
 
 
 def after(epochs: int, flush: bool, *case: object) -> Work:
@@ -58,13 +64,14 @@ def main() -> None:
             partial(Side, after, given.epochs, True, *base),
             partial(Side, after, given.epochs, False, *base),
         ),
+        "constants, an epoch of base": (partial(Side, ours, *base), partial(Side, without_constants, *base)),
         "cross-entropy, an epoch of base": (
             partial(Side, ours, *base),
-            partial(Side, without_function, ours, *base),
+            partial(Side, always_with_function, *base),
         ),
         "cross-entropy, an epoch of 6 stacked base": (
             partial(Side, as_stack, *stack),
-            partial(Side, without_function, as_stack, *stack),
+            partial(Side, never_with_function, *stack),
         ),
     }
     cases = {}

@@ -340,6 +340,11 @@ def test_a_forecast_knows_the_pace_of_runs_like_these(sweep, plans, tmp_path):
     said = forecast(sweep, plans, tmp_path)
     assert said.count("2 min 02 s") == 3  # four epochs of the median, 30.5 s
     assert "6 min 06 s of training" in said
+    busy = '{"epoch_seconds": [30.0, 90.0, 91.0], "busy_share": [0.0, 0.8, 0.9]}'
+    sweep.run(name).timing.write_text(busy)
+    assert forecast(sweep, plans, tmp_path).count("2 min 00 s") == 3  # of the epoch on quiet cores
+    sweep.run(name).timing.write_text(busy.replace("[0.0", "[0.7"))
+    assert forecast(sweep, plans, tmp_path).count("6 min 00 s (measured on busy CPU cores)") == 3
 
 
 def test_another_architecture_or_dataset_has_another_pace():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 
-# parameters of mallopt, in glibc's malloc.h; their variables have the same effect and take precedence here
+# parameters of mallopt, from glibc's malloc.h, and the variables with the same effect, which take precedence
 _TRIM, _MMAP = -1, -3
-_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 _LARGEST = {_MMAP: 2**30, _TRIM: 2**31 - 1}  # bytes; mallopt takes an int
 
 
@@ -18,16 +18,17 @@ def keep_freed_memory() -> bool:
     page (4 KiB) again, which takes a third of the time of a convolutional training step on a CPU
     (``python -m benchmarks.memory``). The process keeps the most memory that it ever used; no result changes.
 
-    Affects allocations from now on, in this process. Does nothing if one of the variables of glibc's malloc is set,
-    or if another C library or allocator (such as a preloaded jemalloc or tcmalloc) is in use.
+    Affects allocations from now on, in this process. Does nothing if a variable of glibc's malloc is set, or if
+    another C library or allocator (such as a preloaded jemalloc or tcmalloc) is in use.
 
     Returns:
         whether the settings were accepted.
     """
-    if any(name in os.environ for name in _VARIABLES):
+    if any(name in os.environ for name in VARIABLES):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library: musl, macOS; TypeError: Windows
         return False
-    return all([mallopt(parameter, value) == 1 for parameter, value in _LARGEST.items()])
+    accepted = [mallopt(parameter, value) == 1 for parameter, value in _LARGEST.items()]
+    return all(accepted)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fmvae.common import contention
 from fmvae.common.memory import keep_freed_memory
 from fmvae.errors import ConfigError
 
@@ -43,10 +44,10 @@ def without_compiler() -> None:
 
 
 def load_constants() -> None:
-    """Have the constants of torch's ``log1p`` and ``expm1`` loaded into memory, to make them fast on CPUs with AVX-512.
+    """Load the constants of torch's ``log1p`` and ``expm1`` into memory, as both are slow without on AVX-512.
 
-    Both read the result for an argument of -0 with a load whose mask is empty for all other arguments. Such a load
-    never maps the page that it reads; as long as the page is not mapped, each load takes some 500 cycles, and the
+    They read their result for -0 with a load whose mask is empty for all other arguments. Such a load never maps
+    the page that it reads, and while the page is not mapped, the CPU spends some 500 cycles on each load: the
     functions take 10 to 20 times as long (``python -m benchmarks.tricks``). The cross-entropy uses ``log1p``. No
     result changes.
     """
@@ -98,6 +99,7 @@ def set_up_torch(config: Mapping[str, Any]) -> torch.device:
         torch.cuda.set_device(device)  # streams and graphs use the current device
     if config["threads"]:
         torch.set_num_threads(config["threads"])
+    contention.watch()
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # see trainer.precision
     return device

@@ -1,6 +1,7 @@
 """Observation models p(x | logits): the reconstruction term, and the expected image."""
 
-import inspect
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -30,18 +31,26 @@ class Likelihood(ABC):
     def mean(self, logits: Tensor) -> Tensor:
         """Return the expected image: same shape as ``logits``, in [0, 1]. It is what figures and measures use."""
 
+    def stacked(self) -> Likelihood:
+        """Return the likelihood that computes the same under ``torch.vmap``, for runs trained as a stack."""
+        return self
 
-class _CrossEntropy(Function):
-    """Binary cross-entropy summed over an image's pixels; its gradient, sigmoid(logit) - x, takes three passes.
 
-    The images get no gradient. Under ``torch.vmap``, torch's own function is decomposed into about a dozen
-    operations that round differently; this one is called once for the images of all runs. It is here for the bits
-    of stacked runs, not for speed: ``python -m benchmarks.tricks`` times both.
+def _cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
+    """Binary cross-entropy (B,), summed over an image's pixels."""
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+
+class _StackedCrossEntropy(Function):
+    """``_cross_entropy`` for the batched pass of a stack; the images get no gradient.
+
+    Under ``torch.vmap``, torch's own function is decomposed into about a dozen operations that round differently;
+    this one is called once for the images of all runs. Outside of ``vmap`` it gives the same bits, more slowly.
     """
 
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+        return _cross_entropy(logits, x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -59,12 +68,8 @@ class _CrossEntropy(Function):
             tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
             for tensor, dim in zip(inputs, in_dims, strict=True)
         )
-        found = _CrossEntropy.apply(logits.flatten(0, 1), x.flatten(0, 1))
+        found = _StackedCrossEntropy.apply(logits.flatten(0, 1), x.flatten(0, 1))
         return found.view(logits.shape[:2]), 0
-
-
-# torch asks for it at each call, and finding it out takes longer than binding the arguments
-setattr(_CrossEntropy.forward, "__signature__", inspect.signature(_CrossEntropy.forward))  # noqa: B010
 
 
 class Bernoulli(Likelihood):
@@ -74,10 +79,18 @@ class Bernoulli(Likelihood):
     """
 
     def nll(self, logits: Tensor, x: Tensor) -> Tensor:
-        return _CrossEntropy.apply(logits, x)
+        return _cross_entropy(logits, x)
 
     def mean(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
+
+    def stacked(self) -> Likelihood:
+        return _StackedBernoulli() if type(self) is Bernoulli else self
+
+
+class _StackedBernoulli(Bernoulli):
+    def nll(self, logits: Tensor, x: Tensor) -> Tensor:
+        return _StackedCrossEntropy.apply(logits, x)
 
 
 class ContinuousBernoulli(Likelihood):

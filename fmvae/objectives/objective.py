@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fmvae.objectives.likelihoods import Bernoulli, Likelihood
@@ -53,6 +54,15 @@ class Objective(ABC):
             numbers: the result of the method ``numbers`` for this step, as floats or as scalar tensors on the
                 batch's device.
         """
+
+    @contextmanager
+    def stacked(self) -> Iterator[None]:
+        """Inside, the objective uses the likelihood that gives the same bits under ``torch.vmap``."""
+        alone, self.likelihood = self.likelihood, self.likelihood.stacked()
+        try:
+            yield
+        finally:
+            self.likelihood = alone
 
     def numbers(self, progress: float) -> dict[str, float]:
         """Return the schedules' values at ``progress`` in [0, 1], by name; the names never change."""

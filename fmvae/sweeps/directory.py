@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import statistics
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,10 +16,9 @@ from fmvae.config.stored import read_config
 from fmvae.errors import FmvaeError, RunError
 from fmvae.runs.directory import LOCKLESS, RunDirectory, State
 from fmvae.runs.files import make_directory, read_record, write_record
+from fmvae.runs.timing import Pace, Timing, typical
 
 MANIFEST = "sweep.json"
-MOST_SECONDS = 1e9  # a longer time for an epoch is not credible
-LAST_EPOCHS = 5  # a run's pace is the median of its last epochs
 SINGLE_RUNS = 50  # largest number of single runs that are read for their pace
 
 
@@ -99,6 +96,7 @@ class Progress(NamedTuple):
     Attributes:
         state: ``running`` if a process holds the run.
         seconds_left: of training; None if unknown.
+        busy: whether other processes used the CPU cores when the time of an epoch was measured.
         results: of a complete run; None otherwise.
         error: why the run failed, in one line; empty otherwise.
     """
@@ -108,6 +106,7 @@ class Progress(NamedTuple):
     epoch: int
     epochs: int
     seconds_left: float | None
+    busy: bool
     results: dict[str, Any] | None
     error: str
 
@@ -115,13 +114,13 @@ class Progress(NamedTuple):
 def progress(
     run: RunDirectory,
     plan: Plan | None = None,
-    paces: Mapping[str, float] | None = None,
+    paces: Mapping[str, Pace] | None = None,
     restart: bool = False,
 ) -> Progress:
     """Return the progress of a run.
 
     Args:
-        paces: seconds per epoch by ``Plan.pace``, for a run that has not started.
+        paces: by ``Plan.pace``, for a run that has not started.
         restart: the run will be trained anew, so that its existing files do not count.
     """
     results = None if restart else run.final_results(plan.config_sha256 if plan else None)
@@ -131,41 +130,23 @@ def progress(
         state = "running"
     epoch = 0 if restart else status.get("epoch") or 0
     epochs = status.get("epochs") or (plan.epochs if plan else 0)
-    own = seconds_per_epoch(run)
-    pace = own if own is not None else (paces or {}).get(plan.pace if plan else "")
-    left = 0.0 if state == "complete" else None if pace is None else pace * max(epochs - epoch, 0)
+    pace = Timing.read(run).pace() or (paces or {}).get(plan.pace if plan else "")
+    left = 0.0 if state == "complete" else None if pace is None else pace.seconds * max(epochs - epoch, 0)
     error = str(status.get("error", "")) if state == "failed" else ""
-    return Progress(run, state, epoch, epochs, left, results, error)
+    return Progress(run, state, epoch, epochs, left, bool(pace and pace.busy), results, error)
 
 
-def seconds_per_epoch(run: RunDirectory) -> float | None:
-    """Return the median time of a run's last epochs in seconds; None if it has not finished one."""
-    try:
-        seconds = json.loads(run.timing.read_bytes())["epoch_seconds"][-LAST_EPOCHS:]
-        pace = statistics.median(map(float, seconds))
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        OverflowError,
-        RecursionError,
-    ):  # StatisticsError is a ValueError
-        return None
-    return pace if 0 <= pace < MOST_SECONDS else None  # False for NaN
-
-
-def known_paces(root: Path) -> dict[str, float]:
-    """Return seconds per epoch by ``Plan.pace``, measured by the sweeps and single runs in ``root``."""
-    seconds: dict[str, list[float]] = {}
+def known_paces(root: Path) -> dict[str, Pace]:
+    """Return the paces by ``Plan.pace``, measured by the sweeps and single runs in ``root``."""
+    found: dict[str, list[Pace]] = {}
     for manifest in root.glob(f"*/{MANIFEST}"):
         sweep = SweepDirectory(manifest.parent)
         for name, plan in sweep.planned().items():
-            if (own := seconds_per_epoch(sweep.run(name))) is not None:
-                seconds.setdefault(plan.pace, []).append(own)
+            if own := Timing.read(sweep.run(name)).pace():
+                found.setdefault(plan.pace, []).append(own)
     for config in list(root.glob("*/config.yaml"))[:SINGLE_RUNS]:
         run = RunDirectory(config.parent)
         with suppress(FmvaeError):
-            if (own := seconds_per_epoch(run)) is not None:
-                seconds.setdefault(pace_of(semantic(read_config(config))), []).append(own)
-    return {pace: statistics.median(values) for pace, values in seconds.items()}
+            if own := Timing.read(run).pace():
+                found.setdefault(pace_of(semantic(read_config(config))), []).append(own)
+    return {key: typical(paces) for key, paces in found.items()}

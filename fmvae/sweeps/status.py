@@ -112,7 +112,8 @@ def _epochs(state: Progress) -> str:
 def _time(state: Progress) -> str:
     if state.seconds_left is None:
         return "unknown"
-    return "" if state.state == "complete" else duration(state.seconds_left)
+    told = "" if state.state == "complete" else duration(state.seconds_left)
+    return f"{told} (measured on busy CPU cores)" if told and state.busy else told
 
 
 def differing(plans: Mapping[str, Plan]) -> dict[str, str]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmvae.common.contention import BusyShare
 from fmvae.common.streams import new_bar
 from fmvae.common.text import duration
 from fmvae.errors import RunError
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmvae.runs.directory import RunDirectory
-from fmvae.runs.files import link, write_bytes
+from fmvae.runs.files import link
 from fmvae.runs.observer import Observer
+from fmvae.runs.timing import Timing
 
 if TYPE_CHECKING:
     from fmvae.training.loop import Trainer
@@ -112,26 +113,25 @@ def describe(row: Mapping[str, float], terms: Sequence[str]) -> str:
 class EpochLog(Observer):
     """Log one line per epoch with the remaining time, and store the seconds of each epoch in timing.json.
 
-    Times are not part of results and metrics, so that equal runs have equal files.
+    Beside them it stores the share of each epoch in which other processes used the CPU cores: the remaining time
+    is estimated from epochs on quiet cores if there are any. Times are not part of results and metrics, so that
+    equal runs have equal files.
     """
 
     def __init__(self, run: RunDirectory):
         self.run = run
 
     def on_train_start(self, trainer: Trainer) -> None:
-        self.first = trainer.epoch
-        self.start = self.before = time.perf_counter()
-        try:
-            seconds = list(json.loads(self.run.timing.read_bytes())["epoch_seconds"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            seconds = []
-        self.seconds = seconds[: trainer.epoch]
+        self.before, self.busy_share = time.perf_counter(), BusyShare()
+        self.timing, self.session = Timing.read(self.run).first(trainer.epoch), Timing([], [])
 
     def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
-        now = time.perf_counter()
-        self.seconds.append(round((now - self.before) / trainer.abreast, 3))  # about the time of this run alone
-        write_bytes(self.run.timing, (json.dumps({"epoch_seconds": self.seconds}) + "\n").encode())
-        left = (trainer.epochs - trainer.epoch) * (now - self.start) / (trainer.epoch - self.first)
+        now, busy = time.perf_counter(), self.busy_share.read()
+        seconds, self.before = now - self.before, now
+        self.timing.add(seconds / trainer.abreast, busy)  # about the time of this run alone
+        self.timing.write(self.run)
+        self.session.add(seconds, busy)
+        pace = self.session.pace()
         width = len(str(trainer.epochs))
         log.info(
             "epoch %*d/%d | %s | %.1f s, %s left",
@@ -139,10 +139,9 @@ class EpochLog(Observer):
             trainer.epoch,
             trainer.epochs,
             describe(row, trainer.terms),
-            now - self.before,
-            duration(left),
+            seconds,
+            duration((trainer.epochs - trainer.epoch) * (pace.seconds if pace else 0.0)),
         )
-        self.before = now
 
 
 class ProgressBar(Observer):

@@ -43,8 +43,9 @@ from fmvae.runs.directory import RunDirectory, identify
 from fmvae.runs.files import read_record
 from fmvae.runs.recorder import Album, Recorder
 from fmvae.runs.resuming import newest_checkpoint
+from fmvae.runs.timing import Timing
 from fmvae.sweeps import run as sweeping
-from fmvae.sweeps.directory import Plan, SweepDirectory, progress, seconds_per_epoch
+from fmvae.sweeps.directory import Plan, SweepDirectory, progress
 from fmvae.training import Checkpointer
 from fmvae.weights import SHIPPED
 from tests.cli.process import refused, snapshot, succeeded
@@ -834,8 +835,8 @@ def test_a_run_stopped_while_it_was_measured_is_not_complete_with_another_runs_s
 
 def test_no_damage_to_times_makes_more_than_a_forecast(whole):
     def read() -> bool:
-        pace = seconds_per_epoch(whole)
-        return pace is None or 0 <= pace < 1e9
+        pace = Timing.read(whole).pace()
+        return pace is None or 0 <= pace.seconds < 1e9
 
     assert survey(whole.timing, read).missed == []
 

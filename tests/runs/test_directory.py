@@ -21,7 +21,8 @@ from fmvae.runs.checkpoint import save_checkpoint
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import read_record, write_record
 from fmvae.runs.resuming import newest_checkpoint
-from fmvae.sweeps.directory import progress, seconds_per_epoch
+from fmvae.runs.timing import Pace, Timing
+from fmvae.sweeps.directory import progress
 
 OURS, THEIRS = "ab" * 32, "cd" * 32
 
@@ -269,9 +270,9 @@ def test_an_epoch_that_is_no_count_is_as_good_as_unknown(wrong, run):
 def test_times_that_are_none_give_no_forecast(wrong, run):
     run.path.mkdir(parents=True, exist_ok=True)
     run.timing.write_text('{"epoch_seconds": [3.0, 4.0, 5.0]}')
-    assert seconds_per_epoch(run) == 4.0
+    assert Timing.read(run).pace() == Pace(4.0, False)
     run.timing.write_text(f'{{"epoch_seconds": {wrong}}}')
-    assert seconds_per_epoch(run) is None
+    assert Timing.read(run).pace() is None
 
 
 def test_what_cannot_be_read_is_an_error_that_names_it(run):

@@ -238,6 +238,22 @@ def test_the_log_has_a_line_per_epoch(run, data, caplog):
     assert lines[-1].endswith("0 s left")
 
 
+def test_the_remaining_time_is_that_of_epochs_on_quiet_cores(run, data, caplog, monkeypatch):
+    def left(*shares: float) -> str:
+        """The end of the second epoch's line of three; the epochs take 10 s and 100 s."""
+        clock, busy = iter([0.0, 10.0, 110.0, 120.0]), iter(shares)
+        monkeypatch.setattr("fmvae.training.observers.time.perf_counter", lambda: next(clock))
+        monkeypatch.setattr("fmvae.training.observers.BusyShare.read", lambda self: next(busy))
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="fmvae"):
+            BASE.trainer(data, observers=[EpochLog(run)], epochs=3).train()
+        return caplog.messages[1].rpartition("| ")[2]
+
+    assert left(0.0, 0.9, 0.0) == "100.0 s, 10 s left"
+    assert left(0.0, 0.0, 0.0) == "100.0 s, 55 s left"  # the control
+    assert json.loads(run.timing.read_bytes())["busy_share"] == [0.0, 0.0, 0.0]
+
+
 def seconds_of(run: RunDirectory) -> list[float]:
     return json.loads(run.timing.read_bytes())["epoch_seconds"]
 

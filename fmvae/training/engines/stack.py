@@ -206,7 +206,8 @@ class Stack(Observer):
             for name in steps[0].numbers
         }
         compute = partial(self._compute, self.evaluated[0])  # the objectives differ in numbers only
-        terms = torch.vmap(compute)(self.params, self.buffers, (x, labels, noise), numbers)
+        with self.trainers[0].objective.stacked():
+            terms = torch.vmap(compute)(self.params, self.buffers, (x, labels, noise), numbers)
         # contiguous like the weights: a fused optimizer on a CPU ignores strides
         grads = [g.contiguous() for g in torch.autograd.grad(terms.loss.sum(), list(self.params.values()))]
         recorded = []

@@ -1,0 +1,67 @@
+"""timing.json: the seconds of each epoch of a run, and the time that an epoch takes on quiet CPU cores."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fmvae.runs.directory import RunDirectory
+from fmvae.runs.files import write_bytes
+
+MOST_SECONDS = 1e9  # a longer time for an epoch is not credible
+LAST_EPOCHS = 5  # a run's pace is the median of its last epochs
+QUIET = 0.2  # an epoch counts as one on quiet cores if others used them for at most this share of it
+
+
+class Pace(NamedTuple):
+    """Seconds per epoch; ``busy`` if other processes used the CPU cores in all epochs that it was measured on."""
+
+    seconds: float
+    busy: bool
+
+
+class Timing(NamedTuple):
+    """The epochs of a run: the seconds of each, and the share in which other processes used the CPU cores."""
+
+    seconds: list[float]
+    busy: list[float]
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> Timing:
+        """Return what timing.json says; without epochs if it is missing or damaged."""
+        try:
+            record = json.loads(run.timing.read_bytes())
+            seconds = [float(value) for value in record["epoch_seconds"]]
+            busy = [float(value) for value in record.get("busy_share", [])]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+            return cls([], [])
+        # epochs of earlier versions have no share
+        return cls(seconds, [*busy, *[0.0] * (len(seconds) - len(busy))][: len(seconds)])
+
+    def first(self, epochs: int) -> Timing:
+        return Timing(self.seconds[:epochs], self.busy[:epochs])
+
+    def add(self, seconds: float, busy: float) -> None:
+        self.seconds.append(round(seconds, 3))
+        self.busy.append(round(busy, 2))
+
+    def write(self, run: RunDirectory) -> None:
+        record = {"epoch_seconds": self.seconds, "busy_share": self.busy}
+        write_bytes(run.timing, (json.dumps(record) + "\n").encode())
+
+    def pace(self) -> Pace | None:
+        """Return the median of the last epochs on quiet cores, or else of the last epochs; None without epochs."""
+        quiet = [seconds for seconds, busy in zip(self.seconds, self.busy, strict=True) if busy <= QUIET]
+        if not self.seconds:
+            return None
+        pace = statistics.median((quiet or self.seconds)[-LAST_EPOCHS:])
+        return Pace(pace, not quiet) if 0 <= pace < MOST_SECONDS and math.isfinite(pace) else None
+
+
+def typical(paces: Sequence[Pace]) -> Pace:
+    """Return the median of paces on quiet cores, or else of all; ``paces`` is not empty."""
+    quiet = [pace.seconds for pace in paces if not pace.busy]
+    return Pace(statistics.median(quiet or [pace.seconds for pace in paces]), not quiet)
