@@ -49,6 +49,8 @@ data: env
 bench: env  # close other programs first
 	$(PY) -m benchmarks.training
 	$(PY) -m benchmarks.by_hand
+	$(PY) -m benchmarks.memory
+	$(PY) -m benchmarks.contention
 	$(PY) -m benchmarks.startup
 	$(PY) -m benchmarks.overheads
 	$(PY) -m benchmarks.tricks

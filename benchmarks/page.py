@@ -20,9 +20,14 @@ HEAD = """# How fast it is
 Written by `python -m benchmarks.page` from what `make bench` measured. Every number is a ratio of two sides that
 took turns in one run on one machine, the median over rounds; seconds are medians too, and of this machine only.
 
-- **limit**: the model's own matrix products and convolutions, both ways, and the optimizer's step alone;
+- **limit**: the model's own matrix products and convolutions, both ways, and the optimizer's step alone, as torch
+  computes them;
+- **roofline**: the shortest time that this machine allows, in float32 or in bfloat16: the floating-point
+  operations at the highest rate of a large product, plus the bytes that must be moved at the measured bandwidth.
+  Small products run far below that rate, whoever computes them;
 - **usual**: torchvision's dataset with `ToTensor` through a `DataLoader`, with its best number of workers, and a
-  plain loop over the same model, of torch's own layers, with the default Adam;
+  plain loop over the same model, of torch's own layers, with the default Adam; for `beta` with `Normalize`, as the
+  study that the model is from has it. It has torch's default allocator and threads;
 - **in memory**: the same loop on batches taken from a float tensor;
 - **pythae**: its VAE trainer on the same widths, if it is installed;
 - **by hand**: the baseline's step written for it alone, without autograd, modules or an optimizer object.
@@ -32,6 +37,8 @@ TITLES = {
     "by_hand": "The baseline's epoch, written by hand for it alone",
     "gpu": "On a GPU",
     "startup": "From the command to the first step",
+    "memory": "Page faults and memory",
+    "contention": "Beside other trainings on the same cores",
     "tricks": "What is done for speed, and without it",
     "overheads": "Logs, checkpoints and TensorBoard",
     "convolutions": "Convolutions as matrix products",
@@ -62,7 +69,8 @@ def table(name: str, result: Mapping[str, Any]) -> str:
     for case, found in result["cases"].items():
         seconds = ", ".join(f"{side} {statistics.median(times):.3g}" for side, times in found["times"].items())
         ratios = ", ".join(f"{pair} **{value:.2f}**" for pair, value in found["ratios"].items())
-        lines.append(f"| {case} | {seconds} | {ratios} |")
+        counts = "".join(f"; {name} {value:.0f}" for name, value in found.get("counts", {}).items())
+        lines.append(f"| {case} | {seconds}{counts} | {ratios} |")
     return "\n".join(lines) + "\n"
 
 

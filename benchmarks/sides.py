@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,12 +21,25 @@ RESULTS = Path(__file__).parent / "results"
 Build = Callable[..., Callable[[], Any]]
 
 
+class Used(NamedTuple):
+    """What one call of a side's work used.
+
+    Attributes:
+        faults: page faults of the process, 4 KiB of new memory each.
+        peak: the largest memory of the process until then, in bytes.
+    """
+
+    seconds: float
+    faults: int
+    peak: int
+
+
 class Side:
     """One side of a comparison, in a separate process with its own threads and settings; works on request.
 
     Args:
         build: called with the arguments; returns the work, a function without arguments. Only calls of this
-            function are timed.
+            function are timed. If it returns a number, this is taken for its seconds.
     """
 
     def __init__(self, build: Build, *arguments: object):
@@ -46,6 +60,9 @@ class Side:
         self.process.join()
 
     def seconds(self) -> float:
+        return self.work().seconds
+
+    def work(self) -> Used:
         self.pipe.send("work")
         return self.pipe.recv()
 
@@ -53,9 +70,11 @@ class Side:
 def _serve(pipe: Connection, build: Build, arguments: tuple) -> None:
     work = build(*arguments)
     while pipe.recv() == "work":
-        start = time.perf_counter()
-        work()
-        pipe.send(time.perf_counter() - start)
+        before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        told = work()
+        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+        faults = after.ru_minflt - before.ru_minflt
+        pipe.send(Used(told if isinstance(told, float) else seconds, faults, after.ru_maxrss * 1024))
 
 
 def take_turns(sides: Mapping[str, Callable[[], Side]], rounds: int) -> dict[str, list[float]]:
