@@ -1,4 +1,4 @@
-"""Write docs/performance.md from the results in benchmarks/results; keep the sections of other benchmarks.
+"""Write docs/performance.md from the results in benchmarks/results; keep what other machines and benchmarks gave.
 
 python -m benchmarks.page
 """
@@ -19,6 +19,7 @@ HEAD = """# How fast it is
 
 Written by `python -m benchmarks.page` from what `make bench` measured. Every number is a ratio of two sides that
 took turns in one run on one machine, the median over rounds; seconds are medians too, and of this machine only.
+Machines of different instruction sets have parts of their own.
 
 - **limit**: the model's own matrix products and convolutions, both ways, and the optimizer's step alone, as torch
   computes them;
@@ -52,14 +53,17 @@ TITLES = {
 
 
 def sections(before: str) -> Iterator[str]:
-    """The page's sections: of what was measured here, and of the rest as an earlier page has them."""
-    kept = dict(section.split("\n", 1) for section in before.split("\n## ")[1:])
+    """The page's sections: a part for each type of machine, of what was measured here or is on an earlier page."""
+    earlier = dict(section.split("\n", 1) for section in before.split("\n## ")[1:])
     for name, title in TITLES.items():
+        parts = dict(part.split("\n", 1) for part in ("\n" + earlier.get(title, "")).split("\n### ")[1:])
         path = RESULTS / f"{name}.json"
         if path.exists():
-            yield f"## {title}\n" + table(name, json.loads(path.read_bytes()))
-        elif title in kept:
-            yield f"## {title}\n" + kept[title].rstrip() + "\n"
+            result = json.loads(path.read_bytes())
+            parts[result["machine"]] = table(name, result)
+        if parts:
+            told = "\n".join(f"### {kind}\n\n{parts[kind].strip()}\n" for kind in sorted(parts))
+            yield f"## {title}\n\n{told}"
 
 
 def table(name: str, result: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fmvae.runs.provenance import provenance
+from fmvae.training.precision import has_bf16
 
 RESULTS = Path(__file__).parent / "results"
 Build = Callable[..., Callable[[], Any]]
@@ -100,8 +101,17 @@ def print_times(what: str, times: Mapping[str, list[float]]) -> None:
         print(f"  {name:<12}{statistics.median(values):8.3f} s  ({min(values):.3f} to {max(values):.3f})")
 
 
+def machine(device: torch.device) -> str:
+    """Return the type of machine that times belong to: a GPU's name, or a CPU's instruction sets."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    sets = torch.backends.cpu.get_cpu_capability().replace("AVX512", "AVX-512")
+    return f"{sets} with bfloat16 units" if has_bf16(device) else sets
+
+
 def record(name: str, content: Mapping[str, Any], device: torch.device | None = None) -> None:
     """Write ``results/<name>.json``: the numbers, with the machine, versions and commit."""
     RESULTS.mkdir(exist_ok=True)
-    whole = {**content, "provenance": provenance(device or torch.device("cpu"), {})}
+    device = device or torch.device("cpu")
+    whole = {**content, "machine": machine(device), "provenance": provenance(device, {})}
     (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n")
