@@ -63,7 +63,7 @@ PARTS = (
         "exact",
         80,
         ("-m", "benchmarks.exact"),
-        (*CPU, "--models", "base", "--images", "6000", "--epochs", "12"),
+        (*CPU, "--models", "base", "--images", "6000", "--epochs", "9"),
     ),
     Part(
         "training",
