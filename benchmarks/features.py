@@ -12,16 +12,19 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.sides import print_times, ratio, record
+from benchmarks.sides import peak_memory, print_times, ratio, record
 from fmvae.common.torch_setup import choose_device
 from fmvae.data import FashionMNISTManager
 from fmvae.evaluation import calculate_fid, features
-from fmvae.evaluation.features import ResNetFeatures, real_images
+from fmvae.evaluation.features import Precision, ResNetFeatures, real_images
 from fmvae.models import FashionResNet18
+from fmvae.training.precision import has_bf16
 
 MATRIX = 2048  # rows and columns of the matrix product that measures peak speed
 PRODUCTS = 8
@@ -66,7 +69,9 @@ def main() -> None:
     device = choose_device(given.device)
     torch.backends.cuda.matmul.allow_tf32 = False
     data = FashionMNISTManager(device=device)
-    sets = {p: ResNetFeatures(given.weights, data.num_classes, p, device) for p in ("fp32", "bf16")}
+    # a CPU tries bf16 even if it has to emulate it
+    precisions: list[Precision] = ["fp32", "bf16"] if device.type == "cpu" or has_bf16(device) else ["fp32"]
+    sets = {p: ResNetFeatures(given.weights, data.num_classes, p, device) for p in precisions}
     a, b = (torch.randn(MATRIX, MATRIX, device=device) for _ in range(2))
     flops = convolution_flops(data.image_shape[1]) * given.images
 
@@ -82,25 +87,39 @@ def main() -> None:
         products()
         extract("fp32", given.batches[0])
     times: dict[int, dict[str, list[float]]] = {
-        batch: {"fp32": [], "limit": [], "bf16": []} for batch in given.batches
+        batch: {name: [] for name in ("limit", *precisions)} for batch in given.batches
     }
+    peaks: dict[int, dict[str, int]] = {batch: {} for batch in given.batches}
+    suffix = "_gpu" if device.type == "cuda" else ""
+
+    def cases() -> dict[str, Any]:
+        found = {}
+        for batch, of in times.items():
+            ratios = {"fp32 / limit": ratio(of, "fp32", "limit")}
+            ratios |= {"bf16 / fp32": ratio(of, "bf16", "fp32")} if "bf16" in of else {}
+            name = f"{given.images:,} images, {batch} at a time"
+            found[name] = {"times": of, "ratios": ratios, "peaks": peaks[batch]}
+        return found
+
     for _ in range(given.repeats):
         for batch, of in times.items():
             peak = 2 * MATRIX**3 * PRODUCTS / seconds(products, device)
             of["limit"].append(flops / peak)
-            of["fp32"].append(seconds(lambda batch=batch: extract("fp32", batch), device))
-            of["bf16"].append(seconds(lambda batch=batch: extract("bf16", batch), device))
-    cases = {}
-    for batch, of in times.items():
-        print_times(f"{given.images:,} images, {batch} at a time", of)
-        ratios = {"fp32 / limit": ratio(of, "fp32", "limit"), "bf16 / fp32": ratio(of, "bf16", "fp32")}
-        cases[f"{given.images:,} images, {batch} at a time"] = {"times": of, "ratios": ratios}
+            for precision in precisions:
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                work = partial(extract, precision, batch)
+                of[precision].append(seconds(work, device))
+                peaks[batch][precision] = peak_memory()
+        record(f"features{suffix}", {"cases": cases()}, device)
+    for name, case in cases().items():
+        print_times(name, case["times"])
     both = [
         made(real_images(data.test, given.images), "test images", given.images).features for made in sets.values()
     ]
-    distance = calculate_fid(*both) if given.images > both[0].shape[1] else None
+    distance = calculate_fid(*both) if len(both) == 2 and given.images > both[0].shape[1] else None
     print(f"FID between both precisions' features of the same images: {distance}")
-    record("features", {"cases": cases, "fid_between_precisions": distance}, device)
+    record(f"features{suffix}", {"cases": cases(), "fid_between_precisions": distance}, device)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from benchmarks.sides import RESULTS
+from benchmarks.results_folder import RESULTS
 from fmvae.config.project import PROJECT_ROOT
 from fmvae.runs.files import write_bytes
 
@@ -37,6 +37,8 @@ TITLES = {
     "training": "Training, an epoch",
     "by_hand": "The baseline's epoch, written by hand for it alone",
     "gpu": "On a GPU",
+    "exact": "The same bytes on a GPU: run twice, and resumed",
+    "study": "A study on a GPU",
     "startup": "From the command to the first step",
     "memory": "Page faults and memory",
     "contention": "Beside other trainings on the same cores",
@@ -46,6 +48,7 @@ TITLES = {
     "label_maps": "Label maps, looked up",
     "evaluation": "Measures and figures of a run",
     "features": "Features of FashionResNet18",
+    "features_gpu": "Features of FashionResNet18 on a GPU",
     "launchers": "A sweep by each launcher",
     "stacked": "Stacked runs",
     "stacked_gpu": "Stacked runs on a GPU",
@@ -68,14 +71,38 @@ def sections(before: str) -> Iterator[str]:
 
 def table(name: str, result: Mapping[str, Any]) -> str:
     """What a benchmark left, and the machine that it ran on."""
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {"seconds": seconds, "ratios": ratios}
+    columns |= {
+        title: shown
+        for title, shown in (("peak GPU memory, MiB", peaks), ("counts", counts), ("checks", checks))
+        if any(shown(found) for found in result["cases"].values())
+    }
     lines = [f"\n`python -m benchmarks.{name.removesuffix('_gpu')}`, {described(result['provenance'])}\n"]
-    lines += ["| case | seconds | ratios |", "| --- | --- | --- |"]
+    lines += [f"| case | {' | '.join(columns)} |", f"| --- {'| --- ' * len(columns)}|"]
     for case, found in result["cases"].items():
-        seconds = ", ".join(f"{side} {statistics.median(times):.3g}" for side, times in found["times"].items())
-        ratios = ", ".join(f"{pair} **{value:.2f}**" for pair, value in found["ratios"].items())
-        counts = "".join(f"; {name} {value:.0f}" for name, value in found.get("counts", {}).items())
-        lines.append(f"| {case} | {seconds}{counts} | {ratios} |")
+        lines.append(f"| {case} | {' | '.join(shown(found) for shown in columns.values())} |")
     return "\n".join(lines) + "\n"
+
+
+def seconds(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{side} {statistics.median(times):.3g}" for side, times in found["times"].items())
+
+
+def ratios(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{pair} **{value:.2f}**" for pair, value in found["ratios"].items())
+
+
+def peaks(found: Mapping[str, Any]) -> str:
+    """The peak memory of each side; on a CPU it is not measured."""
+    return ", ".join(f"{side} {size / 2**20:.0f}" for side, size in found.get("peaks", {}).items() if size)
+
+
+def counts(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{what} {number:,.0f}" for what, number in found.get("counts", {}).items())
+
+
+def checks(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{side}: {outcome.replace('|', '/')}" for side, outcome in found.get("checks", {}).items())
 
 
 def described(where: dict[str, Any]) -> str:

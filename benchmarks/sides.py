@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.results_folder import RESULTS
+from fmvae.runs.files import write_bytes
 from fmvae.runs.provenance import provenance
 from fmvae.training.precision import has_bf16
 
-RESULTS = Path(__file__).parent / "results"
 Build = Callable[..., Callable[[], Any]]
 
 
@@ -67,10 +67,17 @@ class Side:
         self.pipe.send("work")
         return self.pipe.recv()
 
+    def peak_memory(self) -> int:
+        self.pipe.send("peak memory")
+        return self.pipe.recv()
+
 
 def _serve(pipe: Connection, build: Build, arguments: tuple) -> None:
     work = build(*arguments)
-    while pipe.recv() == "work":
+    while (asked := pipe.recv()) != "end":
+        if asked == "peak memory":
+            pipe.send(peak_memory())
+            continue
         before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         told = work()
         seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
@@ -78,14 +85,27 @@ def _serve(pipe: Connection, build: Build, arguments: tuple) -> None:
         pipe.send(Used(told if isinstance(told, float) else seconds, faults, after.ru_maxrss * 1024))
 
 
-def take_turns(sides: Mapping[str, Callable[[], Side]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each side in each round; sides take turns, so that noise affects all alike."""
+def peak_memory() -> int:
+    """Return the most GPU memory that this process's tensors have taken at a time, in bytes; 0 without a GPU."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
+
+
+def take_turns(
+    sides: Mapping[str, Callable[[], Side]], rounds: int, peaks: dict[str, int] | None = None
+) -> dict[str, list[float]]:
+    """Return the seconds of each side in each round; sides take turns, so that noise affects all alike.
+
+    Args:
+        peaks: takes each side's ``peak_memory``.
+    """
     with ExitStack() as stack:
         begun = {name: stack.enter_context(make()) for name, make in sides.items()}
         times: dict[str, list[float]] = {name: [] for name in begun}
         for _ in range(rounds):
             for name, side in begun.items():
                 times[name].append(side.seconds())
+        if peaks is not None:
+            peaks |= {name: side.peak_memory() for name, side in begun.items()}
     return times
 
 
@@ -111,7 +131,6 @@ def machine(device: torch.device) -> str:
 
 def record(name: str, content: Mapping[str, Any], device: torch.device | None = None) -> None:
     """Write ``results/<name>.json``: the numbers, with the machine, versions and commit."""
-    RESULTS.mkdir(exist_ok=True)
     device = device or torch.device("cpu")
     whole = {**content, "machine": machine(device), "provenance": provenance(device, {})}
-    (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n")
+    write_bytes(RESULTS / f"{name}.json", (json.dumps(whole, indent=2) + "\n").encode())

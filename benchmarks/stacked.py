@@ -73,17 +73,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
+    suffix = "" if given.device == "cpu" else "_gpu"
     cases = {}
     for model in given.models.split(","):
         case = (model, given.runs, given.images, given.device)
         sides = {"stacked": partial(Side, as_stack, *case), "in sequence": partial(Side, in_sequence, *case)}
-        times = take_turns(sides, given.rounds)
+        peaks: dict[str, int] = {}
+        times = take_turns(sides, given.rounds, peaks)
         name = f"{given.runs} runs of {model}, {given.device.split(':')[0]}"
         print_times(name, times)
-        cases[name] = {"times": times, "ratios": {"stacked / in sequence": ratio(times, "stacked", "in sequence")}}
-        print(f"  stacked / in sequence  {cases[name]['ratios']['stacked / in sequence']:.2f}")
-    suffix = "" if given.device == "cpu" else "_gpu"
-    record(f"stacked{suffix}", {"cases": cases}, torch.device(given.device))
+        ratios = {"stacked / in sequence": ratio(times, "stacked", "in sequence")}
+        cases[name] = {"times": times, "ratios": ratios, "peaks": peaks}
+        print(f"  stacked / in sequence  {ratios['stacked / in sequence']:.2f}", flush=True)
+        record(f"stacked{suffix}", {"cases": cases}, torch.device(given.device))
 
 
 if __name__ == "__main__":

@@ -94,13 +94,13 @@ class _Conv(nn.Module):
     def encode(self, x: Tensor, one_hot: Tensor) -> Tensor:
         hidden = x
         for layer in self.down:  # 28 -> 14 -> 7
-            hidden = convolve_with_label_maps(layer, hidden, one_hot).relu()
+            hidden = convolve_with_label_maps(layer, hidden, one_hot).relu_()
         return with_label_maps(hidden, one_hot).flatten(1)
 
     def decode(self, z: Tensor, one_hot: Tensor) -> Tensor:
         hidden = self.expand(torch.cat([z, one_hot], dim=1))
         for layer in self.up:  # 7 -> 14 -> 28
-            hidden = convolve_with_label_maps(layer, hidden, one_hot).relu()
+            hidden = convolve_with_label_maps(layer, hidden, one_hot).relu_()
         return convolve_with_label_maps(self.out, hidden, one_hot)
 
 

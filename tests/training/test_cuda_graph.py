@@ -300,6 +300,7 @@ def test_where_capturing_is_not_possible_steps_are_launched(data, captures, capl
     assert "capturable" not in trainer.optimizer.param_groups[0]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", CASES)
 def test_on_a_gpu_a_captured_run_is_the_plain_one(name, small_data):
