@@ -58,9 +58,12 @@ def little_grace(monkeypatch):
 
 
 def still_writing(file: Path) -> bool:
-    before = file.read_bytes()
-    time.sleep(0.3)
-    return file.read_bytes() != before
+    before, end = file.read_bytes(), time.monotonic() + 1
+    while file.read_bytes() == before:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def group_in(log: Path) -> int:
@@ -126,7 +129,7 @@ gpu_minutes.main()
     process = subprocess.Popen([sys.executable, "-c", code, "--results", tmp_path], cwd=ROOT)
     log = tmp_path / "hangs.log"
     try:
-        while not (log.exists() and log.read_text()):
+        while not (log.exists() and log.read_text() and (tmp_path / "alive").exists()):
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(number)
