@@ -51,6 +51,7 @@ bench: env  # close other programs first
 	$(PY) -m benchmarks.by_hand
 	$(PY) -m benchmarks.memory
 	$(PY) -m benchmarks.contention
+	$(PY) -m benchmarks.precision
 	$(PY) -m benchmarks.startup
 	$(PY) -m benchmarks.overheads
 	$(PY) -m benchmarks.tricks

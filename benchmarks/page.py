@@ -42,6 +42,7 @@ TITLES = {
     "startup": "From the command to the first step",
     "memory": "Page faults and memory",
     "contention": "Beside other trainings on the same cores",
+    "precision": "Training in bfloat16",
     "tricks": "What is done for speed, and without it",
     "overheads": "Logs, checkpoints and TensorBoard",
     "convolutions": "Convolutions as matrix products",
