@@ -554,10 +554,12 @@ def test_precision_says_what_convolutions_compute_in(precision, able, expected, 
     assert classify(trainer.model, data.test).dtype == torch.float32
 
 
-def test_a_processor_has_bfloat16_if_it_has_tiles_for_it(monkeypatch):
-    for able in (True, False):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda able=able: able)
-        assert has_bf16(torch.device("cpu")) == able
+@pytest.mark.parametrize("tiles", [True, False])
+@pytest.mark.parametrize("instructions", [True, False])
+def test_a_processor_has_bfloat16_if_it_has_tiles_or_instructions_for_it(tiles, instructions, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    assert has_bf16(torch.device("cpu")) == (tiles or instructions)
 
 
 def test_bfloat16_is_close_and_not_the_same(data):
