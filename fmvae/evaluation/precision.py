@@ -26,6 +26,7 @@ from fmvae.evaluation.features import Features, FeatureSet, Precision, ResNetFea
 from fmvae.evaluation.frechet import FeatureStatistics, frechet_distance, frechet_standard_error
 from fmvae.evaluation.processor import has_bf16
 from fmvae.models import FashionResNet18
+from fmvae.weights import weights_name
 
 Asked = Literal["fp32", "bf16", "auto"]
 CHECK_IMAGES = 2000  # on each side; with fewer, bf16 changes the distance's bias more than the distance
@@ -65,7 +66,8 @@ class AutoFeatures:
 
     @cached_property
     def _chosen(self) -> tuple[FeatureSet, dict[str, Any] | None]:
-        key, device, num = "evaluation.extractor.precision=auto", self.test.images.device, self._num_checked
+        device, num = self.test.images.device, self._num_checked
+        key = f"precision=auto of {weights_name(self.exact.identity['extractor_sha256'])}"
         if not has_bf16(device):
             log.info("%s: fp32, as this %s has no units for bf16", key, device.type)
             return self.exact, None

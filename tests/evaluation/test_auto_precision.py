@@ -152,10 +152,10 @@ def test_without_units_nothing_is_computed_and_fp32_is_taken(test_images, small,
     monkeypatch.setattr(module, "has_bf16", lambda device: False)
     assert chosen(auto(test_images, 1.0)) == "fp32"
     assert small == []
-    assert "fp32, as this cpu has no units for bf16" in caplog.text
+    assert "precision=auto of ab: fp32, as this cpu has no units for bf16" in caplog.text
     monkeypatch.setattr(module, "has_bf16", lambda device: True)
     assert chosen(auto(test_images, 1.0)) == "bf16"
-    assert "auto: bf16, as bf16 changes FID by 0, and its standard error is" in caplog.text
+    assert "auto of ab: bf16, as bf16 changes FID by 0, and its standard error is" in caplog.text
 
 
 def test_with_too_few_images_to_tell_fp32_is_taken(test_images, small, caplog):
