@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for child processes too
 
@@ -25,12 +26,24 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 COUNTS = pytest.StashKey[Counts]()
+CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
-def pytest_configure() -> None:
-    """Heed Ctrl-C also where a shell's background has it ignored: tests and their children send it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Heed Ctrl-C also where a shell's background has it ignored: tests and their children send it.
+
+    Caches go into a folder of this session, for child processes too: none of the user's files is read or written.
+    """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):  # xdist's workers have it from the process that started them
+        folder = config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="fmvae-tests-")
+        os.environ["XDG_CACHE_HOME"] = folder.name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if folder := config.stash.get(CACHE, None):
+        folder.cleanup()
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m and -k leave tests out

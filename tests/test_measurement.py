@@ -10,14 +10,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fmvae.config import compose
 from fmvae.errors import ConfigError, RunError
+from fmvae.evaluation import features, precision
 from fmvae.evaluation.measures import elbo, iwae, latent
+from fmvae.evaluation.precision import AutoFeatures
 from fmvae.experiments import train
 from fmvae.measurement import evaluate as measurement
 from fmvae.measurement.evaluate import evaluate_runs
 from fmvae.measurement.load import load_run
+from fmvae.measurement.verification import verify
+from fmvae.models.resnet import load_classifier
 from fmvae.runs.directory import find_runs
 from fmvae.runs.files import read_record, write_record
 from fmvae.runs.results import flat_scalars
+from fmvae.weights import SHIPPED
 from tests.cli.process import snapshot
 from tests.idx import write_idx_dataset
 
@@ -304,3 +309,71 @@ def test_several_workers_measure_what_one_does(run, caplog):
     for directory in (run, copies[1]):
         assert read_record(directory / "results.json")["test"] == expected
     assert "best.safetensors" in caplog.text
+
+
+# --- features of a classifier ---------------------------------------------------------------------------------
+
+# by its file, as these are other images than it knows
+JUDGED = [f"evaluation.accuracy.weights={SHIPPED['blurred']}", "evaluation.accuracy.num_per_class=2"]
+AUTO = [*JUDGED, "evaluation.extractor.precision=auto"]
+CHECK = {"change": 1e-4, "standard_error": 1.0, "num_images": 600}
+
+
+@pytest.fixture
+def bf16_passes(monkeypatch) -> None:
+    """The dataset is too small to tell; and this processor may have no units."""
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    monkeypatch.setattr(AutoFeatures, "_num_checked", 600)
+    monkeypatch.setattr(AutoFeatures, "_compared", lambda *_: dict(CHECK))
+
+
+@pytest.fixture
+def loads(monkeypatch) -> list[Any]:
+    """What is loaded, in order, by a process that has loaded nothing yet."""
+    seen: list[Any] = []
+    features._network.cache_clear()
+    monkeypatch.setattr(
+        features, "load_classifier", lambda *given: seen.append(given[0]) or load_classifier(*given)
+    )
+    return seen
+
+
+def test_bf16_that_was_chosen_is_what_verify_computes_with(run, bf16_passes, monkeypatch):
+    """On a machine that would not choose it, too; and that it was chosen changes no number."""
+    accuracy = evaluate(run, *AUTO)["accuracy"]
+    assert accuracy["settings"]["precision"] == "bf16"
+    assert accuracy["precision_check"]["change"] == CHECK["change"]
+    before = snapshot(run)
+    evaluate(run, *AUTO)
+    assert snapshot(run) == before
+    assert not [tag for tag in scalar_events(run) if "check" in tag]
+
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    found = verify(find_runs(run)[0], device="cpu")
+    assert found.problems == []
+    assert "accuracy" in found.measures
+    record = read_record(run / "results.json")
+    record["accuracy"]["real"]["overall"] += 1e-9
+    write_record(run / "results.json", record)
+    (problem,) = verify(find_runs(run)[0], device="cpu").problems
+    assert problem.startswith("accuracy/real.overall: ")
+
+
+def test_where_bf16_is_not_chosen_its_numbers_are_not_kept(run, bf16_passes, monkeypatch):
+    assert evaluate(run, *AUTO)["accuracy"]["settings"]["precision"] == "bf16"
+    monkeypatch.setattr(AutoFeatures, "_compared", lambda *_: CHECK | {"change": 10.0})
+    accuracy = evaluate(run, *AUTO)["accuracy"]
+    assert accuracy["settings"]["precision"] == "fp32"
+    assert "precision_check" not in accuracy
+    assert accuracy == evaluate(run, *JUDGED, "force=true")["accuracy"]
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "control"])
+def test_runs_that_are_measured_together_load_a_classifier_once(shared, run, loads, monkeypatch):
+    if not shared:
+        monkeypatch.setattr(features, "_network", features._network.__wrapped__)
+    shutil.copytree(run, run.with_name(f"a-{run.name}"))
+    settings = compose([f"run={run.parent}", *SMALL, *PICTURES, *JUDGED], "evaluate")
+    assert len(evaluate_runs(settings)) == 2
+    assert len(set(loads)) == 1
+    assert (len(loads) == 1) == shared

@@ -180,7 +180,7 @@ def test_choices_of_a_model_are_those_that_its_class_knows(key, known):
         ("evaluation.fid.num_neighbours", "a whole number >= 1"),
         ("evaluation.extractor.weights", "sharp, blurred or a file of weights"),
         ("evaluation.accuracy.weights", "sharp, blurred or a file of weights"),
-        ("evaluation.extractor.precision", "one of fp32, bf16"),
+        ("evaluation.extractor.precision", "one of fp32, bf16, auto"),
         ("evaluation.iwae.num_samples", "a whole number >= 0"),
         ("evaluation.iwae.num_images", "a whole number >= 1"),
         ("evaluation.latent", "true or false"),

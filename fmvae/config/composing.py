@@ -23,7 +23,16 @@ from fmvae.config.hydra_internals import OverridesParser, check, problem, state_
 from fmvae.config.known import check_known
 from fmvae.config.own_code import allowing
 from fmvae.config.presets import prefer_own_presets
-from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, groups, is_visible_file, own_keys, program_of
+from fmvae.config.project import (
+    CONF,
+    PROJECT_ROOT,
+    SWEEPS,
+    groups,
+    is_visible_file,
+    own_keys,
+    program_of,
+    user_cache,
+)
 from fmvae.config.schema import validate, walk
 from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
@@ -145,6 +154,7 @@ def _options(group: str, *, _root_: Any) -> str:
 def register_resolvers() -> None:
     """Register the project's own resolvers (``${fmvae.project:...}``) with OmegaConf. May be called repeatedly."""
     OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
+    OmegaConf.register_new_resolver("fmvae.cache", lambda name: str(user_cache() / name), replace=True)
     OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
     OmegaConf.register_new_resolver("fmvae.sha256", _sha256, replace=True)
     OmegaConf.register_new_resolver("fmvae.options", _options, replace=True)

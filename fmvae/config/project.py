@@ -1,9 +1,11 @@
-"""The groups and keys that the project's own config files define."""
+"""The folders of the project and its user, and the groups and keys that the project's own config files define."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import yaml
@@ -12,6 +14,18 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 CONF = PROJECT_ROOT / "conf"
 SWEEPS = PROJECT_ROOT / "sweeps"
 EVALUATE, CLASSIFIER, TRAIN = "evaluate", "classifier", "train"  # primary configs
+
+
+def user_cache() -> Path:
+    """Return the folder for files that can be made or fetched again, shared by all of a user's checkouts.
+
+    It is ``fmvae`` in ``$XDG_CACHE_HOME``, or else in ``~/.cache``. A relative ``$XDG_CACHE_HOME`` is ignored, as
+    its specification demands: the folder would depend on the working directory. Without ``$HOME``, the folder for
+    temporary files takes its place.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    home = os.environ.get("HOME") or gettempdir()
+    return Path(given if Path(given).is_absolute() else f"{home}/.cache", "fmvae").absolute()
 
 
 def is_visible_file(path: Path) -> bool:

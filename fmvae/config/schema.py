@@ -181,7 +181,7 @@ RULES: dict[str, Rule] = {
     "evaluation.fid.num_neighbours": COUNT,
     "evaluation.extractor": Rule(dict),
     "evaluation.extractor.weights": WEIGHTS,
-    "evaluation.extractor.precision": Rule(str, choices=("fp32", "bf16")),
+    "evaluation.extractor.precision": Rule(str, choices=("fp32", "bf16", "auto")),
     "evaluation.iwae": Rule(dict),
     "evaluation.iwae.num_samples": SIZE,
     "evaluation.iwae.num_images": COUNT,

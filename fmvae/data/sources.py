@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from io import BufferedIOBase
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from fmvae.common import locks
 from fmvae.common.disk import sync, sync_directory
 from fmvae.common.text import typed_path
+from fmvae.config.project import user_cache
 from fmvae.errors import DataError
 
 log = logging.getLogger("fmvae")
@@ -55,8 +56,7 @@ def _default_root() -> Path:
     nearest = next(folder for folder in (kept, kept.parent, project) if folder.exists())
     if (project / "pyproject.toml").is_file() and (os.access(nearest, os.W_OK) or (kept / FILES[0]).is_file()):
         return kept
-    home = os.environ.get("HOME") or gettempdir()
-    return Path(os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache", "fmvae", "fashion-mnist")
+    return user_cache() / "fashion-mnist"
 
 
 DEFAULT_ROOT = _default_root()

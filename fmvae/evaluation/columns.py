@@ -19,8 +19,9 @@ Place = Literal["table", "hparams", "curve", "status"]
 EVERYWHERE: tuple[Place, ...] = ("table", "hparams", "curve")
 NATS, SHARE = "nats per image", "share"
 STORED = ("tag", "header", "unit", "digits", "direction")  # fields stored in results for a user's measure
+PRECISION_CHECK = "precision_check"  # entry of a block: the numbers by which bf16 was chosen for its features
 # entries of a block that are not numbers by which to compare runs
-NO_NUMBERS = ("settings", "per_class", "num_images", "columns")
+NO_NUMBERS = ("settings", "per_class", "num_images", "columns", PRECISION_CHECK)
 
 
 @dataclass(frozen=True)

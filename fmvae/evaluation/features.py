@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -19,12 +20,13 @@ from fmvae.data import Split
 from fmvae.errors import RunError
 from fmvae.evaluation.likelihood import EVALUATION_BATCH
 from fmvae.models import VAE, FashionResNet18
-from fmvae.models.resnet import LoadedClassifier, load_classifier
+from fmvae.models.resnet import MAX_BYTES, load_classifier
 from fmvae.objectives import Likelihood
-from fmvae.weights import as_shipped
+from fmvae.weights import as_shipped, weights_file
 
 Precision = Literal["fp32", "bf16"]
 EXTRACTION_BATCH = 100  # images; larger batches exceed a CPU's caches and are slower
+NETWORKS = 4  # most that a process keeps, of 45 million bytes each: two classifiers, on one or two devices
 log = logging.getLogger("fmvae")
 
 
@@ -74,7 +76,9 @@ class FeatureSet(Protocol):
     """
 
     name: str
-    identity: Mapping[str, Any]
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
 
     def __call__(self, batches: Iterable[Tensor], what: str = "", num: int = 0) -> Features:
         """Compute features of batches (B, C, H, W) in [0, 1].
@@ -113,23 +117,21 @@ class ResNetFeatures:
 
     def __init__(self, weights: str | Path, num_classes: int | None, precision: Precision, device: torch.device):
         self.weights, self.num_classes, self.precision, self.device = weights, num_classes, precision, device
-        # read weights other than the shipped ones now, so that errors in them come before training, not after
         known = as_shipped(weights, num_classes) if num_classes else None
-        sha256 = known or self._loaded.sha256
-        self.identity: Mapping[str, Any] = resnet_identity(sha256, precision)
-
-    @cached_property
-    def _loaded(self) -> LoadedClassifier:
-        with torch.inference_mode(False):  # the first call may come from inside inference mode
-            return load_classifier(self.weights, self.num_classes)
+        self.identity: Mapping[str, Any] = resnet_identity(known or _file_sha256(weights), precision)
+        if not known:  # read it now, so that errors in it come before training, not after
+            _ = self.network
 
     @cached_property
     def network(self) -> FashionResNet18:
-        """The network, created on first use: importing torchvision takes longer than a short training."""
-        if self._loaded.sha256 != self.identity["extractor_sha256"]:
-            raise RunError(self.weights, "the file was replaced since the start", "run the command again")
-        with torch.inference_mode(False):
-            return fold_batch_norm(self._loaded.model).to(self.device)
+        """The network, created on first use: importing torchvision takes longer than a short training.
+
+        All sets of features of a process share it, with their runs.
+        """
+        sha256 = self.identity["extractor_sha256"]
+        if _file_sha256(self.weights) not in (sha256, ""):
+            raise _replaced(self.weights)
+        return _network(self.weights, sha256, self.num_classes, self.device)
 
     @torch.inference_mode()
     def __call__(self, batches: Iterable[Tensor], what: str = "", num: int = 0) -> Features:
@@ -149,6 +151,31 @@ class ResNetFeatures:
         if not np.isfinite(features).all():
             raise RunError(self.weights, f"its features of {what} are not finite", "name other weights")
         return Features(features, logits)
+
+
+def _file_sha256(weights: str | Path) -> str:
+    """Return the SHA-256 of a file of weights; empty if it cannot be read, which ``load_classifier`` explains."""
+    path = weights_file(weights)
+    try:
+        if path.is_file() and path.stat().st_size <= MAX_BYTES:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, ValueError):  # ValueError: not a valid file name
+        pass
+    return ""
+
+
+def _replaced(weights: str | Path) -> RunError:
+    return RunError(weights, "the file was replaced since the start", "run the command again")
+
+
+@lru_cache(NETWORKS)
+def _network(weights: str | Path, sha256: str, num_classes: int | None, device: torch.device) -> FashionResNet18:
+    """Load the network from a file with this SHA-256, check it and prepare it for use: once per process."""
+    with torch.inference_mode(False):  # the first call may come from inside inference mode
+        loaded = load_classifier(weights, num_classes)
+        if loaded.sha256 != sha256:
+            raise _replaced(weights)
+        return fold_batch_norm(loaded.model).to(device)
 
 
 def resnet_identity(weights_sha256: str, precision: Precision) -> dict[str, Any]:

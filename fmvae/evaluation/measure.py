@@ -19,10 +19,12 @@ from fmvae.evaluation.columns import BLOCKS, Column
 from fmvae.evaluation.features import (
     Features,
     FeatureSet,
+    Precision,
     ResNetFeatures,
     generated_images,
     reconstructed_images,
 )
+from fmvae.evaluation.precision import in_asked_precision
 from fmvae.models import VAE, Posteriors, encode_split
 from fmvae.objectives import Objective
 from fmvae.weights import SHIPPED
@@ -93,8 +95,13 @@ class Context:
         """Whether the classifier of a part of the config fits these data; shipped ones fit Fashion-MNIST only."""
         return self.data.content == FASHION_MNIST or evaluation[part]["weights"] not in SHIPPED
 
-    def classifier(self, evaluation: Mapping[str, Any], part: Literal["extractor", "accuracy"]) -> ResNetFeatures:
+    def classifier(
+        self, evaluation: Mapping[str, Any], part: Literal["extractor", "accuracy"], num: int
+    ) -> FeatureSet:
         """Return the classifier that ``evaluation.<part>.weights`` names.
+
+        Args:
+            num: the number of images of the measure; it matters for ``evaluation.extractor.precision=auto``.
 
         Raises:
             ConfigError: its weights are missing, damaged or of another network, or were trained on other images.
@@ -106,8 +113,12 @@ class Context:
             if part == "extractor":
                 way_out += ", or give evaluation.fid.features=[pixels]"
             raise ConfigError(f"evaluation.{part}.weights", problem, way_out)
-        try:
+
+        def make(precision: Precision) -> FeatureSet:
             return ResNetFeatures(weights, self.data.num_classes or None, precision, self.device)
+
+        try:
+            return in_asked_precision(precision, make, self.data.test, num, self.cache)
         except RunError as error:
             problem = f"{error.subject}: {error.problem}"
             raise ConfigError(f"evaluation.{part}.weights", problem, error.way_out) from None

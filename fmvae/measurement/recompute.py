@@ -17,6 +17,7 @@ from fmvae.config import compose
 from fmvae.config.schema import validate
 from fmvae.errors import FmvaeError
 from fmvae.evaluation import Evaluator
+from fmvae.evaluation.columns import PRECISION_CHECK
 from fmvae.evaluation.registry import BUILT_IN, merged, nothing
 from fmvae.runs.checkpoint import Checkpoint, load_model
 from fmvae.runs.directory import RunDirectory
@@ -60,6 +61,8 @@ def recompute(
             if evaluator is None:
                 yield label, [f"{label}: can't be computed again here with its settings {block['settings']}"]
                 continue
+            # how bf16 was chosen does not change a number: the settings say that it was used
+            block = {entry: value for entry, value in block.items() if entry != PRECISION_CHECK}
             again = json.loads(json.dumps(evaluator.compute(name)))
             problems = _differences(label, block, again) if again != block else []
             if problems and (elsewhere := _elsewhere(origin, provenance(parts.data.device, config))):

@@ -14,9 +14,10 @@ from fmvae import rng
 from fmvae.data import ImageData, Split
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
+from fmvae.evaluation.processor import has_fast_bf16
 from fmvae.models import FashionResNet18
 from fmvae.training.loop import Trainer
-from fmvae.training.precision import check_precision, has_bf16
+from fmvae.training.precision import check_precision
 from fmvae.training.state import TrainerState
 from fmvae.training.step import add_up
 
@@ -85,7 +86,7 @@ class ClassifierTrainer(Trainer):
             raise ConfigError("trainer.sides", problem, "give no more sizes than trainer.epochs")
         self.label_smoothing, self.warmup, self.sides, self.prune = label_smoothing, warmup, list(sides), prune
         self.shift, self.flip, self.blur = shift, flip, blur
-        self.bf16 = has_bf16(data.device) if precision == "auto" else precision == "bf16"
+        self.bf16 = has_fast_bf16(data.device) if precision == "auto" else precision == "bf16"
         self.peak_lr = [group["lr"] for group in optimizer.param_groups]
         self.last_loss = torch.full((len(data.train),), math.inf)  # of each training image
         pixels = to_float(data.train.images)

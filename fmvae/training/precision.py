@@ -11,18 +11,12 @@ import torch
 from torch import Tensor
 
 from fmvae.errors import ConfigError
+from fmvae.evaluation.processor import has_bf16
 from fmvae.models import VAE
 
 log = logging.getLogger("fmvae")
 
 KNOWN = {"VAE": ("fp32", "tf32", "bf16"), "classifier": ("auto", "fp32", "bf16")}
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices in bfloat16 faster than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported()
 
 
 def check_precision(precision: str, kind: Literal["VAE", "classifier"], device: torch.device) -> None:

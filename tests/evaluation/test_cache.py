@@ -2,6 +2,9 @@
 
 import dataclasses
 import logging
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from fmvae.config import compose
+from fmvae.config.project import user_cache
 from fmvae.data import Split
-from fmvae.evaluation.cache import cache_key, real_features
+from fmvae.evaluation import processor
+from fmvae.evaluation.cache import cache_key, kept_record, real_features
 from fmvae.evaluation.features import Features, Pixels, Precision, resnet_identity
+from fmvae.evaluation.processor import has_bf16
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
+from fmvae.runs.files import write_record
 
+ROOT = Path(__file__).resolve().parents[2]
 NUM = 6
 
 
@@ -135,6 +144,82 @@ def test_the_key_itself_changes_and_not_the_files_name_alone(change, split):
     assert cache_key(*change(split)) != cache_key(split, NUM, Counting())
 
 
+# --- one folder, several machines and processes ---------------------------------------------------------------
+
+MACHINES = {
+    "another version of torch": (torch, "__version__", "9.9"),
+    "another processor": (processor, "processor_name", lambda device: "another"),
+    "other instructions": (torch.backends.cpu, "get_cpu_capability", lambda: "another"),
+    "units for bfloat16, or none": (processor, "has_bf16", lambda device: not has_bf16(device)),
+}
+
+
+@pytest.mark.parametrize("difference", MACHINES.values(), ids=MACHINES)
+def test_machines_that_may_round_differently_share_a_folder_and_no_entry(difference, split, tmp_path, monkeypatch):
+    assert is_computed(tmp_path, split, NUM, Counting())
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(*difference)
+        assert is_computed(tmp_path, split, NUM, Counting())
+        assert not is_computed(tmp_path, split, NUM, Counting())
+    assert not is_computed(tmp_path, split, NUM, Counting())  # theirs has not taken the place of ours
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_number_of_threads_is_not_in_the_key(split):
+    threads, before = torch.get_num_threads(), cache_key(split, NUM, Counting())
+    try:
+        torch.set_num_threads(threads + 1)
+        assert cache_key(split, NUM, Counting()) == before
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_two_processes_may_make_an_entry_at_once(split, tmp_path, caplog):
+    """The second begins and ends while the first computes."""
+
+    class Overtaken(Counting):
+        def __call__(self, *given: Any, **others: Any) -> Features:
+            if not list(tmp_path.iterdir()):
+                assert is_computed(tmp_path, split, NUM, Counting())
+            return super().__call__(*given, **others)
+
+    first = Overtaken()
+    made = real_features(tmp_path, split, NUM, first)
+    assert first.calls == 1
+    assert same(made, real_features(tmp_path, split, NUM, Counting()))
+    assert not is_computed(tmp_path, split, NUM, Counting())
+    assert caplog.records == []
+    entry_of(tmp_path)  # the only file
+
+
+# --- where it is ----------------------------------------------------------------------------------------------
+
+
+def test_the_folder_is_the_users_and_may_be_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert compose()["evaluation"]["cache"] == str(tmp_path / "xdg" / "fmvae" / "features")
+    assert compose(["run=x"], "evaluate")["evaluation"]["cache"] == compose()["evaluation"]["cache"]
+    assert compose(["evaluation.cache=here"])["evaluation"]["cache"] == "here"
+    assert compose(["evaluation.cache=null"])["evaluation"]["cache"] is None
+
+
+@pytest.mark.parametrize("given", ["", "relative"])  # the specification demands that a relative path is ignored
+def test_without_a_cache_directory_it_is_in_the_home(given, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", given)
+    assert user_cache() == tmp_path / ".cache" / "fmvae"
+    monkeypatch.delenv("HOME")
+    assert user_cache() == Path(tempfile.gettempdir(), ".cache", "fmvae")
+
+
+def test_tests_leave_the_users_own_cache_alone():
+    """Also in processes that they start."""
+    code = "from fmvae.config.project import user_cache; print(user_cache())"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert Path(said.stdout.strip()) == user_cache()
+    assert "fmvae-tests-" in str(user_cache())
+
+
 # --- damage ---------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +302,15 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(split, tmp_path, capl
     assert (tmp_path / "cache").read_text() == "mine"
 
 
+def test_a_folder_that_cannot_even_be_looked_into_is_done_without(split, tmp_path, caplog):
+    """Its name is too long for any file system; a home of another user gives another OSError at the same place."""
+    directory = tmp_path / ("long" * 100)
+    with pytest.raises(OSError):
+        (directory / "entry").exists()
+    assert is_computed(directory, split, NUM, Counting())
+    assert "are not kept" in caplog.text
+
+
 def test_an_entry_that_cannot_be_read_or_replaced_is_done_without(split, tmp_path, caplog):
     """A directory stands where the file should be."""
     assert is_computed(tmp_path, split, NUM, Counting())
@@ -242,3 +336,64 @@ def test_pixels_are_never_kept(split, tmp_path):
     made = real_features(tmp_path, split, NUM, Pixels())
     assert np.array_equal(made.features, Pixels()(iter([split.images[:NUM].float() / 255])).features)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- records --------------------------------------------------------------------------------------------------
+
+KEY = {"of": "something", "num": 3}
+FOUND = {"change": -0.1 / 3, "num_images": 2}
+
+
+def record_in(directory: Path | None, key: Mapping[str, Any] = KEY) -> tuple[int, dict[str, Any]]:
+    """How often the numbers were made, and what was given."""
+    made: list[int] = []
+    found = kept_record(directory, "numbers", key, lambda: made.append(1) or dict(FOUND))
+    return len(made), found
+
+
+def test_a_record_is_made_once_for_each_key(tmp_path):
+    assert record_in(tmp_path / "new") == (1, FOUND)
+    assert record_in(tmp_path / "new") == (0, FOUND)
+    assert record_in(tmp_path / "new", {**KEY, "num": 4}) == (1, FOUND)
+    assert record_in(tmp_path / "new") == (0, FOUND)
+    assert record_in(None) == record_in(None) == (1, FOUND)
+
+
+def another_record(path: Path) -> None:
+    write_record(path, {"key": {**KEY, "num": 4}, "found": {"change": 9}})
+
+
+def a_list(path: Path) -> None:
+    path.write_bytes(b"[1]")
+
+
+def no_key(path: Path) -> None:
+    write_record(path, {"found": {"change": 9}})
+
+
+def changed_digit(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"0.03", b"0.04"))
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:40])
+
+
+@pytest.mark.parametrize("damage", [half, empty, another_record, a_list, no_key, changed_digit])
+def test_a_damaged_record_is_made_again_with_a_warning(damage, tmp_path, caplog):
+    record_in(tmp_path)
+    path = entry_of(tmp_path)
+    whole = path.read_bytes()
+    damage(path)
+    assert path.read_bytes() != whole
+    assert record_in(tmp_path) == (1, FOUND)
+    assert f"{path}: " in caplog.text
+    assert "computed again" in caplog.text
+    assert path.read_bytes() == whole
+    assert record_in(tmp_path) == (0, FOUND)
+
+
+def test_a_record_that_cannot_be_written_is_done_without(tmp_path, caplog):
+    (tmp_path / "cache").write_text("mine")
+    assert record_in(tmp_path / "cache") == (1, FOUND)
+    assert "are not kept" in caplog.text

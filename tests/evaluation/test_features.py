@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,21 @@ def test_bfloat16_features_are_close_and_not_the_same(extractor, weights, images
     assert 1e-4 < distance(rounded.features, exact.features) < 3e-2
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_number_of_threads_changes_no_bit(weights, precision):
+    """Which is why the cache of real images is not keyed by it."""
+    images = torch.rand(120, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    features, threads, found = ResNetFeatures(weights, 4, precision, CPU), torch.get_num_threads(), []
+    try:
+        for num in (1, 2, 3):
+            torch.set_num_threads(num)
+            found.append(features([images]))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 def test_features_carry_no_gradients_and_leave_the_images_alone(extractor, images):
     before = images.clone()
     extractor([images])
@@ -260,8 +276,9 @@ def shipped(monkeypatch, weights, tmp_path) -> Iterator[Path]:
 
 @pytest.fixture
 def loads(monkeypatch) -> list[Any]:
-    """What is loaded, in order."""
+    """What is loaded, in order, by a process that has loaded nothing yet."""
     seen: list[Any] = []
+    module._network.cache_clear()
     monkeypatch.setattr(module, "load_classifier", lambda *given: seen.append(given[0]) or load_classifier(*given))
     return seen
 
@@ -299,3 +316,74 @@ def test_weights_replaced_since_the_start_are_noticed(shipped, network):
     save_classifier(shipped, network, {"another": "card"})
     with pytest.raises(RunError, match="replaced since the start"):
         _ = late.network
+
+
+# --- one network per process ----------------------------------------------------------------------------------
+
+
+def test_runs_of_a_process_share_a_network(shipped, loads, images):
+    """Also in both precisions, which differ in the computation only."""
+    made = [ResNetFeatures("sharp", 4, precision, CPU) for precision in ("fp32", "bf16", "fp32")]
+    first, rounded, again = (each([images]).features for each in made)
+    assert loads == ["sharp"]
+    assert made[0].network is made[1].network
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, rounded)
+
+
+def test_negative_control_without_sharing_each_loads_its_own(shipped, loads, monkeypatch):
+    monkeypatch.setattr(module, "_network", module._network.__wrapped__)
+    assert ResNetFeatures("sharp", 4, "fp32", CPU).network is not ResNetFeatures("sharp", 4, "fp32", CPU).network
+    assert loads == ["sharp", "sharp"]
+
+
+def test_runs_share_the_network_of_a_users_file_too(weights, loads):
+    assert ResNetFeatures(weights, 4, "fp32", CPU).network is ResNetFeatures(weights, 4, "fp32", CPU).network
+    assert loads == [weights]
+
+
+def test_other_content_another_number_of_classes_or_device_is_another_network(weights, loads, tmp_path, images):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(weights.read_bytes())
+    before = ResNetFeatures(path, 4, "fp32", CPU)
+    features = before([images]).features
+    save_classifier(path, randomised(4, seed=2), {})
+    after = ResNetFeatures(path, 4, "fp32", CPU)
+    assert after.identity != before.identity
+    assert not np.array_equal(after([images]).features, features)
+    assert np.array_equal(before([images]).features, features)  # which was read before the change
+    assert len(loads) == 2
+    with pytest.raises(RunError, match="4 classes, but the data have 3"):  # though it is there for four
+        ResNetFeatures(path, 3, "fp32", CPU)
+    assert ResNetFeatures(path, None, "fp32", CPU).network is not after.network
+    elsewhere = ResNetFeatures(path, 4, "fp32", torch.device("meta")).network
+    assert next(elsewhere.parameters()).device.type == "meta"
+
+
+def test_a_file_replaced_since_the_start_is_noticed_though_a_network_is_shared(shipped, network):
+    """The one that was loaded under the same name is of the old content."""
+    early, late = (ResNetFeatures("sharp", 4, "fp32", CPU) for _ in range(2))
+    _ = early.network
+    save_classifier(shipped, network, {"another": "card"})
+    with pytest.raises(RunError, match="replaced since the start"):
+        _ = late.network
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_noticed(shipped, network, monkeypatch):
+    def replaced(*given: Any) -> Any:
+        save_classifier(shipped, network, {"another": "card"})
+        return load_classifier(*given)
+
+    late = ResNetFeatures("sharp", 4, "fp32", CPU)
+    module._network.cache_clear()
+    monkeypatch.setattr(module, "load_classifier", replaced)
+    for _ in range(2):  # and is not kept
+        with pytest.raises(RunError, match="replaced since the start"):
+            _ = late.network
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, os.mkfifo], ids=["nothing", "folder", "pipe"])
+def test_what_is_no_file_is_refused_and_not_waited_for(make, tmp_path):
+    make(tmp_path / "w.safetensors")
+    with pytest.raises(RunError, match=r"cannot be read|not a weights file"):
+        ResNetFeatures(tmp_path / "w.safetensors", 4, "fp32", CPU)

@@ -15,12 +15,13 @@ from torchvision.transforms import v2
 from fmvae import rng
 from fmvae.data import FashionMNISTManager, Split
 from fmvae.errors import ConfigError, NumericsError
+from fmvae.evaluation.processor import has_bf16, has_fast_bf16
 from fmvae.models.resnet import ClassifierOutput
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmvae.runs.observer import Observer
 from fmvae.training import ClassifierTrainer
 from fmvae.training import classifier as module
-from fmvae.training.classifier import classify, has_bf16, one_cycle
+from fmvae.training.classifier import classify, one_cycle
 from tests.training.cases import NUM_STEPS, NUM_TRAIN, data_of, same
 
 LR, WARMUP = 0.2, 0.3
@@ -543,7 +544,7 @@ def test_a_nan_stops_training_before_the_weights_have_it(data, monkeypatch):
     [("fp32", True, False), ("bf16", False, True), ("auto", True, True), ("auto", False, False)],
 )
 def test_precision_says_what_convolutions_compute_in(precision, able, expected, data, monkeypatch):
-    monkeypatch.setattr(module, "has_bf16", lambda device: able)
+    monkeypatch.setattr(module, "has_fast_bf16", lambda device: able)
     trainer = trainer_of(data, precision=precision, epochs=1)
     trainer.train()
     trainer.evaluate()
@@ -554,10 +555,13 @@ def test_precision_says_what_convolutions_compute_in(precision, able, expected, 
     assert classify(trainer.model, data.test).dtype == torch.float32
 
 
-def test_a_processor_has_bfloat16_if_it_has_tiles_for_it(monkeypatch):
-    for able in (True, False):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda able=able: able)
-        assert has_bf16(torch.device("cpu")) == able
+@pytest.mark.parametrize("tiles", [True, False])
+@pytest.mark.parametrize("instructions", [True, False])
+def test_a_processor_has_bfloat16_if_it_has_tiles_or_instructions_for_it(tiles, instructions, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    assert has_bf16(torch.device("cpu")) == (tiles or instructions)
+    assert has_fast_bf16(torch.device("cpu")) == tiles  # which classifiers are trained with by default
 
 
 def test_bfloat16_is_close_and_not_the_same(data):

@@ -156,3 +156,11 @@ def test_what_is_not_to_be_had_is_refused(value, said, data):
     assert caught.value.subject == "trainer.precision"
     assert value in str(caught.value)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_bf16_is_warned_of_where_there_are_no_units_for_it(able, data, caplog, monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16", lambda device: able)
+    trainer_of("base", data, precision="bf16")
+    warned = "trainer.precision: this cpu has no units for bf16" in caplog.text
+    assert warned == (not able)

@@ -12,6 +12,7 @@ from fmvae.evaluation.accuracy import accuracy_block
 from fmvae.evaluation.features import FeatureSet
 from fmvae.evaluation.frechet import MIN_RELIABLE
 from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.precision import precision_check
 from fmvae.weights import SHIPPED
 
 PER_CLASS = 500  # generated images of each class by default
@@ -54,7 +55,8 @@ class Accuracy(BuiltIn):
                 )
         # weights other than the shipped ones are read even if unused, so that errors in them come early
         if num or weights not in SHIPPED:
-            judge = context.classifier(evaluation, "accuracy")
+            num_images = (num or PER_CLASS) * (context.data.num_classes or 1)
+            judge = context.classifier(evaluation, "accuracy", num_images)
             yield from [cls(judge, num)] * bool(num)
 
     @classmethod
@@ -77,4 +79,5 @@ class Accuracy(BuiltIn):
         assert made.logits is not None
         assert real.logits is not None
         names = context.data.class_names or ()
-        return accuracy_block(asked.cpu().numpy(), made.logits, test.labels.cpu().numpy(), real.logits, names)
+        block = accuracy_block(asked.cpu().numpy(), made.logits, test.labels.cpu().numpy(), real.logits, names)
+        return block | precision_check(self.judge)

@@ -12,6 +12,7 @@ from fmvae.evaluation.distances import fid_block
 from fmvae.evaluation.features import FeatureSet, Pixels
 from fmvae.evaluation.frechet import MIN_RELIABLE
 from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.precision import precision_check
 from fmvae.models import FashionResNet18
 from fmvae.weights import SHIPPED
 
@@ -56,7 +57,7 @@ class Distances(BuiltIn):
         sets: dict[str, FeatureSet] = {"pixels": Pixels()}
         # weights other than the shipped ones are read even if unused, so that errors in them come before training
         if evaluation["extractor"]["weights"] not in SHIPPED or nums.get("resnet18"):
-            sets["resnet18"] = context.classifier(evaluation, "extractor")
+            sets["resnet18"] = context.classifier(evaluation, "extractor", nums.get("resnet18") or FID_IMAGES)
         yield from (cls(sets[name], num, neighbours) for name, num in nums.items() if num)
 
     @classmethod
@@ -92,7 +93,7 @@ class Distances(BuiltIn):
         )
         if by_class and generated.logits is not None:  # a second accuracy, from logits that are known already
             block["as_asked"] = float((generated.logits.argmax(1) == labels.cpu().numpy()).mean())
-        return block
+        return block | precision_check(features)
 
 
 def _num_images(context: Context, features: Any, asked: int | None) -> int:
