@@ -9,6 +9,7 @@ of torch; only strides differ. ``python -m benchmarks.convolutions`` measures th
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -79,12 +80,15 @@ class _Convolution(Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         x, weight, _, ctx.geometry = inputs
         ctx.batch = x.shape[-1]
+        ctx.set_materialize_grads(False)  # no zeros as large as the patches, for their gradient
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1], weight)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         (patches, weight), dy = ctx.saved_tensors, grads[0]
+        if dy is None:
+            return None, None, None, None
         dx = None
         if ctx.needs_input_grad[0]:
             dx = ctx.geometry.sum_patches(weight.flatten(1).T @ dy, ctx.batch)
@@ -116,6 +120,11 @@ class _TransposedConvolution(Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
         return _one_by_one(_TransposedConvolution, info, in_dims, inputs)
+
+
+# torch binds the arguments of each call to the signature; to find it out would take longer than to bind them
+for _function in (_Convolution, _TransposedConvolution):
+    setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010
 
 
 def _one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
