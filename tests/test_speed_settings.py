@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fmvae.common import contention, memory
-from fmvae.common.contention import BUSY, CHOSEN, MOST_SLEEPERS, QUIET_AFTER, Sleepers, Watch
+from fmvae.common.contention import ASLEEP, BUSY, CHOSEN, MOST_SLEEPERS, Sleepers, Watch
 from tests.idx import write_idx_dataset
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells, and glibc is its usual library")
@@ -151,23 +151,25 @@ class Ended(Watch):
 
 
 @LINUX
-def test_sleepers_come_with_busy_cores_and_go_some_seconds_after(monkeypatch):
+def test_threads_sleep_for_some_seconds_after_busy_cores_and_then_try_again(monkeypatch):
     watch = Ended(monkeypatch)
     watch.see(BUSY * 0.9)
     assert (watch.sleepers, watch.busy_seconds) == (None, 0)
     watch.see(BUSY * 1.1)
     first = watch.sleepers
     assert first is not None
-    watch.see(0, QUIET_AFTER - 0.5)
-    watch.see(BUSY * 1.1)
-    assert watch.sleepers is first  # busy again: they stay
-    watch.see(0, QUIET_AFTER - 0.5)
-    assert not first.ended.is_set()
-    watch.see(0, 1)
+    watch.see(0, ASLEEP - 1)
+    watch.see(BUSY * 1.1, 0.5)
+    assert watch.sleepers is first
+    watch.see(BUSY * 1.1, 0.5)  # waiting while they sleep does not keep them asleep for ever
     assert first.ended.is_set()
     assert watch.sleepers is None
-    assert watch.busy_seconds == pytest.approx(0.5)
-    assert watch.seconds == pytest.approx(0.75 + 2 * QUIET_AFTER)
+    assert watch.busy_seconds == pytest.approx(0.25 + ASLEEP)
+    watch.see(0, 1)
+    assert watch.sleepers is None
+    assert watch.busy_seconds == pytest.approx(0.25 + ASLEEP)
+    watch.see(BUSY * 1.1)
+    assert watch.sleepers is not None
     watch.end()
 
 

@@ -22,8 +22,8 @@ log = logging.getLogger("fmvae")
 
 PERIOD = 0.25  # seconds between two looks
 BUSY = 0.1  # cores are busy if the threads wait for one for more than this share of the time
-QUIET_AFTER = 5.0  # seconds without busy cores after which threads spin again
-WORTH_A_LINE = 2.0  # seconds of busy cores after which the log mentions them
+ASLEEP = 5.0  # seconds for which threads sleep; then they spin again, to see whether the cores are still busy
+WORTH_A_LINE = 2.0  # seconds of waiting after which the log mentions it
 MOST_SLEEPERS = 8
 CHUNK = 2**16  # elements, more than torch gives to one thread
 CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # variables by which users choose how threads wait
@@ -79,7 +79,7 @@ class Watch:
 
     Attributes:
         seconds: how long it has watched.
-        busy_seconds: for how much of that time the cores were busy.
+        busy_seconds: for how much of that time the cores were busy, or the threads slept as they had been busy.
         process: the id of the process; threads do not survive a fork.
     """
 
@@ -87,7 +87,8 @@ class Watch:
         self.seconds = self.busy_seconds = 0.0
         self.process = os.getpid()
         self.sleepers: Sleepers | None = None
-        self._before, self._quiet_since, self._mentioned = waited() or {}, 0.0, False
+        self._before = waited() or {}
+        self._waited_seconds, self._asleep_since, self._mentioned = 0.0, 0.0, False
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="fmvae-watch", daemon=True).start()
 
@@ -110,14 +111,17 @@ class Watch:
             threads: number of torch's threads.
         """
         self.seconds += passed
-        if waiting / passed / threads > BUSY:
-            self.busy_seconds, self._quiet_since = self.busy_seconds + passed, self.seconds
-            if self.sleepers is None and not any(name in os.environ for name in CHOSEN):
-                self.sleepers = Sleepers(threads, len(os.sched_getaffinity(0)))
-        elif self.sleepers is not None and self.seconds - self._quiet_since > QUIET_AFTER:
+        busy = waiting / passed / threads > BUSY
+        self._waited_seconds += passed * busy
+        if busy and self.sleepers is None and not any(name in os.environ for name in CHOSEN):
+            self.sleepers, self._asleep_since = Sleepers(threads, len(os.sched_getaffinity(0))), self.seconds
+        # while threads sleep, waiting tells little: waking takes time on quiet cores, too
+        if busy or self.sleepers is not None:
+            self.busy_seconds += passed
+        if self.sleepers is not None and self.seconds - self._asleep_since >= ASLEEP:
             self.sleepers.end()
             self.sleepers = None
-        if threads > 1 and self.busy_seconds > WORTH_A_LINE and not self._mentioned:
+        if threads > 1 and self._waited_seconds > WORTH_A_LINE and not self._mentioned:
             self._mentioned = True
             log.warning(
                 "other processes are using the CPU cores of this one, so it takes longer than it would alone; "
