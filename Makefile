@@ -63,7 +63,7 @@ bench: env  # close other programs first
 	$(PY) -m benchmarks.launchers
 	$(PY) -m benchmarks.page
 
-bench-gpu: env  # at most ten minutes; what failed is in its last lines
+bench-gpu: env  # at most ten minutes; its summary says what failed
 	-$(PY) -m benchmarks.gpu_minutes
 	$(PY) -m benchmarks.page
 

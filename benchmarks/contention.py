@@ -26,7 +26,8 @@ from benchmarks.training import Work, in_memory, ours
 from fmvae.common import contention
 
 SIDES = ("ours", "spinning", "sleeping", "one")
-ADAPT = 1.5  # seconds beside the others before a side is timed
+ADAPT = 1.0  # seconds beside the others before a side is timed
+TIMED = 5.5  # seconds for which ``ours`` is timed at least: its threads sleep for some seconds and then try again
 
 
 def epoch(side: str, *case: Any) -> Work:
@@ -35,13 +36,15 @@ def epoch(side: str, *case: Any) -> Work:
     trained = ours(*case, *(["threads=1"] if side == "one" else []))
 
     def timed() -> float:
-        """Train for a while, so that the watch sees the others; return the seconds of the epoch after that."""
+        """Train for a while, so that the watch sees the others; return the seconds of an epoch after that."""
         start = time.perf_counter()
         while time.perf_counter() < start + ADAPT:
             trained()
-        start = time.perf_counter()
-        trained()
-        return time.perf_counter() - start
+        start, epochs = time.perf_counter(), 0
+        while epochs == 0 or (side == "ours" and time.perf_counter() < start + TIMED):
+            trained()
+            epochs += 1
+        return (time.perf_counter() - start) / epochs
 
     return timed
 
@@ -85,18 +88,17 @@ def main() -> None:
                     for process in others:
                         process.start()
                     for _ in others:
-                        ready.acquire()
+                        assert ready.acquire(timeout=120), "another training did not begin"
                     go.set()
                     times: dict[str, list[float]] = {name: [] for name in SIDES}
                     for _ in range(given.rounds):
                         for name, side in sides.items():
                             times[name].append(side.seconds())
-                    for process in others:
-                        process.terminate()
             finally:
                 for process in others:
                     if process.is_alive():
                         process.kill()
+                        process.join()
             name = f"{model}, batch {given.batch}, beside {number} others"
             print_times(name, times)
             ratios = {f"{side} / one": ratio(times, side, "one") for side in SIDES if side != "one"}

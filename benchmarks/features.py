@@ -23,8 +23,8 @@ from fmvae.common.torch_setup import choose_device
 from fmvae.data import FashionMNISTManager
 from fmvae.evaluation import calculate_fid, features
 from fmvae.evaluation.features import Precision, ResNetFeatures, real_images
+from fmvae.evaluation.processor import has_bf16
 from fmvae.models import FashionResNet18
-from fmvae.training.precision import has_bf16
 
 MATRIX = 2048  # rows and columns of the matrix product that measures peak speed
 PRODUCTS = 8

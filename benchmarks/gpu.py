@@ -22,8 +22,8 @@ import torch
 
 from benchmarks.sides import print_times, ratio, record
 from benchmarks.training import MODELS, trainer_of
+from fmvae.evaluation.processor import has_bf16
 from fmvae.training.engines.cuda_graph import CUDAGraph
-from fmvae.training.precision import has_bf16
 
 BATCH = 128
 MIB = 2**20

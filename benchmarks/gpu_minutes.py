@@ -206,11 +206,17 @@ def main() -> None:
         parser.error(f"--parts: {', '.join(sorted(unknown))}: give some of {', '.join(names)}")
     if not given.minutes > 0:
         parser.error(f"--minutes: {given.minutes:g}: give a positive number")
+    if len(set(given.parts.split(","))) < len(given.parts.split(",")):
+        parser.error(f"--parts: {given.parts}: give each part once")
     signal.signal(signal.SIGTERM, _terminate)
     parts = [part for name in given.parts.split(",") for part in PARTS if part.name == name]
     if given.device == "cpu":
         parts = [part._replace(command=(*part.command, *part.tiny)) for part in parts]
     results = given.results or (RESULTS / "dry_run" if given.device == "cpu" else RESULTS)
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--results: {results}: {error.strerror}: give another folder")
     outcomes = run_parts(parts, given.minutes, results.resolve())
     print(f"\n{summary(outcomes)}\n\nThe numbers are in {results}.")
     sys.exit(any(outcome.state != "done" for outcome in outcomes.values()))

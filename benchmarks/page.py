@@ -18,14 +18,14 @@ PAGE = PROJECT_ROOT / "docs" / "performance.md"
 HEAD = """# How fast it is
 
 Written by `python -m benchmarks.page` from what `make bench` measured. Every number is a ratio of two sides that
-took turns in one run on one machine, the median over rounds; seconds are medians too, and of this machine only.
+took turns in one run on one machine, the median over rounds; seconds are medians too, and of that machine only.
 Machines of different instruction sets have parts of their own.
 
 - **limit**: the model's own matrix products and convolutions, both ways, and the optimizer's step alone, as torch
   computes them;
-- **roofline**: the shortest time that this machine allows, in float32 or in bfloat16: the floating-point
-  operations at the highest rate of a large product, plus the bytes that must be moved at the measured bandwidth.
-  Small products run far below that rate, whoever computes them;
+- **roofline**: an estimate from the machine's speeds, in float32 or in bfloat16: the floating-point operations at
+  the highest rate of a large product, plus the bytes of all layers and of the optimizer at the bandwidth of a
+  copy. Small products run far below that rate, whoever computes them;
 - **usual**: torchvision's dataset with `ToTensor` through a `DataLoader`, with its best number of workers, and a
   plain loop over the same model, of torch's own layers, with the default Adam; for `beta` with `Normalize`, as the
   study that the model is from has it. It has torch's default allocator and threads;

@@ -1,8 +1,9 @@
-"""The shortest time in which this machine could train an epoch, from its measured speeds.
+"""A roofline estimate of the time of an epoch, from this machine's measured speeds.
 
 It is the floating-point operations of the model's products and convolutions (2 per multiply-add; forward, and
 backward by weights and by inputs) at the highest rate that the machine reaches in a large product, plus the bytes
-that must be moved at its measured bandwidth. No program reaches it: small products run below the highest rate.
+of all layers and of the optimizer at the bandwidth of a copy. Small products run below that rate; a program that
+overlaps the two, or keeps values in caches, needs less time for the bytes.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def need(network: nn.Module, x: Tensor, labels: Tensor) -> Need:
     """Count what a step on a batch needs.
 
     Bytes: Adam reads weight, gradient and two averages and writes three of them, and the backward pass writes the
-    gradient (32 a parameter); each layer's output is written and read in both passes, as is its gradient (20 a
-    value); the images are read twice.
+    gradient (32 a parameter); each layer's output is written once and read in both passes, and its gradient is
+    written and read once (20 a value); the images are read twice.
     """
     flops = values = 0.0
 
@@ -80,6 +81,6 @@ def bandwidth() -> float:
 
 
 @torch.no_grad()
-def shortest(needed: Need, steps: int, dtype: torch.dtype) -> float:
-    """Return the seconds that this machine needs at least for so many steps."""
+def estimate(needed: Need, steps: int, dtype: torch.dtype) -> float:
+    """Return the estimated seconds of so many steps."""
     return steps * (needed.flops / peak(dtype) + needed.bytes / bandwidth())

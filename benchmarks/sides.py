@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.results_folder import RESULTS
+from fmvae.evaluation.processor import has_bf16
 from fmvae.runs.files import write_bytes
 from fmvae.runs.provenance import provenance
-from fmvae.training.precision import has_bf16
 
 Build = Callable[..., Callable[[], Any]]
 

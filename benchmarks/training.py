@@ -6,7 +6,7 @@ The sides take turns in one run, so that noise affects all alike:
 
 - ours: ``VAETrainer``'s epoch, as ``train.py`` sets it up;
 - limit: only the model's matrix products and convolutions, forward and backward, and the optimizer's step;
-- roofline: the shortest time in which this machine could do that, from its measured speeds (``roofline.py``);
+- roofline: an estimate from the machine's measured speeds (``roofline.py``);
 - usual: torchvision's dataset with ``ToTensor`` and a ``DataLoader`` (with the best ``num_workers``, found first),
   and a plain loop over the same model, made of torch's own layers, with the default Adam. For BetaVAE the dataset
   has ``Normalize``, too, as in the study that it comes from. Nothing that we set for speed is set there;
@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.roofline import need, shortest
+from benchmarks.roofline import estimate, need
 from benchmarks.sides import Side, ratio, record, take_turns
 from fmvae.assembly import assemble
 from fmvae.common.torch_setup import set_up_torch
@@ -146,10 +146,10 @@ def _convolution(layer: Any, x: Tensor, weight: Tensor, dy: Tensor, of_images: b
 
 
 def roofline(model: str, batch: int, images: int, dtype: torch.dtype) -> Work:
-    """Compute, from this machine's speeds at the time of the call, the shortest possible time of an epoch."""
+    """Estimate the time of an epoch from this machine's speeds at the time of the call."""
     x, labels = torch.rand(batch, 1, 28, 28), torch.arange(batch) % 10
     needed = need(new_model(model, batch, images), x, labels)
-    return lambda: shortest(needed, -(-images // batch), dtype)
+    return lambda: estimate(needed, -(-images // batch), dtype)
 
 
 def plain_loop(network: VAE, batches: Iterable, normalized: bool = False) -> Work:

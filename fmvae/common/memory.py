@@ -7,8 +7,9 @@ import os
 
 # parameters of mallopt, from glibc's malloc.h, and the variables with the same effect, which take precedence
 _TRIM, _MMAP = -1, -3
+_MMAP_SIZES = (2**30, 2**25)  # bytes; older versions of glibc refuse more than the second
+_TRIM_SIZE = 2**31 - 1  # bytes; mallopt takes an int
 VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
-_LARGEST = {_MMAP: 2**30, _TRIM: 2**31 - 1}  # bytes; mallopt takes an int
 
 
 def keep_freed_memory() -> bool:
@@ -30,5 +31,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library: musl, macOS; TypeError: Windows
         return False
-    accepted = [mallopt(parameter, value) == 1 for parameter, value in _LARGEST.items()]
-    return all(accepted)
+    # any call ends glibc's own adaptation of the threshold for mmap, so trimming is changed only after that
+    return any(mallopt(_MMAP, size) == 1 for size in _MMAP_SIZES) and mallopt(_TRIM, _TRIM_SIZE) == 1

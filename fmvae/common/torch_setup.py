@@ -44,7 +44,7 @@ def without_compiler() -> None:
 
 
 def load_constants() -> None:
-    """Load the constants of torch's ``log1p`` and ``expm1`` into memory, as both are slow without on AVX-512.
+    """Map the constants of torch's ``log1p`` and ``expm1`` into memory: with AVX-512, both are slow until then.
 
     They read their result for -0 with a load whose mask is empty for all other arguments. Such a load never maps
     the page that it reads, and while the page is not mapped, the CPU spends some 500 cycles on each load: the

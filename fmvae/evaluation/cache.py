@@ -65,7 +65,7 @@ def real_features(directory: Path | None, split: Split, num: int, features: Feat
         tensors = {"features": torch.from_numpy(made.features), "logits": torch.from_numpy(made.logits)}
         save_checkpoint(path, tensors, {"key": key})
 
-    return _kept(path, read, make, keep)
+    return _kept("features of real images", path, read, make, keep)
 
 
 def kept_record(
@@ -87,10 +87,13 @@ def kept_record(
             raise LookupError
         return record["found"]
 
-    return _kept(path, read, make, lambda found: write_record(path, {"key": key, "found": found}))
+    def keep(found: dict[str, Any]) -> None:
+        write_record(path, {"key": key, "found": found})
+
+    return _kept("the numbers of this trial", path, read, make, keep)
 
 
-def _kept(path: Path, read: Callable[[], T], make: Callable[[], T], keep: Callable[[T], None]) -> T:
+def _kept(what: str, path: Path, read: Callable[[], T], make: Callable[[], T], keep: Callable[[T], None]) -> T:
     try:
         if path.exists():  # which raises OSError in a folder that must not be searched
             return read()
@@ -101,5 +104,5 @@ def _kept(path: Path, read: Callable[[], T], make: Callable[[], T], keep: Callab
     try:
         keep(made)
     except OSError as error:
-        log.warning("%s: %s; features of real images are not kept", path, error.strerror)
+        log.warning("%s: %s; %s are not kept", path, error.strerror, what)
     return made

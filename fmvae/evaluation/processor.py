@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def kind_of_machine(device: torch.device) -> dict[str, Any]:
-    """Return JSON values; devices for which they are equal round alike.
+    """Return JSON values that tell kinds of machines apart; those with equal values are taken to round alike.
 
     A library chooses its kernels by the processor and its instructions, and blocks sums by the size of its caches.
     The number of threads is not among the values: convolutions are divided by images and channels of their output,
@@ -34,4 +35,16 @@ def kind_of_machine(device: torch.device) -> dict[str, Any]:
     kind = {"torch": torch.__version__, "processor": processor_name(device)}
     if device.type == "cuda":
         return {**kind, "cudnn": torch.backends.cudnn.version()}
-    return {**kind, "instructions": torch.backends.cpu.get_cpu_capability(), "bf16": has_bf16(device)}
+    kind |= {"instructions": torch.backends.cpu.get_cpu_capability(), "bf16": has_bf16(device)}
+    return kind | _generation()  # the processor's name may be no more than its maker's in a virtual machine
+
+
+def _generation() -> dict[str, str]:
+    """Return the family and model of the CPU; empty where the system does not tell (it is a file of Linux)."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    except OSError:
+        return {}
+    fields = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
+    told = {name.strip(): value.strip() for name, value in fields.items()}
+    return {name: told[name] for name in ("cpu family", "model") if name in told}

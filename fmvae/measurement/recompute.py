@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fmvae.assembly import Parts, assemble
+from fmvae.common import contention
 from fmvae.common.torch_setup import set_up_torch
 from fmvae.common.trees import flat
 from fmvae.config import compose
@@ -57,6 +58,7 @@ def recompute(
             block = at(results, name)
             label = name if which == "best" else f"{name} of {which}"
             torch.set_num_threads(origin["threads"])
+            contention.watch()
             evaluator = _evaluator(config, parts, own, name, block["settings"])
             if evaluator is None:
                 yield label, [f"{label}: can't be computed again here with its settings {block['settings']}"]

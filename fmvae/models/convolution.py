@@ -122,7 +122,7 @@ class _TransposedConvolution(Function):
         return _one_by_one(_TransposedConvolution, info, in_dims, inputs)
 
 
-# torch binds the arguments of each call to the signature; to find it out would take longer than to bind them
+# torch binds the arguments of each call to the function's signature; it is stored, as finding it takes longer
 for _function in (_Convolution, _TransposedConvolution):
     setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,7 +34,7 @@ class Likelihood(ABC):
         """Return the expected image: same shape as ``logits``, in [0, 1]. It is what figures and measures use."""
 
     def stacked(self) -> Likelihood:
-        """Return the likelihood that computes the same under ``torch.vmap``, for runs trained as a stack."""
+        """Return the likelihood that gives the bits of this one under ``torch.vmap``, for runs in a stack."""
         return self
 
 
@@ -78,19 +80,18 @@ class Bernoulli(Likelihood):
     Kingma & Welling 2014.
     """
 
+    _nll: Callable[[Tensor, Tensor], Tensor] = staticmethod(_cross_entropy)
+
     def nll(self, logits: Tensor, x: Tensor) -> Tensor:
-        return _cross_entropy(logits, x)
+        return self._nll(logits, x)
 
     def mean(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
 
-    def stacked(self) -> Likelihood:
-        return _StackedBernoulli() if type(self) is Bernoulli else self
-
-
-class _StackedBernoulli(Bernoulli):
-    def nll(self, logits: Tensor, x: Tensor) -> Tensor:
-        return _StackedCrossEntropy.apply(logits, x)
+    def stacked(self) -> Bernoulli:
+        stacked = copy.copy(self)
+        stacked._nll = _StackedCrossEntropy.apply
+        return stacked
 
 
 class ContinuousBernoulli(Likelihood):

@@ -34,8 +34,8 @@ class Timing(NamedTuple):
         """Return what timing.json says; without epochs if it is missing or damaged."""
         try:
             record = json.loads(run.timing.read_bytes())
-            seconds = [float(value) for value in record["epoch_seconds"]]
-            busy = [float(value) for value in record.get("busy_share", [])]
+            seconds = _numbers(record["epoch_seconds"])
+            busy = _numbers(record.get("busy_share", []))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             return cls([], [])
         # epochs of earlier versions have no share
@@ -59,6 +59,15 @@ class Timing(NamedTuple):
             return None
         pace = statistics.median((quiet or self.seconds)[-LAST_EPOCHS:])
         return Pace(pace, not quiet) if 0 <= pace < MOST_SECONDS and math.isfinite(pace) else None
+
+
+def _numbers(values: object) -> list[float]:
+    """Return a list of finite numbers as floats; ValueError if it is none."""
+    if not isinstance(values, list) or not all(isinstance(value, (int, float)) for value in values):
+        raise ValueError("not a list of numbers")
+    if not all(map(math.isfinite, numbers := [float(value) for value in values])):
+        raise ValueError("not finite")
+    return numbers
 
 
 def typical(paces: Sequence[Pace]) -> Pace:

@@ -148,6 +148,7 @@ def test_the_key_itself_changes_and_not_the_files_name_alone(change, split):
 
 MACHINES = {
     "another version of torch": (torch, "__version__", "9.9"),
+    "another generation": (processor, "_generation", lambda: {"model": "another"}),
     "another processor": (processor, "processor_name", lambda device: "another"),
     "other instructions": (torch.backends.cpu, "get_cpu_capability", lambda: "another"),
     "units for bfloat16, or none": (processor, "has_bf16", lambda device: not has_bf16(device)),

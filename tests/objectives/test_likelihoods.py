@@ -195,3 +195,33 @@ def test_gaussian_nll_is_scipys_around_the_sigmoid(sigma):
 def test_gaussian_refuses_an_impossible_sigma(sigma):
     with pytest.raises(ValueError, match="sigma must be finite and > 0, got"):
         Gaussian(sigma)
+
+
+class _Twice(Bernoulli):
+    """A user's likelihood on top of ours."""
+
+    def nll(self, logits: Tensor, x: Tensor) -> Tensor:
+        return 2 * super().nll(logits, x)
+
+
+@pytest.mark.parametrize("kind", [Bernoulli, _Twice])
+def test_in_a_stack_a_likelihood_has_the_bits_that_it_has_alone(kind):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 5, 1, 28, 28, generator=generator) * 4
+    x = torch.rand(3, 5, 1, 28, 28, generator=generator)
+
+    def found(nll, by_run) -> tuple[Tensor, Tensor]:
+        leaf = logits.clone().requires_grad_()
+        values = by_run(nll)(leaf, x)
+        (gradient,) = torch.autograd.grad(values.sum(), leaf)
+        return values, gradient
+
+    def in_turn(nll):
+        return lambda many, images: torch.stack([nll(*one) for one in zip(many, images, strict=True)])
+
+    likelihood = kind()
+    alone = found(likelihood.nll, in_turn)
+    assert all(map(torch.equal, alone, found(likelihood.stacked().nll, torch.vmap)))
+    assert all(map(torch.equal, alone, found(likelihood.stacked().nll, in_turn)))
+    assert not all(map(torch.equal, alone, found(likelihood.nll, torch.vmap)))  # the control: why there is another
+    assert torch.equal(alone[0], found(likelihood.nll, in_turn)[0]), "stacked() leaves the likelihood as it is"

@@ -41,3 +41,12 @@ def test_files_of_earlier_versions_and_of_other_lengths_are_read(record, tmp_pat
     run = RunDirectory(tmp_path)
     run.timing.write_text(json.dumps(record))
     assert Timing.read(run) == Timing([3.0, 4.0], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("seconds", ['"12"', "{}", "null", "[NaN, 1, 2]", "[1, null]", "[1e400]"])
+def test_damaged_times_are_none(seconds, tmp_path):
+    run = RunDirectory(tmp_path)
+    run.timing.write_text(f'{{"epoch_seconds": {seconds}}}')
+    assert Timing.read(run) == Timing([], [])
+    run.timing.write_text(f'{{"epoch_seconds": [1.0], "busy_share": {seconds}}}')
+    assert Timing.read(run).pace() in (None, Pace(1.0, False))
