@@ -81,7 +81,7 @@ def test_the_same_sweep_twice_at_once_trains_no_run_twice(six, tmp_path):
     assert [log.count(" training ") for log in logs] == [1] * 6
     assert not any("resuming" in log for log in logs)
     told = "".join(done.stdout + done.stderr for done in said)
-    # whichever comes second finds runs that are being trained, or are complete by then; what it says of them differs
+    # whichever comes second finds runs that are being trained or complete, and says of each what it finds
     assert "fmvae: error" not in told  # nothing failed
     assert contents(tmp_path / "six") == contents(six.outputs / "six")
 
