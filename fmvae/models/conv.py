@@ -19,7 +19,7 @@ def quarter_size(image_shape: Sequence[int]) -> tuple[int, int]:
 class ConvVAE(VAE):
     """Two strided convolutions down, two transposed ones up: 28 -> 14 -> 7 and back.
 
-    Activations are computed in place, in the output of the layer before, as they take up to a tenth of a step.
+    Activations are computed in place, in the output of the layer before, to move less memory.
     """
 
     def __init__(self, latent_dim: int, image_shape: Sequence[int] = (1, 28, 28)):
