@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     """Have glibc's malloc keep freed memory for the next allocation, instead of giving it back to the system.
 
     By default it gives large blocks back, and takes new ones at the next step: the kernel then has to clear every
-    page (4 KiB) again, which takes a third of the time of a convolutional training step on a CPU
+    page (4 KiB) again, which takes up to a third of the time of a convolutional step on a CPU
     (``python -m benchmarks.memory``). The process keeps the most memory that it ever used; no result changes.
 
     Affects allocations from now on, in this process. Does nothing if a variable of glibc's malloc is set, or if
