@@ -19,10 +19,12 @@ def make_directory(path: Path) -> None:
     """Make a directory and its parents, and sync their names to survive a power loss. No-op if it exists."""
     if path.is_dir():
         return
-    if path.exists():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     make_directory(path.parent)
-    path.mkdir(exist_ok=True)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not path.is_dir():  # else another process has just made it
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
     sync_directory(path.parent)
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from fmvae.common.digests import canonical_json, digest
 from fmvae.errors import RunError
 from fmvae.runs import files
-from fmvae.runs.files import link, read_record, remove_temporaries, write_bytes, write_record
+from fmvae.runs.files import link, make_directory, read_record, remove_temporaries, write_bytes, write_record
 
 
 def names(directory: Path) -> set[str]:
@@ -34,6 +34,27 @@ def test_write_bytes_makes_the_file_and_its_folders(tmp_path):
     assert path.read_bytes() == b"\x00content"
     assert names(path.parent) == {"file.bin"}
     assert stat.S_IMODE(path.stat().st_mode) == 0o644  # others of the group can read results
+
+
+def test_a_directory_that_another_process_makes_at_the_same_moment_will_do(tmp_path, monkeypatch):
+    """Between the look and the call, another process makes it; a file in its place is still refused."""
+    asked, is_dir = [], Path.is_dir
+
+    def is_dir_late(path: Path) -> bool:
+        there = is_dir(path)
+        if path.name == "late" and not asked:
+            asked.append(path)
+            path.mkdir()  # by the other process
+        return there
+
+    monkeypatch.setattr(Path, "is_dir", is_dir_late)
+    make_directory(tmp_path / "late")
+    assert asked
+    assert is_dir(tmp_path / "late")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(NotADirectoryError):
+            make_directory(path)
 
 
 def test_write_bytes_of_nothing_is_an_empty_file(tmp_path):
