@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fmvae.models.priors import Prior, StandardPrior
+from fmvae.objectives.densities import Density
+
 
 class VAEOutput(NamedTuple):
     """Output of a VAE: logits (B, C, H, W); mu, logvar and z (B, latent_dim)."""
@@ -38,6 +41,9 @@ class VAE(nn.Module, ABC):
     Args:
         latent_dim: number of latent dimensions, >= 1.
         image_shape: (C, H, W) of one image.
+
+    Attributes:
+        latent_prior: p(z), N(0, 1) until another one is assigned. Its parameters are parameters of the model.
     """
 
     conditional: bool = False  # whether encode and decode need labels
@@ -50,6 +56,7 @@ class VAE(nn.Module, ABC):
             raise ValueError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
         self.latent_dim = latent_dim
         self.image_shape = tuple(image_shape)
+        self.latent_prior: Prior = StandardPrior()
 
     def latent_axes(self) -> Mapping[str, LatentAxis] | None:
         """Return the axes of latents, by the name of the parameter or buffer.
@@ -103,12 +110,12 @@ class VAE(nn.Module, ABC):
     def sample(
         self, num_samples: int, labels: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw latents from the prior N(0, 1) and return their logits (num_samples, C, H, W)."""
-        weight = next(self.parameters())
-        z = torch.randn(
-            num_samples, self.latent_dim, generator=generator, device=weight.device, dtype=weight.dtype
-        )
-        return self.decode(z, labels)
+        """Draw latents from the prior and return their logits (num_samples, C, H, W)."""
+        return self.decode(self.prior_density().sample(num_samples, generator), labels)
+
+    def prior_density(self) -> Density:
+        """Return the prior p(z) with the current weights."""
+        return self.latent_prior.density(self)
 
 
 def separate_heads(decoder_input: str) -> dict[str, LatentAxis]:

@@ -1,6 +1,7 @@
 """Training objectives: likelihoods, KL divergence, ELBO, and schedules of the KL weight."""
 
-from fmvae.objectives.elbo import ELBO, ELBOTerms, elbo_terms, kl_divergence, vae_loss
+from fmvae.objectives.densities import Density, StandardNormal, kl_divergence, log_normal
+from fmvae.objectives.elbo import ELBO, ELBOTerms, elbo_terms, vae_loss
 from fmvae.objectives.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
 from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import BetaSchedule, Capacity, Constant, Cyclical, Warmup
@@ -15,14 +16,17 @@ __all__ = [
     "Constant",
     "ContinuousBernoulli",
     "Cyclical",
+    "Density",
     "ELBOTerms",
     "Gaussian",
     "Likelihood",
     "Objective",
+    "StandardNormal",
     "Terms",
     "Warmup",
     "draw_noise",
     "elbo_terms",
     "kl_divergence",
+    "log_normal",
     "vae_loss",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from fmvae.objectives.densities import kl_divergence
 from fmvae.objectives.likelihoods import Bernoulli, Likelihood
 from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import Constant
@@ -23,21 +24,8 @@ class ELBOTerms(NamedTuple):
     kl: Tensor
 
 
-def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
-    """Return KL(N(mu, exp(logvar)) || N(0, 1)) per latent dimension (Kingma & Welling 2014, app. B).
-
-    Args:
-        mu, logvar: (B, latent_dim).
-
-    Returns:
-        (B, latent_dim), in nats, >= 0.
-    """
-    # expm1: near the prior, exp(logvar) - 1 - logvar cancels, and rounding could make it negative
-    return 0.5 * (mu.square() + logvar.expm1() - logvar)
-
-
 def elbo_terms(likelihood: Likelihood, logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> ELBOTerms:
-    """Compute both terms of the negative ELBO for each image.
+    """Compute both terms of the negative ELBO for each image, for the prior N(0, 1).
 
     Args:
         logits, x: (B, C, H, W); x in [0, 1].
@@ -50,11 +38,12 @@ class ELBO(Objective):
     """recon + beta * kl (Higgins et al. 2017), or recon plus another penalty of the schedule on the KL."""
 
     ignores_unused_latents = True
+    any_prior = True
 
     def __call__(self, model: nn.Module, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
         output = model(batch.x, batch.labels, noise=batch.noise)
-        terms = elbo_terms(self.likelihood, output.logits, batch.x, output.mu, output.logvar)
-        recon, kl = terms.recon.mean(), terms.kl.mean()
+        recon = self.likelihood.nll(output.logits, batch.x).mean()
+        kl = model.prior_density().kl(output.mu, output.logvar, output.z).mean()
         return Terms(recon + self.beta.penalty(kl, numbers), {"recon": recon, "kl": kl})
 
     def of_means(self, recon: float, kl: float) -> float:

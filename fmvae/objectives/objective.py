@@ -5,22 +5,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+from torch import nn
+from torch.optim import Optimizer
 
 from fmvae.objectives.likelihoods import Bernoulli, Likelihood
 from fmvae.objectives.schedules import BetaSchedule, Constant
 from fmvae.objectives.terms import Batch, Terms
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
-class Objective(ABC):
+class Objective(nn.Module, ABC):
     """The quantity that training minimises. Subclasses compute it from a model and a batch (docs/extending.md).
 
     Args:
         likelihood: of the images; Bernoulli if None.
         beta: the schedule of the KL weight; constant 1 if None.
+
+    Attributes:
+        network: a network of its own, trained by ``Terms.network_loss`` with ``network_optimizer``; None by default.
+            Other parameters of the objective, such as those of the likelihood, are trained with the model. All
+            are saved in checkpoints.
     """
 
     num_draws: ClassVar[int] = 1  # posterior draws for each image, >= 1; sets the shape of ``Batch.noise``
@@ -29,18 +34,24 @@ class Objective(ABC):
     # True if a latent dimension changes nothing when its posterior is N(0, 1) for every image and the decoder
     # ignores it. A stack pads narrower models with such dimensions; if False, it needs runs of equal latent_dim.
     ignores_unused_latents: ClassVar[bool] = False
+    any_prior: ClassVar[bool] = False  # whether it uses ``model.prior_density()``, or only knows the prior N(0, 1)
+    any_schedule: ClassVar[bool] = True  # whether it uses ``beta.penalty``, or only a weight
+    smallest_batch: ClassVar[int] = 1  # images that it needs in every batch
+    network: nn.Module | None
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Do not inherit what a parent class states about its formula if this class has another formula."""
         super().__init_subclass__(**options)
         if "__call__" in vars(cls):
-            for name in ("of_means", "ignores_unused_latents"):
+            for name in ("of_means", "ignores_unused_latents", "any_prior"):
                 if name not in vars(cls):
                     setattr(cls, name, vars(Objective)[name])
 
     def __init__(self, likelihood: Likelihood | None = None, beta: BetaSchedule | None = None):
+        super().__init__()
         self.likelihood = likelihood or Bernoulli()
         self.beta = beta or Constant(1.0)
+        self.network = None
 
     @abstractmethod
     def __call__(self, model: nn.Module, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
@@ -54,6 +65,10 @@ class Objective(ABC):
             numbers: the result of the method ``numbers`` for this step, as floats or as scalar tensors on the
                 batch's device.
         """
+
+    def network_optimizer(self) -> Optimizer:
+        """Return the optimizer of the parameters of ``network``; called if there is one."""
+        raise NotImplementedError(f"{type(self).__name__} has a network and no network_optimizer")
 
     @contextmanager
     def stacked(self) -> Iterator[None]:

@@ -32,10 +32,13 @@ class Terms(NamedTuple):
     Attributes:
         loss: the scalar () to minimise.
         parts: named scalars () in nats per image to record, ``recon`` and ``kl`` first. They may carry gradients.
+        network_loss: the scalar () that trains ``Objective.network``; None without a network. Only the network's
+            parameters get its gradient, and only the others get that of ``loss``, so nothing need be detached.
     """
 
     loss: Tensor
     parts: Mapping[str, Tensor]
+    network_loss: Tensor | None = None
 
 
 def draw_noise(x: Tensor, latent_dim: int, num_draws: int, generator: torch.Generator) -> Tensor:

@@ -19,6 +19,7 @@ from fmvae.objectives import (
     Constant,
     ELBOTerms,
     Gaussian,
+    StandardNormal,
     Terms,
     Warmup,
     elbo_terms,
@@ -172,6 +173,9 @@ class Fixed(torch.nn.Module):
     def forward(self, x: torch.Tensor, labels: torch.Tensor, *, noise: torch.Tensor) -> VAEOutput:
         self.called_with = (x, labels, noise)
         return self.output
+
+    def prior_density(self) -> StandardNormal:
+        return StandardNormal(self.output.mu.shape[1], self.output.mu)
 
 
 def called(objective: ELBO, numbers: dict) -> Terms:
