@@ -4,16 +4,21 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from fmvae import rng
+from fmvae.combinations import check_combination
 from fmvae.config.building import build
 from fmvae.data import ImageData
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
 from fmvae.evaluation import Evaluator
-from fmvae.models import VAE
+from fmvae.models import VAE, Prior
 from fmvae.objectives import BetaSchedule, Likelihood, Objective
+from fmvae.runs.checkpoint import load_module
 from fmvae.visualization import VAEVisualizer, check_figures, describe_model
+
+PRIOR, OBJECTIVE = 1, 2  # parts of the stream ``init``; a model's weights do not depend on its prior and loss
 
 
 class Parts(NamedTuple):
@@ -24,6 +29,15 @@ class Parts(NamedTuple):
     objective: Objective
     visualizer: VAEVisualizer
     evaluator: Evaluator
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load a checkpoint's tensors into the model and into the objective, whose likelihood may have parameters.
+
+        Raises:
+            RunError: they do not fit.
+        """
+        for prefix, module in (("model", self.model), ("objective", self.objective)):
+            load_module(module, tensors, prefix)
 
 
 def build_data(config: Mapping[str, Any], device: torch.device) -> ImageData:
@@ -76,6 +90,9 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
     data = build_data(config, device)
     with rng.seeded_init(config["seed"]):
         model = build(config["model"], "model", VAE)
+    with rng.seeded(config["seed"], "init", PRIOR):
+        model.latent_prior = build(config["prior"], "prior", Prior)
+    model.latent_prior.start_from(data.train.images, config["seed"])
     if model.conditional and not data.labelled:
         problem = f"{type(model).__name__} takes labels, but {type(data).__name__} has none"
         raise ConfigError("model", problem, "choose a model that takes none, as model=base, or data with labels")
@@ -87,12 +104,14 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
         raise ConfigError("model.image_shape", problem, "leave it out; it follows data.image_shape")
     likelihood = build(config["likelihood"], "likelihood", Likelihood)
     schedule = build(config["beta"], "beta", BetaSchedule)
-    objective = build(config["loss"], "loss", Objective, likelihood=likelihood, beta=schedule)
+    with rng.seeded(config["seed"], "init", OBJECTIVE):
+        objective = build(config["loss"], "loss", Objective, likelihood=likelihood, beta=schedule)
     _check_begun(objective, "loss", "likelihood")
+    check_combination(model, objective, data)
     if type(objective.num_draws) is not int or objective.num_draws < 1:
         problem = f"{type(objective).__name__} asks for num_draws = {objective.num_draws!r}"
         raise ConfigError("loss", problem, "give a whole number >= 1")
-    model = model.to(device)
+    model, objective = model.to(device), objective.to(device)
     if not type(model).__module__.startswith("fmvae."):
         _check_shapes(model, data)
     visualizer = VAEVisualizer(

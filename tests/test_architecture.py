@@ -27,6 +27,7 @@ FLOORS = (
     "visualization",
     "evaluation",
     "training",
+    "combinations",
     "assembly",
     "measurement",
     "experiments",

@@ -30,9 +30,14 @@ NON_SEMANTIC = (
 )
 
 
+NAMED = ("model", "loss", "prior")  # groups with a key ``_name_``: a word in the run's name
 # keys and groups added to a VAE's config after runs had been named without them, and the value that those runs
 # used; a key with this value is left out of the name, so that old names stay valid
-NEWER: Mapping[str, Any] = {"trainer.precision": "fp32", "loss": {"_target_": "fmvae.objectives.ELBO"}}
+NEWER: Mapping[str, Any] = {
+    "trainer.precision": "fp32",
+    "loss": {"_target_": "fmvae.objectives.ELBO"},
+    "prior": {"_target_": "fmvae.models.StandardPrior"},
+}
 
 
 def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,8 +81,9 @@ class RunIdentity:
 
     Attributes:
         name: of its directory, ``<model>-b<beta>-z<latent_dim>-s<seed>-<id8>``; a classifier's name has no beta
-            and no latent_dim. It consists of letters, digits, ``.``, ``_`` and ``-``: a path with a ``=`` could
-            not be given as the value of an override.
+            and no latent_dim. If loss and prior have a ``_name_``, it follows that of the model:
+            ``base-tc-vamp-b6-...``. It consists of letters, digits, ``.``, ``_`` and ``-``: a path with a ``=``
+            could not be given as the value of an override.
         sha256: of the semantic part's canonical JSON; ``id8`` is its first 8 digits.
         semantic: the part of the config that can change a trained bit.
     """
@@ -91,7 +97,7 @@ class RunIdentity:
         """Return the identity of the run that has this config; its semantic part is enough."""
         part = semantic(config)
         sha256 = digest(part)
-        words = [part["model"]["_name_"]]
+        words = [part[group]["_name_"] for group in NAMED if "_name_" in part.get(group, {}) or group == "model"]
         if is_vae(part):
             words += [f"b{part['beta']['value']:g}", f"z{part['latent_dim']['value']}"]
         words = [re.sub(r"[^A-Za-z0-9._-]", "", word) for word in [*words, f"s{part['seed']}"]]

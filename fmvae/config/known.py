@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from fmvae.config.building import ANNOTATIONS, allowed_targets, find_class
+from fmvae.config.identity import NAMED
 from fmvae.config.own_code import KEY, refuse_in_files
 from fmvae.config.project import SWEEPS, own_keys, program_of
 from fmvae.config.schema import walk
@@ -23,6 +24,7 @@ KINDS = {
     "beta": ("fmvae.objectives.BetaSchedule",),
     "likelihood": ("fmvae.objectives.Likelihood",),
     "loss": ("fmvae.objectives.Objective",),
+    "prior": ("fmvae.models.Prior",),
     "data": ("fmvae.data.ImageData",),
     "optimizer": ("torch.optim.Optimizer",),
     "scheduler": ("torch.optim.lr_scheduler.LRScheduler",),
@@ -122,7 +124,7 @@ def _unknown_arguments(path: str, node: Any) -> Iterator[tuple[str, list[str]]]:
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     known = [name for name in parameters if name not in GIVEN.get(path, ()) and name != "self"]
     for key, value in node.items():
-        annotation = key == "_target_" or (key == "_name_" and path == "model")
+        annotation = key == "_target_" or (key == "_name_" and path in NAMED)
         if not annotation and (key in ANNOTATIONS or key not in known) and not (takes_any and key[:1] != "_"):
             yield f"{path}.{key}", known
         elif isinstance(value, Mapping) and "_target_" in value:

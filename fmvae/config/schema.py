@@ -90,6 +90,11 @@ SIZE = Rule(int, minimum=0)
 PATH = Rule(str, path=True, pattern=r"[^\0]+", called="a path")
 FOLDER = replace(PATH, optional=True, pattern=r"[^\0]*")
 WEIGHTS = replace(PATH, called=f"{', '.join(SHIPPED)} or a file of weights")
+WORD = Rule(
+    str,
+    pattern=r"[A-Za-z0-9_][^\0]{0,199}",
+    called="a name that begins with a letter or digit (200 signs at most)",
+)
 RULES: dict[str, Rule] = {
     "seed": SIZE,
     "device": Rule(str),
@@ -112,11 +117,7 @@ RULES: dict[str, Rule] = {
     "beta.num_cycles": COUNT,
     "beta.max_capacity": Rule(float, minimum=0),
     "latent_dim.value": COUNT,
-    "model._name_": Rule(
-        str,
-        pattern=r"[A-Za-z0-9_][^\0]{0,199}",
-        called="a name that begins with a letter or digit (200 signs at most)",
-    ),
+    **{f"{group}._name_": WORD for group in ("model", "loss", "prior")},
     "model.hidden_dim": COUNT,
     "model.latent_dim": COUNT,
     "model.num_classes": SIZE,  # copied from data.num_classes, which refuses 0

@@ -17,7 +17,7 @@ from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.experiments.experiment import Experiment, optimization
 from fmvae.models import FashionResNet18
 from fmvae.models.resnet import load_classifier, save_classifier
-from fmvae.runs.checkpoint import load_checkpoint, load_model
+from fmvae.runs.checkpoint import load_checkpoint, load_module
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import write_record
 from fmvae.runs.provenance import provenance
@@ -83,7 +83,7 @@ class ClassifierExperiment(Experiment):
         check_owner(run.best, checkpoint, identity.sha256)
         model, data = self.model, self.data
         rounded = {k: t.half().float() if t.is_floating_point() else t for k, t in checkpoint.tensors.items()}
-        load_model(model, rounded)
+        load_module(model, rounded)
         logits = classify(model, data.test)
         counts = confusion(data.test.labels.cpu().numpy(), logits.cpu().numpy())
         test = accuracies(counts, self.class_names)

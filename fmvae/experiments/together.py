@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 
 from fmvae.common.stop import Stop
 from fmvae.config.building import build, find_class
-from fmvae.config.identity import is_vae, semantic
+from fmvae.config.identity import NEWER, is_vae, semantic
 from fmvae.errors import NumericsError, of_a_run
 from fmvae.experiments.lifecycle import attempt, only_of, results
 from fmvae.models import VAE
 from fmvae.objectives import BetaSchedule
 from fmvae.runs.directory import RunDirectory
 from fmvae.training import VAETrainer
-from fmvae.training.engines.stack import Numbers, Stack, can_widen
+from fmvae.training.engines.padding import can_widen
+from fmvae.training.engines.stack import Numbers, Stack
 from fmvae.training.vae import Epoch, Step
 
 T = TypeVar("T")
@@ -41,9 +42,9 @@ def stackable(config: Mapping[str, Any]) -> str | None:
     widened = _can_widen(config)
     keys = BATCHES.get(whole["data"].get("_target_"), [key for key in whole["data"] if key != "seed"])
     data = {key: whole["data"].get(key) for key in keys}
+    others = [config["device"], config["threads"], config["trainer"]["precision"], whole.get("prior")]
     model = {key: value for key, value in whole["model"].items() if key != "latent_dim" or not widened}
     objective = [whole.get("loss"), whole["likelihood"], _formula_of(config["beta"])]
-    others = [config["device"], config["threads"], config["trainer"]["precision"]]
     return json.dumps([model, objective, data, *others], sort_keys=True)
 
 
@@ -63,6 +64,8 @@ def _can_widen(config: Mapping[str, Any]) -> bool:
     node = config["model"]
     try:
         if not find_class(config["loss"]["_target_"], "loss").ignores_unused_latents:
+            return False
+        if config["prior"] != NEWER["prior"]:  # its tensors have latents, too
             return False
         return can_widen(lambda z: build({**node, "latent_dim": z}, "model", VAE), node["latent_dim"])
     except Exception:  # any error of the model is reported when its run begins

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from fmvae.assembly import Parts
 from fmvae.config.identity import RunIdentity
 from fmvae.errors import RunError
-from fmvae.runs.checkpoint import WAY_OUT, Checkpoint, load_checkpoint, load_model
+from fmvae.runs.checkpoint import WAY_OUT, Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Album
@@ -120,5 +120,5 @@ def load_best_or_last(run: RunDirectory, identity: RunIdentity, parts: Parts, wh
     epoch = checkpoint.meta["epoch"]
     if which == "best" and (best := checkpoint.meta.get("best", epoch)) != epoch:
         raise RunError(path, f"of epoch {epoch}, but the best was {best}", WAY_OUT)
-    load_model(parts.model, checkpoint.tensors)
+    parts.load(checkpoint.tensors)
     return checkpoint

@@ -20,7 +20,7 @@ from fmvae.errors import FmvaeError
 from fmvae.evaluation import Evaluator
 from fmvae.evaluation.columns import PRECISION_CHECK
 from fmvae.evaluation.registry import BUILT_IN, merged, nothing
-from fmvae.runs.checkpoint import Checkpoint, load_model
+from fmvae.runs.checkpoint import Checkpoint
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.provenance import provenance
 from fmvae.runs.results import at
@@ -53,7 +53,7 @@ def recompute(
             place = config["data"].get("root")
             yield label, [f"{label}: measured on other data" + (f" (now from {place})" if place else "")]
             continue
-        load_model(parts.model, checkpoints[which].tensors)
+        parts.load(checkpoints[which].tensors)
         for name, origin in results["provenance"]["evaluation"].items():
             block = at(results, name)
             label = name if which == "best" else f"{name} of {which}"

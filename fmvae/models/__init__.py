@@ -5,6 +5,7 @@ from fmvae.models.conditional import ConditionalVAE
 from fmvae.models.conv import ConvVAE
 from fmvae.models.mlp import BaseVAE
 from fmvae.models.posterior import Posteriors, encode_split
+from fmvae.models.priors import Prior, StandardPrior
 from fmvae.models.resnet import ClassifierOutput, FashionResNet18
 from fmvae.models.vae import VAE, LatentAxis, VAEOutput, separate_heads
 
@@ -18,6 +19,8 @@ __all__ = [
     "FashionResNet18",
     "LatentAxis",
     "Posteriors",
+    "Prior",
+    "StandardPrior",
     "VAEOutput",
     "encode_split",
     "separate_heads",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from fmvae.objectives.densities import Density, StandardNormal
-
-if TYPE_CHECKING:
-    from fmvae.models.vae import VAE
+from fmvae.objectives.terms import Model
 
 
 class Prior(nn.Module, ABC):
@@ -20,7 +18,7 @@ class Prior(nn.Module, ABC):
     encodes: ClassVar[bool] = False  # whether it calls the model's encoder, which must then take no labels
 
     @abstractmethod
-    def density(self, model: VAE) -> Density:
+    def density(self, model: Model) -> Density:
         """Return the density for the current weights of the prior and the model."""
 
     def start_from(self, images: Tensor, seed: int) -> None:
@@ -34,5 +32,5 @@ class Prior(nn.Module, ABC):
 class StandardPrior(Prior):
     """N(0, 1) in each dimension."""
 
-    def density(self, model: VAE) -> Density:
+    def density(self, model: Model) -> Density:
         return StandardNormal(model.latent_dim, next(model.parameters()))

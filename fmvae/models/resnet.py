@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fmvae.errors import FmvaeError, RunError
-from fmvae.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from fmvae.runs.checkpoint import load_checkpoint, load_module, save_checkpoint
 from fmvae.weights import weights_file
 
 MAX_BYTES = 2**30  # largest weights file that is read; the shipped ones have about 22 million bytes
@@ -159,7 +159,7 @@ def _rebuilt(path: Path, state: Mapping[str, Tensor], num_classes: int | None) -
     model.to_empty(device="cpu")
     counters = {k: torch.zeros_like(t) for k, t in model.state_dict().items() if k.endswith("batches_tracked")}
     try:
-        load_model(model, {f"model.{k}": t for k, t in (counters | dict(state)).items()})
+        load_module(model, {f"model.{k}": t for k, t in (counters | dict(state)).items()})
     except FmvaeError as error:
         raise RunError(path, error.problem, WAY_OUT) from None
     except IndexError:  # for a scalar, load_state_dict takes a vector's first element

@@ -5,7 +5,7 @@ from fmvae.objectives.elbo import ELBO, ELBOTerms, elbo_terms, vae_loss
 from fmvae.objectives.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
 from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import BetaSchedule, Capacity, Constant, Cyclical, Warmup
-from fmvae.objectives.terms import Batch, Terms, draw_noise
+from fmvae.objectives.terms import Batch, Model, Terms, draw_noise
 
 __all__ = [
     "ELBO",
@@ -20,6 +20,7 @@ __all__ = [
     "ELBOTerms",
     "Gaussian",
     "Likelihood",
+    "Model",
     "Objective",
     "StandardNormal",
     "Terms",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -11,10 +11,7 @@ from fmvae.objectives.densities import kl_divergence
 from fmvae.objectives.likelihoods import Bernoulli, Likelihood
 from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import Constant
-from fmvae.objectives.terms import Batch, Terms
-
-if TYPE_CHECKING:
-    from torch import nn
+from fmvae.objectives.terms import Batch, Model, Terms
 
 
 class ELBOTerms(NamedTuple):
@@ -40,7 +37,7 @@ class ELBO(Objective):
     ignores_unused_latents = True
     any_prior = True
 
-    def __call__(self, model: nn.Module, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+    def __call__(self, model: Model, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
         output = model(batch.x, batch.labels, noise=batch.noise)
         recon = self.likelihood.nll(output.logits, batch.x).mean()
         kl = model.prior_density().kl(output.mu, output.logvar, output.z).mean()

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from fmvae.objectives.likelihoods import Bernoulli, Likelihood
 from fmvae.objectives.schedules import BetaSchedule, Constant
-from fmvae.objectives.terms import Batch, Terms
+from fmvae.objectives.terms import Batch, Model, Terms
 
 
 class Objective(nn.Module, ABC):
@@ -23,9 +23,9 @@ class Objective(nn.Module, ABC):
         beta: the schedule of the KL weight; constant 1 if None.
 
     Attributes:
-        network: a network of its own, trained by ``Terms.network_loss`` with ``network_optimizer``; None by default.
-            Other parameters of the objective, such as those of the likelihood, are trained with the model. All
-            are saved in checkpoints.
+        network: a network of its own, trained by ``Terms.network_loss`` with ``network_optimizer``; None by
+            default. Other parameters of the objective, such as those of the likelihood, are trained with the
+            model. All are saved in checkpoints.
     """
 
     num_draws: ClassVar[int] = 1  # posterior draws for each image, >= 1; sets the shape of ``Batch.noise``
@@ -54,7 +54,7 @@ class Objective(nn.Module, ABC):
         self.network = None
 
     @abstractmethod
-    def __call__(self, model: nn.Module, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+    def __call__(self, model: Model, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
         """Compute the loss and its parts on a batch.
 
         The result must depend on the arguments only; ``batch.noise`` provides random numbers. To work in a CUDA

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from fmvae.objectives.densities import Density
+
+
+class Model(Protocol):
+    """What objectives and priors may use of a model; ``fmvae.models.VAE`` explains each."""
+
+    latent_dim: int
+
+    def parameters(self) -> Iterator[Any]: ...
+
+    def __call__(self, x: Tensor, labels: Tensor | None = None, *, noise: Tensor | None = None) -> Any: ...
+
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor: ...
+
+    def prior_density(self) -> Density: ...
 
 
 class Batch(NamedTuple):

@@ -88,17 +88,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(tensors, meta, stored)
 
 
-def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy a checkpoint's ``model.`` tensors into a model.
+def load_module(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "model") -> None:
+    """Copy a checkpoint's tensors whose names begin with ``<prefix>.`` into a module.
 
     Raises:
-        RunError: the names or shapes do not fit the model.
+        RunError: the names or shapes do not fit the module.
     """
-    prefix = "model."
-    state = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    own = f"{prefix}."
+    state = {name[len(own) :]: tensor for name, tensor in tensors.items() if name.startswith(own)}
     try:
-        model.load_state_dict(state)
+        module.load_state_dict(state)
     except RuntimeError as error:
         detail = str(error).splitlines()[-1].strip()
-        problem = f"the weights do not fit {type(model).__name__} ({detail})"
+        problem = f"the weights do not fit {type(module).__name__} ({detail})"
         raise RunError("checkpoint", problem, "use the config that the checkpoint was trained with") from None

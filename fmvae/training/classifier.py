@@ -109,7 +109,7 @@ class ClassifierTrainer(Trainer):
                 losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
                 loss = (weight * losses).mean()
                 accuracy = (weight * (logits.argmax(1) == labels)).mean()
-                numbers = self._take_step(loss, {"loss": loss, "accuracy": accuracy}, epoch, step + 1)
+                numbers = self._take_step([loss], {"loss": loss, "accuracy": accuracy}, epoch, step + 1)
                 self.last_loss[chosen] = losses.detach().cpu()
                 add_up(sums, numbers, len(x))
                 self._end_step(step + 1, lambda: sums, torch.default_generator, index=index, weights=weights)

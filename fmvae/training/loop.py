@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +13,12 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from fmvae.common.stop import Stop
 from fmvae.data import ImageData, Split
 from fmvae.errors import NumericsError
-from fmvae.runs.checkpoint import load_model
+from fmvae.runs.checkpoint import load_module
 from fmvae.runs.observer import Observer
 from fmvae.training.state import TrainerState, flatten_optimizer, from_json, to_json, unflatten_optimizer
-from fmvae.training.step import GRAD_NORM, WAY_OUT, Rule, not_finite, take_step
+from fmvae.training.step import WAY_OUT, Rule, not_finite, take_step
 
+NETWORK = "network"  # an objective's own network, whose optimizer is saved beside that of the model
 GENERATOR = "generator"  # the name in Within.tensors of the state of the epoch's generator
 
 
@@ -57,6 +58,8 @@ class Trainer(ABC):
         stacked_epochs: epochs trained in a stack with other runs, which rounds differently than a single run.
         abreast: number of runs trained together in this process, this one included.
         stop: records a request to stop training.
+        trained: modules whose tensors are in checkpoints, by the prefix of their names.
+        rules: the update rules of a step; the first is that of the model, the optimizer and the gradient clipping.
     """
 
     def __init__(
@@ -82,7 +85,8 @@ class Trainer(ABC):
         self.within: Within | None = None
         self.stacked_epochs, self.abreast = 0, 1
         self.stop = Stop()
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.trained: dict[str, nn.Module] = {"model": model}
+        self.rules = [Rule(optimizer, [p for p in model.parameters() if p.requires_grad], max_grad_norm)]
         self.num_steps = math.ceil(len(data.train) / data.batch_size)  # per epoch
 
     @property
@@ -162,12 +166,20 @@ class Trainer(ABC):
             self.stop.heed()
 
     @property
-    def rule(self) -> Rule:
-        """The update rule: the optimizer, the parameters and the gradient clipping."""
-        return Rule(self.optimizer, self.parameters, self.max_grad_norm)
+    def parameters(self) -> Sequence[Tensor]:
+        """The parameters that ``optimizer`` trains."""
+        return self.rules[0].parameters
 
-    def _take_step(self, loss: Tensor, terms: Mapping[str, Tensor], epoch: int, step: int) -> dict[str, float]:
-        """Take an optimizer step on a loss; return the terms and the gradient norm as numbers.
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters of all trained modules; those of the model without a prefix."""
+        for prefix, module in self.trained.items():
+            for name, parameter in module.named_parameters():
+                yield name if prefix == "model" else f"{prefix}.{name}", parameter
+
+    def _take_step(
+        self, losses: Sequence[Tensor], terms: Mapping[str, Tensor], epoch: int, step: int
+    ) -> dict[str, float]:
+        """Take an optimizer step of each rule on its loss; return the terms and gradient norms as numbers.
 
         Raises:
             NumericsError: one of them is not finite; the weights have not changed.
@@ -175,12 +187,13 @@ class Trainer(ABC):
         read: dict[str, float] = {}
 
         def look(numbers: Tensor) -> None:
-            read.update(zip((*terms, GRAD_NORM), numbers.tolist(), strict=True))  # one read from the device
-            gradients = ((name, parameter.grad) for name, parameter in self.model.named_parameters())
+            names = (*terms, *(rule.norm for rule in self.rules))
+            read.update(zip(names, numbers.tolist(), strict=True))  # one read from the device
+            gradients = ((name, parameter.grad) for name, parameter in self.named_parameters())
             if problem := not_finite(read, gradients, epoch, step):
                 raise problem
 
-        take_step(self.rule, loss, list(terms.values()), look)
+        take_step(self.rules, losses, list(terms.values()), look)
         return read
 
     def check_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -224,7 +237,11 @@ class Trainer(ABC):
 
     def state(self) -> TrainerState:
         """Return everything that the next epoch depends on: tensors by name, and JSON values."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors = {
+            f"{prefix}.{name}": tensor
+            for prefix, module in self.trained.items()
+            for name, tensor in module.state_dict().items()
+        }
         optimizer_tensors, optimizer_meta = flatten_optimizer(self.optimizer.state_dict())
         meta: dict[str, Any] = {
             "epoch": self.epoch,
@@ -235,6 +252,9 @@ class Trainer(ABC):
         if self.stacked_epochs:
             meta["stacked_epochs"] = self.stacked_epochs
         tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors.items()}
+        for rule in self.rules[1:]:
+            optimizer_tensors, meta[f"{NETWORK}_optimizer"] = flatten_optimizer(rule.optimizer.state_dict())
+            tensors |= {f"{NETWORK}_optimizer.{k}": v for k, v in optimizer_tensors.items()}
         if self.within:
             tensors |= {f"within.{name}": tensor for name, tensor in self.within.tensors.items()}
             meta["within"] = {"step": self.within.step, "sums": self.within.sums}
@@ -242,8 +262,12 @@ class Trainer(ABC):
 
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Restore a result of ``state``."""
-        load_model(self.model, tensors)
+        for prefix, module in self.trained.items():
+            load_module(module, tensors, prefix)
         self.optimizer.load_state_dict(unflatten_optimizer(_named(tensors, "optimizer."), meta["optimizer"]))
+        for rule in self.rules[1:]:
+            own = _named(tensors, f"{NETWORK}_optimizer.")
+            rule.optimizer.load_state_dict(unflatten_optimizer(own, meta[f"{NETWORK}_optimizer"]))
         if self.scheduler:
             self.scheduler.load_state_dict(from_json(meta["scheduler"]))
         self.epoch, self.history = meta["epoch"], list(meta["history"])

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 from fmvae.errors import NumericsError
 
 WAY_OUT = "lower optimizer.lr, set trainer.max_grad_norm, or look at the data; it is in no checkpoint"
-GRAD_NORM = "grad_norm"  # the name of the last of a step's numbers
+GRAD_NORM = "grad_norm"  # the names of the last of a step's numbers
+NETWORK_GRAD_NORM = "network_grad_norm"
 
 
 class Rule(NamedTuple):
@@ -21,16 +22,17 @@ class Rule(NamedTuple):
 
     Attributes:
         max_grad_norm: larger gradients are scaled down to this 2-norm; None disables clipping.
+        norm: the name of the 2-norm of the gradients in a step's numbers.
     """
 
     optimizer: Optimizer
     parameters: Sequence[Tensor]
-    max_grad_norm: float | None
+    max_grad_norm: float | None = None
+    norm: str = GRAD_NORM
 
-    def numbers(self, terms: Sequence[Tensor]) -> Tensor:
-        """Return the scalar terms, and after them the 2-norm of the gradients, as a tensor (len(terms) + 1,)."""
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        return torch.stack([*terms, norm]).detach()
+    def gradient_norm(self) -> Tensor:
+        """Return the 2-norm () of all gradients."""
+        return torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
 
     def apply(self, norm: Tensor) -> None:
         """Clip the gradients, given their norm (), and step the optimizer."""
@@ -39,19 +41,34 @@ class Rule(NamedTuple):
         self.optimizer.step()
 
 
-def take_step(rule: Rule, loss: Tensor, terms: Sequence[Tensor], look: Callable[[Tensor], object]) -> None:
-    """Take an optimizer step on a loss.
+def numbers_of(terms: Sequence[Tensor], rules: Sequence[Rule]) -> Tensor:
+    """Return a step's numbers: the scalar terms, and then each rule's norm, as (len(terms) + len(rules),)."""
+    return torch.stack([*terms, *(rule.gradient_norm() for rule in rules)]).detach()
+
+
+def set_gradients(rules: Sequence[Rule], losses: Sequence[Tensor]) -> None:
+    """Compute the gradients of each rule's loss () for that rule's parameters only, from the same weights."""
+    for rule in rules:
+        for parameter in rule.parameters:
+            parameter.grad = None
+    for i, (rule, loss) in enumerate(zip(rules, losses, strict=True), 1):
+        loss.backward(inputs=list(rule.parameters), retain_graph=i < len(rules))
+
+
+def take_step(
+    rules: Sequence[Rule], losses: Sequence[Tensor], terms: Sequence[Tensor], look: Callable[[Tensor], object]
+) -> None:
+    """Take an optimizer step of each rule on its loss.
 
     Args:
         terms: scalars to record.
-        look: called with ``rule.numbers`` before the weights change; if it raises, they stay unchanged.
+        look: called with ``numbers_of`` before the weights change; if it raises, they stay unchanged.
     """
-    for parameter in rule.parameters:
-        parameter.grad = None
-    loss.backward()
-    numbers = rule.numbers(terms)
+    set_gradients(rules, losses)
+    numbers = numbers_of(terms, rules)
     look(numbers)
-    rule.apply(numbers[-1])
+    for rule, norm in zip(rules, numbers[len(terms) :], strict=True):
+        rule.apply(norm)
 
 
 def not_finite(
@@ -65,7 +82,7 @@ def not_finite(
     if all(map(math.isfinite, numbers.values())):
         return None
     term, value = next((name, v) for name, v in numbers.items() if not math.isfinite(v))
-    if term == GRAD_NORM:
+    if term in (GRAD_NORM, NETWORK_GRAD_NORM):
         bad = (n for n, g in gradients if g is not None and not g.isfinite().all())
         term = next((f"gradient of {name}" for name in bad), "gradient norm")
     return NumericsError(f"epoch {epoch}, step {step}", f"{term} is {value}", WAY_OUT)

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -21,10 +21,17 @@ from fmvae.models import VAE
 from fmvae.objectives import Batch, Objective, Terms, draw_noise
 from fmvae.training.loop import Trainer
 from fmvae.training.precision import check_precision, in_precision, step_in
-from fmvae.training.step import GRAD_NORM, add_up
+from fmvae.training.step import GRAD_NORM, NETWORK_GRAD_NORM, Rule, add_up
 
 # names that parts of an objective cannot have: history rows, figures and results use them for other values
-RESERVED = ("objective", "neg_elbo", "recon_at_mean", "objective_at_mean", GRAD_NORM, "beta", *NO_NUMBERS)
+RESERVED = ("objective", "neg_elbo", "recon_at_mean", "objective_at_mean", GRAD_NORM, NETWORK_GRAD_NORM, "beta")
+RESERVED += NO_NUMBERS
+
+
+def trained_with(objective: Objective) -> list[nn.Parameter]:
+    """Return the objective's parameters that are trained with the model: all but those of its network."""
+    own = set(objective.network.parameters()) if objective.network is not None else set()
+    return [parameter for parameter in objective.parameters() if parameter not in own]
 
 
 class Engine(Protocol):
@@ -57,7 +64,7 @@ class Epoch:
     """
 
     def __init__(self, trainer: VAETrainer, epoch: int):
-        trainer.model.train()
+        trainer.training_mode()
         self.trainer, self.epoch = trainer, epoch
         self.generator = rng.stream(trainer.seed, "noise", epoch, trainer.data.device)
         self.done, self.sums, _ = trainer._begun(self.generator)
@@ -119,6 +126,12 @@ class VAETrainer(Trainer):
         self.objective, self.precision = objective, precision
         self.engine: Engine | None = None
         self.named: tuple[str, ...] | None = None  # the parts of the objective, known after the first step
+        self.trained["objective"] = objective
+        trained_with_model = [p for p in trained_with(objective) if p.requires_grad]
+        self.rules[0] = self.rules[0]._replace(parameters=[*self.rules[0].parameters, *trained_with_model])
+        if objective.network is not None:
+            own = list(objective.network.parameters())
+            self.rules.append(Rule(objective.network_optimizer(), own, norm=NETWORK_GRAD_NORM))
 
     def _check_model(self, model: VAE) -> None:
         if model.conditional:
@@ -158,7 +171,25 @@ class VAETrainer(Trainer):
         """Compute the objective and take a step; return its parts, its value and the gradient norm."""
         with step_in(self.precision):
             terms = self.compute(step.batch, step.numbers)
-            return self._take_step(terms.loss, self.recorded(terms), step.epoch, step.number)
+            return self._take_step(self.losses(terms), self.recorded(terms), step.epoch, step.number)
+
+    def training_mode(self) -> None:
+        """Set the model and the objective to training mode."""
+        for module in self.trained.values():
+            module.train()
+
+    def losses(self, terms: Terms) -> list[Tensor]:
+        """Return the loss of each of ``rules``.
+
+        Raises:
+            ConfigError: the objective has a network and gives no loss for it, or has none and gives one.
+        """
+        found = [terms.loss, *([] if terms.network_loss is None else [terms.network_loss])]
+        if len(found) != len(self.rules):
+            kind, has = type(self.objective).__name__, self.objective.network is not None
+            problem = f"{kind} has {'a' if has else 'no'} network and returns {'no' if has else 'a'} network_loss"
+            raise ConfigError("loss", problem, "give both or neither")
+        return found
 
     def compute(self, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
         """Compute the objective on a batch, in this trainer's precision."""

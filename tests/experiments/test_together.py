@@ -137,9 +137,12 @@ def test_a_key_that_names_no_run_at_its_default_is_there_for_comparing():
     assert "precision" not in named["trainer"]
     assert whole(named)["loss"] == {"_target_": "fmvae.objectives.ELBO"}
     assert "loss" not in named
-    bf16 = semantic(compose(["trainer.precision=bf16", "loss._target_=fmvae.objectives.Objective"]))
+    assert whole(named)["prior"] == {"_target_": "fmvae.models.StandardPrior"}
+    assert "prior" not in named
+    changes = ["loss._target_=fmvae.objectives.Objective", "prior._target_=fmvae.models.Prior"]
+    bf16 = semantic(compose(["trainer.precision=bf16", *changes]))
     assert whole(bf16) == bf16
-    assert {"loss", "trainer"} <= bf16.keys()
+    assert {"loss", "prior", "trainer"} <= bf16.keys()
     classifier = semantic(compose([], "classifier"))
     assert whole(classifier) == classifier
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from fmvae.assembly import Parts
 from fmvae.config import compose
 from fmvae.measurement import recompute as module
 from fmvae.measurement.evaluate import evaluate_runs
@@ -210,7 +211,7 @@ def test_an_edited_config_and_an_empty_folder_are_one_line_each(whole, tmp_path,
 
 def test_negative_control_of_weights_that_are_others_the_numbers_differ(runs, whole, monkeypatch):
     """Whatever the digests say."""
-    monkeypatch.setattr(module, "load_model", lambda model, tensors: None)
+    monkeypatch.setattr(Parts, "load", lambda parts, tensors: None)
     problems = verify(whole, device="cpu").problems
     assert any(problem.startswith("test/") for problem in problems)
     assert json.dumps(problems)

@@ -2,10 +2,13 @@
 
 from torch import nn
 
+from fmvae.models.priors import Prior
+
 
 def table(module: nn.Module) -> list[str]:
     """The leaf layers in order: name, then in, out, kernel, stride, padding, and opN for output padding N."""
-    return [_row(layer) for layer in module.modules() if not list(layer.children())]
+    leaves = (layer for layer in module.modules() if not list(layer.children()) and not isinstance(layer, Prior))
+    return [_row(layer) for layer in leaves]
 
 
 def num_parameters(module: nn.Module) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fmvae.errors import RunError
 from fmvae.models import BaseVAE
-from fmvae.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from fmvae.runs.checkpoint import load_checkpoint, load_module, save_checkpoint
 
 META = {"epoch": 3, "config_sha256": "ab" * 32, "history": [{"epoch": 3, "val/objective": 1 / 3}], "name": "é"}
 
@@ -292,7 +292,7 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 def test_load_model_copies_the_model_tensors_and_looks_at_no_others():
     source, target = BaseVAE(2, hidden_dim=8), BaseVAE(2, hidden_dim=8)
     assert not torch.equal(source.mu.weight, target.mu.weight)
-    load_model(target, {**model_tensors(source), "optimizer.0.step": torch.tensor(3.0)})
+    load_module(target, {**model_tensors(source), "optimizer.0.step": torch.tensor(3.0)})
     for name, tensor in source.state_dict().items():
         assert torch.equal(target.state_dict()[name], tensor)
     assert target.mu.weight.data_ptr() != source.mu.weight.data_ptr()
@@ -302,14 +302,14 @@ def test_load_model_copies_the_model_tensors_and_looks_at_no_others():
 def test_load_model_refuses_another_models_weights(other):
     model = BaseVAE(2, hidden_dim=8)
     with pytest.raises(RunError, match="the weights do not fit BaseVAE"):
-        load_model(model, model_tensors(other))
+        load_module(model, model_tensors(other))
 
 
 def test_load_model_refuses_missing_and_surplus_weights():
     model = BaseVAE(2, hidden_dim=8)
     tensors = model_tensors(model)
     with pytest.raises(RunError, match="the weights do not fit BaseVAE"):
-        load_model(model, {**tensors, "model.surplus": torch.zeros(1)})
+        load_module(model, {**tensors, "model.surplus": torch.zeros(1)})
     tensors.pop("model.mu.bias")
     with pytest.raises(RunError, match="the weights do not fit BaseVAE"):
-        load_model(model, tensors)
+        load_module(model, tensors)

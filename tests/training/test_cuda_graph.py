@@ -121,9 +121,9 @@ def spoil(trainer: VAETrainer, data: FashionMNISTManager, epoch: int, step: int)
     compute, count = trainer.compute, iter(range(1, 1000))
 
     def spoiled(batch: Any, numbers: Any) -> Terms:
-        loss, parts = compute(batch, numbers)
+        terms = compute(batch, numbers)
         factor = math.nan if next(count) == (epoch - 1) * NUM_STEPS + step else 1.0
-        return Terms(loss * factor, {**parts, "recon": parts["recon"] * factor})
+        return Terms(terms.loss * factor, {**terms.parts, "recon": terms.parts["recon"] * factor})
 
     trainer.compute = spoiled  # type: ignore[method-assign]
 

@@ -15,7 +15,8 @@ from fmvae.errors import NumericsError
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, LatentAxis, convolution
 from fmvae.objectives import Capacity, Constant, Cyclical, Warmup
 from fmvae.training import VAETrainer
-from fmvae.training.engines.stack import Stack, can_widen, narrow, widen
+from fmvae.training.engines.padding import can_widen, narrow, widen
+from fmvae.training.engines.stack import Stack
 from fmvae.training.vae import Epoch
 from tests.training.cases import Case, data_of
 
@@ -176,7 +177,7 @@ def test_what_pads_a_model_is_zero_and_so_is_its_every_gradient(kind, small_data
     def look(stack: Stack) -> None:
         nonlocal pads
         for trainer, z, slices in zip(stack.trainers, stack.latent_dims, stack.slices, strict=True):
-            for name, own in trainer.model.named_parameters():
+            for name, own in ((f"model.{n}", p) for n, p in trainer.model.named_parameters()):
                 for dim, (size, wide) in enumerate(zip(own.shape, slices[name].shape, strict=True)):
                     if size != wide:
                         grad = slices[name].grad

@@ -16,11 +16,11 @@ from torch.optim import SGD, Adam
 
 from fmvae import rng
 from fmvae.training.precision import step_in
-from fmvae.training.step import GRAD_NORM, add_up, not_finite, take_step
+from fmvae.training.step import add_up, not_finite, take_step
 from fmvae.training.vae import VAETrainer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 log = logging.getLogger("fmvae")
 
@@ -32,8 +32,9 @@ def can_stay(trainer: VAETrainer) -> bool:
 
     Fused optimizers can skip a step depending on a tensor on the device (``found_inf``).
     """
-    fused = all(group.get("fused") for group in trainer.optimizer.param_groups)
-    return fused and isinstance(trainer.optimizer, Adam | SGD)  # AdamW is a subclass of Adam
+    optimizers = [rule.optimizer for rule in trainer.rules]
+    fused = all(group.get("fused") for optimizer in optimizers for group in optimizer.param_groups)
+    return fused and all(isinstance(optimizer, Adam | SGD) for optimizer in optimizers)  # AdamW is an Adam
 
 
 class CUDAGraph:
@@ -66,8 +67,9 @@ class CUDAGraph:
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Train for one epoch; return its history row without the validation columns."""
         trainer = self.trainer
-        trainer.model.train()
-        setattr(trainer.optimizer, "found_inf", self.failed)  # noqa: B010 - fused optimizers read it
+        trainer.training_mode()
+        for rule in trainer.rules:
+            setattr(rule.optimizer, "found_inf", self.failed)  # noqa: B010 - fused optimizers read it
         self.generator.set_state(rng.stream(trainer.seed, "noise", epoch, trainer.data.device).get_state())
         done, before, _ = trainer._begun(self.generator)
         self._lay_out(epoch, done)
@@ -105,9 +107,9 @@ class CUDAGraph:
             terms = trainer.compute(batch, said)
             recorded = trainer.recorded(terms)
             if not self.names:
-                self.names = (*recorded, GRAD_NORM)
+                self.names = (*recorded, *(rule.norm for rule in trainer.rules))
                 self.numbers = self.schedule.new_zeros(trainer.num_steps, len(self.names))
-            take_step(trainer.rule, terms.loss, list(recorded.values()), self._note)
+            take_step(trainer.rules, trainer.losses(terms), list(recorded.values()), self._note)
         self.at.add_(1)
 
     def _note(self, numbers: torch.Tensor) -> None:
@@ -154,10 +156,12 @@ class CUDAGraph:
 
         They change between epochs only.
         """
-        optimizer = self.trainer.optimizer
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        tensors = [*self.trainer.model.state_dict().values()]
-        tensors += [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
+        optimizers = [rule.optimizer for rule in self.trainer.rules]
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+        tensors = [t for module in self.trainer.trained.values() for t in module.state_dict().values()]
+        states = [state for optimizer in optimizers for state in optimizer.state.values()]
+        tensors += [t for state in states for t in state.values() if isinstance(t, torch.Tensor)]
         return [settings, [tensor.data_ptr() for tensor in tensors]]
 
     def _step_aside(self, size: int) -> None:
@@ -174,7 +178,8 @@ class CUDAGraph:
         graph, place = torch.cuda.CUDAGraph(), self.generator.get_state()
         try:
             graph.register_generator_state(self.generator)
-            with _capturable(self.trainer.optimizer), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            optimizers = [rule.optimizer for rule in self.trainer.rules]
+            with _capturable(optimizers), torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._step(size)
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
@@ -187,15 +192,16 @@ class CUDAGraph:
 
 
 @contextmanager
-def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def _capturable(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
     """Set ``capturable`` inside: fused optimizers can always be captured, but some check the flag."""
-    before = [group.get("capturable") for group in optimizer.param_groups]
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    before = [group.get("capturable") for group in groups]
     try:
-        for group in optimizer.param_groups:
+        for group in groups:
             group["capturable"] = True
         yield
     finally:
-        for group, was in zip(optimizer.param_groups, before, strict=True):
+        for group, was in zip(groups, before, strict=True):
             if was is None:
                 del group["capturable"]
             else:

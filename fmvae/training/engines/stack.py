@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,58 +15,15 @@ from fmvae.errors import NumericsError
 from fmvae.models import VAE, LatentAxis
 from fmvae.objectives import Batch, Terms
 from fmvae.runs.observer import Observer
+from fmvae.training.engines.padding import narrow, tensors_of, widen
+from fmvae.training.loop import NETWORK
 from fmvae.training.precision import step_in
-from fmvae.training.step import GRAD_NORM, Rule, not_finite
+from fmvae.training.step import Rule, not_finite, numbers_of, set_gradients
 from fmvae.training.vae import Step, VAETrainer
 
 Numbers = dict[str, float]
 SAME_LOSS = 2e-5  # relative: more than rounding, and less than another beta where the KL is small
 log = logging.getLogger("fmvae")
-
-
-def widen(tensor: Tensor, axis: LatentAxis | None, z: int, width: int) -> Tensor:
-    """Pad a tensor of a model with ``z`` latents to ``width`` latents, with zeros after each block of latents."""
-    if axis is None or z == width:
-        return tensor
-    *blocks, rest = _blocks(tensor, axis, z)
-    shape = list(tensor.shape)
-    shape[axis.dim] = width - z
-    zeros = tensor.new_zeros(shape)
-    return torch.cat([part for block in blocks for part in (block, zeros)] + [rest], axis.dim)
-
-
-def narrow(tensor: Tensor, axis: LatentAxis | None, z: int, width: int) -> Tensor:
-    """Invert ``widen``: cut a tensor from ``width`` latents to ``z``."""
-    if axis is None or z == width:
-        return tensor
-    *blocks, rest = _blocks(tensor, axis, width)
-    return torch.cat([*(block.narrow(axis.dim, 0, z) for block in blocks), rest], axis.dim)
-
-
-def _blocks(tensor: Tensor, axis: LatentAxis, latents: int) -> list[Tensor]:
-    """Split a tensor along its axis into each block of latents, and the rest."""
-    rest = tensor.shape[axis.dim] - axis.blocks * latents
-    return list(tensor.split([latents] * axis.blocks + [rest], axis.dim))
-
-
-def can_widen(make: Callable[[int], VAE], z: int) -> bool:
-    """Whether ``latent_axes`` is correct: a model with one more latent must differ in the size of these axes only.
-
-    Args:
-        make: returns the model for a number of latents; it is called on the meta device, without weights.
-    """
-    with torch.device("meta"):
-        narrower, wider = make(z), make(z + 1)
-    axes = narrower.latent_axes()
-    if axes is None:
-        return False
-    own, wide = _tensors(narrower), _tensors(wider)
-    expected = {name: list(tensor.shape) for name, tensor in own.items()}
-    for name, axis in axes.items():
-        if name not in expected or axis.dim >= len(expected[name]) or expected[name][axis.dim] < axis.blocks * z:
-            return False
-        expected[name][axis.dim] += axis.blocks
-    return expected == {name: list(tensor.shape) for name, tensor in wide.items()}
 
 
 class Stack(Observer):
@@ -93,7 +49,7 @@ class Stack(Observer):
         self.width = max(self.latent_dims)
         widest = self.trainers[self.latent_dims.index(self.width)].model
         self.template: VAE = deepcopy(widest)
-        self.axes = widest.latent_axes() or {}
+        self.axes = {f"model.{name}": axis for name, axis in (widest.latent_axes() or {}).items()}
         if not self.axes and len(set(self.latent_dims)) > 1:
             raise ValueError(f"{type(widest).__name__} has no latent_axes: its runs need one latent_dim")
         convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in widest.modules())
@@ -101,24 +57,27 @@ class Stack(Observer):
         self.evaluated = [_Evaluated(trainer, self.template) for trainer in self.trainers]
         first = self.trainers[0]
         self.precision, self.num_train = first.precision, len(first.data.train)
-        in_turn = (convolutional and on_cpu) or self.precision == "bf16" or not first.objective.vmap
+        by_vmap = first.objective.vmap and first.objective.network is None and widest.latent_prior.vmap
+        in_turn = (convolutional and on_cpu) or self.precision == "bf16" or not by_vmap
         self.batched = not in_turn if batched is None else batched
         # a user's classes are checked at the first step
-        parts = (first.objective, first.objective.likelihood, widest)
+        parts = (first.objective, first.objective.likelihood, widest, widest.latent_prior)
         self.tried = all(type(part).__module__.startswith("fmvae.") for part in parts)
         if self.batched and len({tuple(trainer.objective.numbers(0.0)) for trainer in trainers}) > 1:
             raise ValueError("a stack needs objectives of one formula, with schedules of one kind")
         if len({len(trainer.data.train) for trainer in trainers}) > 1:
             raise ValueError("a stack needs training splits of one size")
         # filled by `load`; the entries that it does not fill are padding and stay zero
-        room = {name: tensor.new_zeros(len(trainers), *tensor.shape) for name, tensor in _tensors(widest).items()}
-        self.params = {name: room[name].requires_grad_() for name, _ in widest.named_parameters()}
-        self.buffers = {name: room[name] for name, _ in widest.named_buffers()}
+        ours = _tensors(self.trainers[self.latent_dims.index(self.width)])
+        room = {name: tensor.new_zeros(len(trainers), *tensor.shape) for name, tensor in ours.items()}
+        trained = {name for name, _ in _parameters(self.trainers[0])}
+        self.params = {name: tensor.requires_grad_() for name, tensor in room.items() if name in trained}
+        self.buffers = {name: room[name] for name in ours if name not in self.params}
         # views into the stack, one set per trainer, which its optimizer updates
         self.slices = [
             {name: stacked.detach()[i] for name, stacked in self.params.items()} for i in range(len(trainers))
         ]
-        self.rules: list[Rule] = []
+        self.rules: list[list[Rule]] = []  # of each trainer
         for trainer in self.trainers:  # first, so that it unloads before the checkpoint is saved
             trainer.observers = [self, *(o for o in trainer.observers if not isinstance(o, Stack))]
 
@@ -128,11 +87,12 @@ class Stack(Observer):
         self.template.train()
         self.rules = []
         for i, trainer in enumerate(self.trainers):
+            trainer.objective.train()
             z = self.latent_dims[i]
-            for name, own in _tensors(trainer.model).items():
+            for name, own in _tensors(trainer).items():
                 place = self.params[name] if name in self.params else self.buffers[name]
                 place[i].copy_(widen(own, self.axes.get(name), z, self.width))
-            names: dict[Any, str] = {own: name for name, own in trainer.model.named_parameters()}
+            names: dict[Any, str] = {own: name for name, own in _parameters(trainer)}
             slice_of: dict[Any, Any] = {own: self.slices[i][name] for own, name in names.items()}
             kind: Any = type(trainer.optimizer)
             optimizer = kind(
@@ -143,21 +103,22 @@ class Stack(Observer):
             )
             for own, state in trainer.optimizer.state.items():
                 optimizer.state[slice_of[own]] = self._reshaped(state, own.shape, names[own], z, widen)
-            self.rules.append(Rule(optimizer, list(self.slices[i].values()), trainer.max_grad_norm))
+            rule = Rule(optimizer, list(self.slices[i].values()), trainer.max_grad_norm)
+            self.rules.append([rule, *trainer.rules[1:]])
 
     @torch.no_grad()
     def unload(self) -> None:
         """Copy weights and optimizer states back to the trainers."""
         for i, trainer in enumerate(self.trainers):
             z = self.latent_dims[i]
-            for name, own in _tensors(trainer.model).items():
+            for name, own in _tensors(trainer).items():
                 place = self.params[name] if name in self.params else self.buffers[name]
                 own.copy_(narrow(place[i], self.axes.get(name), z, self.width))
             # else its scheduler warns that the optimizer never stepped
             setattr(trainer.optimizer, "_opt_called", True)  # noqa: B010
-            for name, own in trainer.model.named_parameters():
+            for name, own in _parameters(trainer):
                 wide: Any = self.slices[i][name]
-                if state := self.rules[i].optimizer.state.get(wide):
+                if state := self.rules[i][0].optimizer.state.get(wide):
                     trainer.optimizer.state[own] = self._reshaped(state, wide.shape, name, z, narrow)
 
     def _reshaped(
@@ -171,6 +132,12 @@ class Stack(Observer):
             for key, value in state.items()
         }
 
+    def _named(self, i: int) -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights of one trainer, as ``Trainer.named_parameters`` names them."""
+        yield from ((name.removeprefix("model."), own) for name, own in self.slices[i].items())
+        network = f"objective.{NETWORK}."
+        yield from ((n, own) for n, own in self.trainers[i].named_parameters() if n.startswith(network))
+
     def on_stop(self, trainer: Any, step: int) -> None:
         self.unload()
 
@@ -183,15 +150,17 @@ class Stack(Observer):
         with step_in(self.precision):
             take = self._in_turn if not self.batched else self._batched if self.tried else self._try_batched
             recorded = take(steps)
-            rows = [rule.numbers(list(terms.values())) for rule, terms in zip(self.rules, recorded, strict=True)]
+            rows = [numbers_of(list(t.values()), rules) for rules, t in zip(self.rules, recorded, strict=True)]
             outcomes: list[Numbers | NumericsError] = []
             read = torch.stack(rows).tolist()  # one read from the device
             for i, step in enumerate(steps):
-                numbers: Numbers = dict(zip((*recorded[i], GRAD_NORM), read[i], strict=True))
-                gradients = ((name, own.grad) for name, own in self.slices[i].items())
+                names = (*recorded[i], *(rule.norm for rule in self.rules[i]))
+                numbers: Numbers = dict(zip(names, read[i], strict=True))
+                gradients = ((name, own.grad) for name, own in self._named(i))
                 problem = not_finite(numbers, gradients, step.epoch, step.number)
                 if problem is None:
-                    self.rules[i].apply(rows[i][-1])
+                    for rule, norm in zip(self.rules[i], rows[i][len(recorded[i]) :], strict=True):
+                        rule.apply(norm)
                 outcomes.append(problem or numbers)
         return outcomes
 
@@ -205,15 +174,19 @@ class Stack(Observer):
             name: torch.tensor([step.numbers[name] for step in steps], dtype=x.dtype, device=x.device)
             for name in steps[0].numbers
         }
-        compute = partial(self._compute, self.evaluated[0])  # the objectives differ in numbers only
+
+        def compute(*tensors: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+            terms = self._compute(self.evaluated[0], *tensors)  # the objectives differ in numbers only
+            return terms.loss, terms.parts  # vmap does not return the None beside them
+
         with self.trainers[0].objective.stacked():
-            terms = torch.vmap(compute)(self.params, self.buffers, (x, labels, noise), numbers)
+            loss, parts = torch.vmap(compute)(self.params, self.buffers, (x, labels, noise), numbers)
         # contiguous like the weights: a fused optimizer on a CPU ignores strides
-        grads = [g.contiguous() for g in torch.autograd.grad(terms.loss.sum(), list(self.params.values()))]
+        grads = [g.contiguous() for g in torch.autograd.grad(loss.sum(), list(self.params.values()))]
         recorded = []
         for i, trainer in enumerate(self.trainers):
             self._set_gradients(i, [grad[i] for grad in grads])
-            own = Terms(terms.loss[i], {name: part[i] for name, part in terms.parts.items()})
+            own = Terms(loss[i], {name: part[i] for name, part in parts.items()})
             recorded.append(trainer.recorded(own))
         return recorded
 
@@ -257,7 +230,9 @@ class Stack(Observer):
             tensors = (batch.x, batch.labels, batch.noise)
             terms = self._compute(self.evaluated[i], own, buffers, tensors, step.numbers)
             recorded.append(trainer.recorded(terms))
-            grads = torch.autograd.grad(terms.loss, list(own.values()))
+            loss, *others = trainer.losses(terms)
+            grads = torch.autograd.grad(loss, list(own.values()), retain_graph=bool(others))
+            set_gradients(self.rules[i][1:], others)
             self._set_gradients(i, [g.contiguous() for g in grads])
         return recorded
 
@@ -279,21 +254,30 @@ class Stack(Observer):
     ) -> Terms:
         """Compute an objective on the template model with these weights, for a batch's x, labels and noise."""
         batch = Batch(*tensors, self.num_train)
-        weights = {f"model.{name}": tensor for name, tensor in (params | buffers).items()}
-        return functional_call(evaluated, weights, (batch, numbers))
+        return functional_call(evaluated, params | buffers, (batch, numbers))
 
 
 class _Evaluated(nn.Module):
-    """An objective and its model as a module, so that ``functional_call`` can replace the model's weights."""
+    """An objective and its model as a module, so that ``functional_call`` can replace their weights."""
 
     def __init__(self, trainer: VAETrainer, model: VAE):
         super().__init__()
-        self.model = model
+        self.model, self.objective = model, trainer.objective
         self._compute = trainer.compute_with
 
     def forward(self, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
         return self._compute(self.model, batch, numbers)
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+def _tensors(trainer: VAETrainer) -> dict[str, Tensor]:
+    """Return the tensors that a stack holds: all but the objective's network, which stays with its run."""
+    return {
+        f"{prefix}.{name}": tensor
+        for prefix, module in trainer.trained.items()
+        for name, tensor in tensors_of(module).items()
+        if not (prefix == "objective" and name.startswith(f"{NETWORK}."))
+    }
+
+
+def _parameters(trainer: VAETrainer) -> list[tuple[str, nn.Parameter]]:
+    return [(name, tensor) for name, tensor in _tensors(trainer).items() if isinstance(tensor, nn.Parameter)]
