@@ -64,7 +64,7 @@ class ClassifierExperiment(Experiment):
             model.load_state_dict(loaded.model.state_dict())
             self.start = {"weights": start, "sha256": loaded.sha256, "run": loaded.card.get("run")}
         self.model, self.data = model.to(device), data
-        optimizer, _ = optimization(config, self.model)
+        optimizer, _ = optimization(config, self.model.parameters())
         own = ("label_smoothing", "warmup", "shift", "flip", "blur", "sides", "prune", "precision")
         shared = ("epochs", "validate_every", "patience", "max_grad_norm")
         settings = {name: config["trainer"][name] for name in (*shared, *own)}

@@ -1,7 +1,7 @@
 """The base class of experiments."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,9 +49,11 @@ class Experiment(ABC):
         """Format results as a small table for the terminal."""
 
 
-def optimization(config: Mapping[str, Any], model: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
-    """Build the optimizer of a model's parameters, and the learning-rate scheduler, or None without one."""
-    optimizer = build(config["optimizer"], "optimizer", Optimizer, params=list(model.parameters()))
+def optimization(
+    config: Mapping[str, Any], parameters: Iterable[nn.Parameter]
+) -> tuple[Optimizer, LRScheduler | None]:
+    """Build the optimizer of parameters, and the learning-rate scheduler, or None without one."""
+    optimizer = build(config["optimizer"], "optimizer", Optimizer, params=list(parameters))
     if not config.get("scheduler"):
         return optimizer, None
     return optimizer, build(config["scheduler"], "scheduler", LRScheduler, optimizer=optimizer)

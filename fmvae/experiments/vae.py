@@ -17,7 +17,7 @@ from fmvae.measurement.measure import measure
 from fmvae.measurement.summary import describe
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.recorder import Album, Layout, Recorder
-from fmvae.training import ConditionalVAETrainer, VAETrainer
+from fmvae.training import ConditionalVAETrainer, VAETrainer, trained_by_optimizer
 from fmvae.training.engines.cuda_graph import CUDAGraph, can_stay
 from fmvae.visualization import FigureObserver
 
@@ -34,6 +34,10 @@ TRAINING = {
         "learning rate": ("schedule/lr$",),
     },
 }
+
+
+def _kind_of(node: Mapping[str, Any]) -> str:
+    return node["_target_"].rsplit(".", 1)[-1]
 
 
 def compared(evaluator: Evaluator) -> list[Column]:
@@ -71,7 +75,7 @@ class VAEExperiment(Experiment):
             self.parts.model,
             self.parts.objective,
             self.parts.data,
-            *optimization(config, self.parts.model),
+            *optimization(config, trained_by_optimizer(self.parts.model, self.parts.objective)),
             epochs=settings["epochs"],
             seed=config["seed"],
             validate_every=settings["validate_every"],
@@ -84,13 +88,15 @@ class VAEExperiment(Experiment):
         self.hparams = {
             "model": config["model"]["_name_"],
             "beta": config["beta"]["value"],
-            "beta_schedule": config["beta"]["_target_"].rsplit(".", 1)[-1].lower(),
+            "beta_schedule": _kind_of(config["beta"]).lower(),
             "latent_dim": config["latent_dim"]["value"],
             "seed": config["seed"],
-            "likelihood": config["likelihood"]["_target_"].rsplit(".", 1)[-1],
+            "likelihood": _kind_of(config["likelihood"]),
+            "loss": config["loss"].get("_name_", _kind_of(config["loss"])),
+            "prior": config["prior"].get("_name_", _kind_of(config["prior"])),
             "epochs": settings["epochs"],
             "batch_size": self.parts.data.batch_size,
-            "optimizer": config["optimizer"]["_target_"].rsplit(".", 1)[-1],
+            "optimizer": _kind_of(config["optimizer"]),
             "lr": config["optimizer"]["lr"],
         }
         num_samples = config["evaluation"]["iwae"]["num_samples"] or USUAL_IWAE

@@ -3,7 +3,7 @@
 from fmvae.training.classifier import ClassifierTrainer, classify
 from fmvae.training.loop import Trainer
 from fmvae.training.observers import Checkpointer, EpochLog, Guard, ProgressBar
-from fmvae.training.vae import ConditionalVAETrainer, VAETrainer
+from fmvae.training.vae import ConditionalVAETrainer, VAETrainer, trained_by_optimizer
 
 __all__ = [
     "Checkpointer",
@@ -15,4 +15,5 @@ __all__ = [
     "Trainer",
     "VAETrainer",
     "classify",
+    "trained_by_optimizer",
 ]

@@ -28,10 +28,10 @@ RESERVED = ("objective", "neg_elbo", "recon_at_mean", "objective_at_mean", GRAD_
 RESERVED += NO_NUMBERS
 
 
-def trained_with(objective: Objective) -> list[nn.Parameter]:
-    """Return the objective's parameters that are trained with the model: all but those of its network."""
+def trained_by_optimizer(model: VAE, objective: Objective) -> list[nn.Parameter]:
+    """Return the parameters of model, prior and likelihood, but not those of the objective's network."""
     own = set(objective.network.parameters()) if objective.network is not None else set()
-    return [parameter for parameter in objective.parameters() if parameter not in own]
+    return [*model.parameters(), *(parameter for parameter in objective.parameters() if parameter not in own)]
 
 
 class Engine(Protocol):
@@ -127,8 +127,8 @@ class VAETrainer(Trainer):
         self.engine: Engine | None = None
         self.named: tuple[str, ...] | None = None  # the parts of the objective, known after the first step
         self.trained["objective"] = objective
-        trained_with_model = [p for p in trained_with(objective) if p.requires_grad]
-        self.rules[0] = self.rules[0]._replace(parameters=[*self.rules[0].parameters, *trained_with_model])
+        by_optimizer = [p for p in trained_by_optimizer(model, objective) if p.requires_grad]
+        self.rules[0] = self.rules[0]._replace(parameters=by_optimizer)
         if objective.network is not None:
             own = list(objective.network.parameters())
             self.rules.append(Rule(objective.network_optimizer(), own, norm=NETWORK_GRAD_NORM))

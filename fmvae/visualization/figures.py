@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmvae.config.identity import NAMED
 from fmvae.data import ImageData
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
@@ -34,11 +35,12 @@ OF_CLASS = "_class_"  # latent_manifold_class_3 belongs to the figures latent_ma
 
 
 def describe_model(config: Mapping[str, Any]) -> str:
-    """Return a run's model for titles: its name in the config, z and beta: ``conditional_conv, z = 32, β = 1``."""
+    """Return a run's model for titles: the names in its config, z and beta, as ``conv, tc, z = 32, β = 6``."""
     schedule = config["beta"].get("_target_", "").rsplit(".", 1)[-1]
     scheduled = f" ({schedule.lower()})" if schedule not in ("", "Constant") else ""
     beta = f"β = {config['beta']['value']:g}{scheduled}"
-    return f"{config['model']['_name_']}, z = {config['latent_dim']['value']}, {beta}"
+    names = [config[group]["_name_"] for group in NAMED if "_name_" in config.get(group, {})]
+    return ", ".join([*names, f"z = {config['latent_dim']['value']}", beta])
 
 
 class FigureObserver(Observer):
