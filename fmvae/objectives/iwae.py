@@ -25,8 +25,8 @@ class IWAE(Objective):
     With many draws, the encoder's gradient is mostly noise (Rainforth et al. 2018). The doubly reparameterised
     gradient (Tucker et al. 2019, eq. 8) has the same expectation and less variance. It omits the derivative of
     log q(z|x) with respect to mu and logvar at fixed z, and multiplies the gradient that flows through z once more
-    by the normalised weights. For beta other than 1, the same derivation gives the factor 1 - beta + beta * weight.
-    The gradients of the decoder and the prior are the usual ones.
+    by the normalised weights. For another beta, the same derivation gives the factor 1 - beta + beta * weight. The
+    gradients of the decoder and the prior are the usual ones.
 
     Args:
         beta: the schedule of the weight of the KL.

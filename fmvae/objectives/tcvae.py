@@ -71,10 +71,10 @@ class BetaTCVAE(Objective):
     """recon + alpha * MI + beta * TC + gamma * dimension-wise KL (Chen et al. 2018, eq. 4).
 
     MI = E[log q(z|x) - log q(z)] is the mutual information of image and latents, TC = E[log q(z) - sum_j log
-    q(z_j)] the total correlation, and the last term E[sum_j log q(z_j) - log p(z)] the KL divergence of the marginals
-    from the prior. With a prior whose dimensions depend on each other, it also contains their dependence under the
-    prior. All three use the same draw for each image and add up to its log q(z|x) - log p(z), the part ``kl``. With
-    alpha = beta = gamma = 1 the loss is the negative ELBO of this draw.
+    q(z_j)] the total correlation, and the last term E[sum_j log q(z_j) - log p(z)] the KL divergence of the
+    marginals from the prior. With a prior whose dimensions depend on each other, it also contains their dependence
+    under the prior. All three use the same draw for each image and add up to its log q(z|x) - log p(z), the part
+    ``kl``. With alpha = beta = gamma = 1 the loss is the negative ELBO of this draw.
 
     Args:
         beta: the schedule of the weight of TC.
