@@ -2,16 +2,20 @@
 
 from fmvae.objectives.densities import Density, StandardNormal, kl_divergence, log_normal
 from fmvae.objectives.elbo import ELBO, ELBOTerms, elbo_terms, vae_loss
+from fmvae.objectives.iwae import IWAE
 from fmvae.objectives.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
 from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import BetaSchedule, Capacity, Constant, Cyclical, Warmup
+from fmvae.objectives.tcvae import BetaTCVAE
 from fmvae.objectives.terms import Batch, Model, Terms, draw_noise
 
 __all__ = [
     "ELBO",
+    "IWAE",
     "Batch",
     "Bernoulli",
     "BetaSchedule",
+    "BetaTCVAE",
     "Capacity",
     "Constant",
     "ContinuousBernoulli",

@@ -28,9 +28,10 @@ class Objective(nn.Module, ABC):
             model. All are saved in checkpoints.
     """
 
-    num_draws: ClassVar[int] = 1  # posterior draws for each image, >= 1; sets the shape of ``Batch.noise``
+    # an instance may set these two
+    num_draws: int = 1  # posterior draws for each image, >= 1; sets the shape of ``Batch.noise``
     # whether it works under ``torch.vmap``; if not, the runs of a stack take their steps one after another
-    vmap: ClassVar[bool] = True
+    vmap: bool = True
     # True if a latent dimension changes nothing when its posterior is N(0, 1) for every image and the decoder
     # ignores it. A stack pads narrower models with such dimensions; if False, it needs runs of equal latent_dim.
     ignores_unused_latents: ClassVar[bool] = False
