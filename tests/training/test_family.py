@@ -21,8 +21,8 @@ from fmvae.training.engines.cuda_graph import CUDAGraph
 from fmvae.training.engines.stack import Stack
 from tests.cli.process import ROOT
 from tests.idx import write_idx_dataset
-from tests.steps import StopAt
 from tests.training.cases import same, snapshot
+from tests.training.test_cuda_graph import StopAt
 from tests.training.test_stack import train_epoch, worst
 
 FACTOR = ["loss=factor_vae", "loss.width=16", "loss.depth=2", "loss.gamma=5"]
