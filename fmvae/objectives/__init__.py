@@ -1,13 +1,17 @@
 """Training objectives: likelihoods, KL divergence, ELBO, and schedules of the KL weight."""
 
 from fmvae.objectives.densities import Density, StandardNormal, kl_divergence, log_normal
+from fmvae.objectives.dip import DIPVAE, aggregate_covariance
 from fmvae.objectives.elbo import ELBO, ELBOTerms, elbo_terms, vae_loss
+from fmvae.objectives.factor import FactorVAE, permute_dimensions
 from fmvae.objectives.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
+from fmvae.objectives.mmd import InfoVAE, gaussian_kernel, imq_kernel, unbiased_mmd
 from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import BetaSchedule, Capacity, Constant, Cyclical, Warmup
 from fmvae.objectives.terms import Batch, Terms, draw_noise
 
 __all__ = [
+    "DIPVAE",
     "ELBO",
     "Batch",
     "Bernoulli",
@@ -18,15 +22,22 @@ __all__ = [
     "Cyclical",
     "Density",
     "ELBOTerms",
+    "FactorVAE",
     "Gaussian",
+    "InfoVAE",
     "Likelihood",
     "Objective",
     "StandardNormal",
     "Terms",
     "Warmup",
+    "aggregate_covariance",
     "draw_noise",
     "elbo_terms",
+    "gaussian_kernel",
+    "imq_kernel",
     "kl_divergence",
     "log_normal",
+    "permute_dimensions",
+    "unbiased_mmd",
     "vae_loss",
 ]

@@ -14,7 +14,8 @@ from torch import Tensor
 Nats = TypeVar("Nats", float, Tensor)
 
 
-def _check_weight(name: str, value: float) -> float:
+def check_weight(name: str, value: float) -> float:
+    """Return a weight of a loss as a float; raise ValueError unless it is finite and >= 0."""
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be finite and >= 0, got {value}")
     return float(value)
@@ -34,7 +35,7 @@ class BetaSchedule(ABC):
     """
 
     def __init__(self, value: float = 1.0):
-        self.value = _check_weight("beta", value)
+        self.value = check_weight("beta", value)
 
     @abstractmethod
     def weight(self, progress: float) -> float:
@@ -101,7 +102,7 @@ class Capacity(BetaSchedule):
 
     def __init__(self, value: float = 1000.0, max_capacity: float = 25.0, fraction: float = 0.75):
         super().__init__(value)
-        self.ramp = Warmup(_check_weight("max_capacity", max_capacity), fraction)
+        self.ramp = Warmup(check_weight("max_capacity", max_capacity), fraction)
 
     def weight(self, progress: float) -> float:
         return self.value
