@@ -2,7 +2,14 @@
 
 from fmvae.objectives.densities import Density, StandardNormal, kl_divergence, log_normal
 from fmvae.objectives.elbo import ELBO, ELBOTerms, elbo_terms, vae_loss
-from fmvae.objectives.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
+from fmvae.objectives.likelihoods import (
+    Bernoulli,
+    ContinuousBernoulli,
+    Gaussian,
+    Laplace,
+    LearnedGaussian,
+    Likelihood,
+)
 from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import BetaSchedule, Capacity, Constant, Cyclical, Warmup
 from fmvae.objectives.terms import Batch, Terms, draw_noise
@@ -19,6 +26,8 @@ __all__ = [
     "Density",
     "ELBOTerms",
     "Gaussian",
+    "Laplace",
+    "LearnedGaussian",
     "Likelihood",
     "Objective",
     "StandardNormal",
