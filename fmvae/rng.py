@@ -11,7 +11,17 @@ from typing import Literal, get_args
 
 import torch
 
-Role = Literal["init", "split", "shuffle", "noise", "augmentation", "evaluation", "sampling"]
+Role = Literal[
+    "init",
+    "split",
+    "shuffle",
+    "noise",
+    "augmentation",
+    "evaluation",
+    "sampling",
+    "binarize",
+    "binarize_held_out",
+]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 

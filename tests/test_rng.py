@@ -18,7 +18,8 @@ def draws(seed: int, role: Role, epoch: int = 0) -> torch.Tensor:
 
 
 def test_the_roles_are_those_of_the_design():
-    assert set(ROLES) == {"init", "split", "shuffle", "noise", "augmentation", "evaluation", "sampling"}
+    of_design = {"init", "split", "shuffle", "noise", "augmentation", "evaluation", "sampling"}
+    assert set(ROLES) == of_design | {"binarize", "binarize_held_out"}
     assert get_args(Role) == ROLES
 
 
@@ -29,6 +30,8 @@ def test_the_roles_are_those_of_the_design():
         (0, "split", 0, 275006070),
         (42, "shuffle", 7, 4138308546),
         (0, "augmentation", 1, 2930555814),
+        (0, "binarize", 1, 1957689322),
+        (0, "binarize_held_out", 1, 1669928489),
     ],
 )
 def test_stream_seeds_are_pinned(seed, role, epoch, expected):

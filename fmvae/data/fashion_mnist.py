@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fmvae.data.binarize import Binarize
 from fmvae.data.images import ImageData
 from fmvae.data.sources import SHA256, load_dataset
 from fmvae.data.split import hold_out, subset
@@ -47,12 +48,14 @@ class FashionMNISTManager(ImageData):
             None uses all.
         num_test: the same for the test file.
         batch_size: images per training batch.
-        seed: the run's seed; it determines which images are held out.
+        seed: the run's seed; it determines which images are held out, and the draws of ``binarize``.
         device: where the images are stored.
+        binarize: ``static`` or ``dynamic`` draws black and white images, see ``ImageData``; None keeps grey ones.
 
     Raises:
         DataError: no source has the files, or a file is damaged or has another shape.
-        ConfigError: a requested size exceeds the files, or the number of names is not the number of classes.
+        ConfigError: a requested size exceeds the files, ``binarize`` is unknown, or the number of names is not the
+            number of classes.
     """
 
     named_by_config = True
@@ -74,6 +77,7 @@ class FashionMNISTManager(ImageData):
         batch_size: int = 128,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        binarize: Binarize | None = None,
     ):
         raw = load_dataset(root, download=download, download_to=download_to, sha256=sha256)
         self.root = raw.root
@@ -97,6 +101,8 @@ class FashionMNISTManager(ImageData):
             content=CONTENT if published and type(self) is FashionMNISTManager else "",
             batch_size=batch_size,
             device=device,
+            binarize=binarize,
+            seed=seed,
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
+from fmvae.data.binarize import Binarize, binarized, check_binarize, fixed_draw
 from fmvae.data.split import Split
 from fmvae.errors import ConfigError, DataError
 
@@ -52,19 +53,25 @@ class ImageData:
         content: a name that identifies the data, for classifiers that only know certain images; see below.
         batch_size: images per training batch.
         device: where the images are stored.
+        binarize: draw black and white images, 0 or 255, in which a pixel of grey value g is white with probability
+            g / 255. ``static``: each split once. ``dynamic``: the training images anew for each epoch, the others
+            once. None keeps the images as they are. A subclass offers it by passing it on, with ``seed``.
+        seed: the run's seed, for the draws of training images. Those of validation and test images are the same
+            for all seeds, as runs are compared on them.
 
     Attributes:
-        train, val, test: the splits. For data without labels, all labels are zero.
+        train, val, test: the splits. For data without labels, all labels are zero. With ``binarize``, these are
+            fixed draws, the same on every device; see ``train_of_epoch`` for the images to train on.
         image_shape: (C, H, W).
         num_classes: 0 without labels.
         class_names: by label; None without labels.
-        sha256: digests of the content by name.
-        content: ``fashion-mnist`` for the published files of Fashion-MNIST, else empty.
-        batch_size, device: as given.
+        sha256: digests of the content by name, before ``binarize``.
+        content: ``fashion-mnist`` for the published files of Fashion-MNIST, else empty; empty with ``binarize``.
+        batch_size, device, binarize: as given.
 
     Raises:
         DataError: images or labels have a wrong type, shape or range, or a split is empty.
-        ConfigError: ``batch_size`` < 1, or there is not exactly one name for each class.
+        ConfigError: ``batch_size`` < 1, ``binarize`` is unknown, or there is not exactly one name for each class.
     """
 
     # whether the config identifies the images by digests; if not, checkpoints store the digests of the data
@@ -82,7 +89,10 @@ class ImageData:
         content: str = "",
         batch_size: int = 128,
         device: torch.device | str = "cpu",
+        binarize: Binarize | None = None,
+        seed: int = 0,
     ):
+        check_binarize(binarize)
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError("data.batch_size", f"{batch_size!r} images per batch", "give a whole number >= 1")
         given = {"train": train, "val": val, "test": test}
@@ -97,7 +107,9 @@ class ImageData:
             raise DataError("data", problem, "give labels for all splits, or for none")
         labels = {name: _labels(name, part[1], len(images[name])) for name, part in given.items()}
 
-        self.batch_size, self.device, self.content = batch_size, torch.device(device), content
+        self.batch_size, self.device = batch_size, torch.device(device)
+        self.binarize: Binarize | None = binarize
+        self.content = "" if binarize else content
         self.image_shape: tuple[int, ...] = shapes["train"]
         self.class_names = None if without else _names(labels, num_classes, class_names)
         self.num_classes = len(self.class_names or ())
@@ -106,6 +118,10 @@ class ImageData:
             key = "data.num_classes" if num_classes else "data.class_names"
             raise ConfigError(key, problem, f"give {key}={0 if num_classes else 'null'}, or labels")
         self.sha256 = dict(sha256) if sha256 else _digests(images, {} if without else labels)
+        self._seed, self._grey, self._of_epoch = seed, None, None
+        if binarize:
+            self._grey = images["train"].to(self.device) if binarize == "dynamic" else None
+            images = {name: fixed_draw(name, part, seed) for name, part in images.items()}
         self.train, self.val, self.test = (
             Split(name, images[name].to(self.device), labels[name].to(self.device)) for name in given
         )
@@ -113,6 +129,20 @@ class ImageData:
     @property
     def splits(self) -> tuple[Split, Split, Split]:
         return self.train, self.val, self.test
+
+    def train_of_epoch(self, epoch: int) -> Split:
+        """Return the training split of an epoch, from 1: ``train``, or its own draw with ``binarize=dynamic``.
+
+        The draw depends on the seed and the epoch only. All epochs are drawn into one buffer, whose address a CUDA
+        graph may hold: the split of an epoch is valid until another is asked for.
+        """
+        if self._grey is None:
+            return self.train
+        if self._of_epoch is None:
+            self._of_epoch = Split(self.train.name, torch.empty_like(self._grey), self.train.labels)
+        draws = rng.stream(self._seed, "binarize", epoch, self.device)
+        binarized(self._grey, draws, out=self._of_epoch.images)
+        return self._of_epoch
 
     @property
     def labelled(self) -> bool:

@@ -95,6 +95,13 @@ class Context:
         """Whether the classifier of a part of the config fits these data; shipped ones fit Fashion-MNIST only."""
         return self.data.content == FASHION_MNIST or evaluation[part]["weights"] not in SHIPPED
 
+    @property
+    def misfit(self) -> str:
+        """The reason why classifiers of Fashion-MNIST do not fit these data, for messages."""
+        if self.data.binarize:
+            return f"these data are black and white (data.binarize={self.data.binarize})"
+        return "these data are other images"
+
     def classifier(
         self, evaluation: Mapping[str, Any], part: Literal["extractor", "accuracy"], num: int
     ) -> FeatureSet:
@@ -108,7 +115,7 @@ class Context:
         """
         weights, precision = evaluation[part]["weights"], evaluation["extractor"]["precision"]
         if not self.fits_shipped(evaluation, part):
-            problem = f"{weights!r} is a classifier of Fashion-MNIST, and these data are other images"
+            problem = f"{weights!r} is a classifier of Fashion-MNIST, and {self.misfit}"
             way_out = "name one of your own (python train.py --config-name classifier trains it)"
             if part == "extractor":
                 way_out += ", or give evaluation.fid.features=[pixels]"

@@ -5,7 +5,14 @@ from fmvae.objectives.dip import DIPVAE, aggregate_covariance
 from fmvae.objectives.elbo import ELBO, ELBOTerms, elbo_terms, vae_loss
 from fmvae.objectives.factor import FactorVAE, permute_dimensions
 from fmvae.objectives.iwae import IWAE
-from fmvae.objectives.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
+from fmvae.objectives.likelihoods import (
+    Bernoulli,
+    ContinuousBernoulli,
+    Gaussian,
+    Laplace,
+    LearnedGaussian,
+    Likelihood,
+)
 from fmvae.objectives.mmd import InfoVAE, gaussian_kernel, imq_kernel, unbiased_mmd
 from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import BetaSchedule, Capacity, Constant, Cyclical, Warmup
@@ -29,6 +36,8 @@ __all__ = [
     "FactorVAE",
     "Gaussian",
     "InfoVAE",
+    "Laplace",
+    "LearnedGaussian",
     "Likelihood",
     "Model",
     "Objective",

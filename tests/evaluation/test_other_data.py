@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fmvae.config import compose
-from fmvae.data import FashionMNISTManager
+from fmvae.data import FashionMNISTManager, fashion_mnist
 from fmvae.errors import ConfigError
 from fmvae.evaluation import Evaluator
 from fmvae.evaluation import measure as given
@@ -63,6 +63,24 @@ def test_shipped_classifiers_are_left_out_of_other_data_with_a_line_each(data, c
     vars(data)["content"] = "fashion-mnist"  # negative control
     assert list(evaluator(data).plan()) == ["test", "latent", "fid/resnet18", "fid/pixels", "accuracy"]
     assert noted(evaluator(data), caplog) == []
+
+
+def test_they_are_left_out_of_binarised_garments_with_a_line_that_says_so(small_data, data, caplog, monkeypatch):
+    monkeypatch.setattr(fashion_mnist, "SHA256", data.sha256)  # as if the files were the published ones
+    assert small_data().content == "fashion-mnist"  # negative control
+    made = evaluator(small_data(binarize="static"))
+    assert list(made.plan()) == ["test", "latent", "fid/pixels"]
+    first, second = noted(made, caplog)
+    reason = f"{GARMENTS} are black and white (data.binarize=static); evaluation"
+    assert first == (
+        f"FID (resnet18) is left out: 'sharp' is {reason}.extractor.weights=<file> names another classifier"
+    )
+    assert second == (
+        f"the accuracy of generated images is left out: 'blurred' is {reason}.accuracy.weights=<file> names "
+        "another classifier"
+    )
+    with pytest.raises(ConfigError, match=r"^evaluation.accuracy.weights: .*data.binarize=dynamic\); name one of"):
+        evaluator(small_data(binarize="dynamic"), "evaluation.accuracy.num_per_class=3")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from scipy import integrate, stats
 from torch import Tensor
 from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 
-from fmvae.objectives import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
+from fmvae.objectives import Bernoulli, ContinuousBernoulli, Gaussian, Laplace, LearnedGaussian, Likelihood
 
-LIKELIHOODS = [Bernoulli(), ContinuousBernoulli(), Gaussian(0.2)]
+LIKELIHOODS = [Bernoulli(), ContinuousBernoulli(), Gaussian(0.2), Laplace(0.2), LearnedGaussian(start=0.2).eval()]
 LOGITS = [-100.0, -30.0, -5.0, -0.1001, -0.0999, -1e-3, 0.0, 1e-6, 0.05, 1.0, 15.0, 20.0, 100.0]
 all_likelihoods = pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=lambda it: type(it).__name__)
 all_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -195,6 +195,50 @@ def test_gaussian_nll_is_scipys_around_the_sigmoid(sigma):
 def test_gaussian_refuses_an_impossible_sigma(sigma):
     with pytest.raises(ValueError, match="sigma must be finite and > 0, got"):
         Gaussian(sigma)
+
+
+# --- Laplace ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.1, 1.0])
+def test_laplace_nll_is_scipys_and_torchs_around_the_sigmoid(scale):
+    logits, x = images()
+    p = 1 / (1 + np.exp(-logits.numpy()))
+    expected = -stats.laplace.logpdf(x.numpy(), loc=p, scale=scale).reshape(4, -1).sum(1)
+    found = Laplace(scale).nll(logits, x)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-11)
+    of_torch = torch.distributions.Laplace(logits.sigmoid(), scale).log_prob(x)
+    torch.testing.assert_close(found, -of_torch.flatten(1).sum(1), rtol=1e-11, atol=0)
+    np.testing.assert_allclose(Laplace(scale).mean(logits).numpy(), p, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.1, math.nan, math.inf])
+def test_laplace_refuses_an_impossible_scale(scale):
+    with pytest.raises(ValueError, match="scale must be finite and > 0, got"):
+        Laplace(scale)
+
+
+# --- densities over the real line ---------------------------------------------------------------------------
+
+ON_THE_LINE = {"gaussian": Gaussian(0.1), "laplace": Laplace(0.1), "learned": LearnedGaussian(start=0.1).eval()}
+
+
+@pytest.mark.parametrize("logit", [-3.0, 0.0, 1.7])
+@pytest.mark.parametrize("name", ON_THE_LINE)
+def test_a_density_over_the_line_integrates_to_1_and_to_its_mean(name, logit):
+    likelihood = ON_THE_LINE[name]
+    centre = likelihood.mean(pixel(logit)).item()
+
+    def moment(power: int, wrong: float = 1.0) -> float:
+        halves = ((centre - 6, centre), (centre, centre + 6))  # Laplace has a corner at its centre
+        return sum(
+            integrate.quad(lambda x: wrong * x**power * density(likelihood, logit, x), *half, epsabs=1e-12)[0]
+            for half in halves
+        )
+
+    assert moment(0) == pytest.approx(1, abs=1e-9)
+    assert moment(1) == pytest.approx(centre, abs=1e-9)
+    assert moment(0, wrong=math.sqrt(2)) != pytest.approx(1, abs=0.1)  # a normaliser that is off would be seen
 
 
 class _Twice(Bernoulli):

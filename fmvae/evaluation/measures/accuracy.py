@@ -45,7 +45,7 @@ class Accuracy(BuiltIn):
                 num = 0
                 context.notes.append(
                     f"the accuracy of generated images is left out: {weights!r} is a classifier of Fashion-MNIST, "
-                    "and these data are other images; evaluation.accuracy.weights=<file> names another classifier"
+                    f"and {context.misfit}; evaluation.accuracy.weights=<file> names another classifier"
                 )
             elif len(context.data.test) < MIN_RELIABLE:
                 num = 0

@@ -41,8 +41,8 @@ class Distances(BuiltIn):
             if for_garments:
                 weights = evaluation["extractor"]["weights"]
                 context.notes.append(
-                    f"FID (resnet18) is left out: {weights!r} is a classifier of Fashion-MNIST, and these data "
-                    "are other images; evaluation.extractor.weights=<file> names another classifier"
+                    f"FID (resnet18) is left out: {weights!r} is a classifier of Fashion-MNIST, and "
+                    f"{context.misfit}; evaluation.extractor.weights=<file> names another classifier"
                 )
             if left_out := ", ".join(name for name, num in nums.items() if not num and name not in for_garments):
                 available = min(len(context.data.test), len(context.data.train))
