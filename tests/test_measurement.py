@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fmvae.config import compose
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation import features, precision
-from fmvae.evaluation.measures import elbo, iwae, latent
+from fmvae.evaluation.measures import decomposition, elbo, iwae, latent
 from fmvae.evaluation.precision import AutoFeatures
 from fmvae.experiments import train
 from fmvae.measurement import evaluate as measurement
@@ -64,7 +64,7 @@ def scalar_events(run: Path) -> dict[str, list[float]]:
 def test_training_and_evaluating_give_the_same_results(run):
     before = snapshot(run)
     stored = read_record(run / "results.json")
-    assert set(stored["provenance"]["evaluation"]) == {"test", "iwae", "latent"}
+    assert set(stored["provenance"]["evaluation"]) == {"test", "iwae", "latent", "decomposition"}
     (run / "results.json").unlink()
     shutil.rmtree(run / "figures")
     evaluate(run)
@@ -77,6 +77,7 @@ def test_a_second_call_computes_nothing_and_changes_no_file(run, monkeypatch):
         (elbo, "measure_elbo"),
         (iwae, "importance_weighted_bound"),
         (latent, "latent_measures"),
+        (decomposition, "decompose_kl"),
     ):
         monkeypatch.setattr(file, name, None)  # calling one would raise
     before = snapshot(run)
@@ -92,7 +93,9 @@ def test_only_what_other_settings_touch_is_new(run, monkeypatch):
     monkeypatch.setattr(elbo, "measure_elbo", None)
     after = evaluate(run, "evaluation.iwae.num_samples=3")
     assert next(iter(after["iwae"])) == "iwae_3"
-    assert {key: after[key] for key in ("test", "latent")} == {key: before[key] for key in ("test", "latent")}
+    assert {key: after[key] for key in ("test", "latent", "decomposition")} == {
+        key: before[key] for key in ("test", "latent", "decomposition")
+    }
     events = scalar_events(run)
     assert len(events["test/iwae_3"]) == len(events["test/neg_elbo"]) == 1
     assert "test/iwae_2" not in events  # another setting took its place
@@ -101,8 +104,8 @@ def test_only_what_other_settings_touch_is_new(run, monkeypatch):
 def test_a_smaller_request_takes_nothing_away(run):
     before = read_record(run / "results.json")
     after = evaluate(run, "evaluation=fast")
-    assert {key: after[key] for key in ("test", "iwae", "latent")} == {
-        key: before[key] for key in ("test", "iwae", "latent")
+    assert {key: after[key] for key in ("test", "iwae", "latent", "decomposition")} == {
+        key: before[key] for key in ("test", "iwae", "latent", "decomposition")
     }
 
 
@@ -157,6 +160,7 @@ def test_provenance_says_block_by_block_where_a_number_comes_from(run):
         "test": True,
         "iwae": False,
         "latent": True,
+        "decomposition": True,
     }
 
 

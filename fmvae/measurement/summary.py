@@ -75,7 +75,7 @@ def number(block: Mapping[str, Any], name: str) -> str:
 def _latent(block: Mapping[str, Any] | None) -> list[str]:
     if not block:
         return []
-    line = f"  {block['active_units']} of {len(block['kl_per_dimension'])} latent dimensions active"
+    line = f"  {block['active_units']} of {len(block['mu_variance'])} latent dimensions active"
     if (probe := block.get("linear_probe_accuracy")) is not None:  # data without labels have none
         line += f"; a linear probe on mu classifies {100 * probe:.1f} % of the test images correctly"
     return ["", line]
