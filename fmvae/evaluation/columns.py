@@ -42,6 +42,7 @@ class Column:
         pattern: a regular expression for the tags on that chart, if there are more than this one.
         counted: the block of results.json with the number of images on which it is measured.
         floor: the tag of the score that a perfect model would have.
+        split: the images that it is measured on, for titles.
         note: for a table's caption, with ``{header}``, ``{images}`` and ``{floor}``.
     """
 
@@ -56,6 +57,7 @@ class Column:
     counted: str = ""
     floor: str = ""
     note: str = ""
+    split: str = "test set"
 
     @property
     def share(self) -> bool:
@@ -130,7 +132,9 @@ def _distances(features: str, digits: int) -> tuple[Column, ...]:
 
 def _part(tag: str, header: str, direction: Direction | None = None) -> tuple[Column, Column]:
     """Return the columns of a part of the KL and of its standard error over draws."""
-    part = Column(tag, header, NATS, 3, direction, chart="MI, TC and dimension-wise KL")
+    together = "MI, TC and dimension-wise KL"
+    note = f"{together}: of {{images}} training images."
+    part = Column(tag, header, NATS, 3, direction, chart=together, note=note, split="training set")
     return part, Column(f"{tag}_se", f"standard error of {header}", NATS, 3, places=())
 
 
@@ -183,7 +187,7 @@ BLOCKS: dict[str, tuple[Column, ...]] = {
         *_part("mi", "MI"),
         *_part("tc", "TC", "lower"),
         *_part("dimension_wise", "dimension-wise KL"),
-        *(replace(column, places=(), chart="") for column in _part("kl", "KL of the draws")),
+        *(replace(column, places=(), chart="", note="") for column in _part("kl", "KL of the draws")),
     ),
     "accuracy": (
         Column(

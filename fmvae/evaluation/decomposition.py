@@ -102,8 +102,8 @@ def log_aggregate(
 def _one_thread() -> Iterator[None]:
     """Compute with one thread on the CPU inside.
 
-    Operations on tiles are so short that more threads gain little on quiet cores, and lose much where other
-    processes use the cores (``python -m benchmarks.decomposition``).
+    Operations on tiles are short: two threads take about two thirds of the time on quiet cores, but many times as
+    long where other processes use the cores (``python -m benchmarks.decomposition``).
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
