@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fmvae.config import compose
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation import features, precision
-from fmvae.evaluation.measures import elbo, iwae, latent
+from fmvae.evaluation.measures import decomposition, elbo, iwae, latent
 from fmvae.evaluation.precision import AutoFeatures
 from fmvae.experiments import train
 from fmvae.measurement import evaluate as measurement
@@ -19,6 +19,7 @@ from fmvae.measurement.evaluate import evaluate_runs
 from fmvae.measurement.load import load_run
 from fmvae.measurement.verification import verify
 from fmvae.models.resnet import load_classifier
+from fmvae.report.collect import read_run
 from fmvae.runs.directory import find_runs
 from fmvae.runs.files import read_record, write_record
 from fmvae.runs.results import flat_scalars
@@ -64,7 +65,7 @@ def scalar_events(run: Path) -> dict[str, list[float]]:
 def test_training_and_evaluating_give_the_same_results(run):
     before = snapshot(run)
     stored = read_record(run / "results.json")
-    assert set(stored["provenance"]["evaluation"]) == {"test", "iwae", "latent"}
+    assert set(stored["provenance"]["evaluation"]) == {"test", "iwae", "latent", "decomposition"}
     (run / "results.json").unlink()
     shutil.rmtree(run / "figures")
     evaluate(run)
@@ -77,6 +78,7 @@ def test_a_second_call_computes_nothing_and_changes_no_file(run, monkeypatch):
         (elbo, "measure_elbo"),
         (iwae, "importance_weighted_bound"),
         (latent, "latent_measures"),
+        (decomposition, "decompose_kl"),
     ):
         monkeypatch.setattr(file, name, None)  # calling one would raise
     before = snapshot(run)
@@ -92,17 +94,67 @@ def test_only_what_other_settings_touch_is_new(run, monkeypatch):
     monkeypatch.setattr(elbo, "measure_elbo", None)
     after = evaluate(run, "evaluation.iwae.num_samples=3")
     assert next(iter(after["iwae"])) == "iwae_3"
-    assert {key: after[key] for key in ("test", "latent")} == {key: before[key] for key in ("test", "latent")}
+    assert {key: after[key] for key in ("test", "latent", "decomposition")} == {
+        key: before[key] for key in ("test", "latent", "decomposition")
+    }
     events = scalar_events(run)
     assert len(events["test/iwae_3"]) == len(events["test/neg_elbo"]) == 1
     assert "test/iwae_2" not in events  # another setting took its place
 
 
+def test_a_number_with_an_older_name_is_read_under_its_present_one(run, monkeypatch):
+    """In every place that reads results; nothing is measured again, and evaluate.py writes the present name."""
+    before = snapshot(run)
+    record = read_record(run / "results.json")
+    now = [("total_correlation" if name == "gaussian_total_correlation" else name) for name in record["latent"]]
+    old = dict(zip(now, record["latent"].values(), strict=True))
+    write_record(run / "results.json", {**record, "latent": old})
+    assert "gaussian_total_correlation" not in (run / "results.json").read_text()
+    (found,) = find_runs(run)
+    assert found.final_results() == record
+    tags = read_run(found).scalars.keys()
+    assert "latent/gaussian_total_correlation" in tags
+    assert "latent/total_correlation" not in tags
+    assert load_run(run, device="cpu").results == record
+    assert verify(found, device="cpu").problems == []
+    monkeypatch.setattr(latent, "latent_measures", None)  # calling it would raise
+    assert evaluate(run) == record
+    assert snapshot(run) == before
+    # negative control: another name of an unknown number is not taken for it
+    renamed = {("correlation" if name == "total_correlation" else name): value for name, value in old.items()}
+    write_record(run / "results.json", {**record, "latent": renamed})
+    with pytest.raises(TypeError):
+        evaluate(run)
+
+
+@pytest.mark.parametrize(
+    ("block", "number", "again"),
+    [
+        ("latent", "aggregate_kl", True),
+        ("decomposition", "tc_se", True),
+        ("test", "objective_at_mean", True),
+        ("iwae", "iwae_2", True),
+        ("latent", "num_images", False),  # no column names it
+    ],
+)
+def test_a_block_that_lacks_a_number_is_measured_again(block, number, again, run):
+    """As an earlier version stored it; the other blocks are kept."""
+    record = read_record(run / "results.json")
+    whole = dict(record[block])
+    for name in ("test", "iwae", "latent", "decomposition"):
+        record[name]["kept"] = {"settings": {}}
+    del record[block][number]
+    write_record(run / "results.json", record)
+    after = evaluate(run)
+    assert (after[block] == whole) == again
+    assert all("kept" in after[name] for name in ("test", "iwae", "latent", "decomposition") if name != block)
+
+
 def test_a_smaller_request_takes_nothing_away(run):
     before = read_record(run / "results.json")
     after = evaluate(run, "evaluation=fast")
-    assert {key: after[key] for key in ("test", "iwae", "latent")} == {
-        key: before[key] for key in ("test", "iwae", "latent")
+    assert {key: after[key] for key in ("test", "iwae", "latent", "decomposition")} == {
+        key: before[key] for key in ("test", "iwae", "latent", "decomposition")
     }
 
 
@@ -157,6 +209,7 @@ def test_provenance_says_block_by_block_where_a_number_comes_from(run):
         "test": True,
         "iwae": False,
         "latent": True,
+        "decomposition": True,
     }
 
 

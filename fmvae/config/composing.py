@@ -36,7 +36,7 @@ from fmvae.config.project import (
 from fmvae.config.schema import validate, walk
 from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
-from fmvae.evaluation.columns import check_objective_name
+from fmvae.evaluation.criteria import check_objective_name
 
 NAMING = ("model._name_", "beta.value", "latent_dim.value")  # the values in a run's name
 NAME_LINE = "name its runs by a line `_name_: mine` in the model's file (or give +model._name_=mine)"

@@ -10,7 +10,7 @@ from typing import Any
 
 from fmvae.common.text import expand_home
 from fmvae.errors import ConfigError
-from fmvae.evaluation.columns import WORDS
+from fmvae.evaluation.criteria import WORDS
 from fmvae.weights import SHIPPED
 
 LARGEST = 2**63 - 1  # the largest int64, torch's integer type
@@ -192,6 +192,8 @@ RULES: dict[str, Rule] = {
     "evaluation.iwae.num_samples": SIZE,
     "evaluation.iwae.num_images": COUNT,
     "evaluation.latent": Rule(bool),
+    "evaluation.decomposition": Rule(dict),
+    "evaluation.decomposition.num_samples": SIZE,
     "evaluation.accuracy": Rule(dict),
     "evaluation.accuracy.weights": WEIGHTS,
     "evaluation.accuracy.num_per_class": Rule(int, minimum=0, optional=True),

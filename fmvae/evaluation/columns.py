@@ -6,13 +6,10 @@ columns of fmvae's own measures; the columns of a user's measure are stored in t
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-
-from fmvae.errors import ConfigError
 
 Direction = Literal["lower", "higher"]
 Place = Literal["table", "hparams", "curve", "status"]
@@ -21,7 +18,9 @@ NATS, SHARE = "nats per image", "share"
 STORED = ("tag", "header", "unit", "digits", "direction")  # fields stored in results for a user's measure
 PRECISION_CHECK = "precision_check"  # entry of a block: the numbers by which bf16 was chosen for its features
 # entries of a block that are not numbers by which to compare runs
-NO_NUMBERS = ("settings", "per_class", "num_images", "columns", PRECISION_CHECK)
+NO_NUMBERS = ("settings", "per_class", "num_images", "num_draws", "columns", PRECISION_CHECK)
+# numbers that earlier versions stored under another tag, and their tags today
+RENAMED = {"latent/total_correlation": "latent/gaussian_total_correlation"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Column:
         pattern: a regular expression for the tags on that chart, if there are more than this one.
         counted: the block of results.json with the number of images on which it is measured.
         floor: the tag of the score that a perfect model would have.
+        split: the images that it is measured on, for titles.
         note: for a table's caption, with ``{header}``, ``{images}`` and ``{floor}``.
     """
 
@@ -57,6 +57,7 @@ class Column:
     counted: str = ""
     floor: str = ""
     note: str = ""
+    split: str = "test set"
 
     @property
     def share(self) -> bool:
@@ -129,6 +130,14 @@ def _distances(features: str, digits: int) -> tuple[Column, ...]:
     )
 
 
+def _part(tag: str, header: str, direction: Direction | None = None) -> tuple[Column, Column]:
+    """Return the columns of a part of the KL and of its standard error over draws."""
+    together = "MI, TC and dimension-wise KL"
+    note = f"{together}: of {{images}} training images."
+    part = Column(tag, header, NATS, 3, direction, chart=together, note=note, split="training set")
+    return part, Column(f"{tag}_se", f"standard error of {header}", NATS, 3, places=())
+
+
 FEATURES = {"resnet18": 3, "pixels": 2}  # features of distances, with the digits to print
 # by measure, in the order in which tables show them
 BLOCKS: dict[str, tuple[Column, ...]] = {
@@ -171,8 +180,14 @@ BLOCKS: dict[str, tuple[Column, ...]] = {
         Column("aggregate_mean_norm", "‖mean of q(z)‖", digits=3, direction="lower", places=()),
         Column("aggregate_covariance_gap", "‖covariance of q(z) − I‖", digits=3, direction="lower", places=()),
         Column("aggregate_kl", "aggregate KL", "nats", 3, "lower", ()),
-        Column("total_correlation", "total correlation", "nats", 3, "lower", ()),
+        Column("gaussian_total_correlation", "total correlation of q(z)'s Gaussian", "nats", 3, "lower", ()),
         Column("linear_probe_accuracy", "linear probe", SHARE, direction="higher", places=()),
+    ),
+    "decomposition": (
+        *_part("mi", "MI"),
+        *_part("tc", "TC", "lower"),
+        *_part("dimension_wise", "dimension-wise KL"),
+        *(replace(column, places=(), chart="", note="") for column in _part("kl", "KL of the draws")),
     ),
     "accuracy": (
         Column(
@@ -193,7 +208,6 @@ RESERVED = (
     *("train", "val", "schedule", "figures", "training", "config", "loss"),
 )
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # names allowed for a user's measure
-WORDS = ("neg_elbo", "iwae", "fid", "accuracy")  # short names that the key ``objective`` accepts besides tags
 
 
 def group_of(name: str) -> str:
@@ -252,41 +266,3 @@ def in_table_order(columns: Iterable[Column]) -> list[Column]:
         return place, ((len(column.tag), column.tag) if place < len(listed) else (0, ""))  # IWAE 8 before IWAE 64
 
     return sorted(first.values(), key=rank)
-
-
-def word_tag(objective: str, evaluation: Mapping[str, Any]) -> str:
-    """Return the tag for a value of the key ``objective``; ``fid`` means the first of several features."""
-    features = next(iter(evaluation["fid"]["features"]), "none")
-    return {
-        "neg_elbo": "test/neg_elbo",
-        "iwae": f"test/iwae_{evaluation['iwae']['num_samples']}",
-        "fid": f"fid/{features}/generation",
-        "accuracy": "accuracy/generated/overall",
-    }.get(objective, objective)
-
-
-def check_objective_name(objective: str, own: Collection[str] = ()) -> None:
-    """Refuse an ``objective`` of a search that is neither in ``WORDS`` nor the tag of a known measure.
-
-    Args:
-        own: names of the user's measures; their numbers are checked later, when the measures are built.
-
-    Raises:
-        ConfigError: the objective is unknown; suggests the most similar tags.
-    """
-    listed = built_in_columns()
-    known = objective in WORDS or any(column.matches(objective) for column in listed)
-    if known or objective.partition("/")[0] in own:
-        return
-    problem = f"{objective!r} is not one of {', '.join(WORDS)}, nor the tag of a measured number"
-    close = nearest(objective, [*WORDS, *(column.tag.replace("{K}", "64") for column in listed)])
-    way_out = f"did you mean {close}?" if close else "give a word, or a tag, as latent/active_units"
-    raise ConfigError("objective", problem, way_out)
-
-
-def nearest(given: str, tags: Collection[str]) -> str:
-    """Return the most similar tags, compared by the full tag or by its last part; empty if none is similar."""
-    last = {tag.rpartition("/")[2]: tag for tag in reversed([*tags])}
-    close = difflib.get_close_matches(given, [*tags], 2)
-    close += [last[leaf] for leaf in difflib.get_close_matches(given.rpartition("/")[2], [*last], 2, cutoff=0.75)]
-    return " or ".join(dict.fromkeys(close[:2] if len(close) > 1 else close))

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -75,17 +75,26 @@ class Evaluator:
         """Yield each measure of the plan as ``(name, block)``.
 
         A block contains its values and ``settings``. A block in ``stored`` with the same settings is not computed
-        again; the caller must ensure that it belongs to the same model and data.
+        again if it has a number for each of the measure's columns, which an earlier version may not have measured;
+        the caller must ensure that it belongs to the same model and data.
         """
         for note in self.context.notes:
             log.info("%s", note)
         stored = stored or {}
         for name in self.measures:
             known = stored.get(name)
-            if isinstance(known, Mapping) and self._told(name).items() <= known.items():
-                yield name, dict(known)
-            else:
-                yield name, self.compute(name)
+            yield name, dict(known) if self._is_whole(known, name) else self.compute(name)
+
+    def _is_whole(self, stored: Any, name: str) -> TypeGuard[Mapping[str, Any]]:
+        """Whether a stored block has the measure's settings and all its numbers."""
+        if not isinstance(stored, Mapping) or not self._told(name).items() <= stored.items():
+            return False
+        return not self._missing(name, stored)
+
+    def _missing(self, name: str, block: Mapping[str, Any]) -> list[str]:
+        """Return the tags of the measure's columns without a number in the block."""
+        there = dict(numbers(block))
+        return [column.tag for column in self.measures[name].columns if column.tag not in there]
 
     def compute(self, name: str) -> dict[str, Any]:
         """Compute the block of one planned measure."""
@@ -123,7 +132,6 @@ class Evaluator:
             raise RunError(
                 key, "it must return a mapping of names to numbers, and none named settings or columns", way_out
             )
-        there = dict(numbers(block))
-        if missing := [column.tag for column in measure.columns if column.tag not in there]:
+        if missing := self._missing(name, block):
             raise RunError(key, f"it does not return {', '.join(missing)}, which its columns name", way_out)
         return block

@@ -11,13 +11,17 @@ from fmvae.models import Posteriors
 from fmvae.objectives import kl_divergence
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, sec. 5.3
+# numbers that compare posteriors with N(0, I)
+OF_STANDARD_PRIOR = ("kl_per_dimension", "aggregate_mean_norm", "aggregate_covariance_gap", "aggregate_kl")
 PROBE_L2 = 1e-4
 PROBE_STEPS = 500  # an upper bound for pathological cases; standardised latents converge earlier
 
 Array = NDArray[np.float64]
 
 
-def latent_measures(train: Posteriors | None, test: Posteriors, num_classes: int) -> dict[str, Any]:
+def latent_measures(
+    train: Posteriors | None, test: Posteriors, num_classes: int, *, standard_prior: bool = True
+) -> dict[str, Any]:
     """Compute measures of the test images' posteriors, in float64 on the CPU; return floats, ints and lists.
 
     m and S are the exact mean and covariance of the aggregate posterior q(z), the mixture of the test images'
@@ -27,6 +31,8 @@ def latent_measures(train: Posteriors | None, test: Posteriors, num_classes: int
         train: posteriors to fit the linear probe on; classes may be missing. None omits the probe.
         test: posteriors to measure, of N images and latent_dim dimensions.
         num_classes: labels are in [0, num_classes).
+        standard_prior: whether the prior is N(0, I). If not, the numbers that compare with N(0, I) are left out:
+            ``kl_per_dimension``, ``aggregate_mean_norm``, ``aggregate_covariance_gap`` and ``aggregate_kl``.
 
     Returns:
         ``num_images``: N.
@@ -36,8 +42,8 @@ def latent_measures(train: Posteriors | None, test: Posteriors, num_classes: int
         ``aggregate_mean_norm``: the Euclidean norm of m; 0 for the prior.
         ``aggregate_covariance_gap``: the Frobenius norm of S - I; 0 for the prior.
         ``aggregate_kl``: KL(N(m, S) || N(0, I)) in nats, >= 0 up to rounding.
-        ``total_correlation``: KL(N(m, S) || N(m, diag S)) in nats, >= 0 up to rounding: of the Gaussian with the
-        moments of q(z), not of q(z) itself (Chen et al. 2018, eq. 2).
+        ``gaussian_total_correlation``: KL(N(m, S) || N(m, diag S)) in nats, >= 0 up to rounding: of the Gaussian
+        with the moments of q(z), not of q(z) itself (see ``fmvae.evaluation.decomposition``).
         ``linear_probe_accuracy``: in [0, 1], see ``probe_accuracy``.
 
     Raises:
@@ -49,16 +55,19 @@ def latent_measures(train: Posteriors | None, test: Posteriors, num_classes: int
     covariance = explained + np.diag(unexplained)  # law of total variance
     log_determinant = _log_determinant(explained, unexplained)
     mahalanobis = np.trace(covariance) + np.square(mean).sum() - len(mean)
+    kl = kl_divergence(test.mu.cpu().double(), test.logvar.cpu().double()).mean(0)
     measures = {
         "num_images": len(mu),
-        "kl_per_dimension": kl_divergence(test.mu.cpu().double(), test.logvar.cpu().double()).mean(0).tolist(),
+        "kl_per_dimension": kl.tolist(),
         "mu_variance": mu_variance.tolist(),
         "active_units": int((mu_variance > ACTIVE_VARIANCE).sum()),
         "aggregate_mean_norm": float(np.linalg.norm(mean)),
         "aggregate_covariance_gap": float(np.linalg.norm(covariance - np.eye(len(mean)))),
         "aggregate_kl": float(0.5 * (mahalanobis - log_determinant)),
-        "total_correlation": float(0.5 * (np.log(covariance.diagonal()).sum() - log_determinant)),
+        "gaussian_total_correlation": float(0.5 * (np.log(covariance.diagonal()).sum() - log_determinant)),
     }
+    if not standard_prior:
+        measures = {name: value for name, value in measures.items() if name not in OF_STANDARD_PRIOR}
     if train is not None:
         measures["linear_probe_accuracy"] = probe_accuracy(train, test, num_classes)
     return measures

@@ -83,9 +83,12 @@ class Context:
 
     def random_train(self, num: int) -> Split:
         """Return ``num`` training images in a fixed random order, as the stored order may be sorted by class."""
-        train = self.data.train
-        order = torch.randperm(len(train), generator=rng.stream(0, "evaluation"))[:num].to(self.device)
+        train, order = self.data.train, self.random_order()[:num]
         return Split("train", train.images[order], train.labels[order])
+
+    def random_order(self) -> Tensor:
+        """Return the indices of the training images (N,) in a fixed random order."""
+        return torch.randperm(len(self.data.train), generator=rng.stream(0, "evaluation")).to(self.device)
 
     def real_features(self, features: FeatureSet, split: Split, num: int) -> Features:
         """Return the features of the first ``num`` images of a split, from the cache if it has them."""

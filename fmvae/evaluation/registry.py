@@ -11,6 +11,7 @@ from fmvae.errors import ConfigError
 from fmvae.evaluation.columns import NAME, RESERVED, Column, built_in_columns, kinds
 from fmvae.evaluation.measure import BuiltIn, Context, Measure, Need
 from fmvae.evaluation.measures.accuracy import Accuracy
+from fmvae.evaluation.measures.decomposition import Decomposition
 from fmvae.evaluation.measures.elbo import Elbo
 from fmvae.evaluation.measures.fid import Distances
 from fmvae.evaluation.measures.iwae import ImportanceWeighted
@@ -21,6 +22,7 @@ BUILT_IN: dict[str, type[BuiltIn]] = {
     "test": Elbo,
     "iwae": ImportanceWeighted,
     "latent": Latents,
+    "decomposition": Decomposition,
     "fid": Distances,
     "accuracy": Accuracy,
 }

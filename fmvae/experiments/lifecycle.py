@@ -29,9 +29,10 @@ from fmvae.experiments.experiment import Experiment
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory
-from fmvae.runs.files import make_directory, read_record, remove_temporaries, write_bytes
+from fmvae.runs.files import make_directory, remove_temporaries, write_bytes
 from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Recorder, history_text
+from fmvae.runs.results import read_results
 from fmvae.runs.resuming import check_data, newest_checkpoint
 from fmvae.training import Checkpointer, EpochLog, Guard, ProgressBar, Trainer
 
@@ -115,7 +116,7 @@ def _check_named_data(run: RunDirectory, config: Mapping[str, Any], device: torc
 
 def results(run: RunDirectory, config: Mapping[str, Any]) -> dict[str, Any]:
     """Read a complete run's results, and print them on the terminal."""
-    found = read_record(run.results)
+    found = read_results(run.results)
     log.info("%s", _kind(config).describe(run, found))
     return found
 

@@ -18,7 +18,7 @@ from fmvae.config.stored import ASKED_ANEW, read_config
 from fmvae.errors import ConfigError, RunError
 from fmvae.measurement.measure import Which, load_best_or_last
 from fmvae.runs.directory import RunDirectory, find_runs, identify
-from fmvae.runs.files import read_record
+from fmvae.runs.results import read_results
 
 log = logging.getLogger("fmvae")
 
@@ -56,7 +56,7 @@ def load_run(
         parts = assemble(validate(config), set_up_torch(config))
     checkpoint = load_best_or_last(run, identity, parts, which)
     parts = parts._replace(visualizer=parts.visualizer.at_epoch(checkpoint.meta["epoch"]))
-    results = read_record(run.results if which == "best" else run.results.with_suffix(f".{which}.json"))
+    results = read_results(run.results if which == "best" else run.results.with_suffix(f".{which}.json"))
     if results["checkpoint"]["sha256"] != checkpoint.sha256:
         raise RunError(
             run, f"its results are not of its {which} checkpoint", f"run `python evaluate.py run={run}`"

@@ -37,8 +37,12 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
     for name, sampled, mean in rows:
         at_mean = f"{mean:>16.2f}" if mean is not None else ""
         lines.append(f"  {name:<22}{sampled:>12.2f}{at_mean}".rstrip())
-    lines += [*_fid(results.get("fid", {})), *_latent(results.get("latent")), *_accuracy(results.get("accuracy"))]
-    lines += _others(results)
+    lines += [*_fid(results.get("fid", {})), *_latent(results.get("latent"))]
+    lines += [
+        *_decomposition(results.get("decomposition")),
+        *_accuracy(results.get("accuracy")),
+        *_others(results),
+    ]
     which = checkpoint["which"]
     suffix, folder = ("", "") if which == "best" else (f".{which}", f"{which}/")
     lines += [
@@ -75,10 +79,18 @@ def number(block: Mapping[str, Any], name: str) -> str:
 def _latent(block: Mapping[str, Any] | None) -> list[str]:
     if not block:
         return []
-    line = f"  {block['active_units']} of {len(block['kl_per_dimension'])} latent dimensions active"
+    line = f"  {block['active_units']} of {len(block['mu_variance'])} latent dimensions active"
     if (probe := block.get("linear_probe_accuracy")) is not None:  # data without labels have none
         line += f"; a linear probe on mu classifies {100 * probe:.1f} % of the test images correctly"
     return ["", line]
+
+
+def _decomposition(block: Mapping[str, Any] | None) -> list[str]:
+    if not block:
+        return []
+    parts = {"MI": "mi", "TC": "tc", "dimension-wise": "dimension_wise"}
+    told = ", ".join(f"{said} {block[name]:.2f} ± {block[f'{name}_se']:.2f}" for said, name in parts.items())
+    return [f"  parts of the training images' KL: {told} nats per image"]
 
 
 def _accuracy(block: Mapping[str, Any] | None) -> list[str]:

@@ -17,7 +17,7 @@ from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory, identify
 from fmvae.runs.files import read_record
 from fmvae.runs.recorder import INDEX, history_text
-from fmvae.runs.results import blocks
+from fmvae.runs.results import blocks, read_results
 from fmvae.runs.resuming import check_owner
 
 MEND = "the same training command"
@@ -108,7 +108,7 @@ def _results(
     for which, suffix in (("best", ".json"), ("last", ".last.json")):
         path, fid_path = run.results.with_suffix(suffix), run.fid.with_suffix(suffix)
         try:
-            results = read_record(path) if path.exists() else None
+            results = read_results(path) if path.exists() else None
             fid = read_record(fid_path) if fid_path.exists() else None
         except RunError as error:
             found.problems.append(f"{Path(error.subject).name}: {error.problem}; {MEND} writes it anew")

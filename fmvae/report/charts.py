@@ -144,7 +144,7 @@ def against_beta(settings: Sequence[Setting]) -> Figure | None:
             if points:
                 style.draw(axes, curve, points)
         floors = floors_of(settings, column)
-        title = f"{column.header}, test set{note}" + f"; floor {floors}" * bool(floors)
+        title = f"{column.header}, {column.split}{note}" + f"; floor {floors}" * bool(floors)
         axes.set(title=title, ylabel=column.unit)
     for axes in panels[len(columns) :]:
         axes.set_axis_off()

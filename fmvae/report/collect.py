@@ -14,8 +14,7 @@ from fmvae.config.stored import NotAVAE, read_config
 from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.evaluation.columns import Column
 from fmvae.runs.directory import RunDirectory, find_runs
-from fmvae.runs.files import read_record
-from fmvae.runs.results import columns_in, flat_scalars
+from fmvae.runs.results import columns_in, flat_scalars, read_results
 
 SEEDS = ("seed", "data.seed")  # the second equals the first unless it is set
 
@@ -139,7 +138,7 @@ def read_run(directory: RunDirectory) -> Run:
         state, reason = _unfinished(status, values, held=directory.is_held())
         return Run(directory, name, state, reason, values)
     try:
-        results = read_record(directory.results)
+        results = read_results(directory.results)
         if not name.endswith(f"-{str(results.get('config_sha256'))[:8]}"):
             raise RunError(directory.results, "its numbers are of another config", "")
     except (RunError, OSError) as error:

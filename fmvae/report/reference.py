@@ -27,8 +27,8 @@ from fmvae.report.tables import (
     provenance_table,
 )
 from fmvae.runs.directory import RunDirectory
-from fmvae.runs.files import read_record, write_bytes
-from fmvae.runs.results import blocks
+from fmvae.runs.files import write_bytes
+from fmvae.runs.results import blocks, read_results
 
 PUBLISHED = PROJECT_ROOT / "docs" / "published.yaml"
 FIGURES = 420  # width of a picture on the page, in pixels
@@ -120,7 +120,7 @@ def _complete(folder: Path, name: str) -> tuple[RunDirectory, dict[str, Any]] | 
 
 def _kept(path: Path) -> tuple[RunDirectory, dict[str, Any]] | None:
     run = RunDirectory(path)
-    return (run, read_record(run.results)) if run.config.exists() and run.results.exists() else None
+    return (run, read_results(run.results)) if run.config.exists() and run.results.exists() else None
 
 
 def check_comparable(folder: Path, kept: Path, rows: Sequence[Row]) -> None:

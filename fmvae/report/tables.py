@@ -155,10 +155,10 @@ def latent_table(rows: Sequence[Row]) -> str:
         "aggregate KL",
         "‖mean‖",
         "‖cov − I‖",
-        "total correlation",
+        "total correlation of the Gaussian",
         "linear probe",
     ]
-    names = ("aggregate_kl", "aggregate_mean_norm", "aggregate_covariance_gap", "total_correlation")
+    names = ("aggregate_kl", "aggregate_mean_norm", "aggregate_covariance_gap", "gaussian_total_correlation")
     body = [
         [
             row.link,

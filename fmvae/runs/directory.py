@@ -16,7 +16,8 @@ from fmvae.common.text import short
 from fmvae.config.identity import RunIdentity
 from fmvae.errors import ConfigError, HeldError, LockError, LostError, RunError
 from fmvae.runs.events import hide_events
-from fmvae.runs.files import make_directory, move_aside, read_record, write_bytes
+from fmvae.runs.files import make_directory, move_aside, write_bytes
+from fmvae.runs.results import read_results
 
 State = Literal["new", "partial", "failed", "complete"]
 Status = Literal["running", "interrupted", "failed", "complete"]
@@ -133,7 +134,7 @@ class RunDirectory:
         if self.read_status().get("state") != "complete":
             return None
         try:
-            results = read_record(self.results)
+            results = read_results(self.results)
         except RunError as error:
             if self.results.exists():
                 log.warning("%s", error)

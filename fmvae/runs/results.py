@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.errors import RunError
-from fmvae.evaluation.columns import BLOCKS, Column, columns_of, group_of, kinds, numbers
+from fmvae.evaluation.columns import BLOCKS, RENAMED, Column, columns_of, group_of, kinds, numbers
 from fmvae.runs.files import move_aside, read_record, write_record
 
 log = logging.getLogger("fmvae")
@@ -39,7 +39,7 @@ class Results:
         if not path.exists():
             return
         try:
-            stored = read_record(path)
+            stored = read_results(path)
             origins = stored["provenance"]["evaluation"]
             measures = {name: at(stored, name) for name in origins}
             same = all(stored[key] == value for key, value in self.source.items())
@@ -65,6 +65,27 @@ class Results:
             write_record(fid_path, {**results["fid"], **self.source, "provenance": provenance})
         write_record(path, results)
         return results
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a file of results; numbers that an earlier version stored under another name have their present one.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    results = read_record(path)
+    for before, now in RENAMED.items():
+        *parents, old = before.split("/")
+        try:
+            block = at(results, "/".join(parents))
+        except (LookupError, TypeError):
+            continue
+        if isinstance(block, dict) and old in block:
+            new = now.rpartition("/")[2]
+            renamed = {new if name == old else name: value for name, value in block.items()}
+            block.clear()
+            block.update(renamed)
+    return results
 
 
 def at(results: Mapping[str, Any], name: str) -> Any:

@@ -129,7 +129,12 @@ def test_every_picture_and_the_projector(untrained, tmp_path):
         "index.json",
     }
     assert (run / "projector_config.pbtxt").is_file()
-    assert set(read_record(run / "results.json")["provenance"]["evaluation"]) == {"test", "iwae", "latent"}
+    assert set(read_record(run / "results.json")["provenance"]["evaluation"]) == {
+        "test",
+        "iwae",
+        "latent",
+        "decomposition",
+    }
 
 
 def test_the_beta_vae_with_many_overrides(untrained, tmp_path):

@@ -16,7 +16,7 @@ from fmvae.evaluation import Evaluator, calculate_fid, importance_weighted_bound
 from fmvae.evaluation import measure as given
 from fmvae.evaluation.features import Features
 from fmvae.evaluation.latent import latent_measures
-from fmvae.evaluation.measures import accuracy, elbo, iwae, latent
+from fmvae.evaluation.measures import accuracy, decomposition, elbo, iwae, latent
 from fmvae.evaluation.measures import fid as distances
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, encode_split
 from fmvae.objectives import ELBO, Bernoulli, Constant
@@ -65,6 +65,7 @@ def settings(num_images: int | None = NUM, features=("pixels",), **others: Any) 
         "extractor": {"weights": "sharp", "precision": "fp32"},
         "iwae": {"num_samples": 4, "num_images": 50},
         "latent": True,
+        "decomposition": {"num_samples": 30},
         "accuracy": judged(None),
         "cache": None,
     } | others
@@ -78,6 +79,7 @@ def nothing_but_fid(**others: Any) -> dict[str, Any]:
     off = {
         "iwae": {"num_samples": 0, "num_images": 1},
         "latent": False,
+        "decomposition": {"num_samples": 0},
         "accuracy": {"weights": "blurred", "num_per_class": 0},
     }
     return settings(**(off | others))
@@ -141,7 +143,14 @@ BOTH = pytest.mark.parametrize(
 @BOTH
 def test_every_measure_is_yielded_with_what_it_was_measured_on(model, data):
     measures = dict(evaluator(model, data).measure())
-    assert list(measures) == ["test", "iwae", "latent", "fid/pixels", *(["accuracy"] if model.conditional else [])]
+    assert list(measures) == [
+        "test",
+        "iwae",
+        "latent",
+        "decomposition",
+        "fid/pixels",
+        *(["accuracy"] if model.conditional else []),
+    ]
     noise = rng.stream(0, "evaluation")
     elbo = measure_elbo(model, OBJECTIVE, data.test, noise, at_mean=True)
     assert measures["test"] == {"num_images": 400, **elbo, "settings": {}}
@@ -201,6 +210,7 @@ def test_what_is_stored_with_the_same_settings_is_not_measured_again(data, monke
         (elbo, "measure_elbo"),
         (iwae, "importance_weighted_bound"),
         (latent, "latent_measures"),
+        (decomposition, "decompose_kl"),
         (distances, "fid_block"),
         (accuracy, "accuracy_block"),
     ):

@@ -54,14 +54,21 @@ def noted(made: Evaluator, caplog) -> list[str]:
 
 def test_shipped_classifiers_are_left_out_of_other_data_with_a_line_each(data, caplog):
     made = evaluator(data)
-    assert list(made.plan()) == ["test", "latent", "fid/pixels"]
+    assert list(made.plan()) == ["test", "latent", "decomposition", "fid/pixels"]
     first, second = noted(made, caplog)
     assert first.startswith(f"FID (resnet18) is left out: 'sharp' is {GARMENTS} ")
     assert second.startswith(f"the accuracy of generated images is left out: 'blurred' is {GARMENTS} ")
     (only,) = noted(evaluator(data, conditional=False), caplog)  # which has no accuracy anyway
     assert only == first
     vars(data)["content"] = "fashion-mnist"  # negative control
-    assert list(evaluator(data).plan()) == ["test", "latent", "fid/resnet18", "fid/pixels", "accuracy"]
+    assert list(evaluator(data).plan()) == [
+        "test",
+        "latent",
+        "decomposition",
+        "fid/resnet18",
+        "fid/pixels",
+        "accuracy",
+    ]
     assert noted(evaluator(data), caplog) == []
 
 
@@ -103,7 +110,7 @@ def test_what_needs_no_classifier_of_garments_is_measured_of_other_data(data):
         "fid/pixels" in evaluator(data, "evaluation.fid.num_images=790", "evaluation.fid.features=[pixels]").plan()
     )
     off = ["evaluation.fid.num_images=0", "evaluation.accuracy.num_per_class=0"]
-    assert list(evaluator(data, *off).plan()) == ["test", "latent"]
+    assert list(evaluator(data, *off).plan()) == ["test", "latent", "decomposition"]
 
 
 def test_weights_that_are_named_as_a_file_are_used(data):
@@ -125,6 +132,6 @@ def test_data_without_labels_have_no_probe_and_all_else(data, caplog):
     assert block["settings"] == {}
     assert set(labelled) - set(block) == {"linear_probe_accuracy"}
     assert "latent/linear_probe_accuracy" not in [column.tag for column in made.columns()]
-    assert list(made.plan()) == ["test", "latent", "fid/pixels"]
+    assert list(made.plan()) == ["test", "latent", "decomposition", "fid/pixels"]
     assert "per_class" not in made.compute("fid/pixels")
     assert made.context.offers == set()

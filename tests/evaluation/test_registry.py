@@ -157,7 +157,7 @@ def test_its_block_holds_values_settings_columns_and_its_origin(run):
     assert 0 < block["entropy"] < 3.33
     assert len(block["shares"]) == 10
     assert results["provenance"]["evaluation"]["entropy"] == results["provenance"]["evaluation"]["test"]
-    assert list(results)[4:8] == ["test", "iwae", "latent", "entropy"]
+    assert list(results)[4:9] == ["test", "iwae", "latent", "decomposition", "entropy"]
 
 
 def test_it_names_no_other_run(mine, data_settings):
@@ -196,7 +196,7 @@ def test_its_numbers_are_in_the_report(sweep, tmp_path):
     assert [cell.text for cell in (row[place] for row in comparison.rows) if cell.best] == [f"{best:.6f}"]
     assert all(row[place + 1].text.endswith("%") and not row[place + 1].best for row in comparison.rows)
     assert "entropy: bits, 50 images." in comparison.caption
-    assert "(KL, active units and lit have none)" in comparison.caption
+    assert "(KL, active units, MI, dimension-wise KL and lit have none)" in comparison.caption
     figure = against_beta(settings)
     assert figure
     panels = {axes.get_title(): axes.get_ylabel() for axes in figure.axes}
@@ -301,7 +301,8 @@ def test_a_search_goes_by_its_column(sweep, mine, data_settings, capsys):
         ("test/iwae_16", "minimize"),
         ("fid/pixels/kid", "minimize"),
         ("fid/resnet18/recall", "maximize"),
-        ("latent/total_correlation", "minimize"),
+        ("latent/gaussian_total_correlation", "minimize"),
+        ("decomposition/tc", "minimize"),
     ],
 )
 def test_any_number_with_a_direction_is_searched_by(name, expected):
@@ -317,6 +318,7 @@ def test_any_number_with_a_direction_is_searched_by(name, expected):
         ("entropy/entropy", "give a word, or a tag"),
         ("test/neg_elboo", "did you mean test/neg_elbo"),
         ("zebra", "give a word, or a tag"),
+        ("latent/total_correlation", "another name now.*give objective=latent/gaussian_total_correlation"),
     ],
 )
 def test_an_objective_that_is_no_number_is_refused_when_composed(name, said):
@@ -521,17 +523,21 @@ def test_a_measure_is_added_by_a_class_and_its_columns(data_settings, tmp_path, 
 
 def test_every_measure_has_columns_and_every_number_one_and_the_other_way_round(small_data):
     """Of a conditional model, so that all are measured."""
-    assert list(registry.BUILT_IN) == list(dict.fromkeys(["test", "iwae", "latent", *columns.kinds()]))
+    assert list(registry.BUILT_IN) == list(
+        dict.fromkeys(["test", "iwae", "latent", "decomposition", *columns.kinds()])
+    )
     data = small_data(num_train=1000, val_size=100, num_test=800)
     settings = compose([*SMALL, "evaluation.fid.features=[pixels]", "evaluation.fid.num_images=790"])["evaluation"]
     evaluator = Evaluator(
         ConditionalVAE(2, hidden_dim=8), ELBO(Bernoulli(), Constant(1.0)), data, seed=0, settings=settings
     )
-    measured = {name: evaluator.compute(name) for name in ("test", "iwae", "latent", "fid/pixels")}
+    measured = {
+        name: evaluator.compute(name) for name in ("test", "iwae", "latent", "decomposition", "fid/pixels")
+    }
     for name, block in measured.items():
         tags = {tag for tag, _ in columns.numbers(block)}
         listed = {column.tag for column in evaluator.measures[name].columns}
-        assert tags == listed - {"as_asked"}, name  # a classifier's alone
+        assert tags == listed, name
         assert {column.tag for column in columns.columns_of(name, block)} == {
             f"{columns.group_of(name)}/{tag}" for tag in tags
         }

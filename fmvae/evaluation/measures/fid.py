@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from fmvae.errors import ConfigError
-from fmvae.evaluation.columns import FEATURES
+from fmvae.evaluation.columns import BLOCKS, FEATURES, Column
 from fmvae.evaluation.distances import fid_block
 from fmvae.evaluation.features import FeatureSet, Pixels
 from fmvae.evaluation.frechet import MIN_RELIABLE
@@ -20,13 +20,18 @@ FID_IMAGES = 10_000  # on each side by default, as for published numbers
 
 
 class Distances(BuiltIn):
-    """Distances in one set of features, from ``num_images`` images on each side."""
+    """Distances in one set of features, from ``num_images`` images on each side.
+
+    Args:
+        by_class: whether the model generates images of a requested class.
+    """
 
     off: ClassVar = {"fid": {"num_images": 0}}
     way_in = "give evaluation.fid.num_images (evaluation=full does, if the data are not too few)"
 
-    def __init__(self, features: FeatureSet, num_images: int, num_neighbours: int):
+    def __init__(self, features: FeatureSet, num_images: int, num_neighbours: int, by_class: bool = False):
         self.features, self.num_images, self.num_neighbours = features, num_images, num_neighbours
+        self.by_class = by_class
         self.name = f"fid/{features.name}"
 
     @classmethod
@@ -58,7 +63,8 @@ class Distances(BuiltIn):
         # weights other than the shipped ones are read even if unused, so that errors in them come before training
         if evaluation["extractor"]["weights"] not in SHIPPED or nums.get("resnet18"):
             sets["resnet18"] = context.classifier(evaluation, "extractor", nums.get("resnet18") or FID_IMAGES)
-        yield from (cls(sets[name], num, neighbours) for name, num in nums.items() if num)
+        by_class = context.model.conditional
+        yield from (cls(sets[name], num, neighbours, by_class) for name, num in nums.items() if num)
 
     @classmethod
     def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -74,11 +80,15 @@ class Distances(BuiltIn):
         own = {"num_images": self.num_images, "num_neighbours": self.num_neighbours}
         return own | dict(self.features.identity)
 
+    @property
+    def columns(self) -> tuple[Column, ...]:  # type: ignore[override]
+        classified = self.by_class and not isinstance(self.features, Pixels)
+        return tuple(column for column in BLOCKS[self.name] if classified or column.tag != "as_asked")
+
     def compute(self, context: Context) -> dict[str, Any]:
         features, num, data = self.features, self.num_images, context.data
         labels = data.test.labels[:num]
         train = context.random_train(num)
-        by_class = context.model.conditional
         real, known = (context.real_features(features, split, num) for split in (data.test, train))
         generated = features(context.generated(labels), "generated images", num)
         reconstructed = features(context.reconstructed(num), "reconstructions", num)
@@ -87,11 +97,11 @@ class Distances(BuiltIn):
             train=known.features,
             generated=generated.features,
             reconstructed=reconstructed.features,
-            labels=(labels.cpu().numpy(), train.labels.cpu().numpy()) if by_class else None,
+            labels=(labels.cpu().numpy(), train.labels.cpu().numpy()) if self.by_class else None,
             class_names=data.class_names or (),
             num_neighbours=self.num_neighbours,
         )
-        if by_class and generated.logits is not None:  # a second accuracy, from logits that are known already
+        if self.by_class and generated.logits is not None:  # a second accuracy, from logits that are known already
             block["as_asked"] = float((generated.logits.argmax(1) == labels.cpu().numpy()).mean())
         return block | precision_check(features)
 
