@@ -5,7 +5,7 @@ from __future__ import annotations
 from fmvae.data import ImageData
 from fmvae.errors import ConfigError
 from fmvae.models import VAE, ConditionalVAE, StandardPrior
-from fmvae.objectives import BetaSchedule, Objective
+from fmvae.objectives import Bernoulli, BetaSchedule, Objective
 
 
 def check_combination(model: VAE, objective: Objective, data: ImageData) -> None:
@@ -17,6 +17,14 @@ def check_combination(model: VAE, objective: Objective, data: ImageData) -> None
     _check_prior(model, objective)
     _check_schedule(objective)
     _check_batches(objective, data)
+    if data.binarize and not isinstance(objective.likelihood, Bernoulli):
+        problem = (
+            f"{data.binarize!r} makes pixels 0 or 1, and {type(objective.likelihood).__name__} is for grey values"
+        )
+        raise ConfigError("data.binarize", problem, "choose likelihood=bernoulli, or data.binarize=null")
+    if (found := getattr(objective, "latent_dim", model.latent_dim)) != model.latent_dim:
+        problem = f"{found}, but the model has {model.latent_dim} latent dimensions"
+        raise ConfigError("loss.latent_dim", problem, "leave it out; it follows latent_dim")
 
 
 def _check_prior(model: VAE, objective: Objective) -> None:

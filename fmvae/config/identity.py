@@ -38,14 +38,17 @@ NEWER: Mapping[str, Any] = {
     "loss": {"_target_": "fmvae.objectives.ELBO"},
     "prior": {"_target_": "fmvae.models.StandardPrior"},
 }
+# the same for keys of any run, which a stored config gets no value for: another class may not take them
+NEWER_ARGUMENTS: Mapping[str, Any] = {"data.binarize": None}
 
 
 def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a config that can change a trained bit, with sorted keys.
 
-    Left out are the keys in ``NON_SEMANTIC``, and those in ``NEWER`` that have the value given there.
+    Left out are the keys in ``NON_SEMANTIC``, and those in ``NEWER`` and ``NEWER_ARGUMENTS`` that have the value
+    given there.
     """
-    newer = NEWER if is_vae(config) else {}
+    newer = {**NEWER_ARGUMENTS, **(NEWER if is_vae(config) else {})}
 
     def part(group: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         kept: dict[str, Any] = {}

@@ -90,6 +90,7 @@ SIZE = Rule(int, minimum=0)
 PATH = Rule(str, path=True, pattern=r"[^\0]+", called="a path")
 FOLDER = replace(PATH, optional=True, pattern=r"[^\0]*")
 WEIGHTS = replace(PATH, called=f"{', '.join(SHIPPED)} or a file of weights")
+RATE = Rule(float, above=0, maximum=1e38)  # a little below the limit of float32
 WORD = Rule(
     str,
     pattern=r"[A-Za-z0-9_][^\0]{0,199}",
@@ -124,16 +125,25 @@ RULES: dict[str, Rule] = {
     "model.norm_order": Rule(str, choices=("relu_bn", "bn_relu")),
     "model.backbone": Rule(str, choices=("mlp", "conv")),
     "model.prior": Rule(str, choices=("standard", "learned")),
-    "loss.alpha": Rule(float, minimum=0),
-    "loss.gamma": Rule(float, minimum=0),
+    **dict.fromkeys(("loss.num_samples", "loss.latent_dim", "loss.width", "loss.depth"), COUNT),
+    **dict.fromkeys(("loss.gamma", "loss.off_diagonal", "loss.diagonal"), Rule(float, minimum=0)),
+    "loss.alpha": Rule(float),
+    "loss.lam": Rule(float, minimum=0),
+    "loss.lr": RATE,
+    "loss.bandwidth": Rule(float, above=0),
+    "loss.variant": Rule(int, minimum=1, maximum=2),
     "loss.estimate": Rule(str, choices=("mss", "mws")),
-    "loss.num_samples": COUNT,
+    "loss.kernel": Rule(str, choices=("imq", "gaussian")),
     "loss.doubly_reparameterised": Rule(bool),
     "likelihood.sigma": Rule(float, above=0),
+    "likelihood.scale": Rule(float, above=0),
+    "likelihood.method": Rule(str, choices=("optimal", "trained")),
+    "likelihood.start": Rule(float, above=0),
     "data.root": FOLDER,
     "data.download_to": FOLDER,
     "data_root": FOLDER,
     "data.download": Rule(bool),
+    "data.binarize": Rule(str, choices=("static", "dynamic"), optional=True),
     "data.num_classes": SIZE,  # 0 for data without labels
     "data.class_names": Rule(list, optional=True, of=str),
     "data.seed": SIZE,
@@ -158,7 +168,7 @@ RULES: dict[str, Rule] = {
     "trainer.sides": Rule(list, of=int),
     "trainer.prune": Rule(float, minimum=0, below=1),
     "trainer.precision": Rule(str, choices=("auto", "fp32", "tf32", "bf16")),
-    "optimizer.lr": Rule(float, above=0, maximum=1e38),  # a little below the limit of float32
+    "optimizer.lr": RATE,
     "optimizer.fused": Rule(bool, optional=True, spare=True),
     "optimizer.nesterov": Rule(bool, spare=True),
     "optimizer.weight_decay": Rule(float, minimum=0),

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmvae.objectives.densities import kl_divergence
 from fmvae.objectives.likelihoods import Likelihood
 from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import BetaSchedule, check_weight
-from fmvae.objectives.terms import Batch, Terms
+from fmvae.objectives.terms import Batch, Model, Terms
 
 
 def aggregate_covariance(mu: Tensor, logvar: Tensor | None = None) -> Tensor:
@@ -60,7 +60,7 @@ class DIPVAE(Objective):
         self.off_diagonal = check_weight("off_diagonal", off_diagonal)
         self.diagonal = check_weight("diagonal", diagonal)
 
-    def __call__(self, model: nn.Module, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+    def __call__(self, model: Model, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
         output = model(batch.x, batch.labels, noise=batch.noise)
         recon = self.likelihood.nll(output.logits, batch.x).mean()
         kl = kl_divergence(output.mu, output.logvar).sum(1).mean()

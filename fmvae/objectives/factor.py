@@ -13,7 +13,7 @@ from torch.optim import Adam, Optimizer
 from fmvae.objectives.likelihoods import Likelihood
 from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import BetaSchedule, check_weight
-from fmvae.objectives.terms import Batch, Terms
+from fmvae.objectives.terms import Batch, Model, Terms
 
 
 def permute_dimensions(z: Tensor, noise: Tensor) -> Tensor:
@@ -76,13 +76,14 @@ class FactorVAE(Objective):
         if not (math.isfinite(lr) and lr > 0):
             raise ValueError(f"lr must be finite and > 0, got {lr}")
         self.gamma, self.lr = check_weight("gamma", gamma), lr
+        self.latent_dim = latent_dim
         self.network = _discriminator(latent_dim, width, depth)
 
     def network_optimizer(self) -> Optimizer:
         assert self.network is not None
         return Adam(self.network.parameters(), self.lr, betas=(0.5, 0.9), fused=True)
 
-    def __call__(self, model: Any, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+    def __call__(self, model: Model, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
         assert self.network is not None
         output = model(batch.x, batch.labels, noise=batch.noise[0])
         recon = self.likelihood.nll(output.logits, batch.x).mean()

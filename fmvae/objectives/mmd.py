@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmvae.objectives.densities import kl_divergence
 from fmvae.objectives.likelihoods import Likelihood
 from fmvae.objectives.objective import Objective
 from fmvae.objectives.schedules import BetaSchedule, check_weight
-from fmvae.objectives.terms import Batch, Terms
+from fmvae.objectives.terms import Batch, Model, Terms
 
 Kernel = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -102,7 +102,7 @@ class InfoVAE(Objective):
         self.mmd_weight = check_weight("alpha + lam - 1", lam - (1 - alpha))
         self.kernel, self.bandwidth = KERNELS[kernel], bandwidth
 
-    def __call__(self, model: nn.Module, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
+    def __call__(self, model: Model, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
         posterior_noise, prior = batch.noise
         output = model(batch.x, batch.labels, noise=posterior_noise)
         recon = self.likelihood.nll(output.logits, batch.x).mean()

@@ -24,6 +24,14 @@ class Model(Protocol):
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor: ...
 
+    def reparameterize(
+        self,
+        mu: Tensor,
+        logvar: Tensor,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor: ...
+
     def prior_density(self) -> Density: ...
 
 

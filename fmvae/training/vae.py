@@ -69,7 +69,8 @@ class Epoch:
         self.generator = rng.stream(trainer.seed, "noise", epoch, trainer.data.device)
         self.done, self.sums, _ = trainer._begun(self.generator)
         shuffle = rng.stream(trainer.seed, "shuffle", epoch)
-        self.batches = islice(trainer.data.train.batches(trainer.data.batch_size, shuffle), self.done, None)
+        images = trainer.data.train_of_epoch(epoch)
+        self.batches = islice(images.batches(trainer.data.batch_size, shuffle), self.done, None)
 
     def __iter__(self) -> Iterator[Step]:
         return self

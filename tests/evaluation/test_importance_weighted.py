@@ -138,7 +138,8 @@ def bound_in_double(model: VAE, log_likelihood: Any, split: Split, num_samples: 
     logits = model.decode(latents, split.labels[index]).double().numpy()
     log_p = log_likelihood(logits, x.double().numpy()[index]).reshape(z.shape[:2])
     log_ratio = (stats.norm.logpdf(z) - stats.norm.logpdf(z, mu, np.exp(logvar / 2))).sum(2)
-    return float(np.log(num_samples) - special.logsumexp(log_p + log_ratio, axis=1).mean())
+    log_weights: Any = special.logsumexp(log_p + log_ratio, axis=1)
+    return float(np.log(num_samples) - log_weights.mean())
 
 
 CASES = [(name, "bernoulli", k) for name in MODELS for k in (1, 9)]

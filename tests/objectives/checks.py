@@ -81,7 +81,7 @@ def assert_slopes_are_gradients(compute: Any, parameters: list[nn.Parameter], tr
 
 
 class _Evaluated(nn.Module):
-    def __init__(self, model: nn.Module, objective: Objective):
+    def __init__(self, model: Any, objective: Objective):
         super().__init__()
         self.model = model
         self._compute = objective.__call__  # the bound method, so that the objective is no submodule
@@ -92,7 +92,7 @@ class _Evaluated(nn.Module):
 
 def assert_vmap_changes_nothing(objective: Objective) -> None:
     """Compare loss, parts and gradients of three models in one batched pass with those of each alone."""
-    models: list[nn.Module] = [tiny_model(seed) for seed in range(3)]
+    models: list[Any] = [tiny_model(seed) for seed in range(3)]
     batches = [tiny_batch(objective, seed=seed) for seed in range(3)]
     numbers = objective.numbers(1.0)
     evaluated = _Evaluated(models[0], objective)

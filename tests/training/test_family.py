@@ -41,11 +41,11 @@ FAMILY = {
     "vamp, batch norm": ["prior=vamp", "prior.num_components=7", "model=beta"],
     "flow": ["prior=flow"],
     "optimal scale": ["likelihood=gaussian_learned"],
-    "trained scale": ["likelihood=gaussian_learned", "likelihood.sigma=trained"],
+    "trained scale": ["likelihood=gaussian_learned", "likelihood.method=trained"],
     "laplace": ["likelihood=laplace"],
     "static": ["data.binarize=static"],
     "dynamic": ["data.binarize=dynamic"],
-    "all that learns": [*FACTOR, "prior=flow", "likelihood=gaussian_learned", "likelihood.sigma=trained"],
+    "all that learns": [*FACTOR, "prior=flow", "likelihood=gaussian_learned", "likelihood.method=trained"],
     "all that draws": ["loss=iwae", "loss.num_samples=2", "prior=vamp", "data.binarize=dynamic"],
 }
 every = pytest.mark.parametrize("name", FAMILY)
@@ -60,7 +60,7 @@ def make(tmp_path_factory) -> Make:
     named = ",".join(f"{name}:'{digest}'" for name, digest in digests.items())
     usual = [
         *(f"data.root={folder}", f"data.sha256={{{named}}}", "data.val_size=20", "data.batch_size=32"),
-        *("trainer.epochs=3", "latent_dim=3", "evaluation=fast", "figures=none", "optimizer.eps=1e-5"),
+        *("trainer.epochs=3", "latent_dim=3", "evaluation=fast", "figures=none", "+optimizer.eps=1e-5"),
     ]
 
     def made(name: str, *overrides: str) -> VAETrainer:
@@ -179,8 +179,6 @@ def test_stacked_each_is_the_run_it_would_be_alone(name, make):
     stack = Stack(stacked)
     for _ in range(3):
         train_epoch(stack)
-        for trainer in stacked:
-            trainer.epoch += 1
     for ours, theirs in zip(stacked, alone, strict=True):
         assert worst(snapshot(ours), snapshot(theirs)) < (2e-3 if stack.batched else 1e-6)
         assert worst(snapshot(ours), snapshot(stacked[0])) > 1e-2 or ours is stacked[0]

@@ -52,6 +52,7 @@ class CUDAGraph:
         data, device = trainer.data, trainer.data.device
         self.generator = torch.Generator(device)
         self.within_batch = torch.arange(data.batch_size, device=device)
+        self.images = data.train
         self.order = torch.zeros(len(data.train), dtype=torch.long, device=device)
         self.scheduled = tuple(trainer.objective.numbers(0.0))  # names
         self.schedule = torch.zeros(trainer.num_steps, len(self.scheduled), device=device)
@@ -72,6 +73,7 @@ class CUDAGraph:
             setattr(rule.optimizer, "found_inf", self.failed)  # noqa: B010 - fused optimizers read it
         self.generator.set_state(rng.stream(trainer.seed, "noise", epoch, trainer.data.device).get_state())
         done, before, _ = trainer._begun(self.generator)
+        self.images = trainer.data.train_of_epoch(epoch)  # at one address in all epochs
         self._lay_out(epoch, done)
         self.is_current = False
 
@@ -100,7 +102,7 @@ class CUDAGraph:
         """Take a step on the next ``size`` images without reading from the device."""
         trainer = self.trainer
         first = self.at * trainer.data.batch_size
-        x, labels = trainer.data.train.batch(self.order.index_select(0, first + self.within_batch[:size]))
+        x, labels = self.images.batch(self.order.index_select(0, first + self.within_batch[:size]))
         batch = trainer.batch(x, labels, self.generator)
         said = dict(zip(self.scheduled, self.schedule.index_select(0, self.at)[0], strict=True))
         with step_in(trainer.precision):
