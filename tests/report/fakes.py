@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,22 @@ def write_run(
     state: str = "complete",
     fid: float | None = 8.0,
     accuracy: float | None = None,
+    loss: Mapping[str, Any] | None = None,
+    prior: Mapping[str, Any] | None = None,
+    decomposition: Mapping[str, float] | None = None,
     **test: float,
 ) -> Path:
-    """A run directory. ``test`` are the numbers of its results, a few are made up from beta, z and the seed."""
+    """A run directory. ``test`` are the numbers of its results, a few are made up from beta, z and the seed.
+
+    ``loss`` and ``prior`` are these groups of its config, ``decomposition`` is that block of its results.
+    """
     config = copy.deepcopy(_composed(*overrides))
     config["beta"]["value"] = beta
     config["latent_dim"]["value"] = config["model"]["latent_dim"] = z
     config["seed"], config["data"]["seed"] = seed, seed if split is None else split
+    for group, given in (("loss", loss), ("prior", prior)):
+        if given is not None:
+            config[group] = dict(given)
     identity = semantic(config)
     path = folder / RunIdentity.of(identity).name
     path.mkdir(parents=True)
@@ -58,6 +68,9 @@ def write_run(
         results["fid"] = {"resnet18": block}
     if accuracy is not None:
         results["accuracy"] = {"generated": {"overall": accuracy, "num_images": 5000}, "settings": {}}
+    if decomposition is not None:
+        # ``columns``, as a user's measure has, so that the numbers are read even if no column is listed for them
+        results["decomposition"] = {**decomposition, "columns": [], "settings": {}}
     if state == "complete":
         # write_record would wait for the disk, hundreds of times
         (path / "results.json").write_text(json.dumps({**results, "content_sha256": digest(results)}))
