@@ -115,7 +115,7 @@ TC_RECON = Pair(
 def _limits_of_information(axes: Axes, settings: Sequence[Setting]) -> list[Line2D]:
     """Draw MI = KL, and ln N for N images if the MI comes near."""
     smallest = min(statistic.mean for setting in settings if (statistic := setting.statistic(MI_KL.x)))
-    lines = [axes.axline((smallest, smallest), slope=1, linestyle="--", label="MI = KL")]
+    lines = [axes.axline((smallest, smallest), slope=1, linestyle="-", label="MI = KL")]
     sizes = {
         run.sizes["decomposition"] for setting in settings for run in setting.runs if "decomposition" in run.sizes
     }
@@ -126,7 +126,7 @@ def _limits_of_information(axes: Axes, settings: Sequence[Setting]) -> list[Line
         if largest > NEAR * math.log(size)
     ]
     for line in lines:
-        line.set(color="0.4", linewidth=1, zorder=1)
+        line.set(color="0.6", linewidth=1, zorder=1)
     return lines
 
 

@@ -149,12 +149,12 @@ def run_table(runs: Sequence[Run]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = ["run", "state", "model", "latent_dim", "beta", "schedule", "seed", "epochs"]
-    writer.writerow([*names, *keys, *tags, "error"])
+    writer.writerow([*names, *(key.removesuffix("._name_") for key in keys), *tags, "error"])
     for run in runs:
         config = run.config
         row = [run.name, run.state, run.model, run.latent_dim, run.beta, run.schedule]
         row += [config.get("seed"), config.get("trainer.epochs")]
-        row += [_plain(config[key]) if key in config else "" for key in keys]
+        row += [_plain(config[key]) if key in config and not is_word(key) else shown(key, run) for key in keys]
         writer.writerow([*row, *(run.scalars.get(tag, "") for tag in tags), run.reason])
     return file.getvalue()
 

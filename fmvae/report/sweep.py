@@ -30,9 +30,9 @@ CHARTS = {
     "mi_kl": (
         "Mutual information and KL",
         "How much of the KL is information about the image? KL = MI + TC + dimension-wise KL, so a point's "
-        "distance below the line MI = KL is the KL that tells nothing of the image. The MI is that of the training "
-        "images and the KL that of the test images, so points may cross the line by their difference. The MI of N "
-        "images is at most ln N: where it comes near, the latents may hold more than the chart can show.",
+        "distance below the line MI = KL is the KL that tells nothing of the image. The MI is that of the "
+        "training images and the KL that of the test images, so points may cross the line by their difference. "
+        "The MI of N images is at most ln N: where it comes near, the latents may hold more than the chart shows.",
         mi_kl,
     ),
     "against_beta": ("Against β", "", against_beta),

@@ -17,6 +17,12 @@ from fmvae.config.identity import RunIdentity, semantic
 from fmvae.runs.recorder import render
 from fmvae.visualization.tiles import show_tiles
 
+# groups of a config as those in conf/ make them; nothing builds them here
+TC = {"_target_": "fmvae.objectives.BetaTCVAE", "_name_": "tc", "alpha": 1.0, "gamma": 1.0, "estimate": "mss"}
+FACTOR = {"_target_": "fmvae.objectives.FactorVAE", "_name_": "factor", "latent_dim": 2, "gamma": 10.0, "depth": 6}
+INFO = {"_target_": "fmvae.objectives.InfoVAE", "_name_": "info", "alpha": 0.0, "lam": 1000.0}
+VAMP = {"_target_": "fmvae.models.VampPrior", "_name_": "vamp", "num_components": 500}
+
 
 @cache
 def _composed(*overrides: str) -> dict[str, Any]:
