@@ -272,8 +272,8 @@ def test_named_labels_stay_within_the_axes_and_off_other_labels_and_points(tmp_p
         ([(0.5, 0.5)], 1, [("left", "baseline")]),
         ([(0.95, 0.5)], 1, [("right", "baseline")]),  # the axes end
         ([(0.5, 0.5), (0.55, 0.52)], 1, [("right", "baseline")]),  # the other point is in the way
-        ([(0.5, 0.5), (0.53, 0.5)], 2, [("right", "baseline"), ("left", "baseline")]),
-        ([(0.5, 0.5), (0.5, 0.49)], 2, [("left", "baseline"), ("left", "top")]),  # the first label is in the way
+        ([(0.5, 0.5), (0.5, 0.49)], 2, [("left", "baseline"), ("right", "baseline")]),  # the first label is
+        ([(0.5, 0.5), (0.53, 0.5)], 2, [("left", "baseline"), ("left", "top")]),
         ([(0.5, 0.5)] * 6, 6, [(ha, va) for va in ("baseline", "top") for ha in ("left", "right")]),
     ],
 )
