@@ -1,136 +1,165 @@
-"""Charts of a sweep: rate against distortion, and the quantities that are comparable across beta."""
+"""Charts of a sweep: one number against another, and the quantities that are comparable across beta."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from fmvae.report.collect import sortable
 from fmvae.report.comparison import columns_of, floors_of
-from fmvae.report.settings import Curve, Setting, curves_of
+from fmvae.report.settings import BETA, Curve, Setting, curves_of, label
+from fmvae.report.style import Style, Texts, drawn_curves, legend
 
-T = TypeVar("T")
-
-MAX_CURVES = 60
 MAX_TICKS = 12
-CLEAR = (0.03, 0.025)  # smallest distance of two labels, as shares of the axes' width and height
-MARKERS = "osD^vP*X<>"
+NEAR = 0.7  # share of ln N from which an MI is near it
 
 
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """Return at most ``count`` evenly spaced items, including the first and the last one."""
-    if len(items) <= count:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / max(count - 1, 1))] for i in range(count)]
+class Pair(NamedTuple):
+    """Two numbers to draw against each other.
+
+    Args:
+        x, y: their tags.
+        xlabel, ylabel: the labels of the axes, with the unit.
+        title: of the chart.
+        limits: draws lines that the points can't cross, and returns them for the legend.
+    """
+
+    x: str
+    y: str
+    xlabel: str
+    ylabel: str
+    title: str
+    limits: Callable[[Axes, Sequence[Setting]], list[Line2D]] = lambda axes, settings: []
 
 
-class Style:
-    """The colour of each z and the marker of each family, the same in every panel."""
-
-    def __init__(self, curves: Sequence[Curve]):
-        dims = sorted({curve.latent_dim for curve in curves})
-        colours = matplotlib.colormaps["viridis"]
-        self.colour = {z: colours(0.8 * i / max(len(dims) - 1, 1)) for i, z in enumerate(dims)}
-        families = sorted({curve.family for curve in curves}, key=sortable)
-        self.marker = {family: MARKERS[i % len(MARKERS)] for i, family in enumerate(families)}
-
-    @property
-    def width(self) -> float:
-        """Approximate width of the legend, in inches."""
-        return 0.7 + 0.08 * max(len(family) for family in self.marker)
-
-    def legend(self, figure: Figure) -> None:
-        """Draw a legend beside the panels. It lists colours and markers separately, to be short."""
-        handles = [Line2D([], [], color=self.colour[z], label=f"z = {z}") for z in self.colour]
-        handles += [
-            Line2D([], [], color="black", linestyle="", marker=self.marker[family], label=family)
-            for family in self.marker
-        ]
-        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
-
-    def draw(self, axes: Axes, curve: Curve, points: Sequence[tuple], *, across: bool = False) -> None:
-        """Draw points (x, y) with error bars. y is a ``Statistic``; x is one if ``across``, or else a number."""
-        xs, ys = ([point[i] for point in points] for i in (0, 1))
-        axes.errorbar(
-            [x.mean for x in xs] if across else xs,
-            [y.mean for y in ys],
-            xerr=[x.sd or 0 for x in xs] if across and any(x.sd for x in xs) else None,
-            yerr=[y.sd or 0 for y in ys] if any(y.sd for y in ys) else None,
-            color=self.colour[curve.latent_dim],
-            marker=self.marker[curve.family],
-            markersize=5,
-            linewidth=1.2,
-            elinewidth=1,
-            capsize=2,
-        )
-
-
-def drawn_curves(settings: Sequence[Setting]) -> tuple[list[Curve], str]:
-    """Return at most ``MAX_CURVES`` curves to draw, and a note for the title if some are left out."""
-    curves = curves_of(settings)
-    chosen = spread(curves, MAX_CURVES)
-    return chosen, "" if len(chosen) == len(curves) else f" ({len(chosen)} of {len(curves)} curves)"
-
-
-def rate_distortion(settings: Sequence[Setting]) -> Figure | None:
-    """Draw reconstruction against KL: a curve per z and family, each point labelled with its beta.
+def draw_pair(pair: Pair, settings: Sequence[Setting]) -> Figure | None:
+    """Draw one number against another: a curve per z and family, each point labelled with its strength.
 
     Return None if no setting has both numbers.
     """
-    curves, note = drawn_curves(settings)
+    every = curves_of(settings)
+    curves, note = drawn_curves(every)
     lines = []
     for curve in curves:
         found = [
-            (kl, recon, setting.first.beta)
+            (x, y, setting)
             for setting in curve.settings
-            if (kl := setting.statistic("test/kl")) and (recon := setting.statistic("test/recon"))
+            if (x := setting.statistic(pair.x)) and (y := setting.statistic(pair.y))
         ]
         lines += [(curve, found)] if found else []
     if not lines:
         return None
-    style = Style([curve for curve, _ in lines])
-    figure = Figure(figsize=(7.5 + style.width, 6), layout="constrained")
+    style, drawn = Style(every), [curve for curve, _ in lines]
+    figure = Figure(figsize=(7.5 + style.width(drawn), 6), layout="constrained")
     axes = figure.subplots()
     for curve, points in lines:
         style.draw(axes, curve, points, across=True)
+    limits = pair.limits(axes, [setting for _, points in lines for _, _, setting in points])
     axes.autoscale_view()
-    placed: list[np.ndarray] = []
-    for _, points in lines:
-        for kl, recon, beta in points:
-            place = axes.transLimits.transform((kl.mean, recon.mean))
-            if any((np.abs(place - other) < CLEAR).all() for other in placed):
-                continue  # the label would overlap another one
-            placed.append(place)
-            point = (kl.mean, recon.mean)
-            axes.annotate(f"{beta:g}", point, (4, 4), textcoords="offset points", fontsize=8, color="0.25")
-    axes.set(xlabel="rate: KL, nats per image", ylabel="distortion: recon, nats per image")
-    axes.set_title(f"Rate and distortion on the test set; at the points: β{note}")
+    strengths = list(dict.fromkeys(curve.strength for curve in drawn))
+    _write_strengths(axes, lines, strengths)
+    axes.set(xlabel=pair.xlabel, ylabel=pair.ylabel)
+    axes.set_title(f"{pair.title}; at the points: {_said(strengths)}{note}")
     axes.grid(alpha=0.25)
-    style.legend(figure)
+    legend(figure, [*style.handles(drawn), *limits])
     return figure
+
+
+def _write_strengths(axes: Axes, lines: Sequence[tuple[Curve, list[tuple]]], strengths: Sequence[str]) -> None:
+    """Label points with their betas, and then those of other curves with ``gamma 10``, ends of curves first."""
+    texts = Texts(axes, [(x.mean, y.mean) for _, points in lines for x, y, _ in points])
+    named = []
+    for curve, points in lines:
+        for i, (x, y, setting) in enumerate(points):
+            value, point = f"{curve.value(setting):g}", (x.mean, y.mean)
+            if curve.strength == BETA:
+                texts.write(value, point)
+            else:
+                inner = 0 < i < len(points) - 1
+                named.append((inner, f"{label(curve.strength, strengths)} {value}", point))
+    for _, text, point in sorted(named, key=lambda one: one[0]):
+        texts.write_long(text, point)
+
+
+def _said(strengths: Sequence[str]) -> str:
+    """Return what stands at the points, as text."""
+    if len(strengths) > 1:
+        return "β, or the number that is named" if BETA in strengths else "the number that is named"
+    return "β" if strengths[0] == BETA else label(strengths[0], strengths)
+
+
+NATS = "nats per image"
+RATE_DISTORTION = Pair(
+    "test/kl",
+    "test/recon",
+    f"rate: KL, {NATS}",
+    f"distortion: recon, {NATS}",
+    "Rate and distortion on the test set",
+)
+TC_RECON = Pair(
+    "test/recon",
+    "decomposition/tc",
+    f"distortion: recon, {NATS}",
+    f"total correlation (TC), {NATS}",
+    "Total correlation and distortion",
+)
+
+
+def _limits_of_information(axes: Axes, settings: Sequence[Setting]) -> list[Line2D]:
+    """Draw MI = KL, and ln N for N images if the MI comes near."""
+    smallest = min(statistic.mean for setting in settings if (statistic := setting.statistic(MI_KL.x)))
+    lines = [axes.axline((smallest, smallest), slope=1, linestyle="-", label="MI = KL")]
+    sizes = {
+        run.sizes["decomposition"] for setting in settings for run in setting.runs if "decomposition" in run.sizes
+    }
+    largest = max(statistic.mean for setting in settings if (statistic := setting.statistic(MI_KL.y)))
+    lines += [
+        axes.axhline(math.log(size), linestyle=":", label=f"ln {size:,}")
+        for size in sorted(sizes)
+        if largest > NEAR * math.log(size)
+    ]
+    for line in lines:
+        line.set(color="0.6", linewidth=1, zorder=1)
+    return lines
+
+
+MI_KL = Pair(
+    "test/kl",
+    "decomposition/mi",
+    f"KL, {NATS}",
+    f"mutual information (MI), {NATS}",
+    "Mutual information and KL",
+    _limits_of_information,
+)
+
+rate_distortion = partial(draw_pair, RATE_DISTORTION)
+tc_recon = partial(draw_pair, TC_RECON)
+mi_kl = partial(draw_pair, MI_KL)
 
 
 def against_beta(settings: Sequence[Setting]) -> Figure | None:
     """Draw each quantity that is comparable across beta in a panel: the columns with ``curve`` in ``places``.
 
-    Return None if there is only one beta, or nothing to draw.
+    Curves along another number than beta are left out. Return None if there is only one beta, or nothing to draw.
     """
+    every = curves_of(settings)
+    along = [curve for curve in every if curve.strength == BETA]
+    settings = [setting for curve in along for setting in curve.settings]
     betas = sorted({setting.first.beta for setting in settings if setting.first.beta is not None})
     columns = [column for column in columns_of(settings) if "curve" in column.places]
     if len(betas) < 2 or not columns:
         return None
-    curves, note = drawn_curves(settings)
-    style, num_columns = Style(curves), min(len(columns), 2)
+    curves, note = drawn_curves(along)
+    style, num_columns = Style(every), min(len(columns), 2)
     num_rows = math.ceil(len(columns) / num_columns)
-    size = (0.4 + 4.8 * num_columns + style.width, 0.4 + 3.6 * num_rows)
+    size = (0.4 + 4.8 * num_columns + style.width(curves), 0.4 + 3.6 * num_rows)
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axes, column in zip(panels, columns, strict=False):
@@ -148,7 +177,7 @@ def against_beta(settings: Sequence[Setting]) -> Figure | None:
         axes.set(title=title, ylabel=column.unit)
     for axes in panels[len(columns) :]:
         axes.set_axis_off()
-    style.legend(figure)
+    legend(figure, style.handles(curves))
     return figure
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.common.trees import flat
-from fmvae.config.identity import RunIdentity, whole
+from fmvae.config.identity import NAMED, RunIdentity, whole
 from fmvae.config.stored import NotAVAE, read_config
 from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.evaluation.columns import Column
@@ -50,6 +50,14 @@ class Run:
     def model(self) -> str:
         return str(self.config.get("model._name_", ""))
 
+    def word(self, group: str) -> str:
+        """Return the word for the class of a group: its ``_name_``, or else the class's name without the group's.
+
+        It is in small letters: ``elbo`` for a loss ELBO, ``standard`` for a prior StandardPrior.
+        """
+        named = self.config.get(f"{group}._name_")
+        return named or short(self.config.get(f"{group}._target_", "")).lower().removesuffix(group)
+
     @property
     def conditional(self) -> bool:
         """Whether the model takes labels."""
@@ -70,9 +78,13 @@ class Run:
 
     @property
     def order(self) -> tuple:
-        """Sort key: model, z, beta, the rest of the config, and the seed. Numbers sort by value: 2 before 10."""
+        """Sort key: model, z, loss, prior, beta, the rest of the config, and the seed.
+
+        Numbers sort by value: 2 before 10. A loss or prior without a ``_name_``, the default, comes first.
+        """
         rest = [(key, sortable(value)) for key, value in self.config.items() if key not in SEEDS]
-        main = (sortable(self.model), sortable(self.latent_dim), sortable(self.beta), self.schedule)
+        words = [sortable(self.config.get(f"{group}._name_")) for group in NAMED if group != "model"]
+        main = (sortable(self.model), sortable(self.latent_dim), words, sortable(self.beta), self.schedule)
         return (*main, rest, sortable(self.config.get("seed")), sortable(self.name))
 
 

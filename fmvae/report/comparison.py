@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from fmvae.evaluation.columns import BLOCKS, Column, in_table_order
 from fmvae.report.collect import Run, sortable
-from fmvae.report.settings import DERIVED, NAMED, Setting, Statistic, differing, label, shown, telling
+from fmvae.report.settings import OWN, Setting, Statistic, differing, is_word, label, shown, source, telling
 from fmvae.report.tables import number, percent, table
 
 CAPTION = (
@@ -56,15 +56,19 @@ def text(column: Column, value: float) -> str:
 
 def compare(settings: Sequence[Setting]) -> Comparison:
     """Return the table with a row per setting, and a column per quantity that at least one setting has."""
-    keys, columns = telling([setting.first for setting in settings]), columns_of(settings)
+    told, columns = telling([setting.first for setting in settings]), columns_of(settings)
+    words, keys = ([key for key in told.keys if is_word(key) == word] for word in (True, False))
     schedules = {setting.first.schedule for setting in settings} - {"constant"}
-    header = ["model", "z", "β", *(["schedule"] if schedules else []), *(label(key, keys) for key in keys), "n"]
+    header = ["model", *(label(key, told.keys) for key in words), "z", "β", *(["schedule"] if schedules else [])]
+    header += [*(label(key, told.keys) for key in keys), "n"]
     best = {column: _best(column, settings) for column in columns}
     rows = []
     for setting in settings:
         run = setting.first
-        cells = [run.model, str(run.latent_dim), f"{run.beta:g}", *([run.schedule] if schedules else [])]
-        cells += [*(shown(key, run.config) for key in keys), str(len(setting.runs))]
+        own = told.of(run)
+        cells = [run.model, *(shown(key, run) for key in words), str(run.latent_dim), f"{run.beta:g}"]
+        cells += [run.schedule] if schedules else []
+        cells += [*(shown(key, run) if key in own else "" for key in keys), str(len(setting.runs))]
         row = [Cell(text) for text in cells]
         for column in columns:
             row.append(_cell(column, setting.statistic(column.tag), len(setting.runs), best[column]))
@@ -134,23 +138,23 @@ def run_table(runs: Sequence[Run]) -> str:
     Numbers are in full precision.
     """
     configs = [run.config for run in runs if run.config]
-    skipped = {key for key in NAMED if key not in DERIVED} | {"trainer.epochs"}
+    skipped = {key for key in OWN if not source(key)} | {"trainer.epochs"}
     repeated = {
         key
-        for key, of in zip(DERIVED, ("latent_dim.value", "seed"), strict=True)
-        if all(config.get(key) == config.get(of) for config in configs)
+        for key in {key for config in configs for key in config}
+        if (of := source(key)) and all(config.get(key, config.get(of)) == config.get(of) for config in configs)
     }
     keys = [key for key in differing(configs) if key not in skipped | repeated]
     tags = sorted({tag for run in runs for tag in run.scalars}, key=sortable)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = ["run", "state", "model", "latent_dim", "beta", "schedule", "seed", "epochs"]
-    writer.writerow([*names, *keys, *tags, "error"])
+    writer.writerow([*names, *(key.removesuffix("._name_") for key in keys), *tags, "error"])
     for run in runs:
         config = run.config
         row = [run.name, run.state, run.model, run.latent_dim, run.beta, run.schedule]
         row += [config.get("seed"), config.get("trainer.epochs")]
-        row += [_plain(config[key]) if key in config else "" for key in keys]
+        row += [_plain(config[key]) if key in config and not is_word(key) else shown(key, run) for key in keys]
         writer.writerow([*row, *(run.scalars.get(tag, "") for tag in tags), run.reason])
     return file.getvalue()
 

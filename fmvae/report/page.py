@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from fmvae.report.collect import Run
@@ -54,17 +55,25 @@ figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: whit
 """
 
 
+class Picture(NamedTuple):
+    """A figure of the page, as PNG; ``note`` says what to read off it."""
+
+    heading: str
+    content: bytes
+    note: str = ""
+
+
 def render_page(
     title: str,
     runs: Sequence[Run],
     comparison: Comparison,
-    figures: Mapping[str, tuple[str, bytes]],
+    figures: Mapping[str, Picture],
     folder: Path,
 ) -> str:
     """Return the page as HTML.
 
     Args:
-        figures: captions and PNG contents, by the name of the file beside the page.
+        figures: by the name of the file beside the page.
         folder: the folder of the page; links are relative to it.
     """
     complete = [run for run in runs if run.complete]
@@ -86,8 +95,7 @@ def render_page(
             for run in others
         ]
         sections.append(f"<h2>Not in the table</h2>\n{_table(['run', 'with', 'state', 'why'], rows, 'text')}")
-    for name, (caption, content) in figures.items():
-        sections.append(_figure(name, caption, content))
+    sections += [_figure(name, picture) for name, picture in figures.items()]
     rows = [[_link(run, folder), escape(run.state), _files(run, folder)] for run in runs]
     opened = " open" if len(runs) <= MAX_OPEN else ""
     table = _table(["run", "state", "files"], rows, "text")
@@ -118,11 +126,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "nu
     return f'<div class="wide {kind}">\n{table}\n</div>'
 
 
-def _figure(name: str, caption: str, content: bytes) -> str:
+def _figure(name: str, picture: Picture) -> str:
     kind = "wide sheet" if name.startswith("sheet") else "wide"
-    data = base64.b64encode(content).decode()
-    image = f'<img src="data:image/png;base64,{data}" alt="{escape(caption)}">'
-    return f'<h2>{escape(caption)}</h2>\n<figure class="{kind}"><a href="{quote(name)}">{image}</a></figure>'
+    data, heading = base64.b64encode(picture.content).decode(), escape(picture.heading)
+    image = f'<a href="{quote(name)}"><img src="data:image/png;base64,{data}" alt="{heading}"></a>'
+    note = f'\n<p class="note">{escape(picture.note)}</p>' if picture.note else ""
+    return f'<h2>{heading}</h2>\n<figure class="{kind}">{image}</figure>{note}'
 
 
 def _link(run: Run, folder: Path) -> str:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fmvae.common.digests import canonical_json
+from fmvae.config.identity import NAMED
 from fmvae.report.collect import SEEDS, Run, short
 
-# keys whose values follow from other keys
-DERIVED = ("model.latent_dim", "data.seed")
+BETA, Z = "beta.value", "latent_dim.value"
 # keys that have a column or an axis of their own
-NAMED = ("model._name_", "model._target_", "latent_dim.value", "beta.value", "beta._target_", *SEEDS, *DERIVED)
+OWN = ("model._name_", "model._target_", Z, BETA, "beta._target_", *SEEDS)
 
 
 class Statistic(NamedTuple):
@@ -74,73 +74,164 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     )
 
 
-def telling(runs: Sequence[Run]) -> list[str]:
-    """Return the keys other than model, z, schedule, beta and seed in which runs differ.
+def source(key: str) -> str | None:
+    """Return the key from which this one has its value, unless it is set apart; None if there is none."""
+    return Z if key.endswith(".latent_dim") else "seed" if key == "data.seed" else None
 
-    A key of the model or schedule counts only if runs with the same model or schedule differ in it. That ``base``
-    has a ``hidden_dim`` and ``conv`` has none is already clear from the model's name.
+
+def kind(run: Run, group: str) -> str:
+    """Return the word for a run's model, loss, prior or schedule; empty for other groups."""
+    return run.schedule if group == "beta" else run.word(group) if group in NAMED else ""
+
+
+class Telling(NamedTuple):
+    """The keys other than model, z, schedule, beta and seed in which runs differ.
+
+    Args:
+        keys: ``<group>._name_`` for a loss or prior, which stands for :meth:`Run.word`, then other keys, sorted.
+        within: the group, the word of its kind, and the key, for each key in which runs of this kind differ.
     """
-    configs = [run.config for run in runs]
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for run in runs:
-        for kind in (("model.", run.model), ("beta.", run.schedule)):
-            groups.setdefault(kind, []).append(run.config)
-    within = {key for (prefix, _), group in groups.items() for key in differing(group) if key.startswith(prefix)}
-    return [
-        key
-        for key in differing(configs)
-        if key not in NAMED and (not key.startswith(("model.", "beta.")) or key in within)
-    ]
+
+    keys: list[str]
+    within: frozenset[tuple[str, str, str]]
+
+    def of(self, run: Run) -> list[str]:
+        """Return the keys that tell something of this run: those in which runs of its kind differ.
+
+        Two losses may have a key of one name and two meanings, such as ``gamma``. It is told of the loss of which
+        there are runs with several ``gamma``, and not of the other one.
+        """
+        return [key for key in self.keys if is_word(key) or (*_kind_of(run, key), key) in self.within]
+
+
+def is_word(key: str) -> bool:
+    return key.endswith("._name_")
+
+
+def _kind_of(run: Run, key: str) -> tuple[str, str]:
+    group = key.partition(".")[0]
+    return group, kind(run, group)
+
+
+def telling(runs: Sequence[Run]) -> Telling:
+    """Return the keys in which runs differ.
+
+    A key of the model, loss, prior or schedule counts only if runs with the same model (loss, ...) differ in it.
+    That ``base`` has a ``hidden_dim`` and ``conv`` has none is already clear from the model's name.
+    """
+    kinds: dict[tuple[str, str], list[Run]] = {}
+    for group in {key.partition(".")[0] for run in runs for key in run.config}:
+        for run in runs:
+            kinds.setdefault((group, kind(run, group)), []).append(run)
+    within = {
+        (group, word, key)
+        for (group, word), own in kinds.items()
+        for key in differing([run.config for run in own])
+        if key.startswith(f"{group}.") or key == group
+        if key not in OWN and not source(key) and not is_word(key)
+    }
+    named = [f"{group}._name_" for group in NAMED if group != "model"]
+    words = [key for key in named if len({shown(key, run) for run in runs}) > 1]
+    return Telling([*words, *sorted({key for _, _, key in within})], frozenset(within))
 
 
 def label(key: str, keys: Sequence[str]) -> str:
     """Return a short, unambiguous label for a key in ``keys``: ``lr``, or ``likelihood`` for its ``_target_``."""
 
     def last(name: str) -> str:
-        return name.removesuffix("._target_").rpartition(".")[2]
+        return name.removesuffix("._target_").removesuffix("._name_").rpartition(".")[2]
 
     return last(key) if [last(other) for other in keys].count(last(key)) == 1 else key
 
 
-def shown(key: str, config: Mapping[str, Any]) -> str:
+def shown(key: str, run: Run) -> str:
     """Return a config value as text; empty if the config lacks it."""
-    if key not in config:
+    if is_word(key):
+        return run.word(key.removesuffix("._name_"))
+    if key not in run.config:
         return ""
-    value = config[key]
+    value = run.config[key]
     if key.endswith("._target_"):
         return short(value)
     return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
-def particulars(run: Run, keys: Sequence[str]) -> str:
-    """Return a run's values of ``keys`` as text, such as ``lr 0.001, dropout 0.1``."""
-    return ", ".join(f"{label(key, keys)} {shown(key, run.config)}" for key in keys if key in run.config)
+def particulars(run: Run, told: Telling, without: str = "") -> str:
+    """Return a run's own values as text, such as ``tc, lr 0.001, dropout 0.1``.
+
+    A loss is its word alone, a prior is ``prior vamp``.
+
+    Args:
+        without: a key to leave out.
+    """
+
+    def one(key: str) -> str:
+        value = shown(key, run)
+        return value if key == "loss._name_" else f"{label(key, told.keys)} {value}"
+
+    return ", ".join(one(key) for key in told.of(run) if key != without and (is_word(key) or key in run.config))
 
 
 class Curve(NamedTuple):
-    """Settings that differ only in beta, sorted by beta.
+    """Settings that differ only in one number, the strength, sorted by it.
 
     Args:
-        family: the model, the schedule if it is not constant, and the other keys in which settings of this model
-            differ.
+        model: the model's name.
+        traits: the schedule if it is not constant, and the keys other than the strength in which settings of this
+            model differ; may be empty.
+        strength: the key of the number.
     """
 
-    family: str
+    model: str
+    traits: str
     latent_dim: int
     settings: list[Setting]
+    strength: str = BETA
+
+    @property
+    def family(self) -> str:
+        return ", ".join(filter(None, [self.model, self.traits]))
+
+    def value(self, setting: Setting) -> float:
+        """Return the strength of a setting of this curve."""
+        return setting.first.config[self.strength]
 
 
 def curves_of(settings: Sequence[Setting]) -> list[Curve]:
-    """Group the settings into curves, in the order of the settings."""
-    of_model, groups = defaultdict(list), defaultdict(list)
+    """Group the settings into curves, in the order of the settings.
+
+    Settings that are alike in z and in all but numbers have one strength: beta, or else, where beta is the same in
+    all, the only number in which they differ. If several numbers differ, it is beta, and the others tell curves
+    apart.
+    """
+    of_model, alike, groups = defaultdict(list), defaultdict(list), defaultdict(list)
     for setting in settings:
-        of_model[setting.first.model].append(setting)
-        groups[without(setting.first.config, ("beta.value", *SEEDS))].append(setting)
-    keys = {model: telling([setting.first for setting in own]) for model, own in of_model.items()}
+        of_model[setting.first.model].append(setting.first)
+        alike[_but_numbers(setting.first)].append(setting.first.config)
+    told = {model: telling(own) for model, own in of_model.items()}
+    strengths = {key: _strength(configs) for key, configs in alike.items()}
+    for setting in settings:
+        strength = strengths[_but_numbers(setting.first)]
+        groups[strength, without(setting.first.config, (strength, *SEEDS))].append(setting)
     curves = []
-    for group in groups.values():
+    for (strength, _), group in groups.items():
         first: Run = group[0].first
-        parts = [first.model, first.schedule if first.schedule != "constant" else ""]
-        parts.append(particulars(first, keys[first.model]))
-        curves.append(Curve(", ".join(filter(None, parts)), first.latent_dim or 0, group))
+        schedule = first.schedule if first.schedule != "constant" else ""
+        traits = filter(None, [schedule, particulars(first, told[first.model], strength)])
+        curve = Curve(first.model, ", ".join(traits), first.latent_dim or 0, group, strength)
+        curves.append(curve._replace(settings=sorted(group, key=curve.value)))
     return curves
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _but_numbers(run: Run) -> tuple[int | None, bytes]:
+    """Return z, and the config without other numbers: runs with equal ones may differ in their strength."""
+    return run.latent_dim, canonical_json({k: "" if _is_number(v) else v for k, v in run.config.items()})
+
+
+def _strength(configs: Sequence[Mapping[str, Any]]) -> str:
+    keys = [key for key in differing(configs) if key not in SEEDS]
+    return keys[0] if len(keys) == 1 else BETA

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fmvae.report.charts import spread
-from fmvae.report.settings import Setting, curves_of
+from fmvae.report.settings import BETA, Curve, Setting, curves_of, label
+from fmvae.report.style import spread
 from fmvae.runs.recorder import render
 from fmvae.visualization.tiles import show_tiles
 
@@ -22,7 +22,10 @@ PAPER = 250  # lighter pixels (0 to 255) are background
 
 
 def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes | None:
-    """Draw ``figures/<name>.png`` of all settings into one PNG: a row per model and z, a column per beta.
+    """Draw ``figures/<name>.png`` of all settings into one PNG: a row per family and z, a column per strength.
+
+    If curves run along different numbers, the columns are the places on the curves, and a row's name has its
+    strengths.
 
     A setting's figure is that of its first seed with a readable one. If the grid has more than ``MAX_CELLS`` cells
     or ``MAX_COLUMNS`` columns, rows and columns are left out evenly, and the title says so.
@@ -30,29 +33,47 @@ def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes |
     Returns:
         The file's content; None if no run has the figure.
     """
+    curves = curves_of(settings)
+    strengths = list(dict.fromkeys(curve.strength for curve in curves))
     rows = {}
-    for curve in curves_of(settings):
-        found = {setting.first.beta: paths for setting in curve.settings if (paths := _pictures(setting, name))}
+    for curve in curves:
+        places = {} if len(strengths) == 1 else {id(setting): i for i, setting in enumerate(curve.settings)}
+        found = {
+            places.get(id(setting), curve.value(setting)): paths
+            for setting in curve.settings
+            if (paths := _pictures(setting, name))
+        }
         if found:
-            rows[f"{curve.family}, z = {curve.latent_dim}"] = found
-    betas = sorted({beta for found in rows.values() for beta in found})
-    shown_betas = spread(betas, MAX_COLUMNS)
+            along = f", {_name(curve.strength, strengths)} = {_values(curve)}" if len(strengths) > 1 else ""
+            rows[f"{curve.family}, z = {curve.latent_dim}{along}"] = found
+    columns = sorted({column for found in rows.values() for column in found})
+    shown_columns = spread(columns, MAX_COLUMNS)
     # leaving out columns may have emptied a row
-    candidates = [row for row in rows if any(beta in rows[row] for beta in shown_betas)]
-    shown_rows = spread(candidates, MAX_CELLS // max(len(shown_betas), 1))
-    cells = {(row, beta): _first(rows[row].get(beta, [])) for row in shown_rows for beta in shown_betas}
+    candidates = [row for row in rows if any(column in rows[row] for column in shown_columns)]
+    shown_rows = spread(candidates, MAX_CELLS // max(len(shown_columns), 1))
+    cells = {(row, column): _first(rows[row].get(column, [])) for row in shown_rows for column in shown_columns}
     if all(cell is None for cell in cells.values()):
         return None
-    grid = [[cells[row, beta] for beta in shown_betas] for row in shown_rows]
+    grid = [[cells[row, column] for column in shown_columns] for row in shown_rows]
     total, drawn = sum(len(found) for found in rows.values()), sum(cell is not None for cell in cells.values())
     if drawn < total:
         title += f" ({drawn} of {total} settings)"
-    figure = _sheet(
-        grid, [row.replace(", ", "\n") for row in shown_rows], [f"β = {b:g}" for b in shown_betas], title
-    )
+    if len(strengths) == 1:
+        heads = [f"{_name(strengths[0], strengths)} = {value:g}" for value in shown_columns]
+    else:
+        heads = [f"strength {place + 1}" for place in shown_columns]
+    figure = _sheet(grid, [row.replace(", ", "\n") for row in shown_rows], heads, title)
     file = io.BytesIO()  # the pictures are grey, so save a third of the size
     Image.open(io.BytesIO(render(figure))).convert("L").save(file, format="png")
     return file.getvalue()
+
+
+def _name(strength: str, strengths: Sequence[str]) -> str:
+    return "β" if strength == BETA else label(strength, strengths)
+
+
+def _values(curve: Curve) -> str:
+    return " / ".join(f"{curve.value(setting):g}" for setting in curve.settings)
 
 
 def _pictures(setting: Setting, name: str) -> list[Path]:

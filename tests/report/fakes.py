@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ from fmvae.config import compose
 from fmvae.config.identity import RunIdentity, semantic
 from fmvae.runs.recorder import render
 from fmvae.visualization.tiles import show_tiles
+
+# groups of a config as those in conf/ make them; nothing builds them here
+TC = {"_target_": "fmvae.objectives.BetaTCVAE", "_name_": "tc", "alpha": 1.0, "gamma": 1.0, "estimate": "mss"}
+FACTOR = {"_target_": "fmvae.objectives.FactorVAE", "_name_": "factor", "latent_dim": 2, "gamma": 10.0, "depth": 6}
+INFO = {"_target_": "fmvae.objectives.InfoVAE", "_name_": "info", "alpha": 0.0, "lam": 1000.0}
+VAMP = {"_target_": "fmvae.models.VampPrior", "_name_": "vamp", "num_components": 500}
 
 
 @cache
@@ -32,13 +39,22 @@ def write_run(
     state: str = "complete",
     fid: float | None = 8.0,
     accuracy: float | None = None,
+    loss: Mapping[str, Any] | None = None,
+    prior: Mapping[str, Any] | None = None,
+    decomposition: Mapping[str, float] | None = None,
     **test: float,
 ) -> Path:
-    """A run directory. ``test`` are the numbers of its results, a few are made up from beta, z and the seed."""
+    """A run directory. ``test`` are the numbers of its results, a few are made up from beta, z and the seed.
+
+    ``loss`` and ``prior`` are these groups of its config, ``decomposition`` is that block of its results.
+    """
     config = copy.deepcopy(_composed(*overrides))
     config["beta"]["value"] = beta
     config["latent_dim"]["value"] = config["model"]["latent_dim"] = z
     config["seed"], config["data"]["seed"] = seed, seed if split is None else split
+    for group, given in (("loss", loss), ("prior", prior)):
+        if given is not None:
+            config[group] = dict(given)
     identity = semantic(config)
     path = folder / RunIdentity.of(identity).name
     path.mkdir(parents=True)
@@ -58,6 +74,9 @@ def write_run(
         results["fid"] = {"resnet18": block}
     if accuracy is not None:
         results["accuracy"] = {"generated": {"overall": accuracy, "num_images": 5000}, "settings": {}}
+    if decomposition is not None:
+        # ``columns``, as a user's measure has, so that the numbers are read even if no column is listed for them
+        results["decomposition"] = {**decomposition, "columns": [], "settings": {}}
     if state == "complete":
         # write_record would wait for the disk, hundreds of times
         (path / "results.json").write_text(json.dumps({**results, "content_sha256": digest(results)}))

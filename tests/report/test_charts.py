@@ -1,12 +1,18 @@
 """The figures hold the means at their places, on axes that suit the betas."""
 
+import math
+from typing import Any
+
+import matplotlib
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from fmvae.report.charts import MAX_CURVES, against_beta, beta_axis, rate_distortion, spread
+from fmvae.report.charts import NEAR, against_beta, beta_axis, mi_kl, rate_distortion, tc_recon
 from fmvae.report.collect import collect
 from fmvae.report.settings import settings_of
-from tests.report.fakes import write_run
+from fmvae.report.style import COLOURS, MAX_CURVES, Texts, spread
+from tests.report.fakes import FACTOR, INFO, TC, write_run
 
 
 def read(folder):
@@ -105,3 +111,176 @@ def test_many_curves_are_thinned_out_and_the_title_says_so(tmp_path):
     assert figure is not None
     assert len(figure.axes[0].containers) == MAX_CURVES
     assert f"({MAX_CURVES} of {MAX_CURVES + 2} curves)" in figure.axes[0].get_title()
+
+
+def look(container):
+    line = container[0]
+    return to_hex(line.get_color()), line.get_marker(), line.get_linestyle()
+
+
+def texts_of(figure):
+    return {text.get_text() for text in figure.axes[0].texts}
+
+
+def family(folder, models=("base", "conv"), z=10):
+    """Three losses, two strengths each; only two of them along beta."""
+    for i, model in enumerate(models):
+        for place in range(2):
+            for j, (beta, loss) in enumerate(
+                (
+                    (1.0 + place, None),
+                    (1.0 + place, TC),
+                    (1.0, FACTOR | {"latent_dim": z, "gamma": 5.0 + 5 * place}),
+                )
+            ):
+                parts = {"mi": 5.0 + j - place, "tc": 2.0 - 0.5 * j - 0.2 * place, "num_images": 54_000}
+                recon, kl = 250 + 5.0 * place + j - 2 * i, 9.0 - 2 * place - j / 4
+                given: Any = {"loss": loss, "decomposition": parts, "recon": recon, "kl": kl}
+                write_run(folder, f"model={model}", z=z, beta=beta, **given)
+
+
+def test_points_of_a_loss_are_labelled_with_its_own_number(tmp_path):
+    for gamma in (5.0, 10.0):
+        write_run(tmp_path, loss=FACTOR | {"gamma": gamma}, kl=gamma, recon=250 + gamma)
+    figure = rate_distortion(read(tmp_path))
+    assert figure is not None
+    assert texts_of(figure) == {"gamma 5", "gamma 10"}
+    assert figure.axes[0].get_title().endswith("at the points: gamma")
+    for beta in (1.0, 4.0):
+        write_run(tmp_path, beta=beta, kl=7 + beta, recon=240.0)
+    figure = rate_distortion(read(tmp_path))
+    assert figure is not None
+    assert texts_of(figure) == {"gamma 5", "gamma 10", "1", "4"}
+    assert figure.axes[0].get_title().endswith("at the points: β, or the number that is named")
+    assert len(figure.axes[0].containers) == 2
+
+
+def test_total_correlation_is_against_recon_and_only_where_both_are_measured(tmp_path):
+    write_run(tmp_path, beta=1.0)
+    assert tc_recon(read(tmp_path)) is None
+    assert mi_kl(read(tmp_path)) is None
+    for seed, tc in enumerate((0.5, 0.7)):
+        write_run(tmp_path, beta=4.0, seed=seed, recon=260.0, decomposition={"tc": tc})
+    figure = tc_recon(read(tmp_path))
+    assert figure is not None
+    (curve,) = figure.axes[0].containers
+    assert curve[0].get_xydata().tolist() == [[260.0, 0.6]]  # pyright: ignore
+    low, high = curve[2][0].get_segments()[0]  # pyright: ignore
+    assert high[1] - low[1] == pytest.approx(2 * 0.02**0.5)  # sample sd of (0.5, 0.7), to both sides
+    assert "TC" in figure.axes[0].get_ylabel()
+    assert "recon" in figure.axes[0].get_xlabel()
+    assert mi_kl(read(tmp_path)) is None  # no MI
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_information_has_its_limits_the_kl_and_the_logarithm_of_the_images_if_near(tmp_path, near):
+    mi = math.log(54_000) * (NEAR + (0.05 if near else -0.05))
+    for beta, kl in ((1.0, 14.0), (4.0, 9.0)):
+        write_run(tmp_path, beta=beta, kl=kl, decomposition={"mi": mi - beta / 10, "num_images": 54_000})
+    figure = mi_kl(read(tmp_path))
+    assert figure is not None
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines if not str(line.get_label()).startswith("_")}
+    assert set(lines) == ({"MI = KL", "ln 54,000"} if near else {"MI = KL"})
+    limit = lines["MI = KL"]
+    assert limit.get_slope() == 1  # pyright: ignore
+    assert limit.get_xy1() == (9.0, 9.0)  # pyright: ignore
+    if near:
+        assert lines["ln 54,000"].get_ydata() == pytest.approx([math.log(54_000)] * 2)
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[-len(lines) :] == list(lines)
+
+
+def test_with_one_z_colours_are_losses_and_markers_and_lines_are_models(tmp_path):
+    family(tmp_path)
+    figure = rate_distortion(read(tmp_path))
+    assert figure is not None
+    looks = [look(container) for container in figure.axes[0].containers]
+    assert len(set(looks)) == len(looks) == 6
+    assert {colour for colour, _, _ in looks} == {colour.lower() for colour in COLOURS[:3]}
+    assert {(marker, line) for _, marker, line in looks} == {("o", "-"), ("s", "--")}
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["elbo", "factor", "tc", "base", "conv"]
+
+
+def test_one_model_has_a_colour_and_marker_per_family(tmp_path):
+    family(tmp_path, models=("base",))
+    figure = rate_distortion(read(tmp_path))
+    assert figure is not None
+    looks = {look(container) for container in figure.axes[0].containers}
+    assert looks == {(COLOURS[i].lower(), "osD"[i], "-") for i in range(3)}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "base, elbo",
+        "base, factor",
+        "base, tc",
+    ]
+
+
+def test_one_family_and_several_z_have_the_colours_of_z(tmp_path):
+    """As all charts had before there were losses to choose."""
+    viridis = [to_hex(matplotlib.colormaps["viridis"](share)) for share in (0.0, 0.8)]
+    write_run(tmp_path, beta=1.0)
+    write_run(tmp_path, beta=4.0)
+    figure = rate_distortion(read(tmp_path))
+    assert figure is not None
+    assert [look(container) for container in figure.axes[0].containers] == [(viridis[0], "o", "-")]
+    family(tmp_path)  # another z
+    figure = rate_distortion(read(tmp_path))
+    assert figure is not None
+    assert {look(container)[0] for container in figure.axes[0].containers} == set(viridis)
+
+
+def test_against_beta_are_the_curves_along_beta_in_the_colours_of_the_other_charts(tmp_path):
+    family(tmp_path)
+    figure, other = against_beta(read(tmp_path)), rate_distortion(read(tmp_path))
+    assert figure is not None
+    assert other is not None
+    looks = {look(container) for container in figure.axes[0].containers}
+    assert {colour for colour, _, _ in looks} == {COLOURS[0].lower(), COLOURS[2].lower()}  # 1 is the third loss's
+    assert looks < {look(container) for container in other.axes[0].containers}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["elbo", "tc", "base", "conv"]
+    for gamma in (5.0, 10.0):
+        write_run(tmp_path / "none", loss=FACTOR | {"gamma": gamma})
+    assert against_beta(read(tmp_path / "none")) is None
+
+
+def test_named_labels_stay_within_the_axes_and_off_other_labels_and_points(tmp_path):
+    for i, lam in enumerate((1.0, 10.0, 100.0, 1000.0, 10_000.0)):
+        write_run(tmp_path, loss=INFO | {"lam": lam}, kl=10 + i, recon=250 - i)
+        write_run(tmp_path, loss=FACTOR | {"gamma": lam}, kl=10.2 + i, recon=250.2 - i)
+        write_run(tmp_path, beta=lam, kl=10.4 + i, recon=249.5 - i)
+    figure = rate_distortion(read(tmp_path))
+    assert figure is not None
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    boxes = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    named = [name for name in boxes if " " in name]
+    assert len(named) >= 6
+    assert {"lam 1", "lam 10000", "gamma 1", "gamma 10000"} <= set(named)  # the ends
+    points = [xy for container in axes.containers for xy in axes.transData.transform(container[0].get_xydata())]
+    for name in named:
+        box = boxes[name]
+        assert axes.bbox.x0 <= box.x0
+        assert box.x1 <= axes.bbox.x1
+        assert not any(box.contains(x, y) for x, y in points)
+        assert not any(box.overlaps(other) for key, other in boxes.items() if key != name)
+
+
+@pytest.mark.parametrize(
+    ("points", "labelled", "corners"),
+    [
+        ([(0.5, 0.5)], 1, [("left", "baseline")]),
+        ([(0.95, 0.5)], 1, [("right", "baseline")]),  # the axes end
+        ([(0.5, 0.5), (0.55, 0.52)], 1, [("right", "baseline")]),  # the other point is in the way
+        ([(0.5, 0.5), (0.5, 0.49)], 2, [("left", "baseline"), ("right", "baseline")]),  # the first label is
+        ([(0.5, 0.5), (0.53, 0.5)], 2, [("left", "baseline"), ("left", "top")]),
+        ([(0.5, 0.5)] * 6, 6, [(ha, va) for va in ("baseline", "top") for ha in ("left", "right")]),
+    ],
+)
+def test_a_long_label_takes_the_first_free_corner_and_is_left_out_if_there_is_none(points, labelled, corners):
+    axes = Figure().subplots()
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    texts = Texts(axes, points)
+    for point in points[:labelled]:
+        texts.write_long("gamma 10", point)
+    assert [(text.get_ha(), text.get_va()) for text in axes.texts] == corners

@@ -9,7 +9,7 @@ import pytest
 from fmvae.report.collect import collect
 from fmvae.report.comparison import compare, markdown, run_table
 from fmvae.report.settings import settings_of
-from tests.report.fakes import edit_status, write_run
+from tests.report.fakes import FACTOR, TC, edit_status, write_run
 
 
 def tables(folder):
@@ -127,3 +127,32 @@ def test_only_failed_runs_give_empty_tables_and_no_error(tmp_path):
     settings, runs = tables(tmp_path)
     assert settings == []
     assert [row["state"] for row in runs] == ["failed"]
+
+
+def test_a_column_says_the_loss_and_its_numbers_are_in_the_rows_that_vary_them(tmp_path):
+    for gamma in (5.0, 10.0):
+        write_run(tmp_path, loss=FACTOR | {"gamma": gamma})
+    assert "loss" not in tables(tmp_path)[0][0]  # one loss in all
+    write_run(tmp_path, loss=TC)
+    write_run(tmp_path)
+    settings, runs = tables(tmp_path)
+    assert list(settings[0])[:6] == ["model", "loss", "z", "β", "gamma", "n"]
+    found = [(row["loss"], row["gamma"]) for row in settings]
+    assert found == [("elbo", ""), ("factor", "5"), ("factor", "10"), ("tc", "")]
+    assert [(row["loss"], row["loss.gamma"]) for row in runs] == [
+        ("elbo", ""),
+        ("factor", "5.0"),
+        ("factor", "10.0"),
+        ("tc", "1.0"),
+    ]
+
+
+def test_a_copy_of_z_in_a_loss_is_no_column(tmp_path):
+    for z in (2, 10):
+        write_run(tmp_path, z=z, loss=FACTOR | {"latent_dim": z})
+    write_run(tmp_path)
+    settings, runs = tables(tmp_path)
+    assert not [name for row in (*settings, *runs) for name in row if name.endswith(".latent_dim")]
+    assert "latent_dim" not in settings[0]
+    write_run(tmp_path, z=3, loss=FACTOR | {"latent_dim": 4})
+    assert "loss.latent_dim" in tables(tmp_path)[1][0]  # a value of its own

@@ -8,7 +8,7 @@ from PIL import Image
 from fmvae.report.collect import collect
 from fmvae.report.settings import settings_of
 from fmvae.report.sheets import MAX_CELLS, SPACE, WIDTH, _read, contact_sheet
-from tests.report.fakes import write_figure, write_run
+from tests.report.fakes import FACTOR, write_figure, write_run
 
 
 def sheet(folder, title="Samples") -> np.ndarray | None:
@@ -88,3 +88,20 @@ def test_a_large_grid_is_thinned_out(tmp_path):
     rows, columns = pixels.shape[0] // (round(WIDTH * 60 / 90) + SPACE), pixels.shape[1] // (WIDTH + SPACE)
     assert rows * columns <= MAX_CELLS
     assert columns == 8
+
+
+def test_strengths_that_are_not_beta_have_columns_of_their_own(tmp_path):
+    """All of them have one beta, and were one cell if columns were betas."""
+    for i, gamma in enumerate((5.0, 10.0, 40.0)):
+        write_figure(write_run(tmp_path, loss=FACTOR | {"gamma": gamma}), "samples", 0.2 + 0.3 * i)
+    pixels = sheet(tmp_path)
+    assert pixels is not None
+    greys = [0.2, 0.5, 0.8]
+    assert [bool((abs(pixels - grey) < 0.01).sum() > 100) for grey in greys] == [True] * 3
+    write_figure(write_run(tmp_path, beta=2.0), "samples", 0.65)  # along another number, so columns are places
+    write_run(tmp_path, beta=4.0)
+    mixed = sheet(tmp_path)
+    assert mixed is not None
+    assert [bool((abs(mixed - grey) < 0.01).sum() > 100) for grey in (*greys, 0.65)] == [True] * 4
+    assert mixed.shape[0] > pixels.shape[0]  # a row more
+    assert (mixed.shape[1] - pixels.shape[1]) < WIDTH  # and no column more

@@ -13,7 +13,7 @@ import pytest
 from fmvae.errors import FmvaeError
 from fmvae.report.__main__ import main
 from fmvae.report.sweep import write_report
-from tests.report.fakes import edit_status, write_figure, write_run
+from tests.report.fakes import TC, edit_status, write_figure, write_run
 
 
 class Page(HTMLParser):
@@ -89,6 +89,26 @@ def test_what_comes_from_files_is_text(sweep):
     text = "".join(parsed.texts)
     assert "<script>alert('x')</script> & more" in text
     assert "a sweep & more" in text
+
+
+def test_the_parts_of_the_kl_have_figures_that_say_how_to_read_them(sweep):
+    path = write_report([sweep])
+    assert not {"tc_recon.png", "mi_kl.png"} & {file.name for file in path.parent.iterdir()}
+    assert "MI = KL" not in "".join(Page(path).texts)
+    for beta in (0.5, 4.0):
+        parts = {"mi": 5.0, "tc": 1.0, "dimension_wise": 2.0}
+        write_run(sweep, loss=TC, beta=beta, decomposition=parts)
+    path = write_report([sweep])
+    assert {"tc_recon.png", "mi_kl.png"} <= {file.name for file in path.parent.iterdir()}
+    page = Page(path)
+    assert len(page.loads) == 6
+    text = "".join(page.texts)
+    assert "distance below the line MI = KL" in text
+    assert "TC is 0 if q(z)" in text
+    shutil.rmtree(sweep / "report")
+    for run in sweep.glob("base-tc-*"):
+        shutil.rmtree(run)
+    assert len(Page(write_report([sweep])).loads) == 4
 
 
 def test_page_and_tables_say_the_same(sweep):
