@@ -1,6 +1,6 @@
 """Training objectives: likelihoods, KL divergence, ELBO, and schedules of the KL weight."""
 
-from fmvae.objectives.densities import Density, StandardNormal, kl_divergence, log_normal
+from fmvae.objectives.densities import Density, Mixture, StandardNormal, kl_divergence, log_normal
 from fmvae.objectives.elbo import ELBO, ELBOTerms, elbo_terms, vae_loss
 from fmvae.objectives.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood
 from fmvae.objectives.objective import Objective
@@ -20,6 +20,7 @@ __all__ = [
     "ELBOTerms",
     "Gaussian",
     "Likelihood",
+    "Mixture",
     "Objective",
     "StandardNormal",
     "Terms",
