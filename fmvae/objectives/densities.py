@@ -91,7 +91,7 @@ class Density(ABC):
         """Return the share of the mass of each dimension that is below z (S, latent_dim): (S, latent_dim)."""
         z = z.to(self._draws)
         ranks = torch.searchsorted(self._draws.T.contiguous(), z.T.contiguous(), right=True)
-        return ranks.T / len(self._draws)
+        return ranks.T.to(self._draws) / len(self._draws)
 
     @cached_property
     def _draws(self) -> Tensor:
