@@ -9,7 +9,8 @@ from fmvae.data import Split
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
 from fmvae.models import VAE, Posteriors, encode_split
-from fmvae.objectives import Batch, Likelihood, Objective, draw_noise, elbo_terms
+from fmvae.models.modes import in_evaluation_mode
+from fmvae.objectives import Batch, Density, Likelihood, Objective, StandardNormal, draw_noise
 
 EVALUATION_BATCH = 500
 DECODED_ROWS = 1024  # latents decoded at once for the importance-weighted bound; more are not faster
@@ -28,7 +29,8 @@ def measure_elbo(
 ) -> dict[str, float]:
     """Return the mean terms over a split, in nats per image, with one posterior draw per image.
 
-    Schedules have their final values, so that epochs can be compared.
+    Schedules have their final values, so that epochs can be compared. The KL from a prior without a closed form is
+    estimated at the same draw.
 
     Args:
         generator: the stream of the posterior draws, on the model's device.
@@ -40,26 +42,24 @@ def measure_elbo(
         ``objective``, ``recon``, ``kl``, ``neg_elbo`` (= recon + kl); with ``at_mean`` also ``recon_at_mean``, and
         ``objective_at_mean`` if the objective is a function of the two terms; then the objective's other parts.
     """
-    was_training = model.training
-    model.eval()
     sums: dict[str, torch.Tensor] = {}
 
     def add(name: str, per_image: torch.Tensor) -> None:
         sums[name] = sums.get(name, 0) + per_image.double().sum()
 
-    for x, labels in split.batches(EVALUATION_BATCH):
-        output = model(x, labels, generator=generator)
-        terms = elbo_terms(objective.likelihood, output.logits, x, output.mu, output.logvar)
-        add("recon", terms.recon)
-        add("kl", terms.kl)
-        if at_mean:
-            add("recon_at_mean", objective.likelihood.nll(model.decode(output.mu, labels), x))
-    means = {name: (total / len(split)).item() for name, total in sums.items()}
-    loss, others = objective.of_means(means["recon"], means["kl"]), {}
-    if loss is None:
-        others = _mean_parts(model, objective, split, generator, batch_size, num_train or len(split))
-        loss = others.pop("objective")
-    model.train(was_training)
+    with in_evaluation_mode(model, objective):
+        prior = model.prior_density()
+        for x, labels in split.batches(EVALUATION_BATCH):
+            output = model(x, labels, generator=generator)
+            add("recon", objective.likelihood.nll(output.logits, x))
+            add("kl", prior.kl(output.mu, output.logvar, output.z))
+            if at_mean:
+                add("recon_at_mean", objective.likelihood.nll(model.decode(output.mu, labels), x))
+        means = {name: (total / len(split)).item() for name, total in sums.items()}
+        loss, others = objective.of_means(means["recon"], means["kl"]), {}
+        if loss is None:
+            others = _mean_parts(model, objective, split, generator, batch_size, num_train or len(split))
+            loss = others.pop("objective")
     result = {"objective": loss, **means}
     result["neg_elbo"] = means["recon"] + means["kl"]
     if at_mean and (loss := objective.of_means(means["recon_at_mean"], means["kl"])) is not None:
@@ -112,20 +112,19 @@ def importance_weighted_bound(
     for name, value in (("num_samples", num_samples), ("num_images", num_images)):
         if value < 1:
             raise ConfigError(f"evaluation.iwae.{name}", f"{value} is too few", "give 1 or more")
-    was_training = model.training
-    model.eval()
     posteriors = encode_split(model, split, num_images)
     per_chunk = max(1, DECODED_ROWS // num_samples)
     bounds = []
-    for start in range(0, len(posteriors.labels), per_chunk):
-        chunk = Posteriors(*(part[start : start + per_chunk] for part in posteriors))
-        x = to_float(split.images[start : start + len(chunk.labels)])
-        noise = torch.stack([_noise(mu, num_samples, generator) for mu in chunk.mu])  # (B, K, latent_dim)
-        # more than one part only if a single image has more draws than DECODED_ROWS
-        parts = noise.split(DECODED_ROWS, dim=1)
-        log_weights = [_log_weights(model, objective.likelihood, x, chunk, part) for part in parts]
-        bounds.append(math.log(num_samples) - torch.cat(log_weights, dim=1).logsumexp(1))
-    model.train(was_training)
+    with in_evaluation_mode(model, objective):
+        prior = model.prior_density()
+        for start in range(0, len(posteriors.labels), per_chunk):
+            chunk = Posteriors(*(part[start : start + per_chunk] for part in posteriors))
+            x = to_float(split.images[start : start + len(chunk.labels)])
+            noise = torch.stack([_noise(mu, num_samples, generator) for mu in chunk.mu])  # (B, K, latent_dim)
+            # more than one part only if a single image has more draws than DECODED_ROWS
+            parts = noise.split(DECODED_ROWS, dim=1)
+            weights = [_log_weights(model, objective.likelihood, prior, x, chunk, part) for part in parts]
+            bounds.append(math.log(num_samples) - torch.cat(weights, dim=1).logsumexp(1))
     return torch.cat(bounds).mean().item()
 
 
@@ -134,7 +133,9 @@ def _noise(mu: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
     return torch.randn(num_samples, len(mu), generator=generator, device=mu.device, dtype=torch.float64)
 
 
-def _log_weights(model: VAE, likelihood: Likelihood, x: Tensor, posteriors: Posteriors, noise: Tensor) -> Tensor:
+def _log_weights(
+    model: VAE, likelihood: Likelihood, prior: Density, x: Tensor, posteriors: Posteriors, noise: Tensor
+) -> Tensor:
     """Return log p(x | z) + log p(z) - log q(z | x) at z = mu + noise * exp(logvar / 2), in float64.
 
     Args:
@@ -151,6 +152,8 @@ def _log_weights(model: VAE, likelihood: Likelihood, x: Tensor, posteriors: Post
     logits = model.decode(z.flatten(0, 1).to(posteriors.mu.dtype), labels)  # (B * K, C, H, W)
     # the likelihood in float64 too: a sum of 784 float32 terms has an error of about 1e-5 nats, inside exp
     nll = likelihood.nll(logits.double(), x.double().repeat_interleave(num_samples, dim=0))
-    # the densities' 2 pi cancel
+    # log N(z; 0, 1) - log q(z | x), where 2 pi cancels
     log_ratio = 0.5 * (noise.square() + logvar - z.square()).sum(2)
+    if not prior.is_standard:
+        log_ratio = log_ratio + prior.log_prob(z) - StandardNormal(model.latent_dim, z).log_prob(z)
     return log_ratio - nll.view(num_images, num_samples)

@@ -5,7 +5,7 @@ from fmvae.models.conditional import ConditionalVAE
 from fmvae.models.conv import ConvVAE
 from fmvae.models.mlp import BaseVAE
 from fmvae.models.posterior import Posteriors, encode_split
-from fmvae.models.priors import Prior, StandardPrior
+from fmvae.models.priors import FlowPrior, MixturePrior, Prior, StandardPrior, VampPrior
 from fmvae.models.resnet import ClassifierOutput, FashionResNet18
 from fmvae.models.vae import VAE, LatentAxis, VAEOutput, separate_heads
 
@@ -17,11 +17,14 @@ __all__ = [
     "ConditionalVAE",
     "ConvVAE",
     "FashionResNet18",
+    "FlowPrior",
     "LatentAxis",
+    "MixturePrior",
     "Posteriors",
     "Prior",
     "StandardPrior",
     "VAEOutput",
+    "VampPrior",
     "encode_split",
     "separate_heads",
 ]

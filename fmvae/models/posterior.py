@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fmvae.data import Split
+from fmvae.models.modes import in_evaluation_mode
 from fmvae.models.vae import VAE
 
 ENCODING_BATCH = 500
@@ -22,10 +23,8 @@ class Posteriors(NamedTuple):
 @torch.inference_mode()
 def encode_split(model: VAE, split: Split, num: int | None = None) -> Posteriors:
     """Encode the first ``num`` images of a split (all if None) in evaluation mode; restore the model's mode."""
-    was_training = model.training
-    model.eval()
     first = Split(split.name, split.images[:num], split.labels[:num])
-    encoded = [model.encode(x, labels) for x, labels in first.batches(ENCODING_BATCH)]
-    model.train(was_training)
+    with in_evaluation_mode(model):
+        encoded = [model.encode(x, labels) for x, labels in first.batches(ENCODING_BATCH)]
     mu, logvar = (torch.cat(parts) for parts in zip(*encoded, strict=True))
     return Posteriors(mu, logvar, first.labels)

@@ -1,6 +1,6 @@
 """Training objectives: likelihoods, KL divergence, ELBO, and schedules of the KL weight."""
 
-from fmvae.objectives.densities import Density, StandardNormal, kl_divergence, log_normal
+from fmvae.objectives.densities import Density, Mixture, StandardNormal, kl_divergence, log_normal
 from fmvae.objectives.dip import DIPVAE, aggregate_covariance
 from fmvae.objectives.elbo import ELBO, ELBOTerms, elbo_terms, vae_loss
 from fmvae.objectives.factor import FactorVAE, permute_dimensions
@@ -39,6 +39,7 @@ __all__ = [
     "Laplace",
     "LearnedGaussian",
     "Likelihood",
+    "Mixture",
     "Model",
     "Objective",
     "StandardNormal",

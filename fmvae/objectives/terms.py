@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -12,11 +12,7 @@ from fmvae.objectives.densities import Density
 
 
 class Model(Protocol):
-    """What objectives and priors may use of a model; ``fmvae.models.VAE`` explains each."""
-
-    latent_dim: int
-
-    def parameters(self) -> Iterator[Any]: ...
+    """What an objective may use of a model; ``fmvae.models.VAE`` explains each."""
 
     def __call__(self, x: Tensor, labels: Tensor | None = None, *, noise: Tensor | None = None) -> Any: ...
 

@@ -40,7 +40,7 @@ CHARTS = {
 SHEETS = {  # headings, and what is added to them for conditional models
     "samples": ("Samples from the prior", "one row per class, in the dataset's order"),
     "traversal_prior": (
-        "Latent traversals from the prior mean, one row per dimension, largest KL first",
+        "Latent traversals from the prior mean, one row per dimension, largest KL (or bound on information) first",
         "of the first test image's class",
     ),
 }

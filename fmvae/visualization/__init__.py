@@ -12,6 +12,7 @@ from fmvae.visualization.figures import (
 )
 from fmvae.visualization.interpolation import interpolations
 from fmvae.visualization.latent import kl_per_dimension, latent_scatter
+from fmvae.visualization.priors import prior_density, pseudo_inputs
 from fmvae.visualization.projector import projector_data, write_projector
 from fmvae.visualization.traversal import latent_traversal, traversal_animation
 from fmvae.visualization.visualizer import VAEVisualizer
@@ -30,7 +31,9 @@ __all__ = [
     "latent_scatter",
     "latent_traversal",
     "measure_figures",
+    "prior_density",
     "projector_data",
+    "pseudo_inputs",
     "result_animations",
     "result_figures",
     "style_transfer",

@@ -13,12 +13,14 @@ from fmvae.config.identity import NAMED
 from fmvae.data import ImageData
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
+from fmvae.models import VampPrior
 from fmvae.models.posterior import Posteriors
 from fmvae.runs.observer import Observer
 from fmvae.visualization.classes import class_accuracy, class_samples, confusion_matrix, style_transfer
 from fmvae.visualization.curves import training_curves
 from fmvae.visualization.interpolation import interpolation_pairs, interpolations
 from fmvae.visualization.latent import kl_per_dimension, latent_scatter
+from fmvae.visualization.priors import prior_density, pseudo_inputs
 from fmvae.visualization.traversal import chosen_dimensions, latent_traversal, traversal_animation
 from fmvae.visualization.visualizer import VAEVisualizer
 from fmvae.weights import weights_name
@@ -214,9 +216,16 @@ def _drawings(
             name = "latent_manifold" if label is None else f"latent_manifold{OF_CLASS}{label}"
             drawings[name] = partial(visualizer.latent_manifold, settings["manifold_side"], label)
     drawings["latent_scatter"] = lambda: latent_scatter(visualizer, encoded(), test.name)
-    drawings["kl_per_dimension"] = lambda: kl_per_dimension(visualizer, encoded(), test.name)
+    prior = visualizer.prior()
+    if prior.is_standard:
+        drawings["kl_per_dimension"] = lambda: kl_per_dimension(visualizer, encoded(), test.name)
+    elif visualizer.latent_dim == 2:
+        drawings["prior_density"] = lambda: prior_density(visualizer, encoded(), test.name)
+    if isinstance(visualizer.model.latent_prior, VampPrior):
+        drawings["pseudo_inputs"] = lambda: pseudo_inputs(visualizer)
 
-    options = {key: settings["traversal"][key] for key in ("dimensions", "span", "steps")}
+    options: dict[str, Any] = {key: settings["traversal"][key] for key in ("dimensions", "span", "steps")}
+    options["prior"] = prior
     label = _example_label(visualizer, data)
     drawings["traversal_prior"] = lambda: latent_traversal(visualizer, encoded(), label=label, **options)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from fmvae import rng
 from fmvae.models.posterior import Posteriors
-from fmvae.objectives.elbo import kl_divergence
+from fmvae.objectives import Density, kl_divergence
+from fmvae.visualization.density import contour_names, draw_contours, on_plane
 from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.tiles import new_figure
 
@@ -31,14 +32,38 @@ def mean_kl(posteriors: Posteriors) -> np.ndarray:
     return kl_divergence(mu, logvar).mean(0).numpy()
 
 
-def by_kl(kl: np.ndarray) -> list[int]:
-    """Return the dimensions by decreasing KL; equal ones by index."""
-    return np.argsort(-kl, kind="stable").tolist()
+def information_bound(posteriors: Posteriors) -> np.ndarray:
+    """Return an upper bound on the mutual information of x and each dimension: (z,) float64, >= 0, in nats.
+
+    0.5 (log Var - mean log sigma^2), with the variance of the aggregate posterior q(z_j): no distribution of this
+    variance has a larger entropy than a Gaussian. It does not depend on the prior.
+    """
+    mu, logvar = posteriors.mu.cpu().double(), posteriors.logvar.cpu().double()
+    variance = mu.var(0, correction=0) + logvar.exp().mean(0)
+    return (0.5 * (variance.log() - logvar.mean(0))).numpy()
 
 
-def dimension_name(dimension: int, kl: float) -> str:
-    """Return for example ``z3  KL 2.41``; dimensions count from 0, KL is in nats per image."""
-    return f"z{dimension}  KL {kl:.2f}"
+class Ranking(NamedTuple):
+    """Numbers (z,) by which dimensions are ordered, in nats per image, with their symbol and their name."""
+
+    scores: np.ndarray
+    symbol: str
+    name: str
+
+    def order(self) -> list[int]:
+        """Return the dimensions by decreasing score; equal ones by index."""
+        return np.argsort(-self.scores, kind="stable").tolist()
+
+    def named(self, dimension: int) -> str:
+        """Return for example ``z3  KL 2.41``; dimensions count from 0."""
+        return f"z{dimension}  {self.symbol} {self.scores[dimension]:.2f}"
+
+
+def ranking(posteriors: Posteriors, prior: Density) -> Ranking:
+    """Rank dimensions by KL if the prior is N(0, 1); no other prior has a KL for each dimension alone."""
+    if prior.is_standard:
+        return Ranking(mean_kl(posteriors), "KL", "KL")
+    return Ranking(information_bound(posteriors), "MI ≤", "bound on the mutual information (MI) with x")
 
 
 def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -67,7 +92,8 @@ def latent_scatter(
 
     z = 2 is shown directly, with the circle that contains 95 % of the prior. More dimensions are projected onto
     two principal components; the prior's projection is a 2-D standard normal, with the same circle. z = 1 is shown
-    as one strip per class. Without labels there is one colour and one strip.
+    as one strip per class. Without labels there is one colour and one strip. For a prior other than N(0, 1),
+    contours of its density are drawn if z = 2; for other z it is not drawn, and the title says so.
 
     Args:
         posteriors: of N images; mu (N, z) and labels (N,).
@@ -78,50 +104,89 @@ def latent_scatter(
     Raises:
         ValueError: there are no images, or ``max_points`` < 1.
     """
-    if (num_points := min(max_points, len(posteriors.labels))) < 1:
-        raise ValueError(f"max_points {max_points} of {len(posteriors.labels)} images: give 1 or more of each")
     generator = rng.stream(view.seed, "sampling")
-    order = torch.randperm(len(posteriors.labels), generator=generator)[:num_points].numpy()
+    order = chosen_points(view, posteriors, max_points, generator)
+    num_points = len(order)
     mu, labels = posteriors.mu.cpu().numpy(), posteriors.labels.cpu().numpy()[order]
-    names = list(view.class_names or ["posterior means"])
-    classes = np.arange(len(names))
-    from matplotlib import colormaps
-    from matplotlib.lines import Line2D
-
-    colours = colormaps["tab10" if len(classes) <= 10 else "tab20"](classes % 20)
+    prior = view.prior()
     figure = new_figure(9.6, 7)
     axes = figure.subplots()
     if view.latent_dim == 1:
         jitter = 0.7 * torch.rand(num_points, generator=generator).numpy() - 0.35
         points = np.column_stack([mu[order, 0], labels + jitter])
-        _frame_strips(axes, view.class_names or [""])
+        _frame_strips(axes, view.class_names or [""], prior.is_standard)
     elif view.latent_dim == 2:
         points = mu[order]
-        _frame_plane(axes, ("z0", "z1"), (0, 0))
+        _frame_plane(axes, ("z0", "z1"), (0, 0) if prior.is_standard else None)
+        if not prior.is_standard:
+            draw_contours(axes, on_plane(prior, points), "black")
     else:
         projected, origin, shares = principal_components(mu)
         points = projected[order]
-        _frame_plane(axes, [f"PC{i + 1}  ({share:.1%} of variance)" for i, share in enumerate(shares)], origin)
-    axes.scatter(*points.T, s=5 if num_points > 3000 else 16, c=colours[labels], alpha=0.6, linewidths=0)
+        names = [f"PC{i + 1}  ({share:.1%} of variance)" for i, share in enumerate(shares)]
+        _frame_plane(axes, names, origin if prior.is_standard else None)
+    axes.scatter(
+        *points.T, s=5 if num_points > 3000 else 16, c=class_colours(view)[labels], alpha=0.6, linewidths=0
+    )
     projection = ", on two principal components" if view.latent_dim > 2 else ""
-    axes.set_title(f"Posterior means of {num_points:,} {split_name} images{projection}: {view.name}")
-    handles = [Line2D([], [], color=colour, marker="o", linestyle="") for colour in colours]
-    handles.append(Line2D([], [], color="black", linestyle="--"))
-    names = [*names, f"{PRIOR_SHARE:.0%} of the prior (z = 0)"]
+    title = f"Posterior means of {num_points:,} {split_name} images{projection}: {view.name}"
+    handles, names = class_handles(view)
+    if prior.is_standard or view.latent_dim == 2:
+        from matplotlib.lines import Line2D
+
+        handles.append(Line2D([], [], color="black", linestyle="--"))
+        names.append(f"{PRIOR_SHARE:.0%} of the prior (z = 0)")
+        if not prior.is_standard:
+            names[-1] = f"{contour_names()} of the prior"
+    else:
+        title += "\nthe prior is not N(0, 1), and is not drawn"
+    axes.set_title(title)
     axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
 
 
+def chosen_points(
+    view: ModelView, posteriors: Posteriors, max_points: int, generator: torch.Generator | None = None
+) -> np.ndarray:
+    """Return the indices of at most ``max_points`` images, in random order of the stream ``sampling``.
+
+    Raises:
+        ValueError: there are no images, or ``max_points`` < 1.
+    """
+    if (num_points := min(max_points, len(posteriors.labels))) < 1:
+        raise ValueError(f"max_points {max_points} of {len(posteriors.labels)} images: give 1 or more of each")
+    generator = generator or rng.stream(view.seed, "sampling")
+    return torch.randperm(len(posteriors.labels), generator=generator)[:num_points].numpy()
+
+
+def class_colours(view: ModelView) -> np.ndarray:
+    """Return the colour of each label, (num_classes, 4); one without labels."""
+    from matplotlib import colormaps
+
+    classes = np.arange(len(view.class_names or [""]))
+    return colormaps["tab10" if len(classes) <= 10 else "tab20"](classes % 20)
+
+
+def class_handles(view: ModelView) -> tuple[list[Any], list[str]]:
+    """Return a legend's handles and names of posterior means by class."""
+    from matplotlib.lines import Line2D
+
+    handles: list[Any] = [Line2D([], [], color=each, marker="o", linestyle="") for each in class_colours(view)]
+    return handles, list(view.class_names or ["posterior means"])
+
+
 def _frame_plane(axes: Axes, names, origin) -> None:
+    """Label the axes, and draw the circle of N(0, 1) around the origin, if there is one."""
     from matplotlib.patches import Circle
 
-    axes.add_patch(Circle(tuple(origin), PRIOR_RADIUS, fill=False, linestyle="--", color="black"))
+    if origin is not None:
+        axes.add_patch(Circle(tuple(origin), PRIOR_RADIUS, fill=False, linestyle="--", color="black"))
     axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
 
 
-def _frame_strips(axes: Axes, class_names) -> None:
+def _frame_strips(axes: Axes, class_names, standard: bool) -> None:
     """Label one strip per class, the first on top; the height within a strip has no meaning."""
-    for end in (-PRIOR_INTERVAL, PRIOR_INTERVAL):
+    for end in (-PRIOR_INTERVAL, PRIOR_INTERVAL) if standard else ():
         axes.axvline(end, linestyle="--", color="black", linewidth=1)
     axes.set(xlabel="z0", ylim=(len(class_names) - 0.5, -0.5))
     axes.set_yticks(range(len(class_names)), class_names)
@@ -135,10 +200,15 @@ def kl_per_dimension(view: ModelView, posteriors: Posteriors, split_name: str = 
     Args:
         posteriors: of N >= 1 images.
         split_name: the split's name, for the title.
+
+    Raises:
+        ValueError: the prior is not N(0, 1), and has no KL for each dimension alone.
     """
+    if not view.prior().is_standard:
+        raise ValueError(f"{view.name}: only from the prior N(0, 1) does each dimension have a KL of its own")
     kl = mean_kl(posteriors)
     active = posteriors.mu.cpu().double().var(0, correction=0).numpy() > ACTIVE_VARIANCE
-    order = by_kl(kl)
+    order = Ranking(kl, "KL", "KL").order()
     many = len(order) > 24
     figure = new_figure(min(16, max(6.5, 0.45 * len(order) + 2)), 4.2)
     axes = figure.subplots()

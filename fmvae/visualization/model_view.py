@@ -14,7 +14,7 @@ from fmvae.data.images import CHANNELS
 from fmvae.data.split import Split
 from fmvae.models import VAE, ConditionalVAE
 from fmvae.models.posterior import Posteriors, encode_split
-from fmvae.objectives import Likelihood
+from fmvae.objectives import Density, Likelihood
 from fmvae.visualization.tiles import looking_at
 
 
@@ -120,6 +120,11 @@ class ModelView:
         """Decode z (N, z) to expected images (N, C, H, W) in [0, 1]; labels (N,) are for conditional models."""
         with looking_at(self.model):
             return self.likelihood.mean(self.model.decode(z, labels))
+
+    def prior(self) -> Density:
+        """Return the prior with the current weights."""
+        with looking_at(self.model):
+            return self.model.prior_density()
 
     def sample_means(self, num_samples: int, labels: Tensor | None) -> Tensor:
         """Decode draws from the prior to images (N, C, H, W) in [0, 1]; labels are (N,), or None."""

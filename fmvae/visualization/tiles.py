@@ -13,6 +13,7 @@ from torch import Tensor, inference_mode
 from fmvae.data.images import CHANNELS
 from fmvae.errors import ConfigError
 from fmvae.models import VAE
+from fmvae.models.modes import in_evaluation_mode
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,14 +39,8 @@ def new_figure(width: float, height: float) -> Figure:
 @contextmanager
 def looking_at(model: VAE) -> Iterator[None]:
     """Switch to evaluation mode without gradients inside; afterwards, restore the mode of each layer."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with inference_mode():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with in_evaluation_mode(model), inference_mode():
+        yield
 
 
 def tile(images: Tensor, num_columns: int, gap: int = GAP) -> np.ndarray:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fmvae.errors import ConfigError
 from fmvae.models.posterior import Posteriors
-from fmvae.visualization.latent import by_kl, dimension_name, mean_kl
+from fmvae.objectives import Density
+from fmvae.visualization.latent import Ranking, ranking
 from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.tiles import GAP, new_figure, show_tiles, tile, tile_centres
 
@@ -22,19 +23,30 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_ROWS = 10  # dimensions to show, those of largest KL, if none are chosen
+MAX_ROWS = 10  # dimensions to show, the first in rank, if none are chosen
 MARK_COLOUR = "#ee7733"
 GIF_COLUMNS, GIF_TEXT, GIF_MARGIN = 5, 14, 8  # tiles per row, font size and margin in pixels
 
 
 class Traversal(NamedTuple):
-    """Images (D, S, C, H, W): D dimensions at S values, the others at ``start`` (z,); kl (D,), nats per image."""
+    """Images (D, S, C, H, W): D dimensions at S values, the others at ``start`` (z,).
+
+    Attributes:
+        ranking: of all dimensions; those shown are in its order.
+        values: (S,), in standard deviations of the prior from its mean.
+        own: the values of ``start`` in the shown dimensions, (D,), in the same units.
+    """
 
     dimensions: list[int]
-    kl: np.ndarray
+    ranking: Ranking
     values: np.ndarray
     start: Tensor
+    own: np.ndarray
     images: Tensor
+
+    def names(self) -> list[str]:
+        """Return the name of each row."""
+        return [self.ranking.named(dimension) for dimension in self.dimensions]
 
 
 def chosen_dimensions(dimensions: Sequence[int] | None, latent_dim: int) -> list[int]:
@@ -62,18 +74,20 @@ def traverse(
     start: Tensor,
     label: int | None = None,
     *,
+    prior: Density,
     dimensions: Sequence[int] | None = None,
     span: float = 3.0,
     steps: int = 9,
 ) -> Traversal:
-    """Decode ``start`` with one dimension at a time set to ``steps`` values from -span to +span.
+    """Decode ``start`` with one dimension at a time set to ``steps`` values around the prior's mean.
 
     Args:
-        posteriors: their mean KL determines the order of the dimensions, largest first.
+        posteriors: they determine the order of the dimensions, see :func:`fmvae.visualization.latent.ranking`.
         start: (z,), the values of the other dimensions.
         label: for the decoder of a conditional model.
-        dimensions: to vary; None takes all, but at most the ten of largest KL.
-        span: > 0, in units of z. The prior's standard deviation is 1.
+        prior: its mean and standard deviation in each dimension are the origin and the unit of the values.
+        dimensions: to vary; None takes all, but at most the first ten.
+        span: > 0; values are from -span to +span, in standard deviations of the prior.
         steps: >= 2.
 
     Raises:
@@ -83,18 +97,20 @@ def traverse(
     if steps < 2 or not span > 0:
         raise ValueError(f"span {span:g} in {steps} steps: give a span > 0 and 2 steps or more")
     wanted = set(chosen_dimensions(dimensions, view.latent_dim))
-    kl = mean_kl(posteriors)
-    rows = [dimension for dimension in by_kl(kl) if dimension in wanted]
+    ranked = ranking(posteriors, prior)
+    rows = [dimension for dimension in ranked.order() if dimension in wanted]
     if dimensions is None:
         rows = rows[:MAX_ROWS]
     values = np.linspace(-span, span, steps)
+    mean, std = prior.moments()
     start = start.to(view.weight)
+    own = ((start.cpu() - mean) / std)[rows].numpy()
     z = start.repeat(len(rows), steps, 1)  # (D, S, z)
     for row, dimension in enumerate(rows):
-        z[row, :, dimension] = torch.from_numpy(values).to(start)
+        z[row, :, dimension] = (mean[dimension] + std[dimension] * torch.from_numpy(values)).to(start)
     labels = view.repeated(label, len(rows) * steps)
     images = view.decode_means(z.flatten(0, 1), labels).unflatten(0, (len(rows), steps))
-    return Traversal(rows, kl[rows], values, start, images)
+    return Traversal(rows, ranked, values, start, own, images)
 
 
 def latent_traversal(
@@ -106,21 +122,23 @@ def latent_traversal(
     dimensions: Sequence[int] | None = None,
     span: float = 3.0,
     steps: int = 9,
+    prior: Density | None = None,
 ) -> Figure:
-    """Draw a traversal: a row per dimension, by KL, and a column per value.
+    """Draw a traversal: a row per dimension, the most informative first, and a column per value.
 
     It starts from the posterior mean of an image, or from the prior mean. With an image, it and its reconstruction
     are shown on the left, and a mark in each row shows the image's own value.
 
     Args:
-        image: (C, H, W) in [0, 1]; None starts from z = 0.
+        image: (C, H, W) in [0, 1]; None starts from the prior mean.
         label: with an image, its label in [0, num_classes), or None if the data have no labels; without an image,
             the class for a conditional model, else None.
         posteriors, dimensions, span, steps: as for :func:`traverse`, which also lists the errors.
+        prior: of the model, if already computed.
     """
-    options = {"dimensions": dimensions, "span": span, "steps": steps}
-    start, kept = _start(view, image, label)
-    traversal = traverse(view, posteriors, start, kept, **options)
+    prior = prior or view.prior()
+    start, kept = _start(view, prior, image, label)
+    traversal = traverse(view, posteriors, start, kept, prior=prior, dimensions=dimensions, span=span, steps=steps)
     num_rows = len(traversal.dimensions)
     from_image = image is not None
     width = max(0.8 * steps + 1.8 + 2.2 * from_image, 7)
@@ -134,23 +152,28 @@ def latent_traversal(
     array = tile(traversal.images.flatten(0, 1), steps)
     show_tiles(axes, array)
     _, height, breadth = view.image_shape
-    axes.set_xticks(tile_centres(steps, breadth), [value_name(value) for value in traversal.values])
-    rows = zip(traversal.dimensions, traversal.kl, strict=True)
-    axes.set_yticks(tile_centres(num_rows, height), [dimension_name(*row) for row in rows])
+    unit = "" if prior.is_standard else "σ"
+    axes.set_xticks(tile_centres(steps, breadth), [value_name(value) + unit for value in traversal.values])
+    axes.set_yticks(tile_centres(num_rows, height), traversal.names())
     axes.xaxis.tick_top()
-    note = "value of the row's dimension; all others stay at 0, the prior mean"
+    note = f"value of the row's dimension; all others stay at {'0, ' * prior.is_standard}the prior mean"
     if from_image:
         note = "value of the row's dimension, absolute; all others stay at the image's (▲) posterior mean"
+    if not prior.is_standard:
+        note = (
+            note.replace(", absolute", "") + "\n0 and σ: the prior's mean and standard deviation in the dimension"
+        )
+    if from_image:
         _mark_own_values(axes, traversal, height, breadth)
     axes.set_xlabel(note, fontsize=9)
-    figure.suptitle(_title(view, len(traversal.dimensions), dimensions is None, label, from_image))
+    figure.suptitle(_title(view, traversal, dimensions is None, label, from_image))
     return figure
 
 
-def _start(view: ModelView, image: Tensor | None, label: int | None) -> tuple[Tensor, int | None]:
+def _start(view: ModelView, prior: Density, image: Tensor | None, label: int | None) -> tuple[Tensor, int | None]:
     """Return the start of a traversal (z,), and the label for the decoder."""
     if image is None:
-        return torch.zeros(view.latent_dim), label
+        return prior.moments()[0], label
     if label is None and view.class_names is not None:
         raise ValueError("an image without a label: give its label")
     mu = view.encode_means(image[None], None if label is None else torch.tensor([label]))
@@ -167,7 +190,7 @@ def _show_image(axes: Axes, view: ModelView, image: Tensor, mu: Tensor, label: i
 
 def _mark_own_values(axes: Axes, traversal: Traversal, height: int, breadth: int) -> None:
     """Mark the image's own value below each row's tiles, if it lies within the row's range."""
-    own = traversal.start[traversal.dimensions].float().cpu().numpy()
+    own = traversal.own
     first, last = traversal.values[0], traversal.values[-1]
     columns = (own - first) / (last - first) * (len(traversal.values) - 1)
     inside = (own >= first) & (own <= last)
@@ -176,12 +199,13 @@ def _mark_own_values(axes: Axes, traversal: Traversal, height: int, breadth: int
     axes.plot(x[inside], y[inside], marker="^", markersize=5, linestyle="", color=MARK_COLOUR, clip_on=False)
 
 
-def _title(view: ModelView, num_rows: int, capped: bool, label: int | None, from_image: bool) -> str:
+def _title(view: ModelView, traversal: Traversal, capped: bool, label: int | None, from_image: bool) -> str:
+    num_rows = len(traversal.dimensions)
     which = f"Traversal of {num_rows} of {view.latent_dim} dimensions"
     if num_rows == view.latent_dim:
         which = "Latent traversal"
     elif capped:
-        which = f"Traversal of the {num_rows} dimensions of largest KL"
+        which = f"Traversal of the {num_rows} dimensions of largest {traversal.ranking.name}"
     of_class = f" ({name})" if (name := view.of_class(label)) else ""
     origin = f"an image's posterior mean{of_class}" if from_image else f"the prior mean{of_class}"
     return f"{which} from {origin}\n{view.name}"
@@ -203,11 +227,12 @@ def traversal_animation(
     steps: int = 17,
     scale: int = 4,
     milliseconds: int = 100,
+    prior: Density | None = None,
 ) -> bytes:
-    """Make an animated GIF of a traversal: a tile per dimension, by KL, and a frame per value, forth and back.
+    """Make an animated GIF of a traversal: a tile per dimension and a frame per value, forth and back.
 
     Args:
-        image, label, posteriors, dimensions, span: as for :func:`latent_traversal`.
+        image, label, posteriors, dimensions, span, prior: as for :func:`latent_traversal`.
         steps: values in one direction; there are 2 * steps - 2 frames, which repeat forever.
         scale: factor by which pixels are enlarged (nearest neighbour).
         milliseconds: per frame; a GIF stores multiples of ten.
@@ -215,13 +240,14 @@ def traversal_animation(
     Returns:
         The file's content.
     """
-    start, kept = _start(view, image, label)
-    traversal = traverse(view, posteriors, start, kept, dimensions=dimensions, span=span, steps=steps)
-    names = [dimension_name(*row) for row in zip(traversal.dimensions, traversal.kl, strict=True)]
+    prior = prior or view.prior()
+    start, kept = _start(view, prior, image, label)
+    traversal = traverse(view, posteriors, start, kept, prior=prior, dimensions=dimensions, span=span, steps=steps)
+    unit = "" if prior.is_standard else "σ"
     shades = (traversal.images.float().cpu().numpy() * 255).round().astype(np.uint8)  # (D, S, C, H, W)
     shades = shades.repeat(scale, axis=3).repeat(scale, axis=4)
     frames = [
-        _frame(shades[:, step], names, f"value {value:+.2f}    {view.name}")
+        _frame(shades[:, step], traversal.names(), f"value {value:+.2f}{unit}    {view.name}")
         for step, value in enumerate(traversal.values)
     ]
     frames += frames[-2:0:-1]

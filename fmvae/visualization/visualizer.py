@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.special import ndtr, ndtri
 
 from fmvae.data.split import Split, to_float
+from fmvae.objectives import Density
 from fmvae.visualization.latent import latent_scatter
 from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.samples import prior_samples
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUM_COLUMNS = 10  # reconstructions per row
+CROWDED = 0.03  # of an axis: ticks that are closer to the one before are left out
 
 
 class VAEVisualizer(ModelView):
@@ -70,10 +71,10 @@ class VAEVisualizer(ModelView):
         return prior_samples(self, num_samples)
 
     def latent_manifold(self, side: int = 20, label: int | None = None) -> Figure:
-        """Draw decoder means over the plane of two latents; every tile covers the same prior mass.
+        """Draw decoder means over the plane of two latents; every row and column covers the same prior mass.
 
-        The grid points are the standard normal's quantiles at (i + 0.5) / side (Kingma & Welling 2014, app. A); z0
-        increases to the right, z1 upwards.
+        The grid points are the quantiles of the prior in each dimension at (i + 0.5) / side, for N(0, 1) as in
+        Kingma & Welling 2014, app. A; z0 increases to the right, z1 upwards.
 
         Args:
             side: tiles per row and column, >= 1.
@@ -88,8 +89,9 @@ class VAEVisualizer(ModelView):
         if side < 1:
             raise ValueError(f"side must be >= 1, got {side}")
         labels = self.repeated(label, side * side)
-        quantiles = ndtri((torch.arange(side, dtype=torch.float64) + 0.5) / side)
-        z1, z0 = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
+        prior = self.prior()
+        quantiles = prior.quantiles((torch.arange(side, dtype=torch.float64) + 0.5) / side)  # (side, 2)
+        z1, z0 = torch.meshgrid(quantiles[:, 1].flip(0), quantiles[:, 0], indexing="ij")
         z = torch.stack([z0, z1], dim=-1).flatten(0, 1).to(self.weight)  # (side * side, 2), in reading order
         means = self.decode_means(z, labels)
         figure = new_figure(8, 8.3)
@@ -99,13 +101,10 @@ class VAEVisualizer(ModelView):
         axes.set(
             title=f"Latent manifold{of_class}: {self.name}", xlabel="z0 (equal shares of the prior)", ylabel="z1"
         )
-        # the axes are linear in the normal's CDF: place ticks of round values with it
-        ticks = torch.arange(-3, 3.1, 0.5, dtype=torch.float64)
-        ticks = ticks[ticks.abs() <= quantiles.max()]
-        share, names = ndtr(ticks).numpy(), [f"{tick:g}" for tick in ticks.tolist()]
         height, width = axes.images[0].get_size()
-        axes.set_xticks(share * width - 0.5, names)
-        axes.set_yticks((1 - share) * height - 0.5, names)
+        (below0, names0), (below1, names1) = (_ticks(prior, quantiles, dimension) for dimension in (0, 1))
+        axes.set_xticks(below0 * width - 0.5, names0)
+        axes.set_yticks((1 - below1) * height - 0.5, names1)
         axes.tick_params(length=3)
         return figure
 
@@ -121,7 +120,7 @@ class VAEVisualizer(ModelView):
         """Vary one latent dimension per row, starting from the prior mean or from image ``index`` of a split.
 
         Args:
-            split: its mean KL determines the order of the dimensions.
+            split: its posteriors determine the order of the dimensions.
             index: of the image to start from, with its label. None starts from the prior mean.
             label: for a conditional model that starts from the prior mean.
             options: of :func:`fmvae.visualization.traversal.latent_traversal`.
@@ -131,3 +130,25 @@ class VAEVisualizer(ModelView):
             return latent_traversal(self, posteriors, label=label, **options)
         image = to_float(split.images[index])
         return latent_traversal(self, posteriors, image=image, label=int(split.labels[index]), **options)
+
+
+def _ticks(prior: Density, quantiles: Tensor, dimension: int) -> tuple[np.ndarray, list[str]]:
+    """Return the share of the prior's mass below round values (T,) of a dimension, and the values' names.
+
+    The axes of the manifold are linear in these shares.
+    """
+    low, high = quantiles[:, dimension].min().item(), quantiles[:, dimension].max().item()
+    if prior.is_standard:
+        values = np.arange(-3, 3.1, 0.5)
+    else:
+        from matplotlib.ticker import MaxNLocator
+
+        values = np.asarray(MaxNLocator(10).tick_values(low, high))
+    values = values[(values >= low) & (values <= high)]
+    below = prior.shares_below(torch.from_numpy(values)[:, None].expand(-1, prior.latent_dim))[
+        :, dimension
+    ].numpy()
+    if not prior.is_standard:  # where the prior has little mass, values crowd
+        kept = [i for i in range(len(values)) if i == 0 or below[i] - below[i - 1] > CROWDED]
+        values, below = values[kept], below[kept]
+    return below, [f"{value:g}" for value in values]

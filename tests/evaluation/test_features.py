@@ -26,7 +26,7 @@ from fmvae.evaluation.features import (
     reconstructed_images,
     resnet_identity,
 )
-from fmvae.models import VAE, BaseVAE, ConditionalVAE, FashionResNet18
+from fmvae.models import VAE, BaseVAE, ConditionalVAE, FashionResNet18, MixturePrior
 from fmvae.models.resnet import load_classifier, save_classifier
 from fmvae.objectives import Bernoulli, ContinuousBernoulli
 from fmvae.weights import SHIPPED, card_of
@@ -105,6 +105,21 @@ def test_generated_images_are_decoded_prior_draws(base):
     with torch.no_grad():
         torch.testing.assert_close(images, base.decode(z).sigmoid())
     assert torch.equal(images, torch.cat(list(generated_images(base, Bernoulli(), labels, draws()))))
+
+
+def test_generated_images_are_of_the_models_prior_whose_density_is_made_once(monkeypatch):
+    monkeypatch.setattr(module, "EVALUATION_BATCH", 4)
+    with rng.seeded_init(0):
+        model = BaseVAE(2, hidden_dim=16)
+        model.latent_prior = MixturePrior(2, 3)
+    asked, find = [], model.prior_density
+    monkeypatch.setattr(model, "prior_density", lambda: asked.append(1) or find())
+    labels, generator, density = torch.zeros(10, dtype=torch.long), draws(), find()
+    images = torch.cat(list(generated_images(model, Bernoulli(), labels, draws())))
+    assert len(asked) == 1
+    with torch.no_grad():
+        z = torch.cat([density.sample(n, generator) for n in (4, 4, 2)])
+        torch.testing.assert_close(images, model.decode(z).sigmoid())
 
 
 def test_generated_images_are_means_and_not_pixel_draws(base):

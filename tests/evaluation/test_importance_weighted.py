@@ -1,6 +1,7 @@
 """The importance-weighted bound is its formula in double precision, and reaches a marginal that is known."""
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,17 @@ from fmvae.data import Split
 from fmvae.errors import ConfigError
 from fmvae.evaluation import likelihood as module
 from fmvae.evaluation.likelihood import importance_weighted_bound
-from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
+from fmvae.models import (
+    VAE,
+    BaseVAE,
+    BetaVAE,
+    ConditionalVAE,
+    ConvVAE,
+    FlowPrior,
+    MixturePrior,
+    StandardPrior,
+    VampPrior,
+)
 from fmvae.objectives import ELBO, Bernoulli, Constant, ContinuousBernoulli, Gaussian, Likelihood
 
 MODELS = {
@@ -222,3 +233,68 @@ def test_too_few_draws_or_images_are_refused_by_name(arguments, split):
     ((name, value),) = arguments.items()
     with pytest.raises(ConfigError, match=f"^evaluation.iwae.{name}: {value} "):
         importance_weighted_bound(made("base"), objective_of(), split, noise(), **arguments)
+
+
+# --- other priors -------------------------------------------------------------------------------------------
+
+
+class WithPrior(LinearGaussianVAE):
+    """The same model, with the prior N(m, s^2) in each dimension as a mixture of two equal components."""
+
+    MEAN, STD = np.array([0.7, -0.4]), np.array([0.5, 1.4])
+
+    def __init__(self):
+        super().__init__()
+        self.latent_prior = MixturePrior(2, 2).double()
+        with torch.no_grad():
+            self.latent_prior.mu.copy_(torch.from_numpy(self.MEAN))
+            self.latent_prior.logvar.copy_(torch.from_numpy(2 * np.log(self.STD)))
+
+    def encode(self, x, labels=None):
+        precision = torch.from_numpy((self.loadings**2).sum(0) / self.SIGMA**2 + 1 / self.STD**2)
+        shift = (x.double().flatten(1) - 0.5) @ torch.from_numpy(self.loadings) / self.SIGMA**2
+        mu = (shift + torch.from_numpy(self.MEAN / self.STD**2)) / precision
+        return mu, (-precision.log()).expand_as(mu)
+
+    def exact(self, split: Split) -> float:
+        covariance: Any = (self.loadings * self.STD**2) @ self.loadings.T + self.SIGMA**2 * np.eye(36)
+        x = (split.images.float() / 255).flatten(1).double().numpy()
+        return -stats.multivariate_normal.logpdf(x, 0.5 + self.loadings @ self.MEAN, covariance).mean()
+
+
+@pytest.mark.parametrize("num_samples", [1, 50])
+def test_with_the_exact_posterior_under_another_prior_the_bound_is_its_log_marginal(num_samples):
+    model, asked = WithPrior(), []
+    split = model.drawn(40)
+    find = model.prior_density
+    model.prior_density = lambda: asked.append(1) or find()
+    bound = importance_weighted_bound(model, LINEAR, split, noise(), num_samples=num_samples)
+    assert bound == pytest.approx(model.exact(split), abs=1e-9)
+    assert len(asked) == 1  # the density is made once
+    model.latent_prior = StandardPrior()
+    other = importance_weighted_bound(model, LINEAR, split, noise(), num_samples=num_samples)
+    assert abs(other - bound) > 1e-2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prior", [lambda: VampPrior((1, 28, 28), 4), lambda: FlowPrior(2, hidden=[8])])
+def test_the_bound_with_a_learned_prior_is_its_formula(prior, split):
+    model, split = made("base"), Split("first", split.images[:12], split.labels[:12])
+    with rng.seeded_init(1):
+        model.latent_prior = prior()
+        for parameter in model.latent_prior.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    measured = importance_weighted_bound(model, objective_of(), split, noise(), num_samples=8)
+    generator, bounds, other = noise(), [], []
+    density = model.prior_density()
+    for x in split.images.float() / 255:
+        mu, logvar = (part.double() for part in model.eval().encode(x[None]))
+        posterior = torch.distributions.Normal(mu, (0.5 * logvar).exp())
+        z = mu + torch.randn(8, 2, generator=generator, dtype=torch.float64) * posterior.stddev
+        nll = Bernoulli().nll(model.decode(z.float()).double(), x.double().expand(8, -1, -1, -1))
+        weights = density.log_prob(z) - posterior.log_prob(z).sum(1) - nll
+        bounds.append(math.log(8) - weights.logsumexp(0).item())
+        flat = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1) - posterior.log_prob(z).sum(1) - nll
+        other.append(math.log(8) - flat.logsumexp(0).item())
+    assert measured == pytest.approx(np.mean(bounds), rel=1e-7)
+    assert measured != pytest.approx(np.mean(other), rel=1e-4)  # as with N(0, 1)

@@ -11,7 +11,16 @@ from fmvae import rng
 from fmvae.data import Split
 from fmvae.evaluation import likelihood as module
 from fmvae.evaluation import measure_elbo
-from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
+from fmvae.models import (
+    VAE,
+    BaseVAE,
+    BetaVAE,
+    ConditionalVAE,
+    ConvVAE,
+    FlowPrior,
+    MixturePrior,
+    VampPrior,
+)
 from fmvae.objectives import ELBO, Bernoulli, BetaSchedule, Capacity, Constant, Gaussian, Likelihood, Warmup
 
 MODELS = {
@@ -172,3 +181,50 @@ def test_a_conditional_model_is_measured_with_the_images_own_labels(split):
     a, b = (measure_elbo(model, objective_of(), s, noise(), at_mean=True) for s in (split, wrong))
     assert a["recon_at_mean"] != b["recon_at_mean"]
     assert a["kl"] != b["kl"]
+
+
+# --- other priors -------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "prior", [lambda: MixturePrior(2, 5), lambda: VampPrior((1, 28, 28), 5), lambda: FlowPrior(2, hidden=[8])]
+)
+def test_the_kl_follows_the_prior_at_the_same_draw(prior, split):
+    model, asked = made("base"), []
+    standard = measure_elbo(model, objective_of(), split, noise())
+    with rng.seeded_init(1):
+        model.latent_prior = prior()
+        for parameter in model.latent_prior.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    density, find = model.prior_density(), model.prior_density
+    model.prior_density = lambda: asked.append(1) or find()
+    measured = measure_elbo(model, objective_of(), split, noise())
+    assert len(asked) == 1
+    mu, logvar = model.eval().encode(split.images.float() / 255)
+    epsilon = torch.randn(mu.shape, generator=noise())
+    posterior = torch.distributions.Normal(mu.double(), (0.5 * logvar.double()).exp())
+    z = mu.double() + epsilon.double() * posterior.stddev
+    kl = (posterior.log_prob(z).sum(1) - density.log_prob(z)).mean().item()
+    assert measured["kl"] == pytest.approx(kl, rel=1e-5)
+    assert measured["kl"] != pytest.approx(standard["kl"], rel=1e-2)
+    assert measured["recon"] == standard["recon"]  # the posteriors' draws do not depend on the prior
+    assert measured["neg_elbo"] == measured["recon"] + measured["kl"]
+
+
+def test_objectives_are_measured_in_evaluation_mode_and_keep_their_own(split):
+    class Likelihood(Bernoulli):
+        def nll(self, logits, x):
+            seen.append(objective.training)
+            return super().nll(logits, x)
+
+    seen: list[bool] = []
+    objective = objective_of(likelihood=Likelihood()).train()
+    objective.network = torch.nn.Linear(1, 1).eval()
+    modes = [layer.training for layer in objective.modules()]
+    measure_elbo(made("base"), objective, split, noise(), at_mean=True)
+    assert seen
+    assert not any(seen)
+    assert [layer.training for layer in objective.modules()] == modes
+    assert any(modes)
+    assert not all(modes)

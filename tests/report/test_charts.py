@@ -283,4 +283,4 @@ def test_a_long_label_takes_the_first_free_corner_and_is_left_out_if_there_is_no
     texts = Texts(axes, points)
     for point in points[:labelled]:
         texts.write_long("gamma 10", point)
-    assert [(text.get_ha(), text.get_va()) for text in axes.texts] == corners
+    assert [(text.get_horizontalalignment(), text.get_verticalalignment()) for text in axes.texts] == corners

@@ -209,7 +209,9 @@ def test_gradients_are_those_of_finite_differences_in_float64(name, make):
     trainer = make(name)
     torch.manual_seed(0)
     model, objective = trainer.model.double(), trainer.objective.double()
-    objective.eval()  # an optimal scale follows the batch in training, and its gradient leaves that out
+    # running statistics change with every pass in training mode, and an optimal scale leaves out its own gradient
+    model.eval()
+    objective.eval()
     x, labels = next(trainer.data.train.batches(6))
     batch = trainer.batch(x.double(), labels, rng.stream(0, "noise"))
     numbers = objective.numbers(0.5)

@@ -1,14 +1,30 @@
-"""Priors of the latents: the base class, and N(0, 1)."""
+"""The base class of priors, and N(0, 1)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from fmvae.objectives.densities import Density, StandardNormal
-from fmvae.objectives.terms import Model
+
+
+class Encoder(Protocol):
+    """What a prior may ask of the VAE that it belongs to; ``fmvae.models.vae`` imports this package."""
+
+    latent_dim: int
+    conditional: bool
+
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]: ...
 
 
 class Prior(nn.Module, ABC):
@@ -18,7 +34,7 @@ class Prior(nn.Module, ABC):
     encodes: ClassVar[bool] = False  # whether it calls the model's encoder, which must then take no labels
 
     @abstractmethod
-    def density(self, model: Model) -> Density:
+    def density(self, model: Encoder) -> Density:
         """Return the density for the current weights of the prior and the model."""
 
     def start_from(self, images: Tensor, seed: int) -> None:
@@ -32,5 +48,5 @@ class Prior(nn.Module, ABC):
 class StandardPrior(Prior):
     """N(0, 1) in each dimension."""
 
-    def density(self, model: Model) -> Density:
-        return StandardNormal(model.latent_dim, next(model.parameters()))
+    def density(self, model: Encoder) -> Density:
+        return StandardNormal(model.latent_dim, next(model.parameters(), torch.empty(0)))

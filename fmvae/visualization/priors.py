@@ -1,0 +1,82 @@
+"""Figures of learned priors: pseudo-inputs, and the density beside the posterior means."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from fmvae.models import VampPrior
+from fmvae.models.posterior import Posteriors
+from fmvae.visualization.density import contour_names, draw_contours, on_plane
+from fmvae.visualization.latent import chosen_points, class_colours, class_handles
+from fmvae.visualization.model_view import ModelView
+from fmvae.visualization.tiles import looking_at, new_figure, show_tiles, tile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_TILES = 100
+
+
+def pseudo_inputs(view: ModelView, max_tiles: int = MAX_TILES) -> Figure:
+    """Draw the pseudo-inputs of a VampPrior as images, the first ``max_tiles`` in a nearly square grid.
+
+    Raises:
+        ValueError: the model has no VampPrior, or ``max_tiles`` < 1.
+    """
+    prior = view.model.latent_prior
+    if not isinstance(prior, VampPrior):
+        raise ValueError(f"{view.name} has no pseudo-inputs: its prior is a {type(prior).__name__}")
+    if max_tiles < 1:
+        raise ValueError(f"max_tiles must be >= 1, got {max_tiles}")
+    with looking_at(view.model):
+        images = prior.pseudo_inputs
+    num_tiles = min(max_tiles, len(images))
+    num_columns = math.ceil(math.sqrt(num_tiles))
+    num_rows = math.ceil(num_tiles / num_columns)
+    inches = min(0.9, max(0.3, 9 / num_columns))  # size of a tile
+    figure = new_figure(max(num_columns * inches + 0.4, 5), num_rows * inches + 0.7)
+    counted = f"{num_tiles:,} of {len(images):,}" if num_tiles < len(images) else f"{len(images):,}"
+    figure.suptitle(f"{counted} pseudo-inputs of the VampPrior\n{view.name}")
+    show_tiles(figure.subplots(), tile(images[:num_tiles], num_columns))
+    return figure
+
+
+def prior_density(
+    view: ModelView, posteriors: Posteriors, split_name: str = "test", max_points: int = 10_000
+) -> Figure:
+    """Draw the density of a prior of two latents on the left, and posterior means by class on the right.
+
+    Both panels have the same axes and the same contours, which hold 50, 80 and 95 % of the prior's mass.
+
+    Args:
+        posteriors: of N >= 1 images; mu (N, 2) and labels (N,).
+        split_name: the split's name, for the title.
+        max_points: of more images than this, a random subset is drawn.
+
+    Raises:
+        ValueError: z is not 2, there are no images, or ``max_points`` < 1.
+    """
+    if view.latent_dim != 2:
+        what = f"prior_density shows two latent dimensions, the model has z = {view.latent_dim}"
+        raise ValueError(f"{what}: train with z = 2")
+    chosen = chosen_points(view, posteriors, max_points)
+    points, labels = posteriors.mu.cpu().numpy()[chosen], posteriors.labels.cpu().numpy()[chosen]
+    plane = on_plane(view.prior(), points)
+    figure = new_figure(13, 6)
+    figure.suptitle(f"Prior and posterior means of {len(points):,} {split_name} images: {view.name}")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    shades = left.pcolormesh(plane.z0, plane.z1, plane.p, cmap="Greys", vmin=0, rasterized=True)
+    figure.colorbar(shades, ax=left, location="left", label="p(z)", shrink=0.8)
+    right.scatter(
+        *points.T, s=5 if len(points) > 3000 else 16, c=class_colours(view)[labels], alpha=0.6, linewidths=0
+    )
+    draw_contours(left, plane, "#cc3311")
+    draw_contours(right, plane, "black")
+    left.set_title(f"density of the prior; contours hold {contour_names()}")
+    right.set_title("posterior means, with the same contours")
+    for axes in (left, right):
+        axes.set(xlabel="z0", ylabel="z1", aspect="equal")
+        axes.tick_params(labelleft=True)
+    right.legend(*class_handles(view), loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure
