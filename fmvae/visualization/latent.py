@@ -63,7 +63,7 @@ def ranking(posteriors: Posteriors, prior: Density) -> Ranking:
     """Rank dimensions by KL if the prior is N(0, 1); no other prior has a KL for each dimension alone."""
     if prior.is_standard:
         return Ranking(mean_kl(posteriors), "KL", "KL")
-    return Ranking(information_bound(posteriors), "MI ≤", "bound on the mutual information (MI) with x")
+    return Ranking(information_bound(posteriors), "MI ≤", "MI bound")
 
 
 def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_ROWS = 10  # dimensions to show, the first in rank, if none are chosen
+OTHER_UNITS = (
+    "0 and σ: the prior's mean and standard deviation in the dimension\n"
+    "MI: mutual information of the dimension and the image, in nats"
+)
 MARK_COLOUR = "#ee7733"
 GIF_COLUMNS, GIF_TEXT, GIF_MARGIN = 5, 14, 8  # tiles per row, font size and margin in pixels
 
@@ -160,9 +164,7 @@ def latent_traversal(
     if from_image:
         note = "value of the row's dimension, absolute; all others stay at the image's (▲) posterior mean"
     if not prior.is_standard:
-        note = (
-            note.replace(", absolute", "") + "\n0 and σ: the prior's mean and standard deviation in the dimension"
-        )
+        note = note.replace(", absolute", "") + f"\n{OTHER_UNITS}"
     if from_image:
         _mark_own_values(axes, traversal, height, breadth)
     axes.set_xlabel(note, fontsize=9)

@@ -72,7 +72,8 @@ class VampPrior(Prior):
         if model.conditional:
             problem = f"{type(model).__name__} needs labels to encode, and pseudo-inputs have none"
             raise ValueError(f"{problem}: use a model without labels")
-        # copies, as a later pass in training mode changes the statistics in place, before the backward pass
+        # copies: a later pass in training mode changes the statistics in place, and the gradient of this encoding,
+        # which reads them again, would silently be another one
         buffers = {f"model.{name}": buffer.clone() for name, buffer in model.named_buffers()}
         with in_evaluation_mode(model):
             mu, logvar = functional_call(_Encode(model), buffers, (self.pseudo_inputs,))
