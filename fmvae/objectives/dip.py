@@ -39,8 +39,8 @@ class DIPVAE(Objective):
     Args:
         variant: 1 or 2.
         off_diagonal: the paper's lambda_od, finite and >= 0.
-        diagonal: the paper's lambda_d, finite and >= 0. Usual are 10 * off_diagonal for I and off_diagonal for II
-            (Locatello et al. 2019).
+        diagonal: its lambda_d, finite and >= 0. None takes 10 * off_diagonal for variant I and off_diagonal
+            for II, as Locatello et al. 2019.
     """
 
     smallest_batch = 2  # images; of one alone the covariance is 0
@@ -49,7 +49,7 @@ class DIPVAE(Objective):
         self,
         variant: int = 1,
         off_diagonal: float = 10.0,
-        diagonal: float = 100.0,
+        diagonal: float | None = None,
         likelihood: Likelihood | None = None,
         beta: BetaSchedule | None = None,
     ):
@@ -58,7 +58,8 @@ class DIPVAE(Objective):
             raise ValueError(f"variant must be 1 or 2, got {variant}")
         self.variant = variant
         self.off_diagonal = check_weight("off_diagonal", off_diagonal)
-        self.diagonal = check_weight("diagonal", diagonal)
+        usual = self.off_diagonal * (10 if variant == 1 else 1)
+        self.diagonal = check_weight("diagonal", usual if diagonal is None else diagonal)
 
     def __call__(self, model: Model, batch: Batch, numbers: Mapping[str, Any]) -> Terms:
         output = model(batch.x, batch.labels, noise=batch.noise)

@@ -107,11 +107,12 @@ def test_under_vmap_it_is_what_it_is_alone(variant):
 @both
 def test_the_config_gives_the_constructors_defaults_and_names_the_variant(variant):
     name, objective = from_config("dip_vae", variant=variant)
-    default = DIPVAE()
+    default = DIPVAE(variant)
     assert isinstance(objective, DIPVAE)
     assert (name, objective.variant) == (f"dip{variant}", variant)
     assert (objective.off_diagonal, objective.diagonal) == (default.off_diagonal, default.diagonal)
-    assert from_config("dip_vae")[0] == f"dip{default.variant}"
+    assert default.diagonal == {1: 100.0, 2: 10.0}[variant]
+    assert from_config("dip_vae")[0] == "dip1"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ Hydra finds plugins only in the package ``hydra_plugins``; ``fmvae.cli`` adds th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
 from fmvae.cli import gate
-from fmvae.cli.arguments import check_removed
+from fmvae.cli.arguments import check_removed, key_of
 from fmvae.cli.main import explain
 from fmvae.common.command import say
 from fmvae.common.text import expand_home
@@ -32,13 +32,28 @@ gate.install()  # also in the workers of launchers, which import Hydra's plugins
 
 
 class FmvaeSweeper(BasicSweeper):
-    """Run every combination of the values, as ``BasicSweeper`` does, by ``fmvae.sweeps.run.run_sweep``."""
+    """Run every combination of the values, as ``BasicSweeper`` does, by ``fmvae.sweeps.run.run_sweep``.
 
-    def __init__(self, params: dict[str, str] | None = None, max_batch_size: int | None = None):
+    Args:
+        params: values by key, as texts of the command line.
+        grids: further values by key, each combined with ``params``, but not with the other grids. So one sweep can
+            vary another key for each loss. The command line takes precedence over a grid's key.
+        max_batch_size: of a launch.
+    """
+
+    def __init__(
+        self,
+        params: dict[str, str] | None = None,
+        grids: Sequence[dict[str, str]] | None = None,
+        max_batch_size: int | None = None,
+    ):
         if max_batch_size is not None and not (type(max_batch_size) is int and max_batch_size >= 1):
             key, way_out = "hydra.sweeper.max_batch_size", "give a whole number >= 1, or null"
             raise ConfigError(key, f"{max_batch_size!r} is not a number of jobs", way_out)
+        if not all(isinstance(grid, Mapping) for grid in grids or ()):
+            raise ConfigError("hydra.sweeper.grids", f"{grids!r} is no list of mappings", "write keys and values")
         super().__init__(max_batch_size=max_batch_size, params=params)
+        self.grids = grids or [{}]
 
     def sweep(self, arguments: list[str]) -> None:
         assert self.config is not None
@@ -51,13 +66,21 @@ class FmvaeSweeper(BasicSweeper):
 
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
-        overrides = parser.parse_overrides([*expand_shorthand(self._parse_config()), *arguments])
-        (jobs,) = self.split_arguments(overrides, None)
+        given, jobs = {key_of(argument) for argument in arguments}, {}
+        for grid in self.grids:
+            own = [
+                f"{key}={value}"
+                for key, value in grid.items()
+                if key_of(*expand_shorthand([f"{key}={value}"])) not in given
+            ]
+            overrides = parser.parse_overrides([*expand_shorthand([*self._parse_config(), *own]), *arguments])
+            (combinations,) = self.split_arguments(overrides, None)
+            jobs |= dict.fromkeys(map(tuple, combinations))  # in order, each once
         sweep = SweepDirectory(Path(self.config.hydra.sweep.dir))
         if sweep.path.absolute() != _folder(self.config):
             way_out = "leave it out, and set output_root and sweep_name"
             raise ConfigError("hydra.sweep.dir", f"runs are not written to {sweep}", way_out)
-        plans = dict(_plans(sweep, jobs, self.config, loader))
+        plans = dict(_plans(sweep, list(jobs), self.config, loader))
         if not plans:
             raise ConfigError("command line", "a sweep over no values", "give at least one: seed=range(0,3)")
         if self.config.dry_run:
