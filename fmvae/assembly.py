@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
-from fmvae.combinations import check_combination
 from fmvae.config.building import build
 from fmvae.data import ImageData
 from fmvae.data.split import to_float
@@ -85,6 +84,23 @@ def _check_shapes(model: VAE, data: ImageData) -> None:
     model.train(training)
 
 
+def _check_batches(objective: Objective, data: ImageData) -> None:
+    """Refuse batches that are too small for an objective which compares the images of a batch."""
+    needed = objective.smallest_batch
+
+    def smallest(size: int, num_images: int) -> int:
+        return num_images % size or min(size, num_images)
+
+    for split in data.splits:
+        if (last := smallest(data.batch_size, len(split))) < needed:
+            problem = f"{type(objective).__name__} compares images within a batch, and needs {needed} in each"
+            where = f"the last batch of the {split.name} split has {last} with batches of {data.batch_size}"
+            sizes = range(max(needed, data.batch_size), len(data.train) + 1)
+            fitting = (size for size in sizes if all(smallest(size, len(s)) >= needed for s in data.splits))
+            way_out = f"give another size, as {next(fitting, len(data.train))}"
+            raise ConfigError("data.batch_size", f"{problem}: {where}", way_out)
+
+
 def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
     """Build data, model (initialised from the run's seed), objective, visualizer and evaluator."""
     data = build_data(config, device)
@@ -107,7 +123,10 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
     with rng.seeded(config["seed"], "init", OBJECTIVE):
         objective = build(config["loss"], "loss", Objective, likelihood=likelihood, beta=schedule)
     _check_begun(objective, "loss", "likelihood")
-    check_combination(model, objective, data)
+    _check_batches(objective, data)
+    if (found := getattr(objective, "latent_dim", model.latent_dim)) != model.latent_dim:
+        problem = f"{found}, but the model has {model.latent_dim} latent dimensions"
+        raise ConfigError("loss.latent_dim", problem, "leave it out; it follows latent_dim")
     if type(objective.num_draws) is not int or objective.num_draws < 1:
         problem = f"{type(objective).__name__} asks for num_draws = {objective.num_draws!r}"
         raise ConfigError("loss", problem, "give a whole number >= 1")

@@ -28,7 +28,6 @@ FLOORS = (
     "visualization",
     "evaluation",
     "training",
-    "combinations",
     "assembly",
     "measurement",
     "experiments",

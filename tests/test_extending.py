@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -20,7 +21,13 @@ from tests.idx import write_idx_dataset
 
 PAGE = ROOT / "docs" / "extending.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-SECTIONS = {"model": "A model", "objective": "An objective", "data": "A dataset", "measure": "A measure"}
+SECTIONS = {
+    "model": "A model",
+    "objective": "An objective",
+    "prior": "A prior",
+    "data": "A dataset",
+    "measure": "A measure",
+}
 QUICK = [
     "trainer.epochs=2",
     "figures.only=[training_curves]",
@@ -209,6 +216,27 @@ def test_without_asking_the_device_it_is_the_plain_loop_to_the_last_bit(reader, 
     plain = in_process(reader, monkeypatch, None)
     assert in_process(reader, monkeypatch, capture=False) == plain
     assert all(row["train/paid"] > 0 for row in plain)
+
+
+# --- the prior ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("done")
+def test_the_prior_is_trained_saved_and_followed(reader):
+    from fmvae.config.own_code import allowing
+    from fmvae.measurement import load_run
+
+    (run,) = reader.runs("outputs/base-heavy-b1-z3-s0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(reader.folder))
+        with allowing(["mystudy"]):
+            model = load_run(run).parts.model
+    log_scale = model.latent_prior.state_dict()["log_scale"].item()
+    assert abs(log_scale) > 1e-3, "trained"
+    draws = model.prior_density().sample(20_000, torch.Generator().manual_seed(0)).detach()
+    assert float(draws.std()) == pytest.approx(math.exp(log_scale) * (5 / 3) ** 0.5, rel=0.05)
+    assert "decomposition" not in results(run), "evaluation=fast"
+    assert results(run)["test"]["kl"] > 0
 
 
 # --- the dataset ----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import weights
 from fmvae.common.text import expand_home
+from fmvae.config.combinations import check_combination
 from fmvae.config.hydra_internals import OverridesParser, check, problem, state_set_aside
 from fmvae.config.known import check_known
 from fmvae.config.own_code import allowing
@@ -82,6 +83,7 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
         check_objective_name(config["objective"], config.get("evaluation", {}).get("measures", {}))
     sources: Any = OmegaConf.to_container(runtime) if isinstance(runtime, DictConfig) else runtime
     check_known(config, sources, _referenced(written))
+    check_combination(config)
     return config
 
 

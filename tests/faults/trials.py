@@ -37,6 +37,14 @@ CASES = {
     "base": ["model.hidden_dim=16"],
     "batch norm": ["model=beta", "beta=warmup", "scheduler=cosine"],
     "conditional": ["model=conditional", "model.hidden_dim=16", "scheduler=plateau"],
+    "network": [  # of the loss, with an optimizer of its own; weights of the prior and of the likelihood
+        *("model.hidden_dim=16", "loss=factor_vae", "loss.width=16", "loss.depth=2"),
+        *("prior=mixture", "prior.num_components=5", "likelihood=gaussian_learned", "likelihood.method=trained"),
+    ],
+    "draws": [  # several for each image, and black and white images drawn anew in each epoch
+        *("model.hidden_dim=16", "loss=iwae", "loss.num_samples=2"),
+        *("prior=vamp", "prior.num_components=5", "data.binarize=dynamic"),
+    ],
 }
 SETTINGS = [
     "data.val_size=70",

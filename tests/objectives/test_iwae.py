@@ -113,7 +113,7 @@ def log_likelihood(model: VAE, batch: Batch) -> float:
     return (log_p.exp() * mass).sum().log().item()
 
 
-def test_the_bound_rises_with_the_draws_towards_the_likelihood(record_property):
+def test_the_bound_rises_with_the_draws_towards_the_likelihood():
     """For posteriors that are far off, over 4,000 times the first K of 64 draws, in 100 blocks of 40."""
     model, batch = base(), batch_of(1)
     with torch.no_grad():
@@ -131,11 +131,11 @@ def test_the_bound_rises_with_the_draws_towards_the_likelihood(record_property):
                 loss, parts, _ = IWAE(num_samples=num)(model, given, {"beta": 1.0})
                 bounds[row, block] = -loss.item()
                 ratios[block] = -(parts["recon"] + parts["kl"]).item()
-    record_property(
+    print(
         "bounds",
         {num: (round(row.mean(), 4), round(row.std() / 10, 4)) for num, row in zip(numbers, bounds, strict=True)},
     )
-    record_property("log p(x)", exact)
+    print("log p(x)", exact)
 
     def rise(low: np.ndarray, high: Any) -> float:
         """The mean difference, in its standard errors."""
@@ -220,7 +220,7 @@ def z_of_difference(one: dict[str, Tensor], other: dict[str, Tensor], name: str)
     ("kind", "beta"),
     [("prior of encoded images", 1.0), ("base", 1.0), ("conditional", 1.0), ("base", 0.5), ("conditional", 2.0)],
 )
-def test_both_gradients_have_the_same_expectation(kind, beta, record_property):
+def test_both_gradients_have_the_same_expectation(kind, beta):
     """Over 160,000 times 4 draws. What depends on the encoder directly, as this prior, keeps the usual weights; so
     does a learned prior of classes, in whose units latents are."""
     model, batch = MODELS[kind](), batch_of(1)
@@ -233,7 +233,7 @@ def test_both_gradients_have_the_same_expectation(kind, beta, record_property):
             torch.testing.assert_close(doubly[name], plain[name], rtol=1e-10, atol=1e-14)
     encoder = [name for name in plain if "decoder" not in name]
     largest = [max(z_of_difference(found, plain, name) for name in encoder) for found in (doubly, *wrong)]
-    record_property("standard errors", largest)
+    print("standard errors", largest)
     assert max(plain[name].mean(0).abs().max() for name in encoder) > 1e-3
     assert largest[0] < 4.5  # of about 60 entries
     # negative controls: without the second factor of the weights, and, unless beta = 1, with the one of beta = 1
@@ -241,7 +241,7 @@ def test_both_gradients_have_the_same_expectation(kind, beta, record_property):
     assert (largest[2] == pytest.approx(largest[0])) if beta == 1 else (largest[2] > 10)
 
 
-def test_with_many_draws_the_encoders_gradient_varies_less(record_property):
+def test_with_many_draws_the_encoders_gradient_varies_less():
     model, batch = base(), batch_of(1)
     variances = {}
     for doubly in (False, True):
@@ -250,7 +250,7 @@ def test_with_many_draws_the_encoders_gradient_varies_less(record_property):
         for part in ("decoder", ""):
             rows = [row.var(0).sum() for name, row in found.items() if name.startswith("decoder") == bool(part)]
             variances[doubly, part] = torch.stack(rows).sum().item()
-    record_property("variances", {str(key): value for key, value in variances.items()})
+    print("variances", {str(key): value for key, value in variances.items()})
     assert variances[True, ""] < variances[False, ""] / 2
     assert variances[True, "decoder"] == pytest.approx(variances[False, "decoder"], rel=1e-9)
 

@@ -152,7 +152,7 @@ def toy(seed: int) -> tuple[tuple[float, float], dict[str, Tensor]]:
 
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_toy_tells_the_estimates_and_the_faults_apart(seed, record_property):
+def test_the_toy_tells_the_estimates_and_the_faults_apart(seed):
     """(TC, MI) against those of another implementation, to four standard errors of two means of 20 batches.
 
     The last fault is that of public code as a whole: weights in columns, and counted once for each dimension.
@@ -163,7 +163,7 @@ def test_the_toy_tells_the_estimates_and_the_faults_apart(seed, record_property)
     mean = {name: rows.mean(0) for name, rows in found.items()}
     error = {name: 4 * math.sqrt(2 / len(rows)) * rows.std(0) for name, rows in found.items()}
     for name, figures in expected.items():
-        record_property(name, mean[name].tolist())
+        print(name, mean[name].tolist())
         rounding = 0.05 if max(map(abs, figures)) > 5 else 0.005
         assert (abs(mean[name] - torch.tensor(figures)) < error[name] + rounding).all(), name
     for name in ("stride", "stride and sum", "mws"):
