@@ -128,7 +128,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("loss.num_samples", "loss.latent_dim", "loss.width", "loss.depth"), COUNT),
     **dict.fromkeys(("loss.gamma", "loss.off_diagonal"), Rule(float, minimum=0)),
     "loss.diagonal": Rule(float, minimum=0, optional=True),
-    "loss.alpha": Rule(float),
+    "loss.alpha": Rule(float, minimum=-1e6, maximum=1e6),
     "loss.lam": Rule(float, minimum=0),
     "loss.lr": RATE,
     "loss.bandwidth": Rule(float, above=0),

@@ -57,8 +57,18 @@ def test_every_option_composes(composed, group, option):
     config = composed[group, option]
     assert not [path for path, value in walk(config) if isinstance(value, str) and "${" in value]
     assert RunIdentity.of(config).sha256
-    if "_name_" in config.get(group, {}):
+    if group == "model":
         assert config[group]["_name_"] == option, "a run's name says which option it is of"
+
+
+@pytest.mark.parametrize(("group", "default"), [("loss", "elbo"), ("prior", "standard")])
+def test_a_runs_name_tells_the_loss_and_the_prior(composed, group, default):
+    words = {option: composed[group, option][group].get("_name_", "") for option in options(group)}
+    assert words.pop(default) == ""
+    assert all(words.values())
+    assert len(set(words.values())) == len(words)
+    for option, word in words.items():
+        assert RunIdentity.of(composed[group, option]).name.startswith(f"base-{word}-b1-z2-s0-")
 
 
 @pytest.mark.parametrize("group", ["evaluation", "figures"])
