@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fmvae.config import hydra_internals
 from fmvae.config.hydra_internals import OverridesParser
 from fmvae.config.project import groups
 from fmvae.config.shorthand import expand_shorthand
@@ -34,6 +33,8 @@ def jobs_of(
     Raises:
         ConfigError: ``params`` or ``grids`` is not of this form, or an option in ``arguments`` is in no grid.
     """
+    from fmvae.config.hydra_internals import BasicSweeper  # on use, as hydra_internals says
+
     check_form(params, grids)
     parser = parser or OverridesParser.create()
     always = parser.parse_overrides(list(_texts(params or {})))
@@ -51,7 +52,7 @@ def jobs_of(
                 narrowed.get(key, override) for key, override in grid.items() if key in chosen or key not in keys
             ]
             rest = [override for override in given if override.key_or_group not in chosen]
-            (found,) = hydra_internals.BasicSweeper.split_arguments([*always, *own, *rest], None)
+            (found,) = BasicSweeper.split_arguments([*always, *own, *rest], None)
             jobs |= dict.fromkeys(map(tuple, found))
     return list(jobs)
 
