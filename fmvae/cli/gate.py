@@ -156,11 +156,11 @@ def check_single_run(hydra_config: Any) -> None:
     for override in hydra_config.overrides.hydra:
         if re.match(r"[+~]*hydra[/.](launcher|sweeper)\b", override):
             raise ConfigError(override, "for a sweep, but this is a single run", "add -m, or leave it out")
-    if params := hydra_config.sweeper.get("params"):
-        way_out = "add -m, or `mode: MULTIRUN` under `hydra:` of the file"
-        raise ConfigError(
-            "hydra.sweeper.params", f"a sweep over {', '.join(params)}, but this is a single run", way_out
-        )
+    way_out = "add -m, or `mode: MULTIRUN` under `hydra:` of the file"
+    for key, said in (("params", "a sweep over {}"), ("grids", "a sweep with grids")):
+        if values := hydra_config.sweeper.get(key):
+            problem = f"{said.format(', '.join(map(str, values)))}, but this is a single run"
+            raise ConfigError(f"hydra.sweeper.{key}", problem, way_out)
 
 
 def check_job(main: DictConfig, job: DictConfig) -> None:

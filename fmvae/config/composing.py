@@ -8,7 +8,6 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from itertools import product
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fmvae import weights
 from fmvae.common.text import expand_home
 from fmvae.config.combinations import check_combination
-from fmvae.config.hydra_internals import OverridesParser, check, problem, state_set_aside
+from fmvae.config.grids import jobs_of
+from fmvae.config.hydra_internals import check, problem, state_set_aside
 from fmvae.config.known import check_known
 from fmvae.config.own_code import allowing
 from fmvae.config.presets import prefer_own_presets
@@ -211,14 +211,9 @@ def keys_of(overrides: Sequence[str], config_name: str, folder: Path | None = No
 
 def sweep_jobs(name: str) -> list[list[str]]:
     """Return the overrides of each run of the sweep ``sweeps/sweep/<name>.yaml``, in the order of the runs."""
-    definition = OmegaConf.load(SWEEPS / "sweep" / f"{name}.yaml")
-    params = [f"{key}={values}" for key, values in definition.hydra.sweeper.params.items()]
-    choices = []
-    for override in OverridesParser.create().parse_overrides(params):
-        single = not override.is_sweep_override()
-        values = [override.get_value_element_as_str()] if single else override.sweep_string_iterator()
-        choices.append([f"{override.get_key_element()}={value}" for value in values])
-    return [[f"sweep={name}", *job] for job in product(*choices)]
+    definition: Any = OmegaConf.to_container(OmegaConf.load(SWEEPS / "sweep" / f"{name}.yaml"), resolve=False)
+    own = definition["hydra"]["sweeper"]
+    return [[f"sweep={name}", *job] for job in jobs_of(own.get("params"), own.get("grids"))]
 
 
 def composed_by(*others: str, folders: Iterable[Path] = ()) -> str:

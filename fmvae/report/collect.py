@@ -156,8 +156,13 @@ def read_run(directory: RunDirectory) -> Run:
     except (RunError, OSError) as error:
         problem = error.problem if isinstance(error, RunError) else f"not readable ({type(error).__name__})"
         return Run(directory, name, "damaged", f"results.json: {problem}", values)
+    return complete_run(directory, name, values, results)
+
+
+def complete_run(directory: RunDirectory, name: str, config: Mapping[str, Any], results: Mapping[str, Any]) -> Run:
+    """Return the run with this semantic config, by dotted key, and these results; they may be empty."""
     numbers, sizes, columns = flat_scalars(results), dict(_sizes(results)), tuple(columns_in(results))
-    return Run(directory, name, "complete", "", values, numbers, sizes, columns)
+    return Run(directory, name, "complete", "", config, numbers, sizes, columns)
 
 
 def _unfinished(status: Mapping[str, Any], config: Mapping[str, Any], *, held: bool) -> tuple[str, str]:

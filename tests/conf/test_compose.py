@@ -265,9 +265,11 @@ SWEEPS = sorted(path.stem for path in (ROOT / "sweeps" / "sweep").glob("*.yaml")
 def runs_of(sweep: str) -> list[dict]:
     """The config of every job of a sweep, as its file lists them."""
     text = (ROOT / "sweeps" / "sweep" / f"{sweep}.yaml").read_text()
-    params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
-    values = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
-    return [compose([f"sweep={sweep}", *overrides]) for overrides in itertools.product(*values)]
+    own, jobs = yaml.safe_load(text)["hydra"]["sweeper"], []
+    for grid in own.get("grids", [{}]):
+        values = [[f"{key}={v}" for v in str(values).split(",")] for key, values in (own["params"] | grid).items()]
+        jobs += [[f"sweep={sweep}", *overrides] for overrides in itertools.product(*values)]
+    return [compose(job) for job in jobs]
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)

@@ -76,7 +76,7 @@ def test_they_are_left_out_of_binarised_garments_with_a_line_that_says_so(small_
     monkeypatch.setattr(fashion_mnist, "SHA256", data.sha256)  # as if the files were the published ones
     assert small_data().content == "fashion-mnist"  # negative control
     made = evaluator(small_data(binarize="static"))
-    assert list(made.plan()) == ["test", "latent", "fid/pixels"]
+    assert list(made.plan()) == ["test", "latent", "decomposition", "fid/pixels"]
     first, second = noted(made, caplog)
     reason = f"{GARMENTS} are black and white (data.binarize=static); evaluation"
     assert first == (

@@ -139,7 +139,7 @@ def test_a_key_that_names_no_run_at_its_default_is_there_for_comparing():
     assert "loss" not in named
     assert whole(named)["prior"] == {"_target_": "fmvae.models.StandardPrior"}
     assert "prior" not in named
-    changes = ["loss._target_=fmvae.objectives.Objective", "prior._target_=fmvae.models.Prior"]
+    changes = ["loss=beta_tcvae", "prior=mixture"]
     bf16 = semantic(compose(["trainer.precision=bf16", *changes]))
     assert whole(bf16) == bf16
     assert {"loss", "prior", "trainer"} <= bf16.keys()

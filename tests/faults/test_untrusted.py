@@ -389,6 +389,8 @@ OF_HYDRA: dict[str, dict[str, Any]] = {
     },
     "a sweeper known as a danger": {"sweeper": {"_target_": "os.system", "command": "{touch}"}},
     "an argument of the sweeper": {"sweeper": {"params": UNPICKLE}},
+    "a grid of the sweeper": {"sweeper": {"grids": [UNPICKLE]}},
+    "a value of a grid": {"sweeper": {"grids": [{"seed": UNPICKLE}]}},
     "a size of the sweeper": {"sweeper": {"max_batch_size": UNPICKLE}},
     "an argument made of a text": {"sweeper": {"params": "${oc.decode:'{UNPICKLE}'}"}},
     "an argument of the launcher": {"launcher": {"n_jobs": UNPICKLE}},
@@ -413,7 +415,9 @@ def test_an_experiment_of_someone_else_that_reconfigures_hydra_runs_nothing(evil
     refused(finished)
 
 
-@pytest.mark.parametrize("place", ["a callback", "a logging handler", "an argument of the sweeper"])
+@pytest.mark.parametrize(
+    "place", ["a callback", "a logging handler", "an argument of the sweeper", "a grid of the sweeper"]
+)
 def test_negative_control_without_the_gate_hydra_would(place, settings, tmp_path, trap):
     (work := tmp_path / "work").mkdir()
     text = yaml.safe_dump({"hydra": {**OF_HYDRA[place], "mode": "MULTIRUN"}}).replace("{trap}", str(trap))

@@ -16,16 +16,24 @@ from fmvae.config.composing import sweep_jobs
 from fmvae.config.identity import RunIdentity
 from fmvae.config.stored import to_yaml
 from fmvae.errors import FmvaeError, RunError
-from fmvae.report import reference
+from fmvae.report import family, keeping
 from fmvae.report.__main__ import main
 from fmvae.report.reference import PUBLISHED, find, write_page
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import read_record, write_record
 
+# of sweep=family: two objectives of the one model, and one of the other
+JOBS = [job for job in sweep_jobs("family") if {"loss=elbo", "loss=factor_vae"} & set(job)]
+JOBS = [job for job in JOBS if {"model=beta", "loss=elbo"} & set(job)]
+DRAWN, FINDING = family.DRAWN, family.FINDING
+
 
 @pytest.fixture(autouse=True)
-def composed_once(monkeypatch):
-    monkeypatch.setattr(reference, "compose", composed)
+def quick(monkeypatch, tmp_path):
+    monkeypatch.setattr(keeping, "compose", composed)
+    monkeypatch.setattr(family, "sweep_jobs", lambda name: JOBS)
+    monkeypatch.setattr(family, "DRAWN", ())
+    monkeypatch.setattr(family, "FINDING", tmp_path / "finding.md")
 
 
 @functools.cache
@@ -59,7 +67,7 @@ def results_of(config: dict[str, Any], number: float) -> dict[str, Any]:
 
 def write_run(folder: Path, overrides: list[str], number: float) -> Path:
     """A run directory with results whose values all tell where they are from."""
-    config = compose(overrides)
+    config = composed(overrides)
     run = folder / RunIdentity.of(config).name
     (run / "figures").mkdir(parents=True)
     (run / "config.yaml").write_text(to_yaml(config))

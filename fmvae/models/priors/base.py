@@ -33,6 +33,9 @@ class Prior(nn.Module, ABC):
     vmap: ClassVar[bool] = True  # whether its density works under ``torch.vmap``; if not, stacks step in turn
     encodes: ClassVar[bool] = False  # whether it calls the model's encoder, which must then take no labels
 
+    def __init__(self) -> None:
+        super().__init__()  # stated, as the signature of nn.Module takes any key of a config
+
     @abstractmethod
     def density(self, model: Encoder) -> Density:
         """Return the density for the current weights of the prior and the model."""

@@ -11,6 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmvae.cli import gate
+from fmvae.config.grids import GRIDS
 from fmvae.config.hydra_internals import OverridesParser, Plugins
 from fmvae.config.project import groups
 from fmvae.config.schema import validate
@@ -31,6 +32,11 @@ class FmvaeSearch(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         assert self.config is not None
         assert self.hydra_context is not None
+        if self.config.hydra.sweeper.get("grids") is not None:
+            way_out = (
+                "leave out hydra/sweeper=optuna, or search with keys on the command line instead of this sweep"
+            )
+            raise ConfigError(GRIDS, "a search has no grids", way_out)
         if self.config.dry_run:
             way_out = "leave it out (hydra.sweeper.n_trials.total says how many there will be)"
             raise ConfigError("dry_run", "a search chooses each run by the results of those before", way_out)

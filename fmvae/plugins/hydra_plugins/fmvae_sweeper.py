@@ -5,7 +5,7 @@ Hydra finds plugins only in the package ``hydra_plugins``; ``fmvae.cli`` adds th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
 from fmvae.cli import gate
-from fmvae.cli.arguments import check_removed, key_of
+from fmvae.cli.arguments import check_removed
 from fmvae.cli.main import explain
 from fmvae.common.command import say
 from fmvae.common.text import expand_home
 from fmvae.config import own_code
 from fmvae.config.composing import composed_by, resolve
+from fmvae.config.grids import blame, check_form, jobs_of
 from fmvae.config.hydra_internals import BasicSweeper, ConfigLoader, OverridesParser
 from fmvae.config.identity import NAMED_BY_CONTENT
-from fmvae.config.shorthand import expand_shorthand
 from fmvae.errors import ConfigError
 
 if TYPE_CHECKING:  # these import torch, but Hydra imports its plugins even for shell completion
@@ -36,8 +36,8 @@ class FmvaeSweeper(BasicSweeper):
 
     Args:
         params: values by key, as texts of the command line.
-        grids: further values by key, each combined with ``params``, but not with the other grids. So one sweep can
-            vary another key for each loss. The command line takes precedence over a grid's key.
+        grids: further values by key, each combined with ``params``, but not with the other grids: one sweep can
+            vary another key for each loss. See ``fmvae.config.grids``, also for what the command line changes.
         max_batch_size: of a launch.
     """
 
@@ -50,10 +50,9 @@ class FmvaeSweeper(BasicSweeper):
         if max_batch_size is not None and not (type(max_batch_size) is int and max_batch_size >= 1):
             key, way_out = "hydra.sweeper.max_batch_size", "give a whole number >= 1, or null"
             raise ConfigError(key, f"{max_batch_size!r} is not a number of jobs", way_out)
-        if not all(isinstance(grid, Mapping) for grid in grids or ()):
-            raise ConfigError("hydra.sweeper.grids", f"{grids!r} is no list of mappings", "write keys and values")
+        check_form(params, grids)
         super().__init__(max_batch_size=max_batch_size, params=params)
-        self.grids = grids or [{}]
+        self.grids = grids
 
     def sweep(self, arguments: list[str]) -> None:
         assert self.config is not None
@@ -66,21 +65,15 @@ class FmvaeSweeper(BasicSweeper):
 
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
-        given, jobs = {key_of(argument) for argument in arguments}, {}
-        for grid in self.grids:
-            own = [
-                f"{key}={value}"
-                for key, value in grid.items()
-                if key_of(*expand_shorthand([f"{key}={value}"])) not in given
-            ]
-            overrides = parser.parse_overrides([*expand_shorthand([*self._parse_config(), *own]), *arguments])
-            (combinations,) = self.split_arguments(overrides, None)
-            jobs |= dict.fromkeys(map(tuple, combinations))  # in order, each once
+        jobs = jobs_of(self.params, self.grids, arguments, parser)
         sweep = SweepDirectory(Path(self.config.hydra.sweep.dir))
         if sweep.path.absolute() != _folder(self.config):
             way_out = "leave it out, and set output_root and sweep_name"
             raise ConfigError("hydra.sweep.dir", f"runs are not written to {sweep}", way_out)
-        plans = dict(_plans(sweep, list(jobs), self.config, loader))
+        try:
+            plans = dict(_plans(sweep, jobs, self.config, loader))
+        except ConfigError as error:
+            raise blame(error, self.grids, arguments) from None
         if not plans:
             raise ConfigError("command line", "a sweep over no values", "give at least one: seed=range(0,3)")
         if self.config.dry_run:
