@@ -320,6 +320,8 @@ def test_load_run_opens_a_run_as_it_was_measured(run):
     measured = loaded.parts.evaluator.compute("test")
     assert measured["neg_elbo"] == loaded.results["test"]["neg_elbo"]
     assert loaded.parts.visualizer.name.endswith("epoch 1")
+    assert not loaded.parts.model.training
+    assert not loaded.parts.objective.training
     with pytest.raises(RunError, match=r"results\.last\.json"):
         load_run(run, "last")
     record = read_record(run / "results.json")

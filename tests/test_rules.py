@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fmvae.config import compose
-from fmvae.config.schema import RULES, Rule, validate, walk
+from fmvae.config.schema import OURS, RULES, Rule, validate, walk
 from fmvae.errors import ConfigError
 from fmvae.models.beta import NormOrder
 from fmvae.models.conditional import Backbone, Prior
@@ -244,3 +244,13 @@ def test_walk_names_everything_by_its_path():
 
 def test_walk_does_not_enter_texts():
     assert list(walk("ab", "key")) == [("key", "ab")]
+
+
+@pytest.mark.parametrize("key", OURS)
+def test_a_users_class_may_take_other_values_than_ours_under_the_same_name(key):
+    group, name = key.split(".")
+    value = [0.5, "other"]
+    found = validate({group: {"_target_": "mine.Own", name: value}})
+    assert found[group][name] == value
+    with pytest.raises(ConfigError):
+        validate({group: {"_target_": "fmvae.objectives.Own", name: value}})

@@ -96,7 +96,29 @@ WORD = Rule(
     pattern=r"[A-Za-z0-9_][^\0]{0,199}",
     called="a name that begins with a letter or digit (200 signs at most)",
 )
+# of arguments of fmvae's own classes; a user's class may take other values under the same name
+OURS: dict[str, Rule] = {
+    **dict.fromkeys(("loss.num_samples", "loss.latent_dim", "loss.width", "loss.depth"), COUNT),
+    **dict.fromkeys(("loss.gamma", "loss.off_diagonal"), Rule(float, minimum=0)),
+    "loss.diagonal": Rule(float, minimum=0, optional=True),
+    "loss.alpha": Rule(float, minimum=-1e6, maximum=1e6),
+    "loss.lam": Rule(float, minimum=0),
+    "loss.lr": RATE,
+    "loss.bandwidth": Rule(float, above=0),
+    "loss.variant": Rule(int, minimum=1, maximum=2),
+    "loss.estimate": Rule(str, choices=("mss", "mws")),
+    "loss.kernel": Rule(str, choices=("imq", "gaussian")),
+    "loss.doubly_reparameterised": Rule(bool),
+    **dict.fromkeys(("prior.latent_dim", "prior.num_components", "prior.transforms"), COUNT),
+    "prior.hidden": Rule(list, of=int),
+    "prior.bins": Rule(int, minimum=2),
+    "prior.start": Rule(str, choices=("data", "noise")),
+    "likelihood.scale": Rule(float, above=0),
+    "likelihood.method": Rule(str, choices=("optimal", "trained")),
+    "likelihood.start": Rule(float, above=0),
+}
 RULES: dict[str, Rule] = {
+    **OURS,
     "seed": SIZE,
     "device": Rule(str),
     "workers": Rule(int, minimum=1, maximum=4096),
@@ -125,25 +147,7 @@ RULES: dict[str, Rule] = {
     "model.norm_order": Rule(str, choices=("relu_bn", "bn_relu")),
     "model.backbone": Rule(str, choices=("mlp", "conv")),
     "model.prior": Rule(str, choices=("standard", "learned")),
-    **dict.fromkeys(("loss.num_samples", "loss.latent_dim", "loss.width", "loss.depth"), COUNT),
-    **dict.fromkeys(("loss.gamma", "loss.off_diagonal"), Rule(float, minimum=0)),
-    "loss.diagonal": Rule(float, minimum=0, optional=True),
-    "loss.alpha": Rule(float, minimum=-1e6, maximum=1e6),
-    "loss.lam": Rule(float, minimum=0),
-    "loss.lr": RATE,
-    "loss.bandwidth": Rule(float, above=0),
-    "loss.variant": Rule(int, minimum=1, maximum=2),
-    "loss.estimate": Rule(str, choices=("mss", "mws")),
-    "loss.kernel": Rule(str, choices=("imq", "gaussian")),
-    "loss.doubly_reparameterised": Rule(bool),
-    **dict.fromkeys(("prior.latent_dim", "prior.num_components", "prior.transforms"), COUNT),
-    "prior.hidden": Rule(list, of=int),
-    "prior.bins": Rule(int, minimum=2),
-    "prior.start": Rule(str, choices=("data", "noise")),
     "likelihood.sigma": Rule(float, above=0),
-    "likelihood.scale": Rule(float, above=0),
-    "likelihood.method": Rule(str, choices=("optimal", "trained")),
-    "likelihood.start": Rule(float, above=0),
     "data.root": FOLDER,
     "data.download_to": FOLDER,
     "data_root": FOLDER,
@@ -231,6 +235,8 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
         if not isinstance(node, dict) or leaf not in node:
+            continue
+        if key in OURS and not str(node.get("_target_", "fmvae.")).startswith("fmvae."):
             continue
         try:
             node[leaf] = rule.accept(node[leaf])

@@ -16,6 +16,7 @@ from fmvae.evaluation.columns import Column, numbers
 from fmvae.evaluation.measure import Context, Measure
 from fmvae.evaluation.registry import OWN, Own, built_in, own_measures
 from fmvae.models import VAE
+from fmvae.models.modes import in_evaluation_mode
 from fmvae.objectives import Objective
 
 log = logging.getLogger("fmvae")
@@ -98,8 +99,7 @@ class Evaluator:
 
     def compute(self, name: str) -> dict[str, Any]:
         """Compute the block of one planned measure."""
-        self.context.model.eval()
-        with torch.inference_mode():
+        with in_evaluation_mode(self.context.model, self.context.objective), torch.inference_mode():
             block = self._computed(name) if name in self.own else self.measures[name].compute(self.context)
         return {**block, **self._told(name)}
 

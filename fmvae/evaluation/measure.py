@@ -35,7 +35,7 @@ Need = Literal["labels", "factors", "conditional model"]
 class Context:
     """The input of a measure: a trained model, its objective and its data, and helpers that measures share.
 
-    While a measure computes, the model is in evaluation mode and no gradients are recorded.
+    While a measure computes, model and objective are in evaluation mode and no gradients are recorded.
 
     Attributes:
         seed: the run's seed.

@@ -35,7 +35,7 @@ class LoadedRun(NamedTuple):
 def load_run(
     path: str | Path, which: Which = "best", device: str = "auto", *, allow: Sequence[str] = ()
 ) -> LoadedRun:
-    """Load the run in a directory, for example in a notebook.
+    """Load the run in a directory, for example in a notebook; its model and objective are in evaluation mode.
 
     Args:
         allow: your own packages whose classes its config may name.
@@ -55,6 +55,8 @@ def load_run(
     with allowing(allow):
         parts = assemble(validate(config), set_up_torch(config))
     checkpoint = load_best_or_last(run, identity, parts, which)
+    for module in (parts.model, parts.objective):
+        module.eval()
     parts = parts._replace(visualizer=parts.visualizer.at_epoch(checkpoint.meta["epoch"]))
     results = read_results(run.results if which == "best" else run.results.with_suffix(f".{which}.json"))
     if results["checkpoint"]["sha256"] != checkpoint.sha256:

@@ -1,4 +1,4 @@
-"""Training objectives: likelihoods, KL divergence, ELBO, and schedules of the KL weight."""
+"""Training objectives, likelihoods, densities of latents, and schedules of the KL weight."""
 
 from fmvae.objectives.densities import Density, Mixture, StandardNormal, kl_divergence, log_normal
 from fmvae.objectives.dip import DIPVAE, aggregate_covariance

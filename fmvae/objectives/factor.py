@@ -42,7 +42,8 @@ class FactorVAE(Objective):
     The total correlation tc = KL(q(z) || prod_j q(z_j)) of the aggregate posterior q(z) is estimated by a
     discriminator D between latents z and latents with permuted dimensions: if D is optimal, tc is the mean of
     log D(z) - log(1 - D(z)), which is D's logit. ``network`` gives this logit, where the paper has two outputs
-    whose difference it is.
+    whose difference it is. D learns from the same batch, and from the same weights of the encoder, as the model;
+    algorithm 2 of the paper updates D after the model, on a second batch.
 
     Parts: ``tc``, without its weight (it can be negative, as D is never optimal), and ``discriminator``, the
     cross-entropy of D, which is log 2 if D cannot tell the two apart.

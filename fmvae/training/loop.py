@@ -42,7 +42,7 @@ class Trainer(ABC):
     Args:
         model: on the device of ``data``.
         data: the splits.
-        optimizer: over the model's parameters.
+        optimizer: of the model's parameters, and of others that are trained with them.
         scheduler: stepped once per epoch, after validation; None keeps the learning rate.
         epochs: number of passes over the training split.
         seed: of every random stream.

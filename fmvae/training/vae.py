@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -129,9 +129,10 @@ class VAETrainer(Trainer):
         self.named: tuple[str, ...] | None = None  # the parts of the objective, known after the first step
         self.trained["objective"] = objective
         by_optimizer = [p for p in trained_by_optimizer(model, objective) if p.requires_grad]
+        self._check_optimizer(by_optimizer)
         self.rules[0] = self.rules[0]._replace(parameters=by_optimizer)
         if objective.network is not None:
-            own = list(objective.network.parameters())
+            own = [p for p in objective.network.parameters() if p.requires_grad]
             self.rules.append(Rule(objective.network_optimizer(), own, norm=NETWORK_GRAD_NORM))
 
     def _check_model(self, model: VAE) -> None:
@@ -139,6 +140,15 @@ class VAETrainer(Trainer):
             raise ConfigError(
                 "model", f"{type(model).__name__} needs labels", "train it with ConditionalVAETrainer"
             )
+
+    def _check_optimizer(self, trained: Sequence[nn.Parameter]) -> None:
+        """Refuse an optimizer without the parameters of the objective, which would silently keep their values."""
+        missing = set(trained).difference(*(group["params"] for group in self.optimizer.param_groups))
+        for name, parameter in self.objective.named_parameters():
+            if parameter in missing:
+                problem = f"it does not train {name} of {type(self.objective).__name__}"
+                way_out = "make it from fmvae.training.trained_by_optimizer(model, objective)"
+                raise ConfigError("optimizer", problem, way_out)
 
     # --- an epoch -------------------------------------------------------------------------------------------
 

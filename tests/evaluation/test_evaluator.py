@@ -11,15 +11,17 @@ from torch import Tensor
 
 from fmvae import rng
 from fmvae.data import CLASS_NAMES, FashionMNISTManager, Split
+from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
 from fmvae.evaluation import Evaluator, calculate_fid, importance_weighted_bound, measure_elbo
 from fmvae.evaluation import measure as given
 from fmvae.evaluation.features import Features
 from fmvae.evaluation.latent import latent_measures
+from fmvae.evaluation.measure import Context, Measure
 from fmvae.evaluation.measures import accuracy, decomposition, elbo, iwae, latent
 from fmvae.evaluation.measures import fid as distances
 from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, encode_split
-from fmvae.objectives import ELBO, Bernoulli, Constant
+from fmvae.objectives import ELBO, Bernoulli, Constant, LearnedGaussian
 from fmvae.weights import SHIPPED
 
 SIDE = 12  # the images' middle, so that a covariance takes few images and little time
@@ -201,6 +203,28 @@ def test_evaluating_changes_no_weight_and_draws_nothing_global(data):
 
 
 # --- what is there already -----------------------------------------------------------------------------------
+
+
+class Likelihood(Measure):
+    name = "own"
+
+    def compute(self, context: Context) -> dict[str, Any]:
+        x = to_float(context.data.test.images[:50])
+        output = context.model(x, noise=torch.zeros(50, context.model.latent_dim))
+        return {"nll": context.objective.likelihood.nll(output.logits, x).mean().item()}
+
+
+def test_a_measure_changes_no_running_number_of_a_likelihood_and_takes_none_of_its_batch(data):
+    """As the sigma of LearnedGaussian, which in training mode is that of the batch and counts it."""
+    objective = ELBO(LearnedGaussian())
+    measured = Evaluator(made(), objective, data, seed=0, settings=settings())
+    measured.measures["own"] = Likelihood()
+    before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+    block = measured.compute("own")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state_dict().items())
+    assert all(module.training for module in objective.modules())  # training may go on
+    objective.eval()
+    assert measured.compute("own") == block
 
 
 def test_what_is_stored_with_the_same_settings_is_not_measured_again(data, monkeypatch):

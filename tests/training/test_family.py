@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fmvae import rng
 from fmvae.config import compose
-from fmvae.errors import NumericsError
+from fmvae.errors import ConfigError, NumericsError
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.objectives import Batch, Terms
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -251,3 +251,23 @@ def test_a_run_measured_from_its_checkpoint_has_the_scale_that_it_learned(make, 
     start = again.evaluate()
     again.load_state(load_checkpoint(tmp_path / "last").tensors, meta)
     assert again.evaluate() == trainer.evaluate() != start
+
+
+def test_a_layer_of_the_network_may_be_frozen(make):
+    parts = make("factor")
+    network = parts.objective.network
+    network[0].requires_grad_(False)
+    before = [parameter.clone() for parameter in network.parameters()]
+    VAETrainer(parts.model, parts.objective, parts.data, parts.optimizer, epochs=1).train()
+    changed = [not torch.equal(a, b) for a, b in zip(network.parameters(), before, strict=True)]
+    assert changed == [parameter.requires_grad for parameter in network.parameters()]
+
+
+def test_an_optimizer_without_the_parameters_of_the_likelihood_is_refused(make):
+    """As one of ``model.parameters()``, with which sigma would keep its first value."""
+    parts = make("trained scale")
+    arguments = (parts.model, parts.objective, parts.data)
+    with pytest.raises(ConfigError, match=r"^optimizer: .* likelihood\.log_sigma of ELBO; .*trained_by_optimizer"):
+        VAETrainer(*arguments, torch.optim.Adam(parts.model.parameters()), epochs=1)
+    parts.objective.requires_grad_(False)  # it may be kept on purpose
+    VAETrainer(*arguments, torch.optim.Adam(parts.model.parameters()), epochs=1)

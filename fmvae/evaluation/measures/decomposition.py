@@ -55,8 +55,5 @@ class Decomposition(BuiltIn):
             dtype=torch.float64,
         )
         z = mu[images].double() + noise * (0.5 * logvar[images].double()).exp()
-        prior = context.model.prior_density()
-        # N(0, 1) has no weights, and takes any dtype; the networks of others take theirs
-        log_prior = prior.log_prob(z if prior.is_standard else z.to(mu.dtype))
-        parts = decompose_kl(mu, logvar, images, z, log_prior)
+        parts = decompose_kl(mu, logvar, images, z, context.model.prior_density().log_prob(z))
         return {**parts, "num_draws": len(z), "num_images": len(mu)}
