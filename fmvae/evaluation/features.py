@@ -53,9 +53,8 @@ def generated_images(
     model: VAE, likelihood: Likelihood, labels: Tensor, generator: torch.Generator
 ) -> Iterator[Tensor]:
     """Yield one image per label, decoder means of draws from the prior; unconditional models ignore the labels."""
-    prior = model.prior_density()
     for chunk in labels.split(EVALUATION_BATCH):
-        yield likelihood.mean(model.decode(prior.sample(len(chunk), generator), chunk))
+        yield likelihood.mean(model.sample(len(chunk), chunk, generator=generator))
 
 
 # --- features -----------------------------------------------------------------------------------------------

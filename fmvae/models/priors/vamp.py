@@ -17,6 +17,7 @@ from fmvae.models.priors.base import Encoder, Prior
 from fmvae.objectives.densities import Mixture
 
 Start = Literal["data", "noise"]
+PSEUDO_INPUTS = 3  # a part of the stream ``init`` that nothing else draws from
 CLOSEST = 0.01  # a pixel starts no closer to 0 or 1 than this, where the sigmoid's derivative would vanish
 
 
@@ -60,7 +61,7 @@ class VampPrior(Prior):
         """
         if self.start != "data":
             return
-        generator = rng.stream(seed, "init")
+        generator = rng.stream(seed, "init", PSEUDO_INPUTS)
         missing, chosen = len(self.logits), []
         while missing > 0:
             chosen.append(torch.randperm(len(images), generator=generator)[:missing])
