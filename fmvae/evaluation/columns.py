@@ -162,6 +162,7 @@ BLOCKS: dict[str, tuple[Column, ...]] = {
             chart="reconstruction",
         ),
         Column("objective_at_mean", "objective at the mean", NATS, direction="lower", places=()),
+        Column("sigma", "learned sigma", "pixel intensity", 4, places=("table", "hparams")),
     ),
     "iwae": (
         Column(

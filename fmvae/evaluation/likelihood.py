@@ -40,7 +40,8 @@ def measure_elbo(
 
     Returns:
         ``objective``, ``recon``, ``kl``, ``neg_elbo`` (= recon + kl); with ``at_mean`` also ``recon_at_mean``, and
-        ``objective_at_mean`` if the objective is a function of the two terms; then the objective's other parts.
+        ``objective_at_mean`` if the objective is a function of the two terms; then what the likelihood has learned
+        (``sigma``), and the objective's other parts.
     """
     sums: dict[str, torch.Tensor] = {}
 
@@ -64,7 +65,7 @@ def measure_elbo(
     result["neg_elbo"] = means["recon"] + means["kl"]
     if at_mean and (loss := objective.of_means(means["recon_at_mean"], means["kl"])) is not None:
         result["objective_at_mean"] = loss
-    return result | others
+    return result | objective.likelihood.learned() | others
 
 
 def _mean_parts(

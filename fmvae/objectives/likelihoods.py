@@ -40,6 +40,10 @@ class Likelihood(ABC):
     def mean(self, logits: Tensor) -> Tensor:
         """Return the expected image: same shape as ``logits``, in [0, 1]. It is what figures and measures use."""
 
+    def learned(self) -> dict[str, float]:
+        """Return what training has found out about the likelihood, by name, to be recorded; {} for nothing."""
+        return {}
+
     def stacked(self) -> Likelihood:
         """Return the likelihood that gives the bits of this one under ``torch.vmap``, for runs in a stack."""
         return self
@@ -205,6 +209,11 @@ class LearnedGaussian(Likelihood, nn.Module):
 
     def mean(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
+
+    def learned(self) -> dict[str, float]:
+        """Return ``sigma`` as evaluation uses it, in units of pixel intensity."""
+        variance = (2 * self.log_sigma).exp() + SMALLEST_SIGMA**2 if self.method == "trained" else self.variance
+        return {"sigma": max(variance.item() ** 0.5, SMALLEST_SIGMA)}
 
     def _variance(self, error: Tensor) -> Tensor:
         """Return sigma^2 () for a batch with this mean squared error (); in training mode, count the batch."""

@@ -303,3 +303,16 @@ def test_an_impossible_start_is_refused(start):
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="method must be one of optimal, trained, got 'best'"):
         made("best")
+
+
+def test_the_learned_sigma_is_what_evaluation_uses():
+    optimal, trained = LearnedGaussian(), LearnedGaussian("trained", start=0.3)
+    assert trained.learned()["sigma"] == pytest.approx(0.3, rel=1e-6)
+    assert optimal.learned() == {"sigma": 0.5}
+    logits, x = torch.zeros(4, 1, 5, 5), torch.full((4, 1, 5, 5), 0.7)
+    optimal.nll(logits, x)
+    assert optimal.learned()["sigma"] == pytest.approx(0.2, rel=1e-5)
+    optimal.eval()
+    mean = optimal.nll(logits, x).mean().item()
+    assert mean == pytest.approx(Gaussian(optimal.learned()["sigma"]).nll(logits, x).mean().item(), rel=1e-5)
+    assert Gaussian().learned() == {}

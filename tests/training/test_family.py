@@ -251,6 +251,7 @@ def test_a_run_measured_from_its_checkpoint_has_the_scale_that_it_learned(make, 
     start = again.evaluate()
     again.load_state(load_checkpoint(tmp_path / "last").tensors, meta)
     assert again.evaluate() == trainer.evaluate() != start
+    assert trainer.history[-1]["val/sigma"] == again.evaluate(again.data.val)["sigma"] != start["sigma"]
 
 
 def test_a_layer_of_the_network_may_be_frozen(make):

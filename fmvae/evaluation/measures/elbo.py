@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from fmvae.evaluation.columns import BLOCKS, Column
@@ -15,20 +15,22 @@ class Elbo(BuiltIn):
 
     Args:
         of_means: whether the objective is a function of the mean terms; if not, it has no value at the mean.
+        learned: names of what the likelihood has learned.
     """
 
     name = "test"
 
-    def __init__(self, of_means: bool = True):
-        self.of_means = of_means
+    def __init__(self, of_means: bool = True, learned: Collection[str] = ()):
+        self.without = {*([] if of_means else ["objective_at_mean"]), *({"sigma"} - set(learned))}
 
     @classmethod
     def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
-        yield cls(context.objective.of_means(0.0, 0.0) is not None)
+        objective = context.objective
+        yield cls(objective.of_means(0.0, 0.0) is not None, objective.likelihood.learned())
 
     @property
     def columns(self) -> tuple[Column, ...]:  # type: ignore[override]
-        return tuple(c for c in BLOCKS[self.name] if self.of_means or c.tag != "objective_at_mean")
+        return tuple(column for column in BLOCKS[self.name] if column.tag not in self.without)
 
     def compute(self, context: Context) -> dict[str, Any]:
         data = context.data
