@@ -81,7 +81,7 @@ def test_every_option_is_tried():
 
 
 @every
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_stopped_at_five_moments_and_resumed_it_has_the_bits_of_one_left_alone(name, make, tmp_path):
     whole = make(name)
     whole.train()
@@ -121,7 +121,7 @@ def test_negative_control_a_part_that_is_not_restored_changes_bits(part, make):
 
 
 @every
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_a_step_that_is_not_finite_changes_nothing(name, make):
     trainer = make(name)
     compute, calls = trainer.compute, iter(range(100))
@@ -171,7 +171,7 @@ class Keep(StopAt):
 
 
 @every
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_stacked_each_is_the_run_it_would_be_alone(name, make):
     alone, stacked = ([make(name, f"seed={seed}") for seed in (0, 1)] for _ in range(2))
     for trainer in alone:
@@ -195,7 +195,7 @@ def test_in_bf16_it_trains_nearly_as_in_fp32(name, make):
 
 
 @every
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_without_reading_from_the_device_it_is_the_same_to_the_last_bit(name, make):
     plain, ours = make(name), make(name)
     ours.engine = CUDAGraph(ours, capture=False)
@@ -204,6 +204,7 @@ def test_without_reading_from_the_device_it_is_the_same_to_the_last_bit(name, ma
 
 
 @every
+@pytest.mark.one_in(3)
 def test_gradients_are_those_of_finite_differences_in_float64(name, make):
     """Along a random direction through all weights that a loss trains."""
     trainer = make(name)
