@@ -571,12 +571,12 @@ def test_they_are_in_the_summary_too(run):
     results = read_record(run.results)
     assert "  mi " not in describe(run, results)
     results["test"]["mi"] = 3.25
-    results["test"]["dimension_wise"] = -0.0625
+    results["test"]["dimension_wise"] = 0.0625
     lines = describe(run, results).split("\n")
     told = [line for line in lines if "(in batches)" in line]
     assert [line.split() for line in told] == [
         ["mi", "(in", "batches)", "3.2500"],
-        ["dimension_wise", "(in", "batches)", "-0.0625"],
+        ["dimension_wise", "(in", "batches)", "0.0625"],
     ]
     assert {len(line) for line in told} == {len(line) for line in lines if line.startswith("  KL  ")}  # aligned
 
