@@ -15,6 +15,7 @@ Direction = Literal["lower", "higher"]
 Place = Literal["table", "hparams", "curve", "status"]
 EVERYWHERE: tuple[Place, ...] = ("table", "hparams", "curve")
 NATS, SHARE = "nats per image", "share"
+IN_BATCHES = "(in batches)"  # ends the headers of an objective's parts
 STORED = ("tag", "header", "unit", "digits", "direction")  # fields stored in results for a user's measure
 PRECISION_CHECK = "precision_check"  # entry of a block: the numbers by which bf16 was chosen for its features
 # entries of a block that are not numbers by which to compare runs
@@ -239,7 +240,8 @@ def numbers(block: Any, tag: str = "") -> Iterator[tuple[str, float]]:
 def columns_of(name: str, block: Mapping[str, Any]) -> list[Column]:
     """Return the columns of the numbers in a stored block, with full tags.
 
-    Every number of ``test`` has one: a number not in ``BLOCKS`` is a part of the objective, in nats per image.
+    Every number of ``test`` has one: a number not in ``BLOCKS`` is a part of the objective, a mean over batches of
+    what the objective computes. Its unit is not known, and a part may have the name of a measured number.
     """
     listed = BLOCKS.get(name)
     if listed is None:
@@ -249,7 +251,7 @@ def columns_of(name: str, block: Mapping[str, Any]) -> list[Column]:
     found = [at for column in listed for tag in tags if (at := column.at(tag))]
     if name == "test":
         others = (tag for tag in tags if not any(column.matches(tag) for column in listed))
-        found += [Column(tag, tag, NATS, places=("table", "curve")) for tag in others]
+        found += [Column(tag, f"{tag} {IN_BATCHES}", digits=4, places=("table", "curve")) for tag in others]
     return [column.within(name) for column in found]
 
 

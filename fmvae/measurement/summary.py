@@ -18,13 +18,13 @@ from fmvae.weights import weights_name
 def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
     """Format a run's results as a small table for the terminal, with the paths of its files."""
     test, checkpoint = results["test"], results["checkpoint"]
+    # other parts of the objective
+    parts = [column for column in columns_of("test", test) if not _listed(column)]
     rows = [
         ("objective", test["objective"], test.get("objective_at_mean")),
         ("recon", test["recon"], test["recon_at_mean"]),
         ("KL", test["kl"], None),
         ("-ELBO", test["neg_elbo"], None),
-        # other parts of the objective
-        *((c.header, test[c.header], None) for c in columns_of("test", test) if not _listed(c)),
     ]
     if iwae := results.get("iwae"):
         rows += [(name.upper().replace("_", " "), iwae[name], None) for name in iwae if name.startswith("iwae_")]
@@ -37,6 +37,9 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
     for name, sampled, mean in rows:
         at_mean = f"{mean:>16.2f}" if mean is not None else ""
         lines.append(f"  {name:<22}{sampled:>12.2f}{at_mean}".rstrip())
+    for column in parts:
+        value = f" {test[column.tag.partition('/')[2]]:.{column.digits}f}"
+        lines.append(f"  {column.header}{value:>{max(34 - len(column.header), 0)}}")
     lines += [*_fid(results.get("fid", {})), *_latent(results.get("latent"))]
     lines += [
         *_decomposition(results.get("decomposition")),

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from fmvae.report.comparison import columns_of, floors_of
+from fmvae.evaluation.columns import NATS
+from fmvae.report.comparison import NO_MATCH, columns_of, floors_of, nats_compare
 from fmvae.report.settings import BETA, Curve, Setting, curves_of, label
-from fmvae.report.style import Style, Texts, drawn_curves, legend
+from fmvae.report.style import Style, Texts, caption, drawn_curves, legend
 
 MAX_TICKS = 12
 NEAR = 0.7  # share of ln N from which an MI is near it
@@ -64,17 +65,23 @@ def draw_pair(pair: Pair, settings: Sequence[Setting]) -> Figure | None:
     limits = pair.limits(axes, [setting for _, points in lines for _, _, setting in points])
     axes.autoscale_view()
     strengths = list(dict.fromkeys(curve.strength for curve in drawn))
-    _write_strengths(axes, lines, strengths)
+    values = {(curve.strength, curve.value(setting)) for curve, points in lines for _, _, setting in points}
+    if len(values) > 1:
+        _write_strengths(axes, lines, strengths)
+        told = f"at the points: {_said(strengths)}"
+    else:
+        told = f"at all points {_said(strengths)} = {next(iter(values))[1]:g}"
     axes.set(xlabel=pair.xlabel, ylabel=pair.ylabel)
-    axes.set_title(f"{pair.title}; at the points: {_said(strengths)}{note}")
+    axes.set_title(f"{pair.title}; {told}{note}")
     axes.grid(alpha=0.25)
     legend(figure, [*style.handles(drawn), *limits])
+    caption(figure, _unlike([setting for _, points in lines for _, _, setting in points]))
     return figure
 
 
 def _write_strengths(axes: Axes, lines: Sequence[tuple[Curve, list[tuple]]], strengths: Sequence[str]) -> None:
     """Label points with their betas, and then those of other curves with ``gamma 10``, ends of curves first."""
-    texts = Texts(axes, [(x.mean, y.mean) for _, points in lines for x, y, _ in points])
+    texts = Texts(axes, [[(x.mean, y.mean) for x, y, _ in points] for _, points in lines])
     named = []
     for curve, points in lines:
         for i, (x, y, setting) in enumerate(points):
@@ -95,7 +102,10 @@ def _said(strengths: Sequence[str]) -> str:
     return "β" if strengths[0] == BETA else label(strengths[0], strengths)
 
 
-NATS = "nats per image"
+def _unlike(settings: Sequence[Setting]) -> str:
+    return "" if nats_compare(settings) else f"{NO_MATCH}, so neither do curves that differ in them."
+
+
 RATE_DISTORTION = Pair(
     "test/kl",
     "test/recon",
@@ -147,7 +157,8 @@ mi_kl = partial(draw_pair, MI_KL)
 def against_beta(settings: Sequence[Setting]) -> Figure | None:
     """Draw each quantity that is comparable across beta in a panel: the columns with ``curve`` in ``places``.
 
-    Curves along another number than beta are left out. Return None if there is only one beta, or nothing to draw.
+    Curves along another number than beta are left out, and a caption says which. Return None if there is only one
+    beta, or nothing to draw.
     """
     every = curves_of(settings)
     along = [curve for curve in every if curve.strength == BETA]
@@ -178,7 +189,16 @@ def against_beta(settings: Sequence[Setting]) -> Figure | None:
     for axes in panels[len(columns) :]:
         axes.set_axis_off()
     legend(figure, style.handles(curves))
+    unlike = _unlike(settings) if any(column.unit == NATS for column in columns) else ""
+    caption(figure, _left_out([curve for curve in every if curve.strength != BETA]), unlike)
     return figure
+
+
+def _left_out(curves: Sequence[Curve]) -> str:
+    """Return which curves are not against beta, as text; empty if there are none."""
+    strengths = list(dict.fromkeys(curve.strength for curve in curves))
+    told = dict.fromkeys(f"{curve.family} ({label(curve.strength, strengths)})" for curve in curves)
+    return f"Left out, as it is not β but another number that varies: {'; '.join(told)}." if told else ""
 
 
 def beta_axis(axes: Axes, betas: Sequence[float]) -> None:

@@ -10,15 +10,33 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from fmvae.evaluation.columns import BLOCKS, Column, in_table_order
+from fmvae.evaluation.columns import BLOCKS, IN_BATCHES, NATS, Column, in_table_order
 from fmvae.report.collect import Run, sortable
-from fmvae.report.settings import OWN, Setting, Statistic, differing, is_word, label, shown, source, telling
+from fmvae.report.settings import (
+    OWN,
+    Setting,
+    Statistic,
+    differing,
+    in_scale,
+    is_word,
+    label,
+    shown,
+    source,
+    telling,
+)
 from fmvae.report.tables import number, percent, table
 
 CAPTION = (
-    "Mean ± sample standard deviation over n seeds. Test set{images}, nats per image; −ELBO = recon + KL compares "
-    "across β, the objective itself is in table.csv. Best of each column in bold{but}."
+    "Mean ± sample standard deviation over n seeds. Test set{images}; {nats} in nats per image. −ELBO = recon + "
+    "KL compares across β, the objective itself is in table.csv. Best of each column in bold{but}."
 )
+OF_ONE = "If n is 1, {names} ± the standard error of the estimate."
+NO_MATCH = "Nats of different likelihoods or data.binarize do not compare"
+PARTS = (
+    "In batches: parts of the objective, means over batches of what it computes. A part that is estimated from a "
+    "batch depends on the batch's size, and is not the measured number of that name."
+)
+UNUSED = "A low TC may also mean latents that are not used: read it with MI and recon."
 
 
 class Cell(NamedTuple):
@@ -61,7 +79,8 @@ def compare(settings: Sequence[Setting]) -> Comparison:
     schedules = {setting.first.schedule for setting in settings} - {"constant"}
     header = ["model", *(label(key, told.keys) for key in words), "z", "β", *(["schedule"] if schedules else [])]
     header += [*(label(key, told.keys) for key in keys), "n"]
-    best = {column: _best(column, settings) for column in columns}
+    nats = nats_compare(settings)
+    best = {column: _best(column, settings) if nats or column.unit != NATS else None for column in columns}
     rows = []
     for setting in settings:
         run = setting.first
@@ -71,9 +90,14 @@ def compare(settings: Sequence[Setting]) -> Comparison:
         cells += [*(shown(key, run) if key in own else "" for key in keys), str(len(setting.runs))]
         row = [Cell(text) for text in cells]
         for column in columns:
-            row.append(_cell(column, setting.statistic(column.tag), len(setting.runs), best[column]))
+            row.append(_cell(column, setting, best[column]))
         rows.append(row)
     return Comparison([*header, *(column.header for column in columns)], rows, caption(settings))
+
+
+def nats_compare(settings: Sequence[Setting]) -> bool:
+    """Return whether nats per image compare: all settings have one likelihood, and one ``data.binarize``."""
+    return not any(map(in_scale, differing([setting.first.config for setting in settings])))
 
 
 def _best(column: Column, settings: Sequence[Setting]) -> str | None:
@@ -88,13 +112,20 @@ def _best(column: Column, settings: Sequence[Setting]) -> str | None:
     return text(column, best(statistic.mean for statistic in statistics))
 
 
-def _cell(column: Column, statistic: Statistic | None, n: int, best: str | None) -> Cell:
+def _error(column: Column, setting: Setting) -> Statistic | None:
+    """Return the standard error of the estimate of a setting of one run, if it was measured."""
+    return setting.statistic(f"{column.tag}_se") if len(setting.runs) == 1 else None
+
+
+def _cell(column: Column, setting: Setting, best: str | None) -> Cell:
+    statistic, error, n = setting.statistic(column.tag), _error(column, setting), len(setting.runs)
     if statistic is None:
         return Cell("")
     if column.digits == 0 and not statistic.mean.is_integer():
         column = replace(column, digits=1)  # the mean of counts
     mean = text(column, statistic.mean)
-    told = mean if statistic.sd is None else f"{mean} ± {text(column, statistic.sd)}"
+    spread = error.mean if error else statistic.sd
+    told = mean if spread is None else f"{mean} ± {text(column, spread)}"
     return Cell(told if statistic.n == n else f"{told} (n = {statistic.n})", mean == best)
 
 
@@ -107,10 +138,15 @@ def caption(settings: Sequence[Setting]) -> str:
         return listed(f"{size:,}" for size in sizes)
 
     columns, test = columns_of(settings), images("test")
-    unordered = [column.header for column in columns if column.direction is None]
-    names = " and ".join(filter(None, [", ".join(unordered[:-1]), *unordered[-1:]]))
-    but = f" ({names} {'have' if unordered[1:] else 'has'} none)" if unordered else ""
-    parts = [CAPTION.format(images=f", {test} images" if test else "", but=but)]
+    nats = nats_compare(settings)
+    unordered = [column for column in columns if column.direction is None and (nats or column.unit != NATS)]
+    but = f" ({_headers(unordered)} {'have' if unordered[1:] else 'has'} none)" if unordered else ""
+    in_nats = _headers([column for column in columns if column.unit == NATS])
+    parts = [CAPTION.format(images=f", {test} images" if test else "", nats=in_nats, but=but)]
+    parts += [] if nats else [f"{NO_MATCH}, so none of them is in bold."]
+    if of_one := [column for column in columns if any(_error(column, setting) for setting in settings)]:
+        parts.append(OF_ONE.format(names=_headers(of_one)))
+    parts += [PARTS] if any(column.header.endswith(IN_BATCHES) for column in columns) else []
     for column in columns:
         num_images, floors = images(column.counted), floors_of(settings, column)
         floor = f"; floor (training against test images) {floors}" if floors else ""
@@ -119,7 +155,13 @@ def caption(settings: Sequence[Setting]) -> str:
         elif column.counted not in BLOCKS:  # the user's own measure
             told = [*([column.unit] if column.unit else []), *([f"{num_images} images"] if num_images else [])]
             parts += [f"{column.header}: {', '.join(told)}."] if told else []
+    parts += [UNUSED] if any(column.tag == "decomposition/tc" for column in columns) else []
     return " ".join(dict.fromkeys(parts))
+
+
+def _headers(columns: Sequence[Column]) -> str:
+    names = [column.header for column in columns]
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def floors_of(settings: Sequence[Setting], column: Column) -> str:

@@ -74,6 +74,14 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     )
 
 
+def in_scale(key: str) -> bool:
+    """Return whether nats per image of runs that differ in this key do not compare.
+
+    Densities of grey values and probabilities of black and white pixels have different scales.
+    """
+    return key.startswith("likelihood.") or key == "data.binarize"
+
+
 def source(key: str) -> str | None:
     """Return the key from which this one has its value, unless it is set apart; None if there is none."""
     return Z if key.endswith(".latent_dim") else "seed" if key == "data.seed" else None
@@ -102,6 +110,11 @@ class Telling(NamedTuple):
         there are runs with several ``gamma``, and not of the other one.
         """
         return [key for key in self.keys if is_word(key) or (*_kind_of(run, key), key) in self.within]
+
+    def with_scale(self, other: Telling) -> Telling:
+        """Return these keys and those of ``other`` by which nats per image do not compare."""
+        added = [key for key in other.keys if in_scale(key) and key not in self.keys]
+        return Telling([*self.keys, *added], self.within | {one for one in other.within if one[2] in added})
 
 
 def is_word(key: str) -> bool:
@@ -202,13 +215,14 @@ def curves_of(settings: Sequence[Setting]) -> list[Curve]:
 
     Settings that are alike in z and in all but numbers have one strength: beta, or else, where beta is the same in
     all, the only number in which they differ. If several numbers differ, it is beta, and the others tell curves
-    apart.
+    apart. So do a likelihood's numbers: nats of different likelihoods do not compare.
     """
     of_model, alike, groups = defaultdict(list), defaultdict(list), defaultdict(list)
     for setting in settings:
         of_model[setting.first.model].append(setting.first)
         alike[_but_numbers(setting.first)].append(setting.first.config)
-    told = {model: telling(own) for model, own in of_model.items()}
+    every = telling([setting.first for setting in settings])
+    told = {model: telling(own).with_scale(every) for model, own in of_model.items()}
     strengths = {key: _strength(configs) for key, configs in alike.items()}
     for setting in settings:
         strength = strengths[_but_numbers(setting.first)]
@@ -234,4 +248,4 @@ def _but_numbers(run: Run) -> tuple[int | None, bytes]:
 
 def _strength(configs: Sequence[Mapping[str, Any]]) -> str:
     keys = [key for key in differing(configs) if key not in SEEDS]
-    return keys[0] if len(keys) == 1 else BETA
+    return keys[0] if len(keys) == 1 and not in_scale(keys[0]) else BETA

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import cycle
+from itertools import cycle, pairwise
+from textwrap import wrap
 from typing import Any, TypeVar
 
 import matplotlib
@@ -18,6 +19,7 @@ from fmvae.report.settings import Curve
 T = TypeVar("T")
 
 MAX_CURVES = 60
+INCHES = 0.075  # the width of a letter of a caption
 CLEAR = (0.03, 0.025)  # smallest distance of two labels, as shares of the axes' width and height
 LETTER, LINE = 0.0095, 0.028  # a label's width per letter and its height, as shares of the axes' width and height
 AWAY = (0.007, 0.008)  # of a label from its point, as shares
@@ -109,6 +111,13 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
 
 
+def caption(figure: Figure, *sentences: str) -> None:
+    """Write what one must know to read a figure below its panels, in lines as wide as the figure."""
+    if told := " ".join(filter(None, sentences)):
+        width = int(figure.get_figwidth() / INCHES)
+        figure.supxlabel("\n".join(wrap(told, width)), x=0.01, ha="left", fontsize=9, color="0.25")
+
+
 def drawn_curves(curves: Sequence[Curve]) -> tuple[list[Curve], str]:
     """Return at most ``MAX_CURVES`` curves to draw, and a note for the title if some are left out."""
     chosen = spread(curves, MAX_CURVES)
@@ -119,12 +128,15 @@ class Texts:
     """Labels of points that are not written over each other: a label that would overlap another is left out.
 
     Args:
-        points: (N, 2), all points of the chart, which long labels do not cover.
+        curves: the points of each curve, (N, 2). Long labels cover no point, and no line between two points of a
+            curve if they have a place that is off the lines.
     """
 
-    def __init__(self, axes: Axes, points: Sequence[tuple[float, float]]):
+    def __init__(self, axes: Axes, curves: Sequence[Sequence[tuple[float, float]]]):
         self.axes = axes
-        self.points = axes.transLimits.transform(np.array(points))
+        places = [axes.transLimits.transform(np.array(curve)) for curve in curves]
+        self.points = np.concatenate(places)
+        self.lines = np.concatenate([_between(curve) for curve in places])
         self.short: list[np.ndarray] = []
         self.boxes: list[np.ndarray] = []
 
@@ -137,15 +149,20 @@ class Texts:
         self._put(text, point, place, CORNERS[0])
 
     def write_long(self, text: str, point: tuple[float, float]) -> None:
-        """Write a label at the first corner of a point at which it is within the axes and covers nothing."""
+        """Write a label at a corner of a point at which it is within the axes and covers no label and no point.
+
+        It is the first such corner at which it is off the lines, or else the first one.
+        """
         place = self.axes.transLimits.transform(point)
+        free = []
         for corner in CORNERS:
             lower, upper = box = self._box(text, place, corner)
-            free = not any((lower < other[1]).all() and (other[0] < upper).all() for other in self.boxes)
-            covered = ((lower < self.points) & (self.points < upper)).all(1).any()
-            if free and not covered and (box >= 0).all() and (box <= 1).all():
-                self._put(text, point, place, corner)
-                return
+            overlaps = any((lower < other[1]).all() and (other[0] < upper).all() for other in self.boxes)
+            if not overlaps and not _holds(box, self.points) and (box >= 0).all() and (box <= 1).all():
+                free.append((_holds(box, self.lines), corner))
+        if free:
+            _, corner = min(free, key=lambda one: one[0])
+            self._put(text, point, place, corner)
 
     @staticmethod
     def _box(text: str, place: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
@@ -166,3 +183,17 @@ class Texts:
             ha="left" if right > 0 else "right",
             va="baseline" if up > 0 else "top",
         )
+
+
+def _between(points: np.ndarray, step: float = 0.004) -> np.ndarray:
+    """Return places (M, 2) along the lines between successive points (N, 2), at most ``step`` apart."""
+    pieces = [points[:1]]
+    for start, end in pairwise(points):
+        count = int(np.abs(end - start).max() / step) + 2
+        pieces.append(np.linspace(start, end, count)[1:])
+    return np.concatenate(pieces)
+
+
+def _holds(box: np.ndarray, places: np.ndarray) -> bool:
+    """Return whether any of the places (N, 2) is in a box, given as its lower left and upper right."""
+    return bool(((box[0] < places) & (places < box[1])).all(1).any())

@@ -552,12 +552,14 @@ def test_any_number_in_the_block_test_is_a_column(tmp_path):
     runs = collect([tmp_path])
     comparison = compare(settings_of(runs))
     place = comparison.header.index("KL")
-    assert comparison.header[place : place + 4] == ["KL", "mi", "tc", "IWAE 64"]
-    assert [row[place + 1].text for row in comparison.rows] == ["3.50", "5.00"]
+    assert comparison.header[place : place + 4] == ["KL", "mi (in batches)", "tc (in batches)", "IWAE 64"]
+    assert [row[place + 1].text for row in comparison.rows] == ["3.5000", "5.0000"]
     assert not any(cell.best for row in comparison.rows for cell in row[place + 1 : place + 3])
     figure = against_beta(settings_of(runs))
     assert figure
-    assert {axes.get_title(): axes.get_ylabel() for axes in figure.axes}["mi, test set"] == "nats per image"
+    panels = {axes.get_title(): axes.get_ylabel() for axes in figure.axes}
+    assert panels["mi (in batches), test set"] == ""  # its unit is not known
+    assert panels["−ELBO, test set"] == "nats per image"
     assert runs[0].scalars["test/mi"] == 3.5
     known = [
         column.tag for column in columns_in({"test": {"objective": 1.0, "recon": 1.0, "objective_at_mean": 1.0}})
@@ -569,7 +571,14 @@ def test_they_are_in_the_summary_too(run):
     results = read_record(run.results)
     assert "  mi " not in describe(run, results)
     results["test"]["mi"] = 3.25
-    assert [line.split() for line in describe(run, results).split("\n") if "mi " in line] == [["mi", "3.25"]]
+    results["test"]["dimension_wise"] = 0.0625
+    lines = describe(run, results).split("\n")
+    told = [line for line in lines if "(in batches)" in line]
+    assert [line.split() for line in told] == [
+        ["mi", "(in", "batches)", "3.2500"],
+        ["dimension_wise", "(in", "batches)", "0.0625"],
+    ]
+    assert {len(line) for line in told} == {len(line) for line in lines if line.startswith("  KL  ")}  # aligned
 
 
 # --- damaged or foreign columns -------------------------------------------------------------------------------

@@ -280,7 +280,79 @@ def test_named_labels_stay_within_the_axes_and_off_other_labels_and_points(tmp_p
 def test_a_long_label_takes_the_first_free_corner_and_is_left_out_if_there_is_none(points, labelled, corners):
     axes = Figure().subplots()
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    texts = Texts(axes, points)
+    texts = Texts(axes, [[point] for point in points])
     for point in points[:labelled]:
         texts.write_long("gamma 10", point)
     assert [(text.get_horizontalalignment(), text.get_verticalalignment()) for text in axes.texts] == corners
+
+
+def test_a_long_label_is_off_the_lines_if_a_corner_is_and_on_them_rather_than_left_out():
+    def corners(*curves: list[tuple[float, float]]) -> list[tuple[str, str]]:
+        axes = Figure().subplots()
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        Texts(axes, [[(0.5, 0.5)], *curves]).write_long("gamma 10", (0.5, 0.5))
+        return [(text.get_horizontalalignment(), text.get_verticalalignment()) for text in axes.texts]
+
+    right, left = [(0.55, 0.3), (0.55, 0.9)], [(0.45, 0.3), (0.45, 0.9)]
+    assert corners() == corners([right[0]], [right[1]]) == [("left", "baseline")]  # the control: no line between
+    assert corners(right) == [("right", "baseline")]
+    assert corners(right, left) == [("left", "baseline")]
+
+
+def caption_of(figure):
+    return " ".join(figure.get_supxlabel().split())
+
+
+def test_points_that_all_have_one_strength_have_no_label_and_the_title_says_it(tmp_path):
+    for z in (2, 10):
+        write_run(tmp_path, z=z, beta=4.0, decomposition={"mi": 2.0, "tc": 1.0})
+    for draw in (rate_distortion, tc_recon, mi_kl):
+        figure = draw(read(tmp_path))
+        assert figure is not None
+        assert not texts_of(figure)
+        assert figure.axes[0].get_title().endswith("; at all points β = 4")
+    write_run(tmp_path, z=2, beta=1.0)  # the control: no TC, so another strength in one chart only
+    told, alike = rate_distortion(read(tmp_path)), tc_recon(read(tmp_path))
+    assert told is not None
+    assert alike is not None
+    assert texts_of(told) == {"1", "4"}
+    assert told.axes[0].get_title().endswith("; at the points: β")
+    assert not texts_of(alike)
+
+
+def test_the_caption_says_which_curves_are_not_against_beta(tmp_path):
+    family(tmp_path)
+    figure = against_beta(read(tmp_path))
+    assert figure is not None
+    assert caption_of(figure) == (
+        "Left out, as it is not β but another number that varies: base, factor (gamma); conv, factor (gamma)."
+    )
+    for beta in (1.0, 4.0):
+        write_run(tmp_path / "all", beta=beta)
+    figure = against_beta(read(tmp_path / "all"))
+    assert figure is not None
+    assert caption_of(figure) == ""
+
+
+@pytest.mark.parametrize("key", ["likelihood=gaussian", "data.binarize=static", "optimizer.lr=0.01"])
+def test_charts_say_that_nats_of_different_likelihoods_do_not_compare(tmp_path, key):
+    """Each model has one likelihood, so that only the models together differ in it."""
+    for beta in (1.0, 4.0):
+        write_run(tmp_path, beta=beta, loss=TC)
+        write_run(tmp_path, "model=conv", key, beta=beta)
+    control = key.startswith("optimizer")
+    for figure in (rate_distortion(read(tmp_path)), against_beta(read(tmp_path))):
+        assert figure is not None
+        assert ("do not compare" in caption_of(figure)) is not control
+        legend = " ".join(text.get_text() for text in figure.legends[0].get_texts())
+        assert any(word in legend for word in ("likelihood Gaussian, sigma 0.1", "binarize static")) is not control
+
+
+def test_points_of_different_likelihoods_are_not_joined(tmp_path):
+    for sigma in (0.1, 0.2):
+        write_run(tmp_path, "likelihood=gaussian", f"likelihood.sigma={sigma}")
+        write_run(tmp_path / "control", loss=FACTOR | {"gamma": sigma})
+    figure, control = rate_distortion(read(tmp_path)), rate_distortion(read(tmp_path / "control"))
+    assert figure is not None
+    assert control is not None
+    assert (len(figure.axes[0].containers), len(control.axes[0].containers)) == (2, 1)

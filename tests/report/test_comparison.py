@@ -3,6 +3,7 @@
 import csv
 import io
 import statistics
+from typing import Any
 
 import pytest
 
@@ -156,3 +157,71 @@ def test_a_copy_of_z_in_a_loss_is_no_column(tmp_path):
     assert "latent_dim" not in settings[0]
     write_run(tmp_path, z=3, loss=FACTOR | {"latent_dim": 4})
     assert "loss.latent_dim" in tables(tmp_path)[1][0]  # a value of its own
+
+
+def caption(folder):
+    return compare(settings_of(collect([folder]))).caption
+
+
+@pytest.mark.parametrize(
+    ("key", "compares"),
+    [
+        ("likelihood=gaussian", False),
+        ("likelihood=gaussian_learned", False),
+        ("data.binarize=static", False),
+        ("optimizer.lr=0.01", True),
+    ],
+)
+def test_nats_of_different_likelihoods_have_no_best(tmp_path, key, compares):
+    numbers: Any = {"decomposition": {"mi": 3.0, "tc": 1.0}}
+    write_run(tmp_path, neg_elbo=321.5, fid=9.0, **numbers)
+    write_run(tmp_path, key, neg_elbo=-0.64, recon=-4.0, **numbers)
+    bold = [{name for name, cell in row.items() if cell.startswith("**")} for row in tables(tmp_path)[0]]
+    nats = {"−ELBO", "recon", "IWAE 64", "TC"}
+    assert set().union(*bold) == {"FID resnet18", *(nats if compares else ())}
+    said = "Nats of different likelihoods or data.binarize do not compare, so none of them is in bold."
+    assert (said in caption(tmp_path)) is not compares
+    ordered = "(KL, active units and MI have none)" if compares else "(active units has none)"
+    assert ordered in caption(tmp_path)
+    write_run(tmp_path / "one", key, neg_elbo=-0.64)
+    write_run(tmp_path / "one", key, beta=2.0, neg_elbo=-0.6)
+    assert [row["−ELBO"] for row in tables(tmp_path / "one")[0]] == ["**-0.64**", "-0.60"]
+
+
+def test_a_run_that_is_not_complete_does_not_keep_others_from_having_a_best(tmp_path):
+    write_run(tmp_path, neg_elbo=250.0)
+    write_run(tmp_path, beta=2.0, neg_elbo=251.0)
+    write_run(tmp_path, "likelihood=gaussian", state="failed")
+    assert [row["−ELBO"] for row in tables(tmp_path)[0]] == ["**250.00**", "251.00"]
+
+
+def test_parts_of_an_objective_are_told_from_measured_numbers(tmp_path):
+    parts: Any = {"decomposition": {"tc": 2.0}}
+    write_run(tmp_path, mmd=0.006, tc=-0.25, **parts)
+    ((row,), _) = tables(tmp_path)
+    assert [row[name] for name in ("mmd (in batches)", "tc (in batches)", "TC")] == ["0.0060", "-0.2500", "2.000"]
+    assert "−ELBO, recon, KL, IWAE 64 and TC in nats per image." in caption(tmp_path)
+    assert "In batches: " in caption(tmp_path)
+    write_run(tmp_path / "none", **parts)
+    assert "In batches: " not in caption(tmp_path / "none")
+
+
+def test_the_caption_says_how_to_read_a_low_tc(tmp_path):
+    write_run(tmp_path)
+    assert "latents that are not used" not in caption(tmp_path)
+    write_run(tmp_path, beta=2.0, decomposition={"tc": 0.1})
+    assert "A low TC may also mean latents that are not used: read it with MI and recon." in caption(tmp_path)
+
+
+def test_a_number_of_one_run_has_the_error_of_its_estimate_and_the_caption_says_so(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, seed=seed, decomposition={"tc": 1.0 + seed, "tc_se": 0.25})
+    said = "If n is 1, TC ± the standard error of the estimate."
+    assert said not in caption(tmp_path)
+    write_run(tmp_path, beta=2.0, decomposition={"tc": 2.0, "tc_se": 0.125})
+    several, one = tables(tmp_path)[0]
+    assert several["TC"] == f"**1.500 ± {statistics.stdev([1, 2]):.3f}**"
+    assert one["TC"] == "2.000 ± 0.125"
+    assert said in caption(tmp_path)
+    write_run(tmp_path, beta=2.0, seed=1, recon=1.0)  # one of two runs has it
+    assert tables(tmp_path)[0][1]["TC"] == "2.000 (n = 1)"
