@@ -53,7 +53,8 @@ class Terms(NamedTuple):
 
     Attributes:
         loss: the scalar () to minimise.
-        parts: named scalars () in nats per image to record, ``recon`` and ``kl`` first. They may carry gradients.
+        parts: named scalars () to record: ``recon`` and ``kl`` first, in nats per image, then others, in any unit.
+            They may carry gradients.
         network_loss: the scalar () that trains ``Objective.network``; None without a network. Only the network's
             parameters get its gradient, and only the others get that of ``loss``, so nothing need be detached.
     """

@@ -21,7 +21,7 @@ def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
 
     Args:
         history: a row per epoch: ``epoch``, ``beta``, and ``train/`` and ``val/`` of ``objective``, ``recon``,
-            ``kl`` and the objective's other parts, in nats per image. Values that a row lacks, such as those of
+            ``kl``, in nats per image, and of the other parts. Values that a row lacks, such as those of
             validation, are not drawn. If beta varies, it has a panel below that of the KL.
         name: of the model, for the title.
 
@@ -43,11 +43,12 @@ def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
     panels = figure.subplot_mosaic(rows, sharex=True, height_ratios=heights)
     for quantity in quantities:
         axes = panels[quantity]
+        unit = "nats per image" if quantity in TITLES else "mean over batches"  # a part may have any unit
         for split, colour in CURVE_COLOURS.items():
             epochs, values = _curve(history, f"{split}/{quantity}")
             if epochs:
                 axes.plot(epochs, values, marker=".", color=colour, label=split)
-        axes.set(title=TITLES.get(quantity, quantity), ylabel="nats per image", xlabel="epoch")
+        axes.set(title=TITLES.get(quantity, quantity), ylabel=unit, xlabel="epoch")
         axes.tick_params(labelbottom=True)
     if beta_varies:
         panels["kl"].set_xlabel("")
