@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.samples import prior_samples
-from fmvae.visualization.tiles import GAP, new_figure, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import GAP, new_figure, set_title, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ def class_samples(view: ModelView, num_per_class: int = 20) -> Figure:
     """
     _need_labels(view, "class_samples")
     figure = prior_samples(view, num_per_class * len(view.names))
-    figure.suptitle(f"{num_per_class} samples from the prior for each class: {view.name}")
+    set_title(figure, f"{num_per_class} samples from the prior for each class: {view.name}")
     return figure
 
 
@@ -69,7 +69,7 @@ def style_transfer(view: ModelView, images: Tensor, labels: Tensor) -> Figure:
             Rectangle(corner, width + 1, height + 1, fill=False, color=FRAME_COLOUR, linewidth=1.5, clip_on=False)
         )
     axes.set_xlabel("class given to the decoder (framed: the image's own class, its reconstruction)", fontsize=9)
-    figure.suptitle(f"One style, every class: {view.name}")
+    set_title(figure, f"One style, every class: {view.name}")
     return figure
 
 
@@ -102,7 +102,8 @@ def confusion_matrix(
     figure = new_figure(0.72 * num_classes + 2.2, 0.62 * num_classes + 1.6)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set(title=title, xlabel=columns, ylabel=rows)
+    set_title(figure, title)
+    axes.set(xlabel=columns, ylabel=rows)
     axes.set_xticks(range(num_classes), class_names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(num_classes), class_names)
     for (row, column), count in np.ndenumerate(counts):
@@ -129,7 +130,7 @@ def class_accuracy(
         ValueError: the number of accuracies is not C, one is out of range, or all are NaN.
     """
     sides = {"generated images": np.asarray(generated, float), "real test images": np.asarray(real, float)}
-    figure = new_figure(1.0 * len(class_names) + 1.5, 4.4)
+    figure = new_figure(max(1.0 * len(class_names) + 1.5, 9), 4.4)  # the legend needs 9
     axes = figure.subplots()
     for offset, (name, values), colour in zip(
         (-0.2, 0.2), sides.items(), (GENERATED_COLOUR, REAL_COLOUR), strict=True
@@ -143,7 +144,8 @@ def class_accuracy(
         axes.bar_label(bars, texts, fontsize=8, padding=1)
     axes.set_xticks(range(len(class_names)), class_names)
     axes.set_yticks(np.linspace(0, 1, 6), [f"{value:.0%}" for value in np.linspace(0, 1, 6)])
-    axes.set(title=title, ylabel="accuracy", ylim=(0, 1.08))
+    set_title(figure, title)
+    axes.set(ylabel="accuracy", ylim=(0, 1.08))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
     return figure

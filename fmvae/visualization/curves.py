@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fmvae.visualization.tiles import new_figure
+from fmvae.visualization.tiles import new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
         title += f"\n(best validation objective {value:.2f} at epoch {best})"
         for axes in panels.values():
             axes.axvline(best, color="gray", linestyle=":", label="best")
-    figure.suptitle(title)
+    set_title(figure, title)
     panels["objective"].legend()
     return figure
 
@@ -101,7 +101,7 @@ def classifier_curves(history: Sequence[Mapping]) -> Figure:
     panels[2].plot(*_curve(history, "lr"), marker=".", color="black")
     panels[2].set(title="Learning rate at the epoch's end", xlabel="epoch")
     _count_epochs(panels[0])  # the axis is shared
-    figure.suptitle("Training curves of the classifier")
+    set_title(figure, "Training curves of the classifier")
     panels[0].legend()
     return figure
 

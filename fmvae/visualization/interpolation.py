@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fmvae.data.split import Split
 from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.tiles import new_figure, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import new_figure, set_title, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +82,7 @@ def interpolations(
     axes.set_xlabel("position between the two posterior means (0 left, 1 right)", fontsize=9)
     different = bool((left_labels != right_labels).any())
     note = "; decoded as the left image's class" if view.conditional and different else ""
-    figure.suptitle(f"Interpolations between posterior means{note}\n{view.name}")
+    set_title(figure, f"Interpolations between posterior means{note}\n{view.name}")
     return figure
 
 

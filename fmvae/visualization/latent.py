@@ -11,9 +11,9 @@ import torch
 from fmvae import rng
 from fmvae.models.posterior import Posteriors
 from fmvae.objectives import Density, kl_divergence
-from fmvae.visualization.density import contour_names, draw_contours, on_plane
+from fmvae.visualization.density import contour_handles, draw_contours, on_plane
 from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.tiles import new_figure
+from fmvae.visualization.tiles import new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,7 +119,7 @@ def latent_scatter(
         points = mu[order]
         _frame_plane(axes, ("z0", "z1"), (0, 0) if prior.is_standard else None)
         if not prior.is_standard:
-            draw_contours(axes, on_plane(prior, points), "black")
+            draw_contours(axes, on_plane(prior, points))
     else:
         projected, origin, shares = principal_components(mu)
         points = projected[order]
@@ -131,18 +131,29 @@ def latent_scatter(
     projection = ", on two principal components" if view.latent_dim > 2 else ""
     title = f"Posterior means of {num_points:,} {split_name} images{projection}: {view.name}"
     handles, names = class_handles(view)
-    if prior.is_standard or view.latent_dim == 2:
+    if prior.is_standard:
         from matplotlib.lines import Line2D
 
         handles.append(Line2D([], [], color="black", linestyle="--"))
-        names.append(f"{PRIOR_SHARE:.0%} of the prior (z = 0)")
-        if not prior.is_standard:
-            names[-1] = f"{contour_names()} of the prior"
+        names.append(_what_is_dashed(view.latent_dim))
+    elif view.latent_dim == 2:
+        lines, shares = contour_handles()
+        handles, names = [*handles, *lines], [*names, *shares]
     else:
         title += "\nthe prior is not N(0, 1), and is not drawn"
-    axes.set_title(title)
+    set_title(figure, title)
     axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
+
+
+def _what_is_dashed(latent_dim: int) -> str:
+    """Return the legend's words for the circle, or the two lines, that hold a share of N(0, 1)."""
+    share = f"{PRIOR_SHARE:.0%} of the prior N(0, 1)"
+    if latent_dim == 1:
+        return f"{share}\nlies between these lines"
+    if latent_dim == 2:
+        return f"{share}\nlies in this circle"
+    return f"{share},\nprojected like the means,\nlies in this circle"
 
 
 def chosen_points(
@@ -217,7 +228,7 @@ def kl_per_dimension(view: ModelView, posteriors: Posteriors, split_name: str = 
     axes.tick_params(axis="x", rotation=90 if many else 0, labelsize=8 if many else 10)
     counted = f"{active.sum()} of {len(order)} units active, {kl.sum():.2f} nats in all"
     images = f"mean of {len(posteriors.labels):,} {split_name} images"
-    figure.suptitle(f"KL per latent dimension: {view.name}\n{images}; {counted}", fontsize=11)
+    set_title(figure, f"KL per latent dimension: {view.name}\n{images}; {counted}", fontsize=11)
     axes.set(xlabel="latent dimension, by KL", ylabel="KL (nats per image)")
     axes.set_xlim(-0.6, max(len(order), 6) - 0.4)  # keep a single bar narrow
     variance = f"variance of the posterior mean > {ACTIVE_VARIANCE:g}"

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fmvae.models import VampPrior
 from fmvae.models.posterior import Posteriors
-from fmvae.visualization.density import contour_names, draw_contours, on_plane
+from fmvae.visualization.density import Plane, contour_handles, draw_contours, on_plane
 from fmvae.visualization.latent import chosen_points, class_colours, class_handles
 from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.tiles import looking_at, new_figure, show_tiles, tile
+from fmvae.visualization.tiles import looking_at, new_figure, set_title, show_tiles, tile
 
 if TYPE_CHECKING:
+    from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
 MAX_TILES = 100
+PANEL, MIN_PANEL, MAX_PANEL = 5.0, 2.5, 7.0  # height, and range of the width, of a panel in inches
+BELOW = 10  # the scale of p(z) starts at p of the outermost contour divided by this
 
 
 def pseudo_inputs(view: ModelView, max_tiles: int = MAX_TILES) -> Figure:
@@ -37,7 +42,7 @@ def pseudo_inputs(view: ModelView, max_tiles: int = MAX_TILES) -> Figure:
     inches = min(0.9, max(0.3, 9 / num_columns))  # size of a tile
     figure = new_figure(max(num_columns * inches + 0.4, 5), num_rows * inches + 0.7)
     counted = f"{num_tiles:,} of {len(images):,}" if num_tiles < len(images) else f"{len(images):,}"
-    figure.suptitle(f"{counted} pseudo-inputs of the VampPrior\n{view.name}")
+    set_title(figure, f"{counted} pseudo-inputs of the VampPrior\n{view.name}")
     show_tiles(figure.subplots(), tile(images[:num_tiles], num_columns))
     return figure
 
@@ -48,6 +53,7 @@ def prior_density(
     """Draw the density of a prior of two latents on the left, and posterior means by class on the right.
 
     Both panels have the same axes and the same contours, which hold 50, 80 and 95 % of the prior's mass.
+    The scale of p(z) is logarithmic.
 
     Args:
         posteriors: of N >= 1 images; mu (N, 2) and labels (N,).
@@ -63,20 +69,37 @@ def prior_density(
     chosen = chosen_points(view, posteriors, max_points)
     points, labels = posteriors.mu.cpu().numpy()[chosen], posteriors.labels.cpu().numpy()[chosen]
     plane = on_plane(view.prior(), points)
-    figure = new_figure(13, 6)
-    figure.suptitle(f"Prior and posterior means of {len(points):,} {split_name} images: {view.name}")
+    breadth, height = np.ptp(plane.z0), np.ptp(plane.z1)
+    panel = min(MAX_PANEL, max(MIN_PANEL, PANEL * breadth / height))  # wide; both scales are the same
+    figure = new_figure(2 * panel + 4.8, min(PANEL, panel * height / breadth) + 1.2)
+    figure.set_layout_engine("compressed")  # panels keep their proportions, and what belongs to them stays near
+    set_title(figure, f"Prior and posterior means of {len(points):,} {split_name} images: {view.name}")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    shades = left.pcolormesh(plane.z0, plane.z1, plane.p, cmap="Greys", vmin=0, rasterized=True)
-    figure.colorbar(shades, ax=left, location="left", label="p(z)", shrink=0.8)
+    shades = left.pcolormesh(plane.z0, plane.z1, plane.p, cmap="Blues", norm=_scale(plane), rasterized=True)
+    figure.colorbar(shades, ax=left, location="left", label="p(z), on a logarithmic scale", extend="min")
     right.scatter(
         *points.T, s=5 if len(points) > 3000 else 16, c=class_colours(view)[labels], alpha=0.6, linewidths=0
     )
-    draw_contours(left, plane, "#cc3311")
-    draw_contours(right, plane, "black")
-    left.set_title(f"density of the prior; contours hold {contour_names()}")
-    right.set_title("posterior means, with the same contours")
+    left.set_title("density of the prior", fontsize=10)
+    right.set_title("posterior means, and the same contours", fontsize=10)
     for axes in (left, right):
+        draw_contours(axes, plane)
         axes.set(xlabel="z0", ylabel="z1", aspect="equal")
         axes.tick_params(labelleft=True)
-    right.legend(*class_handles(view), loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    (dots, classes), (lines, shares) = class_handles(view), contour_handles()
+    right.legend(
+        [*dots, *lines], [*classes, *shares], loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False
+    )
     return figure
+
+
+def _scale(plane: Plane) -> LogNorm:
+    """Return a logarithmic scale from a tenth of p at the outermost contour to the largest p on the grid.
+
+    A few narrow peaks would leave the rest of a linear scale white.
+    """
+    from matplotlib.colors import LogNorm
+
+    outermost = plane.levels[0]
+    # the grid can miss a peak that is narrower than its step
+    return LogNorm(outermost / BELOW, max(float(plane.p.max()), outermost * BELOW), clip=False)

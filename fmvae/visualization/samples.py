@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.tiles import new_figure, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import new_figure, set_title, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def prior_samples(view: ModelView, num_samples: int = 64) -> Figure:
     inches = min(0.9, max(0.3, 9 / max(num_columns, num_rows)))  # size of a tile
     width, height = max(num_columns * inches + 1.2, 5), num_rows * inches + 0.5
     figure = new_figure(width, height)
-    figure.suptitle(f"Samples from the prior: {view.name}")
+    set_title(figure, f"Samples from the prior: {view.name}")
     axes = figure.subplots()
     show_tiles(axes, tile(means, num_columns))
     if view.conditional:

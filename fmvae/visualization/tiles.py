@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, inference_mode
@@ -18,8 +19,11 @@ from fmvae.models.modes import in_evaluation_mode
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 GAP = 1  # pixels between tiles
+TITLE_MARGIN = 0.15  # inches to the left and to the right of a title, at least
+LINE, POINTS = 1.2, 72  # height of a line, of its font's size; points of an inch
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -34,6 +38,45 @@ def new_figure(width: float, height: float) -> Figure:
         problem = f"matplotlib cannot be imported ({str(error).partition(chr(10))[0]})"
         raise ConfigError("figures", problem, "correct its settings and repeat the command") from None
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def set_title(figure: Figure, text: str, **options: Any) -> None:
+    """Set the title of a figure, in as many lines as its width needs.
+
+    Args:
+        text: a line that is too wide is broken after the colon, then at commas and semicolons, and only then at
+            any space.
+        options: of :meth:`matplotlib.figure.Figure.suptitle`.
+    """
+    # matplotlib's wrap=True alone would break anywhere, as after "β ="; it remains for what has no comma
+    title = figure.suptitle("", wrap=True, **options)
+    break_lines(title, text, figure.get_size_inches()[0] - 2 * TITLE_MARGIN)
+
+
+def break_lines(title: Text, text: str, inches: float) -> None:
+    """Let a title show a text in lines of at most this width, as far as colons, commas and semicolons allow.
+
+    The figure grows by the lines added, so that its panels keep their size.
+    """
+    figure = title.get_figure(root=True)
+    assert figure is not None
+
+    def fits(line: str) -> bool:
+        title.set(text=line, wrap=False)
+        return title.get_window_extent().width <= inches * figure.dpi
+
+    wrap, lines = title.get_wrap(), []
+    for line in text.split("\n"):
+        for part in [line] if fits(line) else line.split(": ", 1):
+            lines.append("")
+            for piece in re.split(r"(?<=[,;] )", part):
+                if lines[-1] and not fits((lines[-1] + piece).rstrip()):
+                    lines.append("")
+                lines[-1] += piece
+    added = len(lines) - len(text.split("\n"))
+    if added:
+        figure.set_figheight(figure.get_figheight() + added * LINE * float(title.get_fontsize()) / POINTS)
+    title.set(text="\n".join(line.rstrip() for line in lines), wrap=wrap)
 
 
 @contextmanager

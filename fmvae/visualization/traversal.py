@@ -17,7 +17,7 @@ from fmvae.models.posterior import Posteriors
 from fmvae.objectives import Density
 from fmvae.visualization.latent import Ranking, ranking
 from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.tiles import GAP, new_figure, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import GAP, new_figure, set_title, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,7 +146,8 @@ def latent_traversal(
     num_rows = len(traversal.dimensions)
     from_image = image is not None
     width = max(0.8 * steps + 1.8 + 2.2 * from_image, 7)
-    figure = new_figure(width, max(0.82 * num_rows + 1.2, 3.2))
+    note_height = 0 if prior.is_standard else 0.32  # inches, of OTHER_UNITS
+    figure = new_figure(width, max(0.82 * num_rows + 1.2, 3.2) + note_height)
     left, axes = None, None
     if from_image:
         left, axes = figure.subplots(1, 2, width_ratios=[1.3, steps])
@@ -168,7 +169,7 @@ def latent_traversal(
     if from_image:
         _mark_own_values(axes, traversal, height, breadth)
     axes.set_xlabel(note, fontsize=9)
-    figure.suptitle(_title(view, traversal, dimensions is None, label, from_image))
+    set_title(figure, _title(view, traversal, dimensions is None, label, from_image))
     return figure
 
 

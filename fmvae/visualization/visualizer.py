@@ -14,16 +14,20 @@ from torch import Tensor
 
 from fmvae.data.split import Split, to_float
 from fmvae.objectives import Density
+from fmvae.visualization.density import SHARES, within_largest
 from fmvae.visualization.latent import latent_scatter
 from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.samples import prior_samples
-from fmvae.visualization.tiles import new_figure, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import break_lines, new_figure, set_title, show_tiles, tile, tile_centres
 from fmvae.visualization.traversal import latent_traversal
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NUM_COLUMNS = 10  # reconstructions per row
+MANIFOLD_TITLE = 7.2  # inches, of the figure's 8; the title is centred on the panel
+VEIL = 0.75  # opacity of the white over pale tiles
 CROWDED = 0.03  # of an axis: ticks that are closer to the one before are left out
 
 
@@ -48,7 +52,7 @@ class VAEVisualizer(ModelView):
         num_columns = min(len(images), NUM_COLUMNS)
         num_rows = math.ceil(len(images) / num_columns)
         figure = new_figure(max(num_columns, 4) + 1.2, 2.35 * num_rows + 0.4)
-        figure.suptitle(f"Reconstructions at the posterior mean: {self.name}")
+        set_title(figure, f"Reconstructions at the posterior mean: {self.name}")
         _, _, height, width = images.shape
         panels = figure.subplots(num_rows, squeeze=False).flat
         parts = (part.split(num_columns) for part in (images, means, labels))
@@ -74,7 +78,8 @@ class VAEVisualizer(ModelView):
         """Draw decoder means over the plane of two latents; every row and column covers the same prior mass.
 
         The grid points are the quantiles of the prior in each dimension at (i + 0.5) / side, for N(0, 1) as in
-        Kingma & Welling 2014, app. A; z0 increases to the right, z1 upwards.
+        Kingma & Welling 2014, app. A; z0 increases to the right, z1 upwards. Any other prior need not have mass
+        where both are: tiles outside the contour that holds 95 % of it are pale.
 
         Args:
             side: tiles per row and column, >= 1.
@@ -98,10 +103,14 @@ class VAEVisualizer(ModelView):
         axes = figure.subplots()
         show_tiles(axes, tile(means, side, gap=0))
         of_class = f" of {name}" if (name := self.of_class(label)) else ""
-        axes.set(
-            title=f"Latent manifold{of_class}: {self.name}", xlabel="z0 (equal shares of the prior)", ylabel="z1"
-        )
+        title, shares = f"Latent manifold{of_class}: {self.name}", "equal shares of the prior"
         height, width = axes.images[0].get_size()
+        if not prior.is_standard:
+            shares += " in each dimension alone"
+            title += f"\npale: outside the contour that holds {SHARES[0]:.0%} of the prior"
+            _veil(axes, within_largest(prior, z).reshape(side, side), axes.images[0].get_extent())
+        axes.set(xlabel=f"z0 ({shares})", ylabel="z1")
+        break_lines(axes.set_title(""), title, MANIFOLD_TITLE)
         (below0, names0), (below1, names1) = (_ticks(prior, quantiles, dimension) for dimension in (0, 1))
         axes.set_xticks(below0 * width - 0.5, names0)
         axes.set_yticks((1 - below1) * height - 0.5, names1)
@@ -130,6 +139,13 @@ class VAEVisualizer(ModelView):
             return latent_traversal(self, posteriors, label=label, **options)
         image = to_float(split.images[index])
         return latent_traversal(self, posteriors, image=image, label=int(split.labels[index]), **options)
+
+
+def _veil(axes: Axes, kept: np.ndarray, extent: tuple[float, float, float, float]) -> None:
+    """Make tiles pale that are not kept, of a square of tiles (side, side) in this extent."""
+    veil = np.ones((*kept.shape, 4))  # white
+    veil[..., 3] = np.where(kept, 0, VEIL)
+    axes.imshow(veil, extent=extent, interpolation="nearest")
 
 
 def _ticks(prior: Density, quantiles: Tensor, dimension: int) -> tuple[np.ndarray, list[str]]:

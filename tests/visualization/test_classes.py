@@ -76,7 +76,7 @@ def test_the_matrix_is_annotated_with_counts_and_coloured_by_share_of_the_row():
     assert found == {(column, row): str(matrix[row, column]) for row in range(3) for column in range(3)}
     shares = np.asarray(axes.images[0].get_array())
     np.testing.assert_allclose(shares, [[0.8, 0.2, 0], [0.25, 0, 0.75], [0, 0, 0]])
-    assert (axes.get_title(), axes.get_ylabel(), axes.get_xlabel()) == (
+    assert (figure.get_suptitle(), axes.get_ylabel(), axes.get_xlabel()) == (
         "A title",
         "asked class",
         "predicted class",

@@ -228,8 +228,8 @@ def test_measured_accuracies_become_a_matrix_and_bars(caplog):
     heights = [bar.get_height() for bar in figures["class_accuracy"].axes[0].containers[0]]  # type: ignore
     np.testing.assert_array_equal(heights, [np.nan, *[0.5] * 9])
     for figure in figures.values():
-        assert "FashionResNet18 (ffffffffff)" in figure.axes[0].get_title()
-        assert "4,500 generated images" in figure.axes[0].get_title()
+        assert "FashionResNet18 (ffffffffff)" in figure.get_suptitle()
+        assert "4,500 generated images" in figure.get_suptitle()
     assert not dict(measure_figures(model, {"test": {}}, settings()))
     assert not caplog.text
     assert not dict(measure_figures(model, {"test": {}}, settings(only=["class_accuracy"])))

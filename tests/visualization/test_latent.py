@@ -52,7 +52,7 @@ def test_the_scatter_is_labelled_and_its_legend_outside(base, split):
     figure.draw_without_rendering()
     axes = figure.axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_aspect()) == ("z0", "z1", 1.0)
-    assert axes.get_title() == "Posterior means of 60 test images: BaseVAE, z = 2"
+    assert figure.get_suptitle() == "Posterior means of 60 test images: BaseVAE, z = 2"
     legend = axes.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()][:10] == list(CLASS_NAMES)
@@ -60,6 +60,17 @@ def test_the_scatter_is_labelled_and_its_legend_outside(base, split):
     assert legend.get_window_extent().x1 <= figure.bbox.x1
     handles = [handle.get_color() for handle in legend.legend_handles[:10]]  # type: ignore[union-attr]
     np.testing.assert_allclose(handles, colormaps["tab10"](np.arange(10)))
+    assert legend.get_texts()[-1].get_text() == "95% of the prior N(0, 1)\nlies in this circle"
+
+
+@pytest.mark.parametrize(
+    ("latent_dim", "words"), [(1, "lies between these lines"), (3, "projected like the means,")]
+)
+def test_the_legend_says_what_is_dashed(latent_dim, words, split):
+    legend = visualizer(seeded(BaseVAE, latent_dim, hidden_dim=8)).latent_scatter(split).axes[0].get_legend()
+    assert legend is not None
+    assert legend.get_texts()[-1].get_text().split("\n")[1] == words
+    assert legend.legend_handles[-1].get_linestyle() == "--"  # type: ignore[union-attr]
 
 
 def test_the_scatter_of_a_large_split_is_a_random_subset(base):

@@ -1,10 +1,12 @@
 """Figures follow the model's prior: units, quantiles, contours, rankings, pseudo-inputs; N(0, 1) is as before."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.collections import QuadMesh
 from matplotlib.contour import ContourSet
 from PIL import Image
 from scipy.stats import norm
@@ -22,7 +24,7 @@ from fmvae.models import (
     StandardPrior,
     VampPrior,
 )
-from fmvae.objectives import StandardNormal
+from fmvae.objectives import Density, StandardNormal
 from fmvae.visualization import (
     check_figures,
     kl_per_dimension,
@@ -266,24 +268,38 @@ def test_the_scatter_has_contours_for_two_dimensions_and_says_what_it_leaves_out
         return latent_scatter(shows, shows.posteriors(split))
 
     two = scatter(gaussian()).axes[0]
-    (contours,) = (artist for artist in two.collections if isinstance(artist, ContourSet))
-    assert len(np.asarray(contours.levels)) == 3
     assert not two.patches  # no circle
-    legend = two.get_legend()
-    assert legend is not None
-    assert legend.get_texts()[-1].get_text() == "50, 80 and 95% of the prior"
+    _check_contours(two, two, gaussian().prior_density())
     for latent_dim in (1, 3):
-        (axes,) = scatter(with_prior("mixture", latent_dim)).axes
+        figure = scatter(with_prior("mixture", latent_dim))
+        (axes,) = figure.axes
         assert not axes.patches
         assert not axes.lines
-        assert axes.get_title().endswith("\nthe prior is not N(0, 1), and is not drawn")
+        assert figure.get_suptitle().endswith("\nthe prior is not N(0, 1), and is not drawn")
         legend = axes.get_legend()
         assert legend is not None
         assert not any("prior" in text.get_text() for text in legend.get_texts())
-    (standard,) = scatter(seeded(BaseVAE, 2, hidden_dim=16)).axes
+    figure = scatter(seeded(BaseVAE, 2, hidden_dim=16))
+    (standard,) = figure.axes
     assert len(standard.patches) == 1
     assert not any(isinstance(artist, ContourSet) for artist in standard.collections)
-    assert "not drawn" not in standard.get_title()
+    assert "not drawn" not in figure.get_suptitle()
+
+
+def _check_contours(axes: Any, legend_of: Any, density: Density) -> None:
+    """A line of the legend looks like the contour at the level that holds its share of the prior."""
+    contours: Any = next(artist for artist in axes.collections if isinstance(artist, ContourSet))
+    with torch.no_grad():
+        p = density.log_prob(density.sample(50_000, torch.Generator().manual_seed(7))).exp().numpy()
+    held = [(p > level).mean() for level in np.asarray(contours.levels)]
+    assert held == pytest.approx([0.95, 0.8, 0.5], abs=0.012)
+    texts = [text.get_text() for text in legend_of.get_legend().get_texts()]
+    assert texts[-3:] == ["holds 50% of the prior", "holds 80% of the prior", "holds 95% of the prior"]
+    lines = legend_of.get_legend().legend_handles[:-4:-1]  # 95, 80, 50
+    assert [line.get_linewidth() for line in lines] == list(contours.get_linewidths())
+    dashed = [dashes is not None for _, dashes in contours.get_linestyles()]
+    assert dashed == [line.get_linestyle() == "--" for line in lines] == [True, False, False]
+    assert len(set(zip(contours.get_linewidths(), dashed, strict=True))) == 3  # all three can be told apart
 
 
 def test_the_density_stands_beside_the_posterior_means_on_the_same_axes():
@@ -299,6 +315,8 @@ def test_the_density_stands_beside_the_posterior_means_on_the_same_axes():
     plane = on_plane(model.prior_density(), posteriors.mu.numpy())
     assert abs(plane.z0[column] - MEAN[0]) < 0.1  # where the prior has its mean
     assert abs(plane.z1[row] - MEAN[1]) < 0.1
+    for axes in (left, right):
+        _check_contours(axes, right, model.prior_density())
     positions = np.asarray(next(a for a in right.collections if not isinstance(a, ContourSet)).get_offsets())
     assert sorted(nearest(positions, posteriors.mu.numpy())) == list(range(60))
     scattered, _ = points_of(latent_scatter(shows, posteriors))
@@ -308,6 +326,67 @@ def test_the_density_stands_beside_the_posterior_means_on_the_same_axes():
     assert np.asarray(few.get_offsets()).shape == (7, 2)
     with pytest.raises(ValueError, match="max_points 0 of 60 images"):
         prior_density(shows, posteriors, max_points=0)
+
+
+def test_a_narrow_peak_does_not_hide_the_rest_of_the_density():
+    """Of two equal halves, one a thousand times as dense, both are in colour; a linear scale would show one."""
+    model = gaussian()
+    model.latent_prior = prior = MixturePrior(2, 2)
+    with torch.no_grad():
+        prior.mu.copy_(torch.tensor([[-3.0, 0.0], [3.0, 0.0]]))
+        prior.logvar.copy_(2 * torch.tensor([[1.0, 1.0], [0.03, 0.03]]).log())
+    shows = visualizer(model)
+    figure = prior_density(shows, shows.posteriors(random_split()))
+    (mesh,) = (artist for artist in figure.axes[0].collections if isinstance(artist, QuadMesh))
+    density = model.prior_density()
+    wide, far = density.log_prob(torch.tensor([[-3.0, 0.0], [-3.0, 9.0]])).exp().tolist()
+    shade_wide, shade_far = np.asarray(mesh.norm(np.array([wide, far])))
+    assert shade_wide > 0.3
+    assert shade_far < 0
+    assert wide / np.asarray(mesh.get_array()).max() < 0.01  # its shade on a linear scale
+    assert figure.axes[2].get_ylabel() == "p(z), on a logarithmic scale"
+    figure.draw_without_rendering()
+    bar, panel = (figure.axes[i].get_window_extent() for i in (2, 0))
+    assert 0 < panel.x0 - bar.x1 < 0.9 * figure.dpi  # inches, with ticks and a label between
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiles_of_the_manifold_are_pale_where_the_prior_has_no_mass(channels):
+    """A prior on the diagonal: each dimension has its two quantiles, but only two of four corners have mass."""
+    model = seeded(BaseVAE, 2, hidden_dim=16, image_shape=(channels, 28, 28))
+    model.latent_prior = prior = MixturePrior(2, 2)
+    with torch.no_grad():
+        prior.mu.copy_(torch.tensor([[-3.0, -3.0], [3.0, 3.0]]))
+        prior.logvar.copy_(2 * torch.full((2, 2), 0.5).log())
+    shows = visualizer(model)
+
+    def rendered(figure) -> np.ndarray:
+        """The mean intensity of each tile (2, 2), as drawn."""
+        file = io.BytesIO()
+        figure.savefig(file, dpi=100)
+        pixels = np.asarray(Image.open(file).convert("L")).astype(float)
+        box = figure.axes[0].get_window_extent()
+        rows = pixels[::-1][round(box.y0) + 5 : round(box.y1) - 5, round(box.x0) + 5 : round(box.x1) - 5][::-1]
+        return np.array([[part.mean() for part in np.array_split(half, 2, 1)] for half in np.array_split(rows, 2)])
+
+    figure = shows.latent_manifold(2)
+    seen = rendered(figure)
+    title = figure.axes[0].get_title()
+    assert title == "Latent manifold: BaseVAE, z = 2\npale: outside the contour that holds 95% of the prior"
+    assert figure.axes[0].get_xlabel() == "z0 (equal shares of the prior in each dimension alone)"
+    figure.axes[0].images[1].remove()
+    plain = rendered(figure)
+    pale = np.array([[True, False], [False, True]])  # z1 upwards
+    np.testing.assert_allclose(seen[~pale], plain[~pale], atol=0.01)
+    np.testing.assert_allclose(seen[pale], 0.25 * plain[pale] + 0.75 * 255, atol=2)
+    assert (seen - plain)[pale].min() > 50  # the control: it would be seen
+    model.latent_prior = StandardPrior()
+    standard = shows.latent_manifold(2).axes[0]
+    assert len(standard.images) == 1
+    assert (standard.get_title(), standard.get_xlabel()) == (
+        "Latent manifold: BaseVAE, z = 2",
+        "z0 (equal shares of the prior)",
+    )
 
 
 def test_pseudo_inputs_are_shown_as_images():
