@@ -84,20 +84,34 @@ def _check_shapes(model: VAE, data: ImageData) -> None:
     model.train(training)
 
 
+def _check_sizes(made: Prior | Objective, group: str, model: VAE) -> None:
+    """Refuse a prior or an objective that was made for other latents or images than the model's."""
+    for name, followed in (("latent_dim", "latent_dim"), ("image_shape", "data.image_shape")):
+        own = getattr(model, name)
+        if (found := getattr(made, name, own)) != own:
+            problem = f"{found}, but the model has {name} {own}"
+            raise ConfigError(f"{group}.{name}", problem, f"leave it out; it follows {followed}")
+
+
 def _check_batches(objective: Objective, data: ImageData) -> None:
     """Refuse batches that are too small for an objective which compares the images of a batch."""
     needed = objective.smallest_batch
+    problem = f"{type(objective).__name__} compares images within a batch, and needs {needed} in each"
+    for split in data.splits:
+        if len(split) < needed:
+            where = f"the {split.name} split has {len(split)} in all"
+            raise ConfigError("data", f"{problem}: {where}", "give it more images, or choose another loss")
 
     def smallest(size: int, num_images: int) -> int:
         return num_images % size or min(size, num_images)
 
     for split in data.splits:
         if (last := smallest(data.batch_size, len(split))) < needed:
-            problem = f"{type(objective).__name__} compares images within a batch, and needs {needed} in each"
             where = f"the last batch of the {split.name} split has {last} with batches of {data.batch_size}"
-            sizes = range(max(needed, data.batch_size), len(data.train) + 1)
+            largest = max(len(split) for split in data.splits)  # with it, each split is one batch
+            sizes = range(max(needed, data.batch_size), largest + 1)
             fitting = (size for size in sizes if all(smallest(size, len(s)) >= needed for s in data.splits))
-            way_out = f"give another size, as {next(fitting, len(data.train))}"
+            way_out = f"give another size, as {next(fitting, largest)}"
             raise ConfigError("data.batch_size", f"{problem}: {where}", way_out)
 
 
@@ -108,6 +122,7 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
         model = build(config["model"], "model", VAE)
     with rng.seeded(config["seed"], "init", PRIOR):
         model.latent_prior = build(config["prior"], "prior", Prior)
+    _check_sizes(model.latent_prior, "prior", model)
     model.latent_prior.start_from(data.train.images, config["seed"])
     if model.conditional and not data.labelled:
         problem = f"{type(model).__name__} takes labels, but {type(data).__name__} has none"
@@ -124,9 +139,7 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
         objective = build(config["loss"], "loss", Objective, likelihood=likelihood, beta=schedule)
     _check_begun(objective, "loss", "likelihood")
     _check_batches(objective, data)
-    if (found := getattr(objective, "latent_dim", model.latent_dim)) != model.latent_dim:
-        problem = f"{found}, but the model has {model.latent_dim} latent dimensions"
-        raise ConfigError("loss.latent_dim", problem, "leave it out; it follows latent_dim")
+    _check_sizes(objective, "loss", model)
     if type(objective.num_draws) is not int or objective.num_draws < 1:
         problem = f"{type(objective).__name__} asks for num_draws = {objective.num_draws!r}"
         raise ConfigError("loss", problem, "give a whole number >= 1")

@@ -3,6 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# what torch says of memory: too little of it, and sizes that exceed what any machine has
+OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate",
+    "Storage size calculation overflowed",
+    "std::bad_alloc",
+)
+
 
 class FmvaeError(Exception):
     """A problem the user can act on.
@@ -65,7 +72,7 @@ def of_the_machine(error: BaseException) -> FmvaeError | None:
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's, of Python 3.11
         return FmvaeError("path", str(error), "correct the symbolic link, which points to itself")
     # torch's errors, recognized by name and message: this module must not import torch
-    of_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: can't allocate" in str(error)
+    of_torch = type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in OF_MEMORY)
     if isinstance(error, MemoryError) or of_torch:
         return FmvaeError("memory", str(error) or "exhausted", "lower data.batch_size, or train a smaller model")
     return None

@@ -87,6 +87,7 @@ class Rule:
 
 COUNT = Rule(int, minimum=1)
 SIZE = Rule(int, minimum=0)
+DEPTH = Rule(int, minimum=1, maximum=1000)  # layers are built one by one: a million would take hours
 PATH = Rule(str, path=True, pattern=r"[^\0]+", called="a path")
 FOLDER = replace(PATH, optional=True, pattern=r"[^\0]*")
 WEIGHTS = replace(PATH, called=f"{', '.join(SHIPPED)} or a file of weights")
@@ -98,24 +99,27 @@ WORD = Rule(
 )
 # of arguments of fmvae's own classes; a user's class may take other values under the same name
 OURS: dict[str, Rule] = {
-    **dict.fromkeys(("loss.num_samples", "loss.latent_dim", "loss.width", "loss.depth"), COUNT),
+    "loss.num_samples": Rule(int, minimum=1, maximum=10**6),
+    **dict.fromkeys(("loss.latent_dim", "loss.width"), COUNT),
+    "loss.depth": DEPTH,
     **dict.fromkeys(("loss.gamma", "loss.off_diagonal"), Rule(float, minimum=0)),
     "loss.diagonal": Rule(float, minimum=0, optional=True),
     "loss.alpha": Rule(float, minimum=-1e6, maximum=1e6),
     "loss.lam": Rule(float, minimum=0),
     "loss.lr": RATE,
-    "loss.bandwidth": Rule(float, above=0),
+    "loss.bandwidth": Rule(float, minimum=1e-6, maximum=1e6),  # its square is a float32
     "loss.variant": Rule(int, minimum=1, maximum=2),
     "loss.estimate": Rule(str, choices=("mss", "mws")),
     "loss.kernel": Rule(str, choices=("imq", "gaussian")),
     "loss.doubly_reparameterised": Rule(bool),
-    **dict.fromkeys(("prior.latent_dim", "prior.num_components", "prior.transforms"), COUNT),
+    **dict.fromkeys(("prior.latent_dim", "prior.num_components"), COUNT),
+    "prior.transforms": DEPTH,
     "prior.hidden": Rule(list, of=int),
-    "prior.bins": Rule(int, minimum=2),
+    "prior.bins": Rule(int, minimum=2, maximum=10_000),
     "prior.start": Rule(str, choices=("data", "noise")),
     "likelihood.scale": Rule(float, above=0),
     "likelihood.method": Rule(str, choices=("optimal", "trained")),
-    "likelihood.start": Rule(float, above=0),
+    "likelihood.start": Rule(float, above=0, maximum=1e6),  # its square is a float32
 }
 RULES: dict[str, Rule] = {
     **OURS,
@@ -212,7 +216,7 @@ RULES: dict[str, Rule] = {
     "evaluation.iwae.num_images": COUNT,
     "evaluation.latent": Rule(bool),
     "evaluation.decomposition": Rule(dict),
-    "evaluation.decomposition.num_samples": SIZE,
+    "evaluation.decomposition.num_samples": Rule(int, minimum=0, maximum=10**9),
     "evaluation.accuracy": Rule(dict),
     "evaluation.accuracy.weights": WEIGHTS,
     "evaluation.accuracy.num_per_class": Rule(int, minimum=0, optional=True),

@@ -150,7 +150,7 @@ TRAIN = {
     "latent_dim=1000000000 model.hidden_dim=400": ["1600000000000 bytes"],
     "latent_dim=1e9 model.hidden_dim=400": ["1600000000000 bytes"],
     "latent_dim=10000000000000000000": ["latent_dim.value: ", "too large"],
-    "latent_dim=1000000000000000000": ["model: "],
+    "latent_dim=1000000000000000000": ["memory: ", "Storage size"],
     "+latent_dim.banana=3": ["latent_dim.banana: ", "no such key"],
     "model.hidden_dim=0": ["model.hidden_dim: ", "0", ">= 1"],
     "model.hidden_dim=1000000000000": ["allocate"],
@@ -161,6 +161,22 @@ TRAIN = {
     "model=conditional model.prior=banana": ["model.prior: ", "'banana'", "learned"],
     "+model.banana=3": ["model.banana: ", "no such key", "model holds latent_dim, hidden_dim"],
     "likelihood=gaussian likelihood.sigma=0": ["likelihood.sigma: ", "> 0"],
+    "likelihood=gaussian_learned likelihood.start=1e300": ["likelihood.start: ", "<= 1e+06"],
+    # the loss and the prior
+    "prior=mixture prior.latent_dim=3": ["prior.latent_dim: ", "3", "latent_dim 2", "it follows latent_dim"],
+    "prior=flow prior.latent_dim=3": ["prior.latent_dim: ", "3", "latent_dim 2", "it follows latent_dim"],
+    "prior=vamp prior.image_shape=[1,2]": ["prior.image_shape: ", "(1, 2)", "it follows data.image_shape"],
+    "prior=vamp prior.image_shape=[]": ["prior.image_shape: ", "()", "it follows data.image_shape"],
+    "prior=flow prior.transforms=1e18": ["prior.transforms: ", "<= 1000"],
+    "prior=flow prior.bins=1e9": ["prior.bins: ", "<= 10000"],
+    "loss=factor_vae loss.latent_dim=3": ["loss.latent_dim: ", "3", "latent_dim 2"],
+    "loss=factor_vae loss.depth=1e18": ["loss.depth: ", "<= 1000"],
+    "loss=info_vae loss.bandwidth=1e300": ["loss.bandwidth: ", "<= 1e+06"],
+    "loss=beta_tcvae data.num_test=1": ["data: ", "BetaTCVAE", "the test split has 1", "more images"],
+    "loss=dip_vae data.num_train=105 data.val_size=100 data.num_test=11 data.batch_size=3": ["as 6"],
+    "loss=iwae loss.num_samples=9e18": ["loss.num_samples: ", "<= 1e+06"],
+    "evaluation.decomposition.num_samples=1": ["evaluation.decomposition.num_samples: ", "standard error"],
+    "evaluation.decomposition.num_samples=9e18": ["evaluation.decomposition.num_samples: ", "<= 1e+09"],
     "beta=cyclical beta.num_cycles=0": ["beta.num_cycles: ", ">= 1"],
     # training
     "trainer.epochs=0": ["trainer.epochs: ", "0", ">= 1"],
@@ -548,6 +564,7 @@ def test_a_status_that_cannot_be_told(ours, run):
 
 HUGE = {
     "evaluation.iwae.num_samples=1000000000000 evaluation.iwae.num_images=1": ["memory: ", "allocate"],
+    "evaluation.iwae.num_samples=9e18": ["memory: ", "Storage size"],
     "beta=1e39": ["epoch 1, step 1: ", "objective is inf"],
     "likelihood=gaussian likelihood.sigma=1e-30": ["epoch 1, step 1: ", "recon is inf"],
 }

@@ -42,6 +42,7 @@ class FlowPrior(Prior):
         except ImportError as error:
             problem = f"a flow needs the library zuko ({error})"
             raise ConfigError("prior", problem, "install it: pip install 'fmvae[flows]'") from None
+        self.latent_dim = latent_dim
         flow: Any = NSF(latent_dim, transforms=transforms, hidden_features=list(hidden), bins=bins)
         self.transform: nn.Module = flow.transform
         for part in flow.transform.transforms:

@@ -24,6 +24,7 @@ class MixturePrior(Prior):
         super().__init__()
         if min(latent_dim, num_components) < 1:
             raise ValueError(f"latent_dim {latent_dim}, num_components {num_components}: give 1 or more of each")
+        self.latent_dim = latent_dim
         self.mu = nn.Parameter(torch.randn(num_components, latent_dim))
         self.logvar = nn.Parameter(torch.zeros(num_components, latent_dim))
         self.weight_logits = nn.Parameter(torch.zeros(num_components))

@@ -45,7 +45,7 @@ class VampPrior(Prior):
             raise ValueError(f"num_components must be >= 1, got {num_components}")
         if start not in get_args(Start):
             raise ValueError(f"start must be one of {', '.join(get_args(Start))}, got {start!r}")
-        self.start = start
+        self.image_shape, self.start = tuple(image_shape), start
         self.logits = nn.Parameter(torch.randn(num_components, *image_shape))
 
     @property
