@@ -411,7 +411,8 @@ def test_without_zuko_the_way_out_is_one_line(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "zuko", None)
     with pytest.raises(
-        ConfigError, match=r"^prior: a flow needs the library zuko .*pip install 'fmvae\[flows\]'$"
+        ConfigError,
+        match=r"^prior: a flow needs the library zuko .*in the checkout, pip install -e '\.\[flows\]'$",
     ):
         FlowPrior(2)
     MixturePrior(2)

@@ -41,7 +41,7 @@ class FlowPrior(Prior):
             from zuko.flows import NSF  # an extra, which takes a second to import
         except ImportError as error:
             problem = f"a flow needs the library zuko ({error})"
-            raise ConfigError("prior", problem, "install it: pip install 'fmvae[flows]'") from None
+            raise ConfigError("prior", problem, "install it: in the checkout, pip install -e '.[flows]'") from None
         self.latent_dim = latent_dim
         flow: Any = NSF(latent_dim, transforms=transforms, hidden_features=list(hidden), bins=bins)
         self.transform: nn.Module = flow.transform
