@@ -19,6 +19,7 @@ Role = Literal[
     "augmentation",
     "evaluation",
     "sampling",
+    "samplers",
     "binarize",
     "binarize_held_out",
 ]

@@ -19,7 +19,7 @@ def draws(seed: int, role: Role, epoch: int = 0) -> torch.Tensor:
 
 def test_the_roles_are_those_of_the_design():
     of_design = {"init", "split", "shuffle", "noise", "augmentation", "evaluation", "sampling"}
-    assert set(ROLES) == of_design | {"binarize", "binarize_held_out"}
+    assert set(ROLES) == of_design | {"samplers", "binarize", "binarize_held_out"}
     assert get_args(Role) == ROLES
 
 

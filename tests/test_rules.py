@@ -48,8 +48,10 @@ def accepted(rule: Rule) -> Iterator[Any]:
         bool: [True, False],
         str: rule.choices or ["x", *["x" * 200] * bool(rule.pattern), *[""] * (is_folder or not rule.pattern)],
         dict: [{}],
-        list: [[], [rule.of(1)] if rule.of else [1, "a"]],
+        list: [[], list(rule.choices) or ([rule.of(1)] if rule.of else [1, "a"])],
     }
+    if rule.many:
+        yield [rule.minimum, rule.minimum]
     yield from others.get(rule.type, [])
     yield from [None] * rule.optional
 
@@ -57,7 +59,8 @@ def accepted(rule: Rule) -> Iterator[Any]:
 def rejected(rule: Rule) -> Iterator[Any]:
     """Values just beyond, and of other types."""
     if rule.type in (int, float):
-        yield from (math.nan, math.inf, -math.inf, True, False, "1", [1], {})
+        yield from (math.nan, math.inf, -math.inf, True, False, "1", [] if rule.many else [1], {})
+        yield from [[under(rule, rule.minimum)], ["1"], [[1]], [rule.minimum, None]] * rule.many
         yield 1.5 if rule.type is int else 10**400
         yield rule.above if math.isfinite(rule.above) else under(rule, rule.minimum)
         yield from [over(rule, rule.maximum)] if math.isfinite(rule.maximum) else []
@@ -69,7 +72,7 @@ def rejected(rule: Rule) -> Iterator[Any]:
         list: [3, "x", {}, (1, 2), True, [1.5], [["x"]], [None]],
     }
     yield from others.get(rule.type, [])
-    yield from ["other"] * bool(rule.choices)
+    yield from [["other"] if rule.type is list else "other"] * bool(rule.choices)
     yield from ["\0", "a\0b"] * bool(rule.pattern)
     yield from [""] * bool(rule.pattern and not (rule.path and rule.optional))
     yield from [None] * (not rule.optional)
@@ -83,7 +86,7 @@ def test_every_rule_accepts_its_bounds(key):
     for value in accepted(RULES[key]):
         result = validated(key, value)
         assert result == value
-        assert type(result) in (RULES[key].type, type(None))
+        assert type(result) in (RULES[key].type, type(None), *[list] * RULES[key].many)
 
 
 @pytest.mark.parametrize("key", RULES)
@@ -186,6 +189,9 @@ def test_choices_of_a_model_are_those_that_its_class_knows(key, known):
         ("evaluation.iwae.num_images", "a whole number >= 1"),
         ("evaluation.latent", "true or false"),
         ("evaluation.accuracy.num_per_class", "a whole number >= 0 or null"),
+        ("evaluation.samplers", "a list of prior, gmm, flow, two_stage, aggregate"),
+        ("evaluation.gmm.num_components", "a whole number >= 1 and <= 100000 or a list of such"),
+        ("evaluation.flow.hidden", "a list of whole numbers, as [0,1]"),
         ("evaluation.cache", "a path or null"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 from fmvae.common.text import expand_home
 from fmvae.errors import ConfigError
+from fmvae.evaluation.columns import SAMPLERS
 from fmvae.evaluation.criteria import WORDS
 from fmvae.weights import SHIPPED
 
@@ -31,6 +32,7 @@ class Rule:
     pattern: str = ""  # regular expression that a text must match as a whole
     spare: bool = False  # only read by a constructor that has a default for it; may be removed with ~key
     called: str = ""  # description in messages, if the type's name is not enough
+    many: bool = False  # a list of one or more such values is accepted, too
     path: bool = False  # the path of a file or folder: ~ is expanded to the home directory
 
     def __str__(self) -> str:
@@ -41,11 +43,17 @@ class Rule:
             str: "a text",
             list: "a list of whole numbers, as [0,1]" if self.of is int else "a list of texts, as [a,b]",
         }
-        choices = f"one of {', '.join(self.choices)}" if self.choices else ""
+        kind = "a list of" if self.type is list else "one of"
+        choices = f"{kind} {', '.join(self.choices)}" if self.choices else ""
         name = self.called or choices or names.get(self.type, "a group of keys")
         limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
         bounds = [f" {sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit)]
-        return name + " and".join(bounds) + (" or null" if self.optional else "")
+        return (
+            name
+            + " and".join(bounds)
+            + (" or a list of such" if self.many else "")
+            + (" or null" if self.optional else "")
+        )
 
     def accept(self, value: Any) -> Any:
         """Return ``value`` converted to this rule's type.
@@ -56,11 +64,15 @@ class Rule:
         """
         if value is None and self.optional:
             return None
+        if self.many and isinstance(value, list) and value:
+            return [replace(self, many=False).accept(item) for item in value]
         if self.type in (int, float):
             return self._accept_number(value)
         if self.type is str and type(value) is int and not self.choices:
             value = str(value)  # a name, as sweep_name=2024
-        if not isinstance(value, self.type) or (self.choices and value not in self.choices):
+        if not isinstance(value, self.type):
+            raise ValueError
+        if self.choices and not all(item in self.choices for item in (value if self.type is list else [value])):
             raise ValueError
         if self.pattern and not re.fullmatch(self.pattern, str(value)):
             raise ValueError
@@ -220,6 +232,13 @@ RULES: dict[str, Rule] = {
     "evaluation.accuracy": Rule(dict),
     "evaluation.accuracy.weights": WEIGHTS,
     "evaluation.accuracy.num_per_class": Rule(int, minimum=0, optional=True),
+    "evaluation.samplers": Rule(list, choices=SAMPLERS),
+    **{f"evaluation.{name}": Rule(dict) for name in ("gmm", "flow", "two_stage")},
+    "evaluation.gmm.num_components": Rule(int, minimum=1, maximum=100_000, many=True),
+    "evaluation.flow.transforms": DEPTH,
+    **{f"evaluation.{name}.hidden": Rule(list, of=int) for name in ("flow", "two_stage")},
+    "evaluation.flow.bins": Rule(int, minimum=2, maximum=10_000),
+    **{f"evaluation.{name}.epochs": Rule(int, minimum=1, maximum=100_000) for name in ("flow", "two_stage")},
     "evaluation.measures": Rule(dict),
     "evaluation.cache": FOLDER,
 }

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+# from what latents are drawn for generation (fmvae.evaluation.samplers)
+SAMPLERS = ("prior", "gmm", "flow", "two_stage", "aggregate")
 Direction = Literal["lower", "higher"]
 Place = Literal["table", "hparams", "curve", "status"]
 EVERYWHERE: tuple[Place, ...] = ("table", "hparams", "curve")

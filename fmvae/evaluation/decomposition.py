@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from fmvae.common.threads import one_thread
 from fmvae.objectives.densities import LOG_2PI, log_normal
 
 # (draws, images) of a tile, by type of device; on a CPU, its two buffers of 0.5 MB stay in the caches
@@ -79,7 +78,9 @@ def log_aggregate(
         top = terms.amax(1, keepdim=True)
         torch.logaddexp(total, terms.sub_(top).exp_().sum(1).log_().add_(top[:, 0]), out=total)
 
-    with _one_thread():
+    # operations on tiles are short: two threads take about two thirds of the time on quiet cores, but many times
+    # as long where other processes use the cores (``python -m benchmarks.decomposition``)
+    with one_thread():
         for first in range(0, num_draws, rows):
             points = z[first : first + rows].T.contiguous()
             total = totals[:, first : first + rows]
@@ -96,18 +97,3 @@ def log_aggregate(
                 add(total[dim], summed)
     totals -= math.log(num_images)
     return totals[dim], totals[:dim].T
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread on the CPU inside.
-
-    Operations on tiles are short: two threads take about two thirds of the time on quiet cores, but many times as
-    long where other processes use the cores (``python -m benchmarks.decomposition``).
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -15,6 +15,7 @@ from fmvae.errors import FmvaeError, RunError, of_the_machine
 from fmvae.evaluation.columns import Column, numbers
 from fmvae.evaluation.measure import Context, Measure
 from fmvae.evaluation.registry import OWN, Own, built_in, own_measures
+from fmvae.evaluation.samplers import check_samplers
 from fmvae.models import VAE
 from fmvae.models.modes import in_evaluation_mode
 from fmvae.objectives import Objective
@@ -52,6 +53,7 @@ class Evaluator:
     ):
         cache = Path(settings["cache"]) if settings["cache"] else None
         self.context = Context(model, objective, data, seed=seed, cache=cache)
+        check_samplers(settings, model, data)
         self.measures: dict[str, Measure] = {made.name: made for made in built_in(self.context, settings)}
         self.own: dict[str, Own] = {}
         for own in own_measures(settings):

@@ -47,6 +47,7 @@ class RunDirectory:
         self.log = path / "train.log"
         self.figures = path / "figures"
         self.checkpoints = path / "checkpoints"
+        self.samplers = path / "samplers"  # fitted to the best checkpoint; in a folder last/, to the last one
         self.last = self.checkpoints / "last.safetensors"
         self.previous = self.checkpoints / "previous.safetensors"
         self.best = self.checkpoints / "best.safetensors"

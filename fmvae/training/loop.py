@@ -15,7 +15,8 @@ from fmvae.data import ImageData, Split
 from fmvae.errors import NumericsError
 from fmvae.runs.checkpoint import load_module
 from fmvae.runs.observer import Observer
-from fmvae.training.state import TrainerState, flatten_optimizer, from_json, to_json, unflatten_optimizer
+from fmvae.runs.optimizers import flatten_optimizer, unflatten_optimizer
+from fmvae.training.state import TrainerState, from_json, to_json
 from fmvae.training.step import WAY_OUT, Rule, not_finite, take_step
 
 NETWORK = "network"  # an objective's own network, whose optimizer is saved beside that of the model

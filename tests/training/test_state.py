@@ -1,4 +1,4 @@
-"""fmvae.training.state: an optimizer's and a scheduler's state come back from tensors and JSON as they were."""
+"""An optimizer's and a scheduler's state come back from tensors and JSON as they were."""
 
 import json
 import math
@@ -20,7 +20,8 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from fmvae.training.state import flatten_optimizer, from_json, to_json, unflatten_optimizer
+from fmvae.runs.optimizers import flatten_optimizer, unflatten_optimizer
+from fmvae.training.state import from_json, to_json
 
 
 def parameters() -> list[nn.Parameter]:

@@ -16,6 +16,39 @@ from fmvae.objectives.densities import LOG_2PI, Density, in_blocks
 SPLINE_FLOATS = 100  # about as many numbers are in memory at once for each spline of a value
 
 
+def spline_flow(
+    key: str, latent_dim: int, transforms: int, hidden: Sequence[int], bins: int, context: int = 0
+) -> nn.Module:
+    """Return the transformation of an autoregressive neural spline flow, initialised to the identity.
+
+    Args:
+        key: of the config, for errors.
+        context: number of values on which the flow is conditioned.
+
+    Returns:
+        A module that, called without arguments or with the context (N, context), returns zuko's transformation
+        from z to noise.
+
+    Raises:
+        ConfigError: zuko is not installed.
+    """
+    if min(latent_dim, transforms, *hidden, bins - 1) < 1:
+        sizes = f"latent_dim {latent_dim}, transforms {transforms}, hidden {[*hidden]}, bins {bins}"
+        raise ValueError(f"{sizes}: give 1 or more of each, and 2 bins or more")
+    try:
+        from zuko.flows import NSF  # an extra, which takes a second to import
+    except ImportError as error:
+        problem = f"a flow needs the library zuko ({error})"
+        raise ConfigError(key, problem, "install it: in the checkout, pip install -e '.[flows]'") from None
+    flow: Any = NSF(latent_dim, context, transforms=transforms, hidden_features=list(hidden), bins=bins)
+    for part in flow.transform.transforms:
+        # with one dimension and no context, zuko has the splines' parameters themselves, and no network
+        last = part.hyper[-1] if hasattr(part, "hyper") else part
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+    return flow.transform
+
+
 class FlowPrior(Prior):
     """An autoregressive neural spline flow (Durkan et al. 2019; Papamakarios et al. 2017): z -> noise ~ N(0, 1).
 
@@ -34,22 +67,8 @@ class FlowPrior(Prior):
 
     def __init__(self, latent_dim: int, transforms: int = 3, hidden: Sequence[int] = (64, 64), bins: int = 8):
         super().__init__()
-        if min(latent_dim, transforms, *hidden, bins - 1) < 1:
-            sizes = f"latent_dim {latent_dim}, transforms {transforms}, hidden {[*hidden]}, bins {bins}"
-            raise ValueError(f"{sizes}: give 1 or more of each, and 2 bins or more")
-        try:
-            from zuko.flows import NSF  # an extra, which takes a second to import
-        except ImportError as error:
-            problem = f"a flow needs the library zuko ({error})"
-            raise ConfigError("prior", problem, "install it: in the checkout, pip install -e '.[flows]'") from None
         self.latent_dim = latent_dim
-        flow: Any = NSF(latent_dim, transforms=transforms, hidden_features=list(hidden), bins=bins)
-        self.transform: nn.Module = flow.transform
-        for part in flow.transform.transforms:
-            # with one dimension, zuko has the splines' parameters themselves, and no network
-            last = part.hyper[-1] if hasattr(part, "hyper") else part
-            for parameter in last.parameters():
-                nn.init.zeros_(parameter)
+        self.transform = spline_flow("prior", latent_dim, transforms, hidden, bins)
 
     def forward(self, values: Tensor, inverse: bool = False) -> Any:
         """Map z (N, latent_dim) to noise, of the same shape, and the log-determinants of the Jacobians (N,).

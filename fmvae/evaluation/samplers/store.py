@@ -1,0 +1,195 @@
+"""The fitted samplers of one checkpoint, kept in files with digests and never used for another checkpoint."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmvae.common.digests import digest
+from fmvae.data import ImageData
+from fmvae.errors import RunError
+from fmvae.evaluation.samplers.base import Latents, Sampler
+from fmvae.evaluation.samplers.registry import make_sampler
+from fmvae.models import VAE, encode_split
+from fmvae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+FORMAT = 1  # increase it when a code change affects the fits
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+WAY_OUT = "leave it to the next measurement, which fits it anew"
+log = logging.getLogger("fmvae")
+
+
+class Misfit(RunError):
+    """A file holds a sampler, but of another checkpoint, other data or other settings."""
+
+
+class SamplerStore:
+    """Fit samplers to a trained model's posteriors, or load earlier fits, for one checkpoint.
+
+    A fit is kept as ``<folder>/<name>.safetensors``, in the format of checkpoints. The file holds the key of the
+    fit: the SHA-256 of the checkpoint, the digests of the data, the sampler's settings and the seed. A file with
+    the same key is verified and loaded; any other one is replaced by a new fit. While a network is fitted, its
+    state is in ``<name>.partial.safetensors``, from which a killed fit is resumed with the same bits. Files are
+    written atomically, so processes may share a folder.
+
+    Args:
+        folder: of the checkpoint, as ``run.samplers`` for the best one and ``run.samplers / "last"`` for the last;
+            None keeps fits in memory alone, and so does, with a warning, a folder that may not be written.
+        model: with the checkpoint's weights.
+        seed: the run's seed.
+        checkpoint_sha256: of the checkpoint's content.
+    """
+
+    def __init__(self, folder: Path | None, model: VAE, data: ImageData, *, seed: int, checkpoint_sha256: str):
+        self.folder, self.model, self.data, self.seed = folder, model, data, seed
+        self.checkpoint_sha256 = checkpoint_sha256
+        self._fitted: dict[str, Sampler] = {}
+        self._latents = cache(self._encoded)
+
+    def get(self, name: str, settings: Mapping[str, Any] | None = None) -> Sampler:
+        """Return a fitted sampler, from memory, from its file, or fitted now.
+
+        A damaged file gives a warning.
+
+        Args:
+            settings: its group in ``evaluation``, as {"num_components": 10}.
+
+        Raises:
+            ConfigError: there is no such sampler, or its settings do not fit the data.
+            RunError: the posteriors cannot be fitted.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            sampler = make_sampler(name, settings or {}, self.model, self.data)
+            known = digest(self.key(sampler))
+            if known not in self._fitted:
+                self._fitted[known] = self._loaded(sampler) or self._newly_fitted(sampler)
+            return self._fitted[known]
+
+    def read(self, name: str, settings: Mapping[str, Any] | None = None) -> Sampler:
+        """Return a sampler from its file, without fitting.
+
+        Raises:
+            RunError: the file is missing or damaged, or belongs to another checkpoint, other data or settings.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            return self._read(make_sampler(name, settings or {}, self.model, self.data))
+
+    def key(self, sampler: Sampler) -> dict[str, Any]:
+        """Return all that a fit depends on, as JSON values."""
+        key = {
+            "format": FORMAT,
+            "sampler": sampler.name,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "data_sha256": dict(self.data.sha256),
+            "settings": sampler.settings,
+            "seed": self.seed,
+        }
+        return json.loads(json.dumps(key))
+
+    def path(self, name: str) -> Path | None:
+        """Return the file of a sampler; None without a folder."""
+        return self.folder / f"{name}.safetensors" if self.folder else None
+
+    def _read(self, sampler: Sampler) -> Sampler:
+        path = self.path(sampler.name)
+        if path is None or not sampler.stored:
+            raise RunError(f"sampler {sampler.name}", "it has no file", "use SamplerStore.get")
+        entry = _checked(path, self.key(sampler))
+        try:
+            sampler.load_state(entry.tensors, entry.meta["fit"])
+        except Exception as error:  # the digest is right, so the file was made to look like a sampler's
+            detail = str(error).splitlines()[-1] if str(error) else ""
+            raise RunError(
+                path, f"not a fit of {sampler.name} ({type(error).__name__}: {detail})", WAY_OUT
+            ) from None
+        return sampler
+
+    def _loaded(self, sampler: Sampler) -> Sampler | None:
+        path = self.path(sampler.name)
+        if path is None or not sampler.stored or not path.exists():
+            return None
+        try:
+            return self._read(sampler)
+        except Misfit as error:
+            log.info("%s: %s; fitted anew", path, error.problem)
+        except RunError as error:
+            log.warning("%s: %s; fitted anew", path, error.problem)
+        return None
+
+    def _newly_fitted(self, sampler: Sampler) -> Sampler:
+        key, path = self.key(sampler), self.path(sampler.name)
+        kept = Partial(path.with_suffix(f".partial{path.suffix}"), key) if path and sampler.stored else None
+        sampler.fit(self._latents("train"), self._latents("val"), self.seed, kept)
+        if path and kept:
+            tensors, meta = sampler.state()
+            _write(path, tensors, {"key": key, "fit": meta})
+            kept.path.unlink(missing_ok=True)
+        return sampler
+
+    def _encoded(self, split: str) -> Latents:
+        posteriors = encode_split(self.model, getattr(self.data, split))
+        with torch.inference_mode(False):
+            return Latents(*(part.to("cpu", copy=True) for part in posteriors))
+
+
+class Partial:
+    """The state of an unfinished fit, in a file with the fit's key; see ``Progress``."""
+
+    def __init__(self, path: Path, key: Mapping[str, Any]):
+        self.path, self.key = path, key
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the state; None if there is none of this fit. A damaged file gives a warning."""
+        if not self.path.exists():
+            return None
+        try:
+            entry = _checked(self.path, self.key)
+        except Misfit:
+            return None
+        except RunError as error:
+            log.warning("%s: %s; the fit begins anew", self.path, error.problem)
+            return None
+        return entry.tensors, entry.meta["fit"]
+
+    def save(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        _write(self.path, tensors, {"key": self.key, "fit": meta})
+
+
+def _checked(path: Path, key: Mapping[str, Any]) -> Checkpoint:
+    """Read a file and compare its key.
+
+    Raises:
+        RunError: it is missing or damaged.
+        Misfit: its key is another one.
+    """
+    entry = load_checkpoint(path)
+    theirs = entry.meta.get("key")
+    if not isinstance(theirs, dict) or "fit" not in entry.meta:
+        raise RunError(path, "not the file of a sampler", WAY_OUT)
+    if differ := sorted(name for name in {**key, **theirs} if theirs.get(name) != key.get(name)):
+        names = {
+            "checkpoint_sha256": "another checkpoint",
+            "data_sha256": "other data",
+            "settings": "other settings",
+        }
+        told = ", ".join(names.get(name, f"another {name}") for name in differ)
+        raise Misfit(path, f"a sampler of {told}", WAY_OUT)
+    return entry
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write a file, or warn that the folder may not be written. Other errors of the disk are raised."""
+    try:
+        save_checkpoint(path, tensors, meta)
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        log.warning("%s: %s; the fit is kept in memory only", path, error.strerror)

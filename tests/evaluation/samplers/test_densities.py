@@ -1,0 +1,347 @@
+"""Fitted samplers are the densities that they say: closed forms, scipy, quadrature, and draws."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.special import logsumexp
+from torch import Tensor
+
+from fmvae import rng
+from fmvae.errors import ConfigError, RunError
+from fmvae.evaluation.samplers.aggregate import AggregateSampler
+from fmvae.evaluation.samplers.base import VAL_DRAWS, Latents, Sampler
+from fmvae.evaluation.samplers.flow import FlowSampler
+from fmvae.evaluation.samplers.gmm import FullGaussians, GaussianMixtureSampler
+from fmvae.evaluation.samplers.two_stage import TwoStageSampler
+from tests.evaluation.samplers.latents import clusters, generator, normal_latents
+
+SMALL: dict[str, Callable[..., Sampler]] = {
+    "gmm": lambda c=0: GaussianMixtureSampler(c, num_components=4),
+    "flow": lambda c=0: FlowSampler(c, transforms=2, hidden=[16], bins=6, epochs=6),
+    "two_stage": lambda c=0: TwoStageSampler(c, hidden=[32, 32], epochs=24),
+    "aggregate": AggregateSampler,
+}
+DENSITIES = ("gmm", "flow")
+FITS: dict[Any, tuple[Sampler, Latents, Latents]] = {}
+
+
+def fitted(name: str, dim: int, classes: int = 0) -> tuple[Sampler, Latents, Latents]:
+    """A sampler of clusters, and the posteriors that it was fitted to; made once for all tests."""
+    if (key := (name, dim, classes)) not in FITS:
+        train, val = clusters(2000, dim, seed=1), clusters(1000, dim, seed=2)
+        sampler = SMALL[name](classes)
+        sampler.fit(train, val, 0)
+        FITS[key] = sampler, train, val
+    return FITS[key]
+
+
+# --- one Gaussian ---------------------------------------------------------------------------------------------
+
+
+def test_one_component_is_the_aggregates_mean_and_covariance():
+    train, val = clusters(300, 3), clusters(50, 3, seed=1)
+    sampler = GaussianMixtureSampler(num_components=1)
+    sampler.fit(train, val, 0)
+    tensors, _ = sampler.state()
+    mu, var = train.mu.double().numpy(), train.logvar.double().exp().numpy()
+    covariance = np.cov(mu.T, bias=True) + np.diag(var.mean(0))
+    found = tensors["0.factors"][0].numpy()
+    np.testing.assert_allclose(tensors["0.means"][0], mu.mean(0), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found @ found.T, covariance, rtol=0, atol=1e-12)
+    assert np.abs(np.cov(mu.T, bias=True) - covariance).max() > 0.01  # without the posteriors' variances
+    z = generator_normal(20, 3)
+    expected = stats.multivariate_normal(mu.mean(0), covariance).logpdf(z.numpy())
+    np.testing.assert_allclose(sampler.log_prob(z), expected, rtol=1e-12)
+
+
+def generator_normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=generator(5), dtype=torch.float64)
+
+
+# --- held-out likelihood --------------------------------------------------------------------------------------
+
+
+def gain(sampler: Sampler, train: Latents, val: Latents, test: Tensor) -> tuple[float, float]:
+    """The mean gain in log-likelihood of test draws over N(0, 1), and its standard error."""
+    sampler.fit(train, val, 0)
+    usual = torch.from_numpy(stats.norm.logpdf(test.numpy()).sum(1))
+    gains = sampler.log_prob(test) - usual
+    return gains.mean().item(), gains.std().item() / math.sqrt(len(test))
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_held_out_likelihood_beats_the_standard_normal_where_it_can(name):
+    test = clusters(2000, 2, seed=3).draw(generator(4))
+    better, noise = gain(SMALL[name](), clusters(1000, 2, seed=1), clusters(500, 2, seed=2), test)
+    assert better > 1 > 5 * noise
+    of_normal = [normal_latents(num, 2, seed=seed) for num, seed in ((2000, 1), (500, 2), (2000, 3))]
+    control, noise = gain(SMALL[name](), *of_normal[:2], of_normal[2].draw(generator(4)))
+    assert control < 3 * noise
+    assert control > -0.05
+    print(f"{name}: {better:.3f} nats over N(0, 1); of N(0, 1) itself {control:.4f}")
+
+
+# --- a known mixture ------------------------------------------------------------------------------------------
+
+
+def test_a_known_mixture_is_recovered():
+    weights, means = np.array([0.2, 0.3, 0.5]), np.array([[-4.0, 0.0], [3.0, 3.0], [2.0, -4.0]])
+    covariances = np.array([[[1.0, 0.6], [0.6, 0.8]], [[0.3, -0.2], [-0.2, 0.5]], [[2.0, 0.0], [0.0, 0.1]]])
+    random = np.random.default_rng(0)
+    label = random.choice(3, 30_000, p=weights)
+    noise = np.einsum("kij,kj->ki", np.linalg.cholesky(covariances)[label], random.normal(size=(30_000, 2)))
+    points = torch.from_numpy(means[label] + noise)
+    train = Latents(points, torch.full_like(points, -40.0), torch.zeros(len(points), dtype=torch.long))
+    sampler = GaussianMixtureSampler(num_components=3)
+    sampler.fit(train, train, 0)
+    tensors, _ = sampler.state()
+    order = [int((tensors["0.means"] - torch.from_numpy(mean)).norm(dim=1).argmin()) for mean in means]
+    assert sorted(order) == [0, 1, 2]
+    factors = tensors["0.factors"][order].numpy()
+    np.testing.assert_allclose(tensors["0.weights"][order], weights, atol=0.01)
+    np.testing.assert_allclose(tensors["0.means"][order], means, atol=0.05)
+    np.testing.assert_allclose(factors @ factors.transpose(0, 2, 1), covariances, atol=0.06)
+    wrong = GaussianMixtureSampler(num_components=2)  # control: it has no place for the third
+    wrong.fit(train, train, 0)
+    assert (wrong.log_prob(points).mean() - sampler.log_prob(points).mean()).item() < -0.3
+
+
+@pytest.mark.parametrize(("start", "number"), [(0, 1), (1, 3)])
+def test_of_several_numbers_the_best_on_validation_draws_is_taken(start, number):
+    """With three clusters and few points, thirty components fit their noise."""
+    train, val = clusters(240, 2, seed=1), clusters(2000, 2, seed=2)
+    asked = [1, 3, 30, 500][start:]
+    if number == 1:
+        train, val = normal_latents(240, 2, seed=1), normal_latents(2000, 2, seed=2)
+    sampler = GaussianMixtureSampler(num_components=asked)
+    sampler.fit(train, val, 0)
+    tensors, meta = sampler.state()
+    values = {row["num_components"]: row["held_out"] for row in meta["candidates"]}
+    assert list(values) == asked[:-1]  # 500 exceed the images
+    assert meta["num_components"] == len(tensors["0.weights"]) == number == max(values, key=values.__getitem__)
+    draws = val.draw(rng.stream(0, "samplers", VAL_DRAWS))
+    assert sampler.log_prob(draws).mean().item() == pytest.approx(values[number], abs=1e-12)
+    best_in_training = max(asked[:-1], key=lambda n: _training_value(n, train, val))
+    assert best_in_training == 30  # control: chosen by the training draws, it would be another
+
+
+def _training_value(number: int, train: Latents, val: Latents) -> float:
+    sampler = GaussianMixtureSampler(num_components=number)
+    sampler.fit(train, val, 0)
+    return sampler.log_prob(train.draw(rng.stream(0, "samplers", 0))).mean().item()
+
+
+# --- log_prob -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_log_prob_is_scipys(dim):
+    sampler, _, _ = fitted("gmm", dim)
+    tensors, _ = sampler.state()
+    z = 3 * generator_normal(40, dim)
+    each = []
+    for weight, mean, factor in zip(
+        *(tensors[f"0.{k}"].numpy() for k in ("weights", "means", "factors")), strict=True
+    ):
+        each.append(np.log(weight) + stats.multivariate_normal(mean, factor @ factor.T).logpdf(z.numpy()))
+    expected = logsumexp(each, axis=0)
+    np.testing.assert_allclose(sampler.log_prob(z), expected, rtol=1e-11)
+    assert np.abs(np.mean(each, axis=0) - expected).max() > 0.1
+    assert torch.equal(sampler.log_prob(z.view(5, 8, dim)), sampler.log_prob(z).view(5, 8))
+
+
+def test_blocks_change_nothing(monkeypatch):
+    sampler, z = fitted("gmm", 3)[0], generator_normal(50, 3)
+    before, draws = sampler.log_prob(z), sampler.sample(50, None, generator())
+    monkeypatch.setattr("fmvae.objectives.densities.BLOCK", 100)
+    monkeypatch.setattr("fmvae.evaluation.samplers.gmm.BLOCK", 30)
+    torch.testing.assert_close(sampler.log_prob(z), before, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(sampler.sample(50, None, generator()), draws, rtol=1e-14, atol=1e-14)
+
+
+def cells(sampler: Sampler, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Edges (25,) of an axis of cells, and the masses of all cells, by the midpoint rule."""
+    fine, coarse, end = (4800 if dim == 1 else 432), 24, 18
+    edges = np.linspace(-end, end, fine + 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+    grid = torch.from_numpy(np.stack(np.meshgrid(*[centres] * dim, indexing="ij"), axis=-1))
+    mass = sampler.log_prob(grid).exp().numpy() * (edges[1] - edges[0]) ** dim
+    for axis in range(dim):
+        mass = np.add.reduceat(mass, np.arange(0, fine, fine // coarse), axis=axis)
+    return edges[:: fine // coarse], mass
+
+
+def p_value(draws: Tensor, edges: np.ndarray, mass: np.ndarray) -> float:
+    """Pearson's chi-squared test of draws against the masses of cells; cells with few draws are one cell."""
+    counts, _ = np.histogramdd(draws.numpy(), bins=[edges] * draws.shape[1])
+    expected = mass * len(draws)
+    large = expected >= 10
+    found = [*counts[large], len(draws) - counts[large].sum()]
+    wanted = np.array([*expected[large], len(draws) - expected[large].sum()]).clip(1e-9)
+    return float(stats.chisquare(found, wanted, sum_check=False).pvalue)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("name", DENSITIES)
+def test_the_density_integrates_to_one_and_draws_are_of_it(name, dim):
+    sampler, train, _ = fitted(name, dim)
+    edges, mass = cells(sampler, dim)
+    assert mass.sum() == pytest.approx(1, abs=2e-4)
+    assert mass.max() < 0.9
+    draws = sampler.sample(20_000, None, generator())
+    assert (draws.dtype, draws.shape) == (torch.float64, (20_000, dim))
+    one = GaussianMixtureSampler(num_components=1)  # control: the right mean and covariance, and another shape
+    one.fit(train, train, 0)
+    own, foreign = (p_value(each, edges, mass) for each in (draws, one.sample(20_000, None, generator())))
+    assert own > 1e-3
+    assert foreign < 1e-9
+    print(f"{name}, {dim}: integral {mass.sum():.6f}, p = {own:.2f}, of one Gaussian {foreign:.1e}")
+
+
+def energy(a: Tensor, b: Tensor) -> float:
+    """The energy distance of two samples (Székely & Rizzo 2013); 0 in expectation for equal distributions."""
+
+    def within(x: Tensor) -> Tensor:
+        return torch.cdist(x, x).sum() / (len(x) * (len(x) - 1))
+
+    return (2 * torch.cdist(a, b).mean() - within(a) - within(b)).item()
+
+
+@pytest.mark.parametrize("name", ["two_stage", "aggregate"])
+def test_draws_of_samplers_without_a_density_are_like_the_aggregate_posterior(name):
+    sampler, train, val = fitted(name, 2)
+    one = GaussianMixtureSampler(num_components=1)
+    one.fit(train, val, 0)
+    wanted = clusters(2000, 2, seed=7).draw(generator(8))
+    floor = energy(clusters(2000, 2, seed=9).draw(generator(10)), wanted)
+    own, control = (energy(each.sample(2000, None, generator()), wanted) for each in (sampler, one))
+    print(f"{name}: energy distance {own:.4f}, one Gaussian {control:.4f}, two samples {floor:.4f}")
+    assert control > 0.05
+    assert own < control / 2
+    assert name != "aggregate" or abs(own) < 0.01
+
+
+def test_the_aggregate_is_of_the_training_posteriors_and_not_their_means():
+    train = clusters(5, 3)
+    sampler = AggregateSampler()
+    sampler.fit(train, train, 0)
+    z = sampler.sample(6000, None, generator())
+    nearest = torch.cdist(z, train.mu.double()).argmin(1)
+    mean, covariance = train.moments()
+    torch.testing.assert_close(z.mean(0), mean, rtol=0, atol=0.15)
+    torch.testing.assert_close(z.T.cov(), covariance, rtol=0, atol=0.3)
+    assert len(nearest.unique()) == 5
+    copied = AggregateSampler()
+    copied.fit(train._replace(logvar=torch.full_like(train.logvar, -60.0)), train, 0)
+    points = copied.sample(100, None, generator())
+    assert torch.cdist(points, train.mu.double()).amin(1).max() < 1e-6
+
+
+# --- conditional models ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_draws_of_a_class_follow_that_class_only(name):
+    """Each cluster is a class; the clusters are far apart."""
+    sampler, _, val = fitted(name, 2, classes=3)
+    labels = torch.arange(3).repeat_interleave(400)[torch.randperm(1200, generator=generator(3))]
+    z = sampler.sample(1200, labels, generator())
+    centres = torch.stack([val.mu[val.labels == label].double().mean(0) for label in range(3)])
+    assert (torch.cdist(z, centres).argmin(1) == labels).double().mean() > 0.97
+    for label in range(3):
+        own, other = (val.of_class(each).draw(generator(6)) for each in (label, (label + 1) % 3))
+        drawn = z[labels == label]
+        assert energy(drawn, own) < 0.1 < energy(drawn, other)
+    if sampler.density:
+        draws = val.draw(generator(6))
+        own = sampler.log_prob(draws, val.labels)
+        other = sampler.log_prob(draws, (val.labels + 1) % 3)
+        assert (own > other).double().mean() > 0.97
+        pair = sampler.log_prob(draws[:5].expand(2, 5, 2), torch.tensor([[0], [1]]))
+        torch.testing.assert_close(pair[1], sampler.log_prob(draws[:5], torch.ones(5, dtype=torch.long)))
+    with pytest.raises(ValueError, match="needs labels"):
+        sampler.sample(3, None, generator())
+    with pytest.raises(ValueError, match=r"in \[0, 3\)"):
+        sampler.sample(1, torch.tensor([3]), generator())
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("name", DENSITIES)
+def test_the_density_of_each_class_integrates_to_one(name, dim):
+    sampler, _, _ = fitted(name, dim, classes=3)
+    for label in range(3):
+
+        class OfClass(AggregateSampler):
+            def log_prob(self, z: Tensor, labels: Tensor | None = None, label: int = label) -> Tensor:
+                return sampler.log_prob(z, torch.tensor(label))
+
+        edges, mass = cells(OfClass(), dim)
+        draws = sampler.sample(5000, torch.full((5000,), label), generator())
+        assert mass.sum() == pytest.approx(1, abs=1e-3)
+        assert p_value(draws, edges, mass) > 1e-3
+
+
+def test_a_class_without_components_of_others():
+    """The mixture of a class is the one that its images alone would give."""
+    sampler, train, val = fitted("gmm", 2, classes=3)
+    tensors, _ = sampler.state()
+    alone = GaussianMixtureSampler(3, num_components=4)
+    moved = train._replace(mu=train.mu + 50 * (train.labels != 1)[:, None])
+    alone.fit(moved, val, 0)
+    assert torch.equal(alone.state()[0]["1.means"], tensors["1.means"])
+    assert not torch.equal(alone.state()[0]["0.means"], tensors["0.means"])
+
+
+def test_an_unconditional_sampler_ignores_labels():
+    sampler, z = fitted("gmm", 2)[0], generator_normal(4, 2)
+    labels = torch.tensor([0, 9, 3, 1])
+    assert torch.equal(sampler.log_prob(z, labels), sampler.log_prob(z))
+    assert torch.equal(sampler.sample(4, labels, generator()), sampler.sample(4, None, generator()))
+
+
+# --- what cannot be fitted ------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_fitted_is_said_in_one_line():
+    train = clusters(30, 2)
+    with pytest.raises(
+        ConfigError, match=r"^evaluation\.gmm\.num_components: 31 components, but there are 30 train"
+    ):
+        GaussianMixtureSampler(num_components=31).fit(train, train, 0)
+    with pytest.raises(
+        ConfigError, match=r"10 training images of the smallest class; give a number of at most 10$"
+    ):
+        GaussianMixtureSampler(3, num_components=[11, 20]).fit(train, train, 0)
+    GaussianMixtureSampler(num_components=30).fit(train, train, 0)  # a component for each point: still a density
+    constant = train._replace(mu=torch.ones_like(train.mu), logvar=torch.full_like(train.logvar, -2000.0))
+    broken = train._replace(mu=train.mu / 0)
+    for latents in (constant, broken):
+        for name in ("gmm", "flow", "two_stage"):
+            with pytest.raises(RunError, match=rf"^sampler {name}: latent dimension 0 .*; leave it out"):
+                SMALL[name]().fit(latents, latents, 0)
+    with pytest.raises(TypeError, match="two_stage is not a density"):
+        fitted("two_stage", 2)[0].log_prob(torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="factors"):
+        FullGaussians(torch.ones(2) / 2, torch.zeros(2, 3), torch.eye(3)[None])
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_units_of_the_latents_do_not_matter(scale):
+    """Regularisation and tolerances are in units of each dimension's standard deviation."""
+    train, val = clusters(500, 2, seed=1), clusters(200, 2, seed=2)
+    z = generator_normal(30, 2)
+    scaled = [
+        part._replace(mu=part.mu.double() * scale, logvar=part.logvar + 2 * math.log(scale))
+        for part in (train, val)
+    ]
+    own, other = (GaussianMixtureSampler(num_components=4) for _ in range(2))
+    own.fit(train, val, 0)
+    other.fit(scaled[0], scaled[1], 0)
+    torch.testing.assert_close(
+        other.log_prob(z * scale) + 2 * math.log(scale), own.log_prob(z), rtol=1e-4, atol=1e-4
+    )
