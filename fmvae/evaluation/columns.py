@@ -133,6 +133,39 @@ def _distances(features: str, digits: int) -> tuple[Column, ...]:
     )
 
 
+def _sampled(sampler: str, features: str, digits: int) -> tuple[Column, ...]:
+    """Return the columns of ``samplers/<sampler>/<features>``: those of generated images, and their neighbours."""
+    block, found = f"samplers/{sampler}/{features}", []
+    for column in _distances(features, digits):
+        if column.tag != "reconstruction":
+            floor = column.floor.replace(f"fid/{features}", block)
+            found.append(replace(column, header=f"{column.header}, {sampler}", floor=floor))
+    # the prior's are those of fid/<features>
+    places: tuple[Place, ...] = () if sampler == "prior" else EVERYWHERE
+    found[0] = replace(found[0], places=places, chart=f"FID of samples, by sampler ({features})", pattern="")
+
+    def neighbour(tag: str, header: str, unit: str = "distance", direction: Direction | None = None) -> Column:
+        return Column(tag, f"{header} {features}, {sampler}", unit, digits, direction, ())
+
+    return (
+        *found,
+        neighbour("nearest_train", "distance to the nearest training image"),
+        neighbour("nearest_test", "distance to the nearest test image"),
+        neighbour("nearest_ratio", "nearest training image / nearest test image", "", "higher"),
+        replace(neighbour("nearer_train", "nearer to a training image", SHARE, "lower"), digits=2),
+        neighbour("real_nearest_train", "test images' distance to the nearest training image"),
+        neighbour("real_nearest_test", "test images' distance to the nearest test image"),
+    )
+
+
+def _bound(sampler: str) -> tuple[Column, ...]:
+    """Return the columns of ``samplers/<sampler>/bound``."""
+    note = "{header}: −log p(x) with the fitted density in place of the model's prior, on {images} of them."
+    header = f"IWAE {{K}} with p(z) = {sampler}"
+    chart = "negative ELBO and its importance-weighted bound"
+    return (Column("iwae_{K}", header, NATS, direction="lower", places=("table", "hparams"), chart=chart, note=note),)
+
+
 def _part(tag: str, header: str, direction: Direction | None = None) -> tuple[Column, Column]:
     """Return the columns of a part of the KL and of its standard error over draws."""
     together = "MI, TC and dimension-wise KL"
@@ -142,6 +175,7 @@ def _part(tag: str, header: str, direction: Direction | None = None) -> tuple[Co
 
 
 FEATURES = {"resnet18": 3, "pixels": 2}  # features of distances, with the digits to print
+DENSITIES = ("gmm", "flow")  # fitted samplers with a log density, which gives a bound
 # by measure, in the order in which tables show them
 BLOCKS: dict[str, tuple[Column, ...]] = {
     "test": (
@@ -204,6 +238,26 @@ BLOCKS: dict[str, tuple[Column, ...]] = {
         ),
         Column("real/overall", "accuracy on test images", SHARE, places=()),
     ),
+    **{
+        f"samplers/{sampler}/{features}": _sampled(sampler, features, digits)
+        for sampler in SAMPLERS
+        for features, digits in FEATURES.items()
+    },
+    **{
+        f"samplers/{sampler}/accuracy": (
+            Column(
+                "generated/overall",
+                f"accuracy, {sampler}",
+                SHARE,
+                direction="higher",
+                places=() if sampler == "prior" else EVERYWHERE,
+                counted=f"samplers/{sampler}/accuracy/generated",
+                note="{header}: of the classifier on {images} generated images.",
+            ),
+        )
+        for sampler in SAMPLERS
+    },
+    **{f"samplers/{sampler}/bound": _bound(sampler) for sampler in DENSITIES},
 }
 GROUPS = {"iwae": "test"}  # the prefix of a measure's tags, where it is not the measure's name
 # names that results.json or TensorBoard use for something else

@@ -20,7 +20,7 @@ def fid_block(
     real: Array,
     train: Array,
     generated: Array,
-    reconstructed: Array,
+    reconstructed: Array | None = None,
     labels: tuple[NDArray[np.integer], NDArray[np.integer]] | None,
     class_names: Sequence[str],
     num_neighbours: int,
@@ -31,6 +31,7 @@ def fid_block(
         real: features of test images; ``reconstructed`` are of the same images, and ``generated`` of images
             generated with the same labels.
         train: features of training images.
+        reconstructed: None omits ``reconstruction``.
         labels: the labels of ``real`` and of ``train``; None omits the distances by class.
 
     Returns:
@@ -40,11 +41,15 @@ def fid_block(
         ``per_class``, generation and floor of each class with more images than feature dimensions.
     """
     statistics = FeatureStatistics.of(real)  # warns once if N is small; the other sets have the same N
+
+    def distance(features: Array) -> float:
+        return frechet_distance(statistics, FeatureStatistics.of(features, warn=False))
+
     block: dict[str, Any] = {
-        "generation": frechet_distance(statistics, FeatureStatistics.of(generated, warn=False)),
+        "generation": distance(generated),
         "generation_se": frechet_standard_error(statistics, generated),
-        "reconstruction": frechet_distance(statistics, FeatureStatistics.of(reconstructed, warn=False)),
-        "floor": frechet_distance(statistics, FeatureStatistics.of(train, warn=False)),
+        **({} if reconstructed is None else {"reconstruction": distance(reconstructed)}),
+        "floor": distance(train),
         "kid": kernel_distance(real, generated),
         "kid_floor": kernel_distance(real, train),
         **neighbour_measures(real, generated, num_neighbours=num_neighbours),

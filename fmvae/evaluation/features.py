@@ -48,13 +48,27 @@ def reconstructed_images(model: VAE, likelihood: Likelihood, split: Split, num: 
         yield likelihood.mean(model.decode(mu, labels))
 
 
+class Draws(Protocol):
+    """Draw latents (num, latent_dim) for labels (num,), in any precision; ``Sampler.sample`` is one."""
+
+    def __call__(self, num: int, labels: Tensor | None, generator: torch.Generator) -> Tensor: ...
+
+
 @torch.inference_mode()
 def generated_images(
-    model: VAE, likelihood: Likelihood, labels: Tensor, generator: torch.Generator
+    model: VAE, likelihood: Likelihood, labels: Tensor, generator: torch.Generator, draws: Draws | None = None
 ) -> Iterator[Tensor]:
-    """Yield one image per label, decoder means of draws from the prior; unconditional models ignore the labels."""
+    """Yield one image per label: decoder means of latents; unconditional models ignore the labels.
+
+    Args:
+        draws: gives the latents; by default they are drawn from the model's prior.
+    """
     for chunk in labels.split(EVALUATION_BATCH):
-        yield likelihood.mean(model.sample(len(chunk), chunk, generator=generator))
+        if draws is None:
+            logits = model.sample(len(chunk), chunk, generator=generator)
+        else:
+            logits = model.decode_draws(draws(len(chunk), chunk, generator), chunk)
+        yield likelihood.mean(logits)
 
 
 # --- features -----------------------------------------------------------------------------------------------

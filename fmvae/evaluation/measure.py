@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
+from fmvae.common.digests import digest
 from fmvae.data import ImageData, Split
 from fmvae.data.fashion_mnist import CONTENT as FASHION_MNIST
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.cache import real_features
 from fmvae.evaluation.columns import BLOCKS, Column
 from fmvae.evaluation.features import (
+    Draws,
     Features,
     FeatureSet,
     Precision,
@@ -25,6 +27,7 @@ from fmvae.evaluation.features import (
     reconstructed_images,
 )
 from fmvae.evaluation.precision import in_asked_precision
+from fmvae.evaluation.samplers import Sampler, SamplerStore
 from fmvae.models import VAE, Posteriors, encode_split
 from fmvae.objectives import Objective
 from fmvae.weights import SHIPPED
@@ -41,11 +44,14 @@ class Context:
         seed: the run's seed.
         cache: the folder for features of real images; None disables the cache.
         notes: one line for each measure that is left out, with the reason.
+        samplers: the fitted samplers; a caller with a run's directory sets a store that keeps them there.
     """
 
     def __init__(self, model: VAE, objective: Objective, data: ImageData, *, seed: int, cache: Path | None):
         self.model, self.objective, self.data, self.seed, self.cache = model, objective, data, seed, cache
         self.notes: list[str] = []
+        self.samplers = SamplerStore(None, model, data, seed=seed, checkpoint_sha256="")
+        self._generated: dict[str, Features] = {}
 
     @property
     def device(self) -> torch.device:
@@ -65,13 +71,37 @@ class Context:
         """Return a new generator for draws from posteriors; each ``part`` has a different stream."""
         return rng.stream(self.seed, "evaluation", part, device=self.device)
 
-    def generated(self, labels: Tensor, part: int = 0) -> Iterator[Tensor]:
+    def generated(self, labels: Tensor, part: int = 0, draws: Draws | None = None) -> Iterator[Tensor]:
         """Generate an image (a decoder mean) for each label (N,); yield batches (B, C, H, W) in [0, 1].
 
         Unconditional models ignore the labels. Each ``part`` has different latents.
+
+        Args:
+            draws: gives the latents; by default they are drawn from the model's prior.
         """
-        draws = rng.stream(self.seed, "sampling", part, device=self.device)
-        return generated_images(self.model, self.objective.likelihood, labels, draws)
+        generator = rng.stream(self.seed, "sampling", part, device=self.device)
+        return generated_images(self.model, self.objective.likelihood, labels, generator, draws)
+
+    def generated_features(
+        self, features: FeatureSet, labels: Tensor, what: str, part: int = 0, sampler: Sampler | None = None
+    ) -> Features:
+        """Return the features of ``generated`` images, computed once for all measures that use them.
+
+        Args:
+            what: a name for the images, for the progress bar.
+            sampler: gives the latents; None, and the sampler ``prior``, draw them from the model's prior.
+        """
+        own = sampler if sampler and sampler.name != "prior" else None
+        name = [own.name, own.settings] if own else []
+        key = digest({"features": dict(features.identity), "part": part, "num": len(labels), "sampler": name})
+        if key not in self._generated:
+            images = self.generated(labels, part, own.sample if own else None)
+            self._generated[key] = features(images, what, len(labels))
+        return self._generated[key]
+
+    def forget(self) -> None:
+        """Forget what belongs to the model's present weights, before others are loaded."""
+        self._generated.clear()
 
     def reconstructed(self, num: int) -> Iterator[Tensor]:
         """Reconstruct ``num`` test images, the first ones, at the posterior mean, in batches (B, C, H, W)."""
@@ -194,6 +224,6 @@ class BuiltIn(Measure):
         return {}
 
     @classmethod
-    def classifier_of(cls) -> Literal["extractor", "accuracy"] | None:
-        """Return the part of ``evaluation`` that names its classifier; None if it uses none."""
+    def classifier_of(cls, name: str) -> Literal["extractor", "accuracy"] | None:
+        """Return the part of ``evaluation`` that names the classifier of a block; None if it uses none."""
         return None

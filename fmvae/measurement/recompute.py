@@ -105,7 +105,7 @@ def _asking(
             yield copy.deepcopy({**off, "measures": {name: node}})
         return
     asked = copy.deepcopy({**off, **merged(off, kind.again(name, settings))})
-    part = kind.classifier_of()
+    part = kind.classifier_of(name)
     if part is None:
         yield asked
         return

@@ -113,6 +113,10 @@ class VAE(nn.Module, ABC):
         """Draw latents from the prior and return their logits (num_samples, C, H, W)."""
         return self.decode(self.prior_density().sample(num_samples, generator), labels)
 
+    def decode_draws(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the logits for draws z (B, latent_dim) in any precision and on any device, as a sampler's."""
+        return self.decode(z.to(next(self.parameters())), labels)
+
     def prior_density(self) -> Density:
         """Return the prior p(z) with the current weights."""
         return self.latent_prior.density(self)

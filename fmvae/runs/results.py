@@ -124,12 +124,19 @@ def columns_in(results: Mapping[str, Any]) -> list[Column]:
 def blocks(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the measures' blocks by name, such as ``fid/pixels``: fmvae's own, and those with ``columns``."""
     found: dict[str, Mapping[str, Any]] = {}
-    nested = {name.partition("/")[0] for name in BLOCKS if "/" in name}
+    depths = {name.partition("/")[0]: name.count("/") for name in BLOCKS}
     for name, node in results.items():
-        if not isinstance(node, Mapping):
-            continue
-        if name in nested:
-            found |= {f"{name}/{part}": block for part, block in node.items() if isinstance(block, Mapping)}
-        elif name in kinds() or isinstance(node.get("columns"), list):
+        if name in depths:
+            found |= _at_depth(name, node, depths[name])
+        elif isinstance(node, Mapping) and isinstance(node.get("columns"), list):
             found[name] = node
     return found
+
+
+def _at_depth(name: str, node: Any, depth: int) -> dict[str, Mapping[str, Any]]:
+    """Return the mappings that lie ``depth`` levels below a node, by their whole names."""
+    if not isinstance(node, Mapping):
+        return {}
+    if not depth:
+        return {name: node}
+    return {key: block for part, child in node.items() for key, block in _at_depth(f"{name}/{part}", child, depth - 1).items()}

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from fmvae.errors import ConfigError
 from fmvae.evaluation.accuracy import accuracy_block
-from fmvae.evaluation.features import FeatureSet
+from fmvae.evaluation.features import Features, FeatureSet
 from fmvae.evaluation.frechet import MIN_RELIABLE
 from fmvae.evaluation.measure import BuiltIn, Context
 from fmvae.evaluation.precision import precision_check
+from fmvae.evaluation.samplers import Sampler
 from fmvae.weights import SHIPPED
 
 PER_CLASS = 500  # generated images of each class by default
@@ -31,6 +33,18 @@ class Accuracy(BuiltIn):
 
     @classmethod
     def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
+        planned, notes = cls.planned(context, evaluation)
+        context.notes += notes
+        yield from planned
+
+    @classmethod
+    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[list[Accuracy], list[str]]:
+        """Return the measure if ``evaluation`` requests it, and a note if it is left out.
+
+        Raises:
+            ConfigError: the request does not fit the model or the data.
+        """
+        notes: list[str] = []
         asked, weights = evaluation["accuracy"]["num_per_class"], evaluation["accuracy"]["weights"]
         if asked and not context.model.conditional:
             raise ConfigError(
@@ -43,13 +57,13 @@ class Accuracy(BuiltIn):
             num = PER_CLASS
             if not context.fits_shipped(evaluation, "accuracy"):
                 num = 0
-                context.notes.append(
+                notes.append(
                     f"the accuracy of generated images is left out: {weights!r} is a classifier of Fashion-MNIST, "
                     f"and {context.misfit}; evaluation.accuracy.weights=<file> names another classifier"
                 )
             elif len(context.data.test) < MIN_RELIABLE:
                 num = 0
-                context.notes.append(
+                notes.append(
                     "the accuracy of generated images is left out by default with so few test images; "
                     f"evaluation.accuracy.num_per_class={PER_CLASS} turns it on"
                 )
@@ -57,14 +71,15 @@ class Accuracy(BuiltIn):
         if num or weights not in SHIPPED:
             num_images = (num or PER_CLASS) * (context.data.num_classes or 1)
             judge = context.classifier(evaluation, "accuracy", num_images)
-            yield from [cls(judge, num)] * bool(num)
+            return [cls(judge, num)] * bool(num), notes
+        return [], notes
 
     @classmethod
     def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"accuracy": {"num_per_class": settings["num_per_class"]}}
 
     @classmethod
-    def classifier_of(cls) -> Literal["accuracy"]:
+    def classifier_of(cls, name: str) -> Literal["accuracy"]:
         return "accuracy"
 
     @property
@@ -72,12 +87,18 @@ class Accuracy(BuiltIn):
         return {"num_per_class": self.num_per_class, **self.judge.identity}
 
     def compute(self, context: Context) -> dict[str, Any]:
-        test, num_classes = context.data.test, context.data.num_classes
-        asked = torch.arange(num_classes, device=context.device).repeat_interleave(self.num_per_class)
-        made = self.judge(context.generated(asked, part=1), "generated images of each class", len(asked))
+        test = context.data.test
+        asked, made = self.generated(context)
         real = context.real_features(self.judge, test, len(test))
         assert made.logits is not None
         assert real.logits is not None
         names = context.data.class_names or ()
         block = accuracy_block(asked.cpu().numpy(), made.logits, test.labels.cpu().numpy(), real.logits, names)
         return block | precision_check(self.judge)
+
+    def generated(self, context: Context, sampler: Sampler | None = None) -> tuple[Tensor, Features]:
+        """Return the classes that are asked for (N,), and the features and logits of as many generated images."""
+        classes = torch.arange(context.data.num_classes, device=context.device)
+        asked = classes.repeat_interleave(self.num_per_class)
+        what = "generated images of each class" + (f" ({sampler.name})" if sampler else "")
+        return asked, context.generated_features(self.judge, asked, what, part=1, sampler=sampler)

@@ -13,6 +13,7 @@ from fmvae.evaluation.features import FeatureSet, Pixels
 from fmvae.evaluation.frechet import MIN_RELIABLE
 from fmvae.evaluation.measure import BuiltIn, Context
 from fmvae.evaluation.precision import precision_check
+from fmvae.evaluation.samplers import Sampler
 from fmvae.models import FashionResNet18
 from fmvae.weights import SHIPPED
 
@@ -36,6 +37,18 @@ class Distances(BuiltIn):
 
     @classmethod
     def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
+        planned, notes = cls.planned(context, evaluation)
+        context.notes += notes
+        yield from planned
+
+    @classmethod
+    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[list[Distances], list[str]]:
+        """Return the measures that ``evaluation`` requests, and a note for each that is left out.
+
+        Raises:
+            ConfigError: a request does not fit the model or the data.
+        """
+        notes: list[str] = []
         asked, neighbours = evaluation["fid"]["num_images"], evaluation["fid"]["num_neighbours"]
         nums = {str(name): _num_images(context, name, asked) for name in evaluation["fid"]["features"]}
         if asked is None:
@@ -45,13 +58,13 @@ class Distances(BuiltIn):
             nums |= dict.fromkeys(for_garments, 0)
             if for_garments:
                 weights = evaluation["extractor"]["weights"]
-                context.notes.append(
+                notes.append(
                     f"FID (resnet18) is left out: {weights!r} is a classifier of Fashion-MNIST, and "
                     f"{context.misfit}; evaluation.extractor.weights=<file> names another classifier"
                 )
             if left_out := ", ".join(name for name, num in nums.items() if not num and name not in for_garments):
                 available = min(len(context.data.test), len(context.data.train))
-                context.notes.append(
+                notes.append(
                     f"FID ({left_out}) is left out: there are too few images to compare models by it; "
                     f"evaluation.fid.num_images={available} turns it on"
                 )
@@ -64,7 +77,7 @@ class Distances(BuiltIn):
         if evaluation["extractor"]["weights"] not in SHIPPED or nums.get("resnet18"):
             sets["resnet18"] = context.classifier(evaluation, "extractor", nums.get("resnet18") or FID_IMAGES)
         by_class = context.model.conditional
-        yield from (cls(sets[name], num, neighbours, by_class) for name, num in nums.items() if num)
+        return [cls(sets[name], num, neighbours, by_class) for name, num in nums.items() if num], notes
 
     @classmethod
     def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -72,7 +85,7 @@ class Distances(BuiltIn):
         return {"fid": {**known, "features": [name.removeprefix("fid/")]}}
 
     @classmethod
-    def classifier_of(cls) -> Literal["extractor"]:
+    def classifier_of(cls, name: str) -> Literal["extractor"]:
         return "extractor"
 
     @property
@@ -86,17 +99,22 @@ class Distances(BuiltIn):
         return tuple(column for column in BLOCKS[self.name] if classified or column.tag != "as_asked")
 
     def compute(self, context: Context) -> dict[str, Any]:
+        reconstructed = self.features(context.reconstructed(self.num_images), "reconstructions", self.num_images)
+        return self.block(context, reconstructed=reconstructed.features)
+
+    def block(self, context: Context, sampler: Sampler | None = None, reconstructed: Any = None) -> dict[str, Any]:
+        """Compute the distances of images that are generated with a sampler, by default the model's prior."""
         features, num, data = self.features, self.num_images, context.data
         labels = data.test.labels[:num]
         train = context.random_train(num)
         real, known = (context.real_features(features, split, num) for split in (data.test, train))
-        generated = features(context.generated(labels), "generated images", num)
-        reconstructed = features(context.reconstructed(num), "reconstructions", num)
+        what = "generated images" + (f" ({sampler.name})" if sampler else "")
+        generated = context.generated_features(features, labels, what, sampler=sampler)
         block = fid_block(
             real=real.features,
             train=known.features,
             generated=generated.features,
-            reconstructed=reconstructed.features,
+            reconstructed=reconstructed,
             labels=(labels.cpu().numpy(), train.labels.cpu().numpy()) if self.by_class else None,
             class_names=data.class_names or (),
             num_neighbours=self.num_neighbours,
