@@ -1,19 +1,24 @@
 """The terms of the ELBO on a split, and the tighter importance-weighted bound."""
 
+import logging
 import math
+import time
 
 import torch
 from torch import Tensor
 
+from fmvae.common.streams import new_bar
 from fmvae.data import Split
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
+from fmvae.evaluation.partial import Partial
 from fmvae.models import VAE, Posteriors, encode_split
 from fmvae.models.modes import in_evaluation_mode
 from fmvae.objectives import Batch, Density, Likelihood, Objective, StandardNormal, draw_noise
 
 EVALUATION_BATCH = 500
 DECODED_ROWS = 1024  # latents decoded at once for the importance-weighted bound; more are not faster
+log = logging.getLogger("fmvae")
 
 
 @torch.inference_mode()
@@ -92,6 +97,7 @@ def importance_weighted_bound(
     *,
     num_samples: int = 64,
     num_images: int = 1000,
+    partial: Partial | None = None,
 ) -> float:
     """Return the negative importance-weighted bound -L_K of log p(x) (Burda et al. 2016, eq. 8), K = num_samples.
 
@@ -103,6 +109,8 @@ def importance_weighted_bound(
             the result does not depend on the batch size of decoding.
         num_samples: posterior draws per image, >= 1.
         num_images: use this many images from the start of the split, >= 1, or all if it has fewer.
+        partial: where to keep the bounds of the images so far. What an earlier call has kept there is continued,
+            with the same bits.
 
     Returns:
         The mean over the images, in nats per image; lower is better.
@@ -114,19 +122,41 @@ def importance_weighted_bound(
         if value < 1:
             raise ConfigError(f"evaluation.iwae.{name}", f"{value} is too few", "give 1 or more")
     posteriors = encode_split(model, split, num_images)
+    num_images = len(posteriors.labels)
     per_chunk = max(1, DECODED_ROWS // num_samples)
-    bounds = []
-    with in_evaluation_mode(model, objective):
+    partial = partial or Partial()
+    bounds = _continued(partial, generator)
+    begun, what = time.perf_counter(), f"importance-weighted bound of {num_samples:,} draws"
+    bar = new_bar(desc=what, total=num_images, initial=len(bounds), unit="image")
+    with in_evaluation_mode(model, objective), bar:
         prior = model.prior_density()
-        for start in range(0, len(posteriors.labels), per_chunk):
+        for start in range(len(bounds), num_images, per_chunk):
             chunk = Posteriors(*(part[start : start + per_chunk] for part in posteriors))
             x = to_float(split.images[start : start + len(chunk.labels)])
             noise = torch.stack([_noise(mu, num_samples, generator) for mu in chunk.mu])  # (B, K, latent_dim)
             # more than one part only if a single image has more draws than DECODED_ROWS
             parts = noise.split(DECODED_ROWS, dim=1)
             weights = [_log_weights(model, objective.likelihood, prior, x, chunk, part) for part in parts]
-            bounds.append(math.log(num_samples) - torch.cat(weights, dim=1).logsumexp(1))
-    return torch.cat(bounds).mean().item()
+            found = math.log(num_samples) - torch.cat(weights, dim=1).logsumexp(1)
+            bounds = torch.cat([bounds, found])
+            bar.update(len(found))
+            if partial.is_due:
+                partial.keep({"bounds": bounds, "generator": generator.get_state()})
+    log.info("  %s: %s images, %.0f s", what, f"{num_images:,}", time.perf_counter() - begun)
+    return bounds.mean().item()
+
+
+def _continued(partial: Partial, generator: torch.Generator) -> Tensor:
+    """Return the bounds (N,) of the images that an earlier call has measured, and restore its generator.
+
+    N is 0 if there are none. On a GPU too, they are on the generator's device, where their mean is taken.
+    """
+    kept = partial.read()
+    if not kept:
+        return torch.empty(0, dtype=torch.float64, device=generator.device)
+    generator.set_state(kept["generator"])
+    log.info("  continuing after %s images", f"{len(kept['bounds']):,}")
+    return kept["bounds"].to(generator.device)
 
 
 def _noise(mu: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:

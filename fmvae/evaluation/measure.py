@@ -24,6 +24,7 @@ from fmvae.evaluation.features import (
     generated_images,
     reconstructed_images,
 )
+from fmvae.evaluation.partial import Partials
 from fmvae.evaluation.precision import in_asked_precision
 from fmvae.models import VAE, Posteriors, encode_split
 from fmvae.objectives import Objective
@@ -41,11 +42,13 @@ class Context:
         seed: the run's seed.
         cache: the folder for features of real images; None disables the cache.
         notes: one line for each measure that is left out, with the reason.
+        partials: where measures that take long keep what they have so far; nowhere until a caller sets it.
     """
 
     def __init__(self, model: VAE, objective: Objective, data: ImageData, *, seed: int, cache: Path | None):
         self.model, self.objective, self.data, self.seed, self.cache = model, objective, data, seed, cache
         self.notes: list[str] = []
+        self.partials = Partials()
 
     @property
     def device(self) -> torch.device:

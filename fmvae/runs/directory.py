@@ -46,6 +46,7 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.log = path / "train.log"
         self.figures = path / "figures"
+        self.partial = path / "partial"  # unfinished numbers of long measures
         self.checkpoints = path / "checkpoints"
         self.last = self.checkpoints / "last.safetensors"
         self.previous = self.checkpoints / "previous.safetensors"

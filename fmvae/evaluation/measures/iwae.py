@@ -47,5 +47,6 @@ class ImportanceWeighted(BuiltIn):
             context.noise(),
             num_samples=self.num_samples,
             num_images=num_images,
+            partial=context.partials.of(self.name, self.settings),
         )
         return {f"iwae_{self.num_samples}": bound, "num_images": num_images}
