@@ -10,8 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fmvae.config import compose
 from fmvae.errors import ConfigError, RunError
-from fmvae.evaluation import features, precision
+from fmvae.evaluation import features, likelihood, partial, precision
 from fmvae.evaluation.measures import decomposition, elbo, iwae, latent
+from fmvae.evaluation.partial import Partial
 from fmvae.evaluation.precision import AutoFeatures
 from fmvae.experiments import train
 from fmvae.measurement import evaluate as measurement
@@ -20,6 +21,7 @@ from fmvae.measurement.load import load_run
 from fmvae.measurement.verification import verify
 from fmvae.models.resnet import load_classifier
 from fmvae.report.collect import read_run
+from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmvae.runs.directory import find_runs
 from fmvae.runs.files import read_record, write_record
 from fmvae.runs.results import flat_scalars
@@ -87,6 +89,46 @@ def test_a_second_call_computes_nothing_and_changes_no_file(run, monkeypatch):
     assert results == read_record(run / "results.json")
     with pytest.raises(TypeError):
         evaluate(run, "force=true")
+
+
+def test_a_killed_measurement_goes_on_where_it_was_and_leaves_no_file(run, monkeypatch):
+    """As by evaluate.py, killed after 8 of 20 images: the same bits, and the partial result is gone at the end."""
+
+    class Killed(BaseException):
+        pass
+
+    def keep(self, tensors, keep=Partial.keep):
+        keep(self, tensors)
+        if len(tensors["bounds"]) == 8:
+            raise Killed
+
+    monkeypatch.setattr(likelihood, "DECODED_ROWS", 20)  # four images at once
+    asked = "evaluation.iwae.num_samples=5"
+    expected = evaluate(run, asked)["iwae"]
+    evaluate(run)
+    before = snapshot(run)
+    monkeypatch.setattr(partial, "SECONDS", 0.0)
+    with monkeypatch.context() as killing:
+        killing.setattr(Partial, "keep", keep)
+        with pytest.raises(Killed):
+            evaluate(run, asked)
+    (left,) = (run / "partial").iterdir()
+    assert snapshot(run).keys() - before.keys() == {"partial", f"partial/{left.name}"}
+    kept = load_checkpoint(left)
+    assert len(kept.tensors["bounds"]) == 8
+    assert kept.meta["key"]["checkpoint"] == read_record(run / "results.json")["checkpoint"]
+    # negative control: a value that was changed there (with its digest) comes out, so the file was read
+    changed = kept.tensors | {"bounds": kept.tensors["bounds"] + 1}
+    other = Path(shutil.copytree(run, run.parent / "other" / run.name))
+    save_checkpoint(other / "partial" / left.name, changed, kept.meta)
+    assert evaluate(run, asked)["iwae"] == expected
+    assert not (run / "partial").exists()
+    assert evaluate(other, asked)["iwae"]["iwae_5"] == pytest.approx(expected["iwae_5"] + 8 / 20, rel=1e-12)
+    # another checkpoint's are not read
+    of_another = {**kept.meta["key"], "checkpoint": {**kept.meta["key"]["checkpoint"], "sha256": "0" * 64}}
+    evaluate(other)
+    save_checkpoint(other / "partial" / left.name, changed, {"key": of_another})
+    assert evaluate(other, asked)["iwae"] == expected
 
 
 def test_only_what_other_settings_touch_is_new(run, monkeypatch):

@@ -220,6 +220,7 @@ RULES: dict[str, Rule] = {
     "evaluation.fid.num_images": Rule(int, minimum=0, optional=True),
     "evaluation.fid.features": Rule(list, of=str),
     "evaluation.fid.num_neighbours": COUNT,
+    "evaluation.fid.num_train": Rule(int, minimum=1, optional=True),
     "evaluation.extractor": Rule(dict),
     "evaluation.extractor.weights": WEIGHTS,
     "evaluation.extractor.precision": Rule(str, choices=("fp32", "bf16", "auto")),

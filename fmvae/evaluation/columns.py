@@ -21,7 +21,7 @@ IN_BATCHES = "(in batches)"  # ends the headers of an objective's parts
 STORED = ("tag", "header", "unit", "digits", "direction")  # fields stored in results for a user's measure
 PRECISION_CHECK = "precision_check"  # entry of a block: the numbers by which bf16 was chosen for its features
 # entries of a block that are not numbers by which to compare runs
-NO_NUMBERS = ("settings", "per_class", "num_images", "num_draws", "columns", PRECISION_CHECK)
+NO_NUMBERS = ("settings", "per_class", "num_images", "num_draws", "columns", "fitted", PRECISION_CHECK)
 # numbers that earlier versions stored under another tag, and their tags today
 RENAMED = {"latent/total_correlation": "latent/gaussian_total_correlation"}
 
@@ -163,7 +163,9 @@ def _bound(sampler: str) -> tuple[Column, ...]:
     note = "{header}: −log p(x) with the fitted density in place of the model's prior, on {images} of them."
     header = f"IWAE {{K}} with p(z) = {sampler}"
     chart = "negative ELBO and its importance-weighted bound"
-    return (Column("iwae_{K}", header, NATS, direction="lower", places=("table", "hparams"), chart=chart, note=note),)
+    return (
+        Column("iwae_{K}", header, NATS, direction="lower", places=("table", "hparams"), chart=chart, note=note),
+    )
 
 
 def _part(tag: str, header: str, direction: Direction | None = None) -> tuple[Column, Column]:

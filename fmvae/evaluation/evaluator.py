@@ -81,6 +81,7 @@ class Evaluator:
         again if it has a number for each of the measure's columns, which an earlier version may not have measured;
         the caller must ensure that it belongs to the same model and data.
         """
+        self.context.forget()
         for note in self.context.notes:
             log.info("%s", note)
         stored = stored or {}

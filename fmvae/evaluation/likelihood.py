@@ -1,19 +1,26 @@
 """The terms of the ELBO on a split, and the tighter importance-weighted bound."""
 
+import logging
 import math
+import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from fmvae.common.streams import new_bar
 from fmvae.data import Split
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
+from fmvae.evaluation.partial import Partial
 from fmvae.models import VAE, Posteriors, encode_split
 from fmvae.models.modes import in_evaluation_mode
 from fmvae.objectives import Batch, Density, Likelihood, Objective, StandardNormal, draw_noise
 
+LogDensity = Callable[[Tensor, Tensor], Tensor]  # of z (..., latent_dim) and labels that expand to (...)
 EVALUATION_BATCH = 500
 DECODED_ROWS = 1024  # latents decoded at once for the importance-weighted bound; more are not faster
+log = logging.getLogger("fmvae")
 
 
 @torch.inference_mode()
@@ -92,6 +99,8 @@ def importance_weighted_bound(
     *,
     num_samples: int = 64,
     num_images: int = 1000,
+    partial: Partial | None = None,
+    density: LogDensity | None = None,
 ) -> float:
     """Return the negative importance-weighted bound -L_K of log p(x) (Burda et al. 2016, eq. 8), K = num_samples.
 
@@ -103,6 +112,10 @@ def importance_weighted_bound(
             the result does not depend on the batch size of decoding.
         num_samples: posterior draws per image, >= 1.
         num_images: use this many images from the start of the split, >= 1, or all if it has fewer.
+        partial: where to keep the bounds of the images so far. What an earlier call has kept there is continued,
+            with the same bits.
+        density: log p(z) of a density in place of the model's prior, as one fitted after training. The bound is that
+            of the model with this prior.
 
     Returns:
         The mean over the images, in nats per image; lower is better.
@@ -114,19 +127,46 @@ def importance_weighted_bound(
         if value < 1:
             raise ConfigError(f"evaluation.iwae.{name}", f"{value} is too few", "give 1 or more")
     posteriors = encode_split(model, split, num_images)
+    num_images = len(posteriors.labels)
     per_chunk = max(1, DECODED_ROWS // num_samples)
-    bounds = []
-    with in_evaluation_mode(model, objective):
-        prior = model.prior_density()
-        for start in range(0, len(posteriors.labels), per_chunk):
+    partial = partial or Partial()
+    bounds = _continued(partial, generator)
+    begun, what = time.perf_counter(), f"importance-weighted bound of {num_samples:,} draws"
+    bar = new_bar(desc=what, total=num_images, initial=len(bounds), unit="image")
+    with in_evaluation_mode(model, objective), bar:
+        log_prior = density or _log_prior(model.prior_density())
+        for start in range(len(bounds), num_images, per_chunk):
             chunk = Posteriors(*(part[start : start + per_chunk] for part in posteriors))
             x = to_float(split.images[start : start + len(chunk.labels)])
             noise = torch.stack([_noise(mu, num_samples, generator) for mu in chunk.mu])  # (B, K, latent_dim)
             # more than one part only if a single image has more draws than DECODED_ROWS
             parts = noise.split(DECODED_ROWS, dim=1)
-            weights = [_log_weights(model, objective.likelihood, prior, x, chunk, part) for part in parts]
-            bounds.append(math.log(num_samples) - torch.cat(weights, dim=1).logsumexp(1))
-    return torch.cat(bounds).mean().item()
+            weights = [_log_weights(model, objective.likelihood, log_prior, x, chunk, part) for part in parts]
+            found = math.log(num_samples) - torch.cat(weights, dim=1).logsumexp(1)
+            bounds = torch.cat([bounds, found])
+            bar.update(len(found))
+            if partial.is_due:
+                partial.keep({"bounds": bounds, "generator": generator.get_state()})
+    log.info("  %s: %s images, %.0f s", what, f"{num_images:,}", time.perf_counter() - begun)
+    return bounds.mean().item()
+
+
+def _continued(partial: Partial, generator: torch.Generator) -> Tensor:
+    """Return the bounds (N,) of the images that an earlier call has measured, and restore its generator.
+
+    N is 0 if there are none. On a GPU too, they are on the generator's device, where their mean is taken.
+    """
+    kept = partial.read()
+    if not kept:
+        return torch.empty(0, dtype=torch.float64, device=generator.device)
+    generator.set_state(kept["generator"])
+    log.info("  continuing after %s images", f"{len(kept['bounds']):,}")
+    return kept["bounds"].to(generator.device)
+
+
+def _log_prior(prior: Density) -> LogDensity | None:
+    """Return log p(z) of a model's prior; None for N(0, 1), whose logarithm simplifies."""
+    return None if prior.is_standard else lambda z, labels: prior.log_prob(z)
 
 
 def _noise(mu: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
@@ -135,11 +175,17 @@ def _noise(mu: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
 
 
 def _log_weights(
-    model: VAE, likelihood: Likelihood, prior: Density, x: Tensor, posteriors: Posteriors, noise: Tensor
+    model: VAE,
+    likelihood: Likelihood,
+    log_prior: LogDensity | None,
+    x: Tensor,
+    posteriors: Posteriors,
+    noise: Tensor,
 ) -> Tensor:
     """Return log p(x | z) + log p(z) - log q(z | x) at z = mu + noise * exp(logvar / 2), in float64.
 
     Args:
+        log_prior: None for N(0, 1).
         x: (B, C, H, W), in [0, 1].
         noise: (B, K, latent_dim) in float64.
 
@@ -155,6 +201,7 @@ def _log_weights(
     nll = likelihood.nll(logits.double(), x.double().repeat_interleave(num_samples, dim=0))
     # log N(z; 0, 1) - log q(z | x), where 2 pi cancels
     log_ratio = 0.5 * (noise.square() + logvar - z.square()).sum(2)
-    if not prior.is_standard:
-        log_ratio = log_ratio + prior.log_prob(z) - StandardNormal(model.latent_dim, z).log_prob(z)
+    if log_prior is not None:
+        log_prob = log_prior(z, posteriors.labels[:, None])
+        log_ratio = log_ratio + log_prob - StandardNormal(model.latent_dim, z).log_prob(z)
     return log_ratio - nll.view(num_images, num_samples)

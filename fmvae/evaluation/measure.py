@@ -26,6 +26,7 @@ from fmvae.evaluation.features import (
     generated_images,
     reconstructed_images,
 )
+from fmvae.evaluation.partial import Partials
 from fmvae.evaluation.precision import in_asked_precision
 from fmvae.evaluation.samplers import Sampler, SamplerStore
 from fmvae.models import VAE, Posteriors, encode_split
@@ -45,6 +46,7 @@ class Context:
         cache: the folder for features of real images; None disables the cache.
         notes: one line for each measure that is left out, with the reason.
         samplers: the fitted samplers; a caller with a run's directory sets a store that keeps them there.
+        partials: where measures that take long keep what they have so far; nowhere until a caller sets it.
     """
 
     def __init__(self, model: VAE, objective: Objective, data: ImageData, *, seed: int, cache: Path | None):
@@ -52,6 +54,7 @@ class Context:
         self.notes: list[str] = []
         self.samplers = SamplerStore(None, model, data, seed=seed, checkpoint_sha256="")
         self._generated: dict[str, Features] = {}
+        self.partials = Partials()
 
     @property
     def device(self) -> torch.device:

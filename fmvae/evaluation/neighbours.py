@@ -63,15 +63,15 @@ def copying_measures(test: ArrayLike, train: ArrayLike, generated: ArrayLike) ->
     Training and test images are equally new to a model that does not copy, so its images are as near to the ones
     as to the others, if there are equally many; a model that copies training images is nearer to those.
 
-    - ``nearest_train``, ``nearest_test``: the median distance of a generated image to its nearest training and test
-      image.
+    - ``nearest_train``, ``nearest_test``: the median distance of a generated image to its nearest training image,
+      and to its nearest test image.
     - ``real_nearest_train``, ``real_nearest_test``: the same of a test image, to its nearest training image and to
       its nearest other test image. They depend on the numbers of images only.
-    - ``nearest_ratio``: nearest_train / nearest_test, over the same ratio of test images; near 1 without copies, and
-      0 if at least half of the generated images are copies.
+    - ``nearest_ratio``: nearest_train / nearest_test, over the same ratio of test images. It is near 1 without
+      copies, and 0 if at least half of the generated images are copies.
     - ``nearer_train``: the share of generated images that are nearer to a training image than to any test image,
-      among as many training images as test images; ties count half. Near 0.5 without copies. It notices copies of a
-      few images, too: Meehan et al. 2020 test for copying with the same comparison.
+      among as many training images as test images; ties count half. It is near 0.5 without copies, and notices
+      copies of a few images, too (Meehan et al. 2020 test for copying by the same comparison).
 
     Args:
         test: at least two images.

@@ -16,6 +16,7 @@ from fmvae.evaluation.measures.elbo import Elbo
 from fmvae.evaluation.measures.fid import Distances
 from fmvae.evaluation.measures.iwae import ImportanceWeighted
 from fmvae.evaluation.measures.latent import Latents
+from fmvae.evaluation.measures.samplers import Sampled
 
 # by the top-level name in results.json, in the order in which they are measured and written
 BUILT_IN: dict[str, type[BuiltIn]] = {
@@ -25,6 +26,7 @@ BUILT_IN: dict[str, type[BuiltIn]] = {
     "decomposition": Decomposition,
     "fid": Distances,
     "accuracy": Accuracy,
+    "samplers": Sampled,
 }
 OWN = "evaluation.measures"
 

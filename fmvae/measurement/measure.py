@@ -8,6 +8,8 @@ from typing import Any, Literal
 from fmvae.assembly import Parts
 from fmvae.config.identity import RunIdentity
 from fmvae.errors import RunError
+from fmvae.evaluation.partial import Partials
+from fmvae.evaluation.samplers import SamplerStore
 from fmvae.runs.checkpoint import WAY_OUT, Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.provenance import provenance
@@ -69,11 +71,20 @@ def measure(
 
     known = {} if force else dict(results.measures)
     here = provenance(parts.data.device, config)
+    # without the commit, which must not discard hours: FORMAT in partial.py tells changes of the code that matter
+    where = {name: value for name, value in here.items() if name != "git"}
+    key = {**source, "data_sha256": parts.data.sha256, "where": where}
+    parts.evaluator.context.partials = partials = Partials() if force else Partials(run.partial, key)
+    folder = run.samplers if which == "best" else run.samplers / which
+    parts.evaluator.context.samplers = SamplerStore(
+        folder, parts.model, parts.data, seed=config["seed"], checkpoint_sha256=checkpoint.sha256
+    )
     new = False
     for name, block in parts.evaluator.measure(known):
         if block != known.get(name):
             results.measures[name], results.origins[name], new = block, here, True
             write()  # write after each measure: they take minutes, and a kill must not lose them
+            partials.done(name)
     drawn = {"settings": config["figures"], "checkpoint_sha256": checkpoint.sha256}
     if new or draw or not album.holds(drawn):
         _draw(config, parts, checkpoint, results.measures, album)

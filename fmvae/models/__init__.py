@@ -3,6 +3,7 @@
 from fmvae.models.beta import BetaVAE
 from fmvae.models.conditional import ConditionalVAE
 from fmvae.models.conv import ConvVAE
+from fmvae.models.gated import GatedVAE
 from fmvae.models.mlp import BaseVAE
 from fmvae.models.posterior import Posteriors, encode_split
 from fmvae.models.priors import FlowPrior, MixturePrior, Prior, StandardPrior, VampPrior
@@ -18,6 +19,7 @@ __all__ = [
     "ConvVAE",
     "FashionResNet18",
     "FlowPrior",
+    "GatedVAE",
     "LatentAxis",
     "MixturePrior",
     "Posteriors",

@@ -14,6 +14,7 @@ from torch.special import ndtr, ndtri
 
 LOG_2PI = math.log(2 * math.pi)
 BLOCK = 4_000_000  # numbers of a block: of 32 MB in float64
+CACHED_BLOCK = 400_000  # numbers of a block that stays in a CPU's cache between operations: three times as fast
 DRAWS, DRAWN = 2048, 32_768  # for statistics without a closed form: at least so many draws, and so many numbers
 HALVINGS = 60  # of an interval that holds a quantile, to float64's rounding
 
@@ -36,13 +37,14 @@ def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * ((z - mu).square() * (-logvar).exp() + logvar + LOG_2PI)
 
 
-def in_blocks(function: Callable[[Tensor], Tensor], z: Tensor, per_row: int) -> Tensor:
+def in_blocks(function: Callable[[Tensor], Tensor], z: Tensor, per_row: int, block: int | None = None) -> Tensor:
     """Apply a function from rows (N, D) to (N,) to z (..., D), block by block, to bound the memory.
 
     Args:
         per_row: how many numbers the function holds at once for a row.
+        block: how many numbers it may hold at once; None means ``BLOCK``.
     """
-    rows = z.reshape(-1, z.shape[-1]).split(max(1, BLOCK // per_row))
+    rows = z.reshape(-1, z.shape[-1]).split(max(1, (block or BLOCK) // per_row))
     return torch.cat([function(block) for block in rows]).view(z.shape[:-1])
 
 
@@ -150,7 +152,9 @@ class Mixture(Density):
             distances = ((rows[:, None] - mu) * inverse_std).square().sum(2)  # (N, K)
             return (log_peaks - 0.5 * distances).logsumexp(1)
 
-        return in_blocks(of_rows, z, mu.numel())
+        # not in training: a gradient is summed block by block, and other blocks would round it differently
+        small = z.device.type == "cpu" and not torch.is_grad_enabled()
+        return in_blocks(of_rows, z, mu.numel(), CACHED_BLOCK if small else BLOCK)
 
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         components = self.log_weights.exp().multinomial(num, replacement=True, generator=generator)

@@ -46,6 +46,7 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.log = path / "train.log"
         self.figures = path / "figures"
+        self.partial = path / "partial"  # unfinished numbers of long measures
         self.checkpoints = path / "checkpoints"
         self.samplers = path / "samplers"  # fitted to the best checkpoint; in a folder last/, to the last one
         self.last = self.checkpoints / "last.safetensors"

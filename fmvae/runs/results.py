@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.errors import RunError
-from fmvae.evaluation.columns import BLOCKS, RENAMED, Column, columns_of, group_of, kinds, numbers
+from fmvae.evaluation.columns import BLOCKS, RENAMED, Column, columns_of, group_of, numbers
 from fmvae.runs.files import move_aside, read_record, write_record
 
 log = logging.getLogger("fmvae")
@@ -139,4 +139,8 @@ def _at_depth(name: str, node: Any, depth: int) -> dict[str, Mapping[str, Any]]:
         return {}
     if not depth:
         return {name: node}
-    return {key: block for part, child in node.items() for key, block in _at_depth(f"{name}/{part}", child, depth - 1).items()}
+    return {
+        key: block
+        for part, child in node.items()
+        for key, block in _at_depth(f"{name}/{part}", child, depth - 1).items()
+    }

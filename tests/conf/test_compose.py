@@ -209,8 +209,39 @@ def row(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+# those of published likelihoods; on black and white images, so no rows of the table
+PROTOCOLS = {"nll_mlp": "StandardPrior", "nll_mlp_vamp": "VampPrior"}
+
+
 def test_every_experiment_has_a_row():
-    assert set(options("experiment")) == set(EXPERIMENTS)
+    assert set(options("experiment")) == {*EXPERIMENTS, *PROTOCOLS}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_likelihoods_protocol_is_the_published_one(name):
+    """Norouzi et al. 2020, sec. 5, and its appendix."""
+    config = compose([f"experiment={name}"])
+    protocol = {"model": "GatedVAE", "latent_dim": 40, "beta": ("Warmup", 1.0), "epochs": 2000, "batch_size": 100}
+    assert row(config) == protocol
+    assert config["beta"]["fraction"] * config["trainer"]["epochs"] == 100
+    assert (config["optimizer"]["_target_"], config["optimizer"]["lr"]) == ("torch.optim.Adam", 5e-4)
+    assert (config["data"]["binarize"], config["data"]["val_size"], config["data"]["num_train"]) == (
+        "dynamic",
+        10_000,
+        None,
+    )
+    assert (config["trainer"]["patience"], config["trainer"]["validate_every"]) == (50, 1)
+    assert config["prior"]["_target_"].rpartition(".")[2] == PROTOCOLS[name]
+    assert config["prior"].get("num_components", 500) == 500
+    assert config["evaluation"]["iwae"] == {"num_samples": 5000, "num_images": 10_000}
+    assert config["evaluation"]["fid"]["num_images"] == 0
+    model = build(config["model"], "model", VAE)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    hidden = ("encoder.1", "encoder.3", "decoder.0", "decoder.2")
+    inputs = (784, 300, 40, 300)
+    assert [shapes[f"{name}.weight"] for name in hidden] == [
+        (600, num) for num in inputs
+    ]  # 300, and as many gates
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

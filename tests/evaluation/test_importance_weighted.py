@@ -2,6 +2,7 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from fmvae import rng
 from fmvae.data import Split
 from fmvae.errors import ConfigError
 from fmvae.evaluation import likelihood as module
+from fmvae.evaluation import partial as partial_module
 from fmvae.evaluation.likelihood import importance_weighted_bound
+from fmvae.evaluation.partial import Partial, Partials
 from fmvae.models import (
     VAE,
     BaseVAE,
@@ -21,6 +24,7 @@ from fmvae.models import (
     ConditionalVAE,
     ConvVAE,
     FlowPrior,
+    GatedVAE,
     MixturePrior,
     StandardPrior,
     VampPrior,
@@ -31,6 +35,7 @@ MODELS = {
     "base": lambda: BaseVAE(2, hidden_dim=16),
     "conv": lambda: ConvVAE(3),
     "beta": lambda: BetaVAE(2),
+    "gated": lambda: GatedVAE(2, hidden_dim=16),
     "conditional": lambda: ConditionalVAE(2, hidden_dim=16),
 }
 
@@ -298,3 +303,142 @@ def test_the_bound_with_a_learned_prior_is_its_formula(prior, split):
         other.append(math.log(8) - flat.logsumexp(0).item())
     assert measured == pytest.approx(np.mean(bounds), rel=1e-7)
     assert measured != pytest.approx(np.mean(other), rel=1e-4)  # as with N(0, 1)
+
+
+# --- many draws ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prior", [StandardPrior, lambda: VampPrior((1, 28, 28), 4)])
+def test_in_double_precision_chunks_change_nothing_beyond_rounding(prior, split, monkeypatch):
+    """Also with more draws than are decoded at once."""
+    with rng.seeded_init(0):
+        model = GatedVAE(3, hidden_dim=16)
+        model.latent_prior = prior()
+    model.double()
+    monkeypatch.setattr(module, "to_float", lambda images: images.double() / 255)
+    encode = model.encode
+    model.encode = lambda x, labels=None: encode(x.double(), labels)
+
+    def bound(rows: int, seed: int = 0) -> float:
+        monkeypatch.setattr(module, "DECODED_ROWS", rows)
+        return importance_weighted_bound(model, objective_of(), split, noise(seed), num_samples=50, num_images=10)
+
+    whole = bound(10**6)
+    for rows in (1, 7, 49, 50, 120):
+        assert bound(rows) == pytest.approx(whole, rel=1e-9)
+    assert bound(10**6, seed=1) != pytest.approx(whole, rel=1e-6)
+
+
+def test_the_bound_does_not_rise_with_more_draws(split):
+    """In expectation: Burda et al. 2016, theorem 1; per repetition, differences between other draws."""
+    model = GatedVAE(8, hidden_dim=32)
+    with torch.no_grad():  # wide posteriors, and logits that depend on z: the bound is far from the marginal
+        model.logvar.bias.fill_(0.5)
+        dict(model.named_parameters())["decoder.4.weight"].mul_(3)
+    counts, repeats = (1, 4, 16, 64), 12
+    bounds = np.array(
+        [
+            [
+                importance_weighted_bound(
+                    model, objective_of(), split, noise(100 * repeat + k), num_samples=k, num_images=30
+                )
+                for k in counts
+            ]
+            for repeat in range(repeats)
+        ]
+    )
+    drops = bounds[:, :-1] - bounds[:, 1:]
+    errors = drops.std(0, ddof=1) / np.sqrt(repeats)
+    assert (drops.mean(0) > -3 * errors).all()
+    assert (drops.mean(0) > 3 * errors).all()  # here it falls; a mean of log weights would not
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAfter(Partial):
+    """Keeps after every chunk, and dies after the n-th."""
+
+    def __init__(self, path: Path, num: int, **key: Any):
+        super().__init__(path, key)
+        self.left = num
+
+    def keep(self, tensors):
+        super().keep(tensors)
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+
+def kept_at(path: Path, **key: Any) -> Partial:
+    return Partial(path, key)
+
+
+@pytest.mark.parametrize(("num_samples", "rows"), [(4, 20), (16, 7)])
+@pytest.mark.parametrize("num_chunks", [1, 3])
+def test_a_killed_measurement_continues_with_the_same_bits(
+    num_samples, rows, num_chunks, split, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "DECODED_ROWS", rows)
+    monkeypatch.setattr(partial_module, "SECONDS", 0.0)
+    decoded: list[int] = []
+
+    def bound(partial: Partial | None = None, seed: int = 0) -> float:
+        model = made("gated")
+        decode = model.decode
+        model.decode = lambda z, labels=None: decoded.append(len(z)) or decode(z, labels)
+        arguments = {"num_samples": num_samples, "num_images": 33, "partial": partial}
+        return importance_weighted_bound(model, objective_of(), split, noise(seed), **arguments)
+
+    path = tmp_path / "partial" / "iwae.safetensors"
+    whole, all_rows = bound(), sum(decoded)
+    with pytest.raises(Killed):
+        bound(KilledAfter(path, num_chunks, run="a"))
+    per_chunk = max(1, rows // num_samples)
+    decoded.clear()
+    assert bound(kept_at(path, run="a"), seed=5) == whole  # the generator's state is kept too
+    assert sum(decoded) == all_rows - num_chunks * per_chunk * num_samples
+    # negative controls: what another checkpoint left, or a damaged file, is not used
+    for other, damage in (("b", False), ("a", True)):
+        path.unlink()
+        with pytest.raises(Killed):
+            bound(KilledAfter(path, num_chunks, run="a"))
+        if damage:
+            content = bytearray(path.read_bytes())
+            content[-1] ^= 1
+            path.write_bytes(content)
+        decoded.clear()
+        assert bound(kept_at(path, run=other)) == whole
+        assert sum(decoded) == all_rows
+
+
+def test_partial_results_are_written_once_in_a_while_and_removed_at_the_end(split, tmp_path, monkeypatch):
+    def run(partials: Partials) -> list[int]:
+        partial, written = partials.of("iwae", {"num_samples": 2}), []
+        monkeypatch.setattr(partial, "keep", lambda tensors: written.append(len(tensors["bounds"])))
+        importance_weighted_bound(
+            made("base"), objective_of(), split, noise(), num_samples=2000, num_images=4, partial=partial
+        )
+        return written
+
+    assert run(Partials(tmp_path / "partial")) == []  # it takes less than a minute
+    monkeypatch.setattr(partial_module, "SECONDS", 0.0)
+    assert run(Partials()) == []
+    assert run(Partials(tmp_path / "partial")) == [1, 2, 3, 4]
+    partials = Partials(tmp_path / "partial", {"checkpoint": "a"})
+    one, other = partials.of("iwae", {"num_samples": 2}), partials.of("iwae", {"num_samples": 3})
+    unrelated = partials.of("fid/pixels", {})
+    for partial in (one, other, unrelated):
+        partial.keep({"bounds": torch.zeros(1)})
+    assert len({one.path, other.path, unrelated.path}) == 3
+    partials.done("iwae")
+    assert list((tmp_path / "partial").iterdir()) == [unrelated.path]
+    partials.done("fid/pixels")
+    assert not (tmp_path / "partial").exists()
+
+
+def test_a_full_disk_does_not_end_a_measurement(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    Partial(tmp_path / "file" / "iwae.safetensors").keep({"bounds": torch.zeros(1)})
+    assert "partial results are not kept" in caplog.text

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, VAEOutput
+from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, GatedVAE, VAEOutput
 from fmvae.objectives import vae_loss
 from fmvae.rng import seeded_init
 
@@ -16,6 +16,7 @@ MODELS: dict[str, Callable[[int], VAE]] = {
     "conv": ConvVAE,
     "beta": BetaVAE,
     "beta, bn_relu": lambda z: BetaVAE(z, norm_order="bn_relu"),
+    "gated": GatedVAE,
     "conditional": ConditionalVAE,
     "conditional, conv": lambda z: ConditionalVAE(z, backbone="conv"),
 }
@@ -39,14 +40,14 @@ def batch(num: int = 6) -> tuple[Tensor, Tensor]:
 # --- construction -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", [BaseVAE, ConvVAE, BetaVAE, ConditionalVAE])
+@pytest.mark.parametrize("model", [BaseVAE, ConvVAE, BetaVAE, GatedVAE, ConditionalVAE])
 @pytest.mark.parametrize("latent_dim", [0, -1])
 def test_a_latent_dim_below_1_is_an_error_that_names_it(model, latent_dim):
     with pytest.raises(ValueError, match=f"latent_dim must be >= 1, got {latent_dim}"):
         model(latent_dim)
 
 
-@pytest.mark.parametrize("model", [BaseVAE, ConvVAE, BetaVAE, ConditionalVAE])
+@pytest.mark.parametrize("model", [BaseVAE, ConvVAE, BetaVAE, GatedVAE, ConditionalVAE])
 @pytest.mark.parametrize("image_shape", [(28, 28), (28,), (1, 1, 28, 28), (1, 0, 28), (0, 28, 28)])
 def test_a_shape_that_is_no_image_is_an_error_that_names_it(model, image_shape):
     with pytest.raises(ValueError, match=r"image_shape must be \(channels, height, width\), got"):

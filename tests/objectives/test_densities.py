@@ -65,6 +65,20 @@ def test_blocks_do_not_matter(monkeypatch):
     assert seen == [16]  # 77 rows, 5 at a time
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [1, 2, 5, 77])
+def test_without_gradients_small_blocks_have_the_same_bits(rows, dtype, monkeypatch):
+    """Measures and validation use them; numbers in results that were stored before must be found again."""
+    mixture, z = random_mixture(40, num_components=50), points(7, 11, 40).to(dtype)
+    whole, seen = mixture.log_prob(z), []
+    monkeypatch.setattr(densities, "CACHED_BLOCK", rows * mixture.mu.numel())
+    monkeypatch.setattr(torch, "cat", lambda parts, cat=torch.cat: seen.append(len(parts)) or cat(parts))
+    with torch.no_grad():
+        assert torch.equal(mixture.log_prob(z), whole)
+    assert torch.equal(mixture.log_prob(z), whole)
+    assert seen == [-(-77 // rows), 1]  # with gradients, one block: its gradients are rounded as before
+
+
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_a_mixture_integrates_to_one(latent_dim):
     mixture = random_mixture(latent_dim)

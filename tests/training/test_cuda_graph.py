@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
 from fmvae.data import FashionMNISTManager
 from fmvae.errors import NumericsError
-from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
+from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, GatedVAE
 from fmvae.objectives import Capacity, Cyclical, Terms, Warmup
 from fmvae.runs.observer import Observer
 from fmvae.training import VAETrainer
@@ -40,6 +40,11 @@ CASES = {
         lambda: Capacity(10.0, 5.0),
         lambda optimizer: StepLR(optimizer, 1, gamma=0.5),
         {"validate_every": 2},
+    ),
+    "gated_adam_warmup": Case(
+        lambda: GatedVAE(2, hidden_dim=16),
+        lambda p: Adam(p, lr=1e-3, fused=True),
+        lambda: Warmup(1.0, fraction=0.5),
     ),
     "bf16": Case(lambda: BaseVAE(2, hidden_dim=16), lambda p: Adam(p, fused=True), settings={"precision": "bf16"}),
 }

@@ -13,7 +13,7 @@ from fmvae.config.identity import RunIdentity, semantic
 from fmvae.data import FashionMNISTManager
 from fmvae.errors import ConfigError
 from fmvae.experiments.together import stackable
-from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
+from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, GatedVAE
 from fmvae.training import precision
 from fmvae.training.engines.stack import Stack
 from fmvae.training.vae import Epoch
@@ -23,6 +23,7 @@ from tests.training.test_stack import train_epoch
 MODELS = {
     "base": lambda: BaseVAE(3, hidden_dim=32),
     "conv": lambda: ConvVAE(3),
+    "gated": lambda: GatedVAE(3, hidden_dim=32),
     "batch_norm": lambda: BetaVAE(3),
     "conditional": lambda: ConditionalVAE(3, hidden_dim=32),
     "conditional_conv": lambda: ConditionalVAE(3, backbone="conv", prior="learned"),

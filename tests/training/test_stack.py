@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
 from fmvae.data import split
 from fmvae.errors import NumericsError
-from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, LatentAxis, convolution
+from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, GatedVAE, LatentAxis, convolution
 from fmvae.objectives import Capacity, Constant, Cyclical, Warmup
 from fmvae.training import VAETrainer
 from fmvae.training.engines.padding import can_widen, narrow, widen
@@ -23,6 +23,7 @@ from tests.training.cases import Case, data_of
 MODELS: dict[str, Callable[[int], VAE]] = {
     "base": lambda z: BaseVAE(z, hidden_dim=16),
     "conv": ConvVAE,
+    "gated": lambda z: GatedVAE(z, hidden_dim=16),
     "batch_norm": BetaVAE,
     "conditional": lambda z: ConditionalVAE(z, hidden_dim=16),
     "conditional_conv": lambda z: ConditionalVAE(z, backbone="conv"),

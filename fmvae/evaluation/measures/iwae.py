@@ -22,8 +22,12 @@ class ImportanceWeighted(BuiltIn):
 
     @classmethod
     def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
-        if evaluation["iwae"]["num_samples"]:
-            yield cls(**evaluation["iwae"])
+        yield from cls.planned(evaluation)
+
+    @classmethod
+    def planned(cls, evaluation: Mapping[str, Any]) -> list[ImportanceWeighted]:
+        """Return the measure if ``evaluation`` requests it."""
+        return [cls(**evaluation["iwae"])] if evaluation["iwae"]["num_samples"] else []
 
     @classmethod
     def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -47,5 +51,6 @@ class ImportanceWeighted(BuiltIn):
             context.noise(),
             num_samples=self.num_samples,
             num_images=num_images,
+            partial=context.partials.of(self.name, self.settings),
         )
         return {f"iwae_{self.num_samples}": bound, "num_images": num_images}

@@ -16,7 +16,6 @@ from fmvae.evaluation.measures.iwae import ImportanceWeighted
 from fmvae.evaluation.neighbours import copying_measures
 from fmvae.evaluation.precision import precision_check
 from fmvae.evaluation.samplers import Sampler
-from fmvae.objectives.densities import Density
 
 ACCURACY, BOUND = "accuracy", "bound"  # the last part of a block's name, if it is no set of features
 
@@ -43,7 +42,7 @@ class Sampled(BuiltIn):
             return
         distances, _ = Distances.planned(context, evaluation)
         accuracy, _ = Accuracy.planned(context, evaluation)
-        bounds = list(ImportanceWeighted.asked(context, evaluation))
+        bounds = ImportanceWeighted.planned(evaluation)
         for name in dict.fromkeys(evaluation["samplers"]):
             fit = evaluation.get(name, {})
             yield from (SampledDistances(name, fit, one, evaluation["fid"]["num_train"]) for one in distances)
@@ -131,7 +130,7 @@ class SampledAccuracy(Sampled):
 class SampledBound(Sampled):
     """The importance-weighted bound of the model whose prior is the sampler's density.
 
-    It is a bound on log p(x) of that model, since the density is normalised; of a conditional model on log p(x | class).
+    As the density is normalised, it is a bound on log p(x) of that model; of a conditional one, on log p(x | class).
     """
 
     def __init__(self, sampler: str, fit: Mapping[str, Any], like: ImportanceWeighted):
@@ -153,5 +152,6 @@ class SampledBound(Sampled):
             num_samples=self.like.num_samples,
             num_images=num_images,
             density=sampler.log_prob,
+            partial=context.partials.of(self.name, self.settings),
         )
         return {f"iwae_{self.like.num_samples}": bound, "num_images": num_images}

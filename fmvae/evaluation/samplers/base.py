@@ -166,6 +166,10 @@ class Sampler(ABC):
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Restore a fit from ``state``. Any exception means that the state is not one of this sampler's."""
 
+    def told(self) -> dict[str, Any]:
+        """Return what the fit has chosen, as JSON values to show beside numbers."""
+        return {}
+
     # --- conditional models
 
     def classes(self) -> list[int | None]:

@@ -191,6 +191,9 @@ class GaussianMixtureSampler(Sampler):
         problem = f"{number} components cannot be fitted ({detail.splitlines()[0]})"
         return RunError("sampler gmm", problem, f"give fewer, as {KEY}=1, or leave gmm out of evaluation.samplers")
 
+    def told(self) -> dict[str, Any]:
+        return {"num_components": self._meta["num_components"]}
+
     def sample(self, num: int, labels: Tensor | None, generator: torch.Generator) -> Tensor:
         uniform = torch.rand(num, generator=generator, dtype=torch.float64, device=generator.device)
         noise = standard_normal(num, self._densities[0].latent_dim, generator)

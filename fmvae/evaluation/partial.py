@@ -1,0 +1,95 @@
+"""Partial results of measures that take long, kept on disk so that a killed measurement can continue."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fmvae.common.digests import digest
+from fmvae.errors import RunError
+from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
+
+FORMAT = 1  # increase it when a code change affects the numbers
+SECONDS = 60.0  # between two writes, at least
+log = logging.getLogger("fmvae")
+
+
+class Partial:
+    """The partial result of one measure: a few tensors in a file, for the same measurement only.
+
+    Args:
+        path: the file; None keeps nothing.
+        key: all that the tensors depend on, as JSON values.
+    """
+
+    def __init__(self, path: Path | None = None, key: Mapping[str, Any] | None = None):
+        self.path, self.key = path, {"format": FORMAT, **(key or {})}
+        self._written = time.monotonic()
+
+    def read(self) -> dict[str, Tensor]:
+        """Return the tensors that were kept; none if there is no file, or it is damaged or has another key."""
+        if self.path is None or not self.path.exists():
+            return {}
+        try:
+            kept = load_checkpoint(self.path)
+        except RunError as error:
+            log.warning("%s: %s; measured from the start", self.path, error.problem)
+            return {}
+        return kept.tensors if kept.meta.get("key") == self.key else {}
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to keep what there is."""
+        return self.path is not None and time.monotonic() - self._written >= SECONDS
+
+    def keep(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write the tensors in place of earlier ones. If the disk refuses, a warning is logged."""
+        assert self.path is not None
+        self._written = time.monotonic()
+        try:
+            save_checkpoint(self.path, tensors, {"key": self.key})
+        except OSError as error:
+            log.warning("%s: %s; partial results are not kept", self.path, error.strerror)
+
+    def remove(self) -> None:
+        """Delete the file, and its folder if that is empty then."""
+        if self.path is not None and self.path.exists():
+            self.path.unlink()
+            with suppress(OSError):  # other files are in it
+                self.path.parent.rmdir()
+
+
+class Partials:
+    """The partial results of a checkpoint's measures, each in a file of its own.
+
+    Args:
+        folder: the folder of the files, made when it is needed; None keeps nothing.
+        key: what all measures depend on, as JSON values: checkpoint, data, device.
+    """
+
+    def __init__(self, folder: Path | None = None, key: Mapping[str, Any] | None = None):
+        self.folder, self.key = folder, dict(key or {})
+        self._asked: list[tuple[str, Partial]] = []
+
+    def of(self, measure: str, settings: Mapping[str, Any]) -> Partial:
+        """Return the partial result of a measure (the name of its block) with these settings.
+
+        Other settings have another file, so that measuring with them loses nothing.
+        """
+        key = {**self.key, "measure": measure, "settings": dict(settings)}
+        name = f"{measure.replace('/', '-')}-{digest(key)[:16]}.safetensors"
+        found = Partial(self.folder / name if self.folder else None, key)
+        self._asked.append((measure, found))
+        return found
+
+    def done(self, measure: str) -> None:
+        """Delete what a measure has asked for here, once its results are written."""
+        for name, partial in self._asked:
+            if name == measure:
+                partial.remove()
