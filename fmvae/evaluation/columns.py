@@ -153,6 +153,7 @@ def _sampled(sampler: str, features: str, digits: int) -> tuple[Column, ...]:
         neighbour("nearest_test", "distance to the nearest test image"),
         neighbour("nearest_ratio", "nearest training image / nearest test image", "", "higher"),
         replace(neighbour("nearer_train", "nearer to a training image", SHARE, "lower"), digits=2),
+        replace(neighbour("real_nearer_train", "test images nearer to a training image", SHARE), digits=2),
         neighbour("real_nearest_train", "test images' distance to the nearest training image"),
         neighbour("real_nearest_test", "test images' distance to the nearest test image"),
     )

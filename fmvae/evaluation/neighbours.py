@@ -72,31 +72,34 @@ def copying_measures(test: ArrayLike, train: ArrayLike, generated: ArrayLike) ->
     - ``nearer_train``: the share of generated images that are nearer to a training image than to any test image,
       among as many training images as test images; ties count half. It is near 0.5 without copies, and notices
       copies of a few images, too (Meehan et al. 2020 test for copying by the same comparison).
+    - ``real_nearer_train``: the same share of test images, each compared with the other test images. It differs from
+      0.5 if the features tell training from test images, as those of a network that was trained on the former.
 
     Args:
         test: at least two images.
         train: any number of training images; the first ones, as many as test images, are for ``nearer_train``.
     """
     test, train, generated = (np.asarray(part, dtype=np.float64) for part in (test, train, generated))
-    to_train, to_test = nearest_distances(generated, train), nearest_distances(generated, test)
     num = min(len(train), len(test))
-    among = to_train if num == len(train) else nearest_distances(generated, train[:num])
-    against = to_test if num == len(test) else nearest_distances(generated, test[:num])
-    medians = {
-        "nearest_train": to_train,
-        "nearest_test": to_test,
-        "real_nearest_train": nearest_distances(test, train),
-        "real_nearest_test": nearest_distances(test, test, others=True),
-    }
-    found = {name: float(np.median(values)) for name, values in medians.items()}
-    ratio = _ratio(found["nearest_train"], found["nearest_test"])
-    of_real = _ratio(found["real_nearest_train"], found["real_nearest_test"])
-    nearer = (among < against).mean() + 0.5 * (among == against).mean()
-    return {**found, "nearest_ratio": _ratio(ratio, of_real), "nearer_train": float(nearer)}
-
-
-def _ratio(a: float, b: float) -> float:
-    return a / b if b else 1.0
+    found: dict[str, float] = {}
+    for whose, points, others in (("", generated, False), ("real_", test, True)):
+        to_train = nearest_distances(points, train)
+        to_test = nearest_distances(points, test, others=others)
+        found[f"{whose}nearest_train"] = float(np.median(to_train))
+        found[f"{whose}nearest_test"] = float(np.median(to_test))
+        # among equally many
+        a = to_train if num == len(train) else nearest_distances(points, train[:num])
+        b = (
+            to_test
+            if num == len(test)
+            else nearest_distances(points[:num] if others else points, test[:num], others=others)
+        )
+        a = a[: len(b)]
+        found[f"{whose}nearer_train"] = float((a < b).mean() + 0.5 * (a == b).mean())
+    of_generated, of_real = (
+        found[f"{w}nearest_train"] / (found[f"{w}nearest_test"] or 1.0) for w in ("", "real_")
+    )
+    return {**found, "nearest_ratio": of_generated / (of_real or 1.0)}
 
 
 def nearest_distances(points: ArrayLike, among: ArrayLike, *, others: bool = False) -> NDArray[np.float64]:
