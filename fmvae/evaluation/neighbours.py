@@ -72,8 +72,8 @@ def copying_measures(test: ArrayLike, train: ArrayLike, generated: ArrayLike) ->
     - ``nearer_train``: the share of generated images that are nearer to a training image than to any test image,
       among as many training images as test images; ties count half. It is near 0.5 without copies, and notices
       copies of a few images, too (Meehan et al. 2020 test for copying by the same comparison).
-    - ``real_nearer_train``: the same share of test images, each compared with the other test images. It differs from
-      0.5 if the features tell training from test images, as those of a network that was trained on the former.
+    - ``real_nearer_train``: the same share of test images, each compared with the other test images. It differs
+      from 0.5 if the features tell training from test images, as those of a network trained on the former.
 
     Args:
         test: at least two images.
@@ -83,23 +83,22 @@ def copying_measures(test: ArrayLike, train: ArrayLike, generated: ArrayLike) ->
     num = min(len(train), len(test))
     found: dict[str, float] = {}
     for whose, points, others in (("", generated, False), ("real_", test, True)):
-        to_train = nearest_distances(points, train)
-        to_test = nearest_distances(points, test, others=others)
+        to_train, to_test = nearest_distances(points, train), nearest_distances(points, test, others=others)
         found[f"{whose}nearest_train"] = float(np.median(to_train))
         found[f"{whose}nearest_test"] = float(np.median(to_test))
-        # among equally many
-        a = to_train if num == len(train) else nearest_distances(points, train[:num])
-        b = (
-            to_test
-            if num == len(test)
-            else nearest_distances(points[:num] if others else points, test[:num], others=others)
-        )
-        a = a[: len(b)]
-        found[f"{whose}nearer_train"] = float((a < b).mean() + 0.5 * (a == b).mean())
-    of_generated, of_real = (
-        found[f"{w}nearest_train"] / (found[f"{w}nearest_test"] or 1.0) for w in ("", "real_")
-    )
-    return {**found, "nearest_ratio": of_generated / (of_real or 1.0)}
+        if len(train) != len(test):  # among equally many
+            points = points[:num] if others else points
+            to_train = nearest_distances(points, train[:num])
+            to_test = nearest_distances(points, test[:num], others=others)
+        nearer = (to_train < to_test).mean() + 0.5 * (to_train == to_test).mean()
+        found[f"{whose}nearer_train"] = float(nearer)
+    generated_ratio = _ratio(found["nearest_train"], found["nearest_test"])
+    real_ratio = _ratio(found["real_nearest_train"], found["real_nearest_test"])
+    return {**found, "nearest_ratio": _ratio(generated_ratio, real_ratio)}
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b else 1.0
 
 
 def nearest_distances(points: ArrayLike, among: ArrayLike, *, others: bool = False) -> NDArray[np.float64]:

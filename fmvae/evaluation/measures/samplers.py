@@ -130,7 +130,7 @@ class SampledAccuracy(Sampled):
 class SampledBound(Sampled):
     """The importance-weighted bound of the model whose prior is the sampler's density.
 
-    As the density is normalised, it is a bound on that model's log p(x); of a conditional one, on log p(x | class).
+    The density is normalised, so it is a bound on that model's log p(x); of a conditional one, log p(x | class).
     """
 
     def __init__(self, sampler: str, fit: Mapping[str, Any], like: ImportanceWeighted):
