@@ -154,6 +154,19 @@ def test_log_prob_is_scipys(dim):
     assert torch.equal(sampler.log_prob(z.view(5, 8, dim)), sampler.log_prob(z).view(5, 8))
 
 
+def test_draws_have_the_covariances_of_their_components():
+    """The clusters of the other tests are round, so a factor and its transpose look alike."""
+    factors = torch.tensor([[[1.0, 0.0], [2.0, 0.5]], [[0.3, 0.0], [-0.9, 0.1]]], dtype=torch.float64)
+    means = torch.tensor([[-20.0, 0.0], [20.0, 0.0]], dtype=torch.float64)
+    density = FullGaussians(torch.tensor([0.25, 0.75], dtype=torch.float64), means, factors)
+    z = density.sample(40_000, generator())
+    for label, factor in enumerate(factors):
+        own = z[torch.cdist(z, means).argmin(1) == label]
+        assert len(own) == pytest.approx(40_000 * [0.25, 0.75][label], rel=0.03)
+        torch.testing.assert_close(own.T.cov(), factor @ factor.T, rtol=0.05, atol=0.02)
+        assert (own.T.cov() - factor.T @ factor).abs().max() > 0.5
+
+
 def test_blocks_change_nothing(monkeypatch):
     sampler, z = fitted("gmm", 3)[0], generator_normal(50, 3)
     before, draws = sampler.log_prob(z), sampler.sample(50, None, generator())
@@ -235,6 +248,9 @@ def test_the_aggregate_is_of_the_training_posteriors_and_not_their_means():
     torch.testing.assert_close(z.mean(0), mean, rtol=0, atol=0.15)
     torch.testing.assert_close(z.T.cov(), covariance, rtol=0, atol=0.3)
     assert len(nearest.unique()) == 5
+    residual = z - train.mu.double()[nearest]
+    variances = torch.bincount(nearest).double() / len(z) @ train.logvar.double().exp()
+    torch.testing.assert_close(residual.square().mean(0), variances, rtol=0.1, atol=0)
     copied = AggregateSampler()
     copied.fit(train._replace(logvar=torch.full_like(train.logvar, -60.0)), train, 0)
     points = copied.sample(100, None, generator())
