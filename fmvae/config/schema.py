@@ -48,12 +48,7 @@ class Rule:
         name = self.called or choices or names.get(self.type, "a group of keys")
         limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
         bounds = [f" {sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit)]
-        return (
-            name
-            + " and".join(bounds)
-            + (" or a list of such" if self.many else "")
-            + (" or null" if self.optional else "")
-        )
+        return name + " and".join(bounds) + " or a list of such" * self.many + " or null" * self.optional
 
     def accept(self, value: Any) -> Any:
         """Return ``value`` converted to this rule's type.
