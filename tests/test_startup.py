@@ -70,7 +70,7 @@ def test_completing_a_word_does_not_import_torch(program):
 FIRST_STEP = """
 import os, runpy, sys
 def first_step(self, *_, **__):
-    late = ("matplotlib", "torchvision", "torch._dynamo.utils")
+    late = ("matplotlib", "torchvision", "torch._dynamo.utils", "sklearn", "zuko")
     print("imported:", *(name for name in late if name in sys.modules))
     sys.stdout.flush()
     os._exit(0)

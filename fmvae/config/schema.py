@@ -48,12 +48,7 @@ class Rule:
         name = self.called or choices or names.get(self.type, "a group of keys")
         limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
         bounds = [f" {sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit)]
-        return (
-            name
-            + " and".join(bounds)
-            + (" or a list of such" if self.many else "")
-            + (" or null" if self.optional else "")
-        )
+        return name + " and".join(bounds) + " or a list of such" * self.many + " or null" * self.optional
 
     def accept(self, value: Any) -> Any:
         """Return ``value`` converted to this rule's type.
@@ -72,7 +67,8 @@ class Rule:
             value = str(value)  # a name, as sweep_name=2024
         if not isinstance(value, self.type):
             raise ValueError
-        if self.choices and not all(item in self.choices for item in (value if self.type is list else [value])):
+        items = value if isinstance(value, list) else [value]
+        if self.choices and not all(item in self.choices for item in items):
             raise ValueError
         if self.pattern and not re.fullmatch(self.pattern, str(value)):
             raise ValueError

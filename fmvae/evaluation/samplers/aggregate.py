@@ -37,14 +37,16 @@ class AggregateSampler(Sampler):
         noise = standard_normal(num, self._train.mu.shape[1], generator).cpu()
         given = self.given(labels, uniform.shape)
         of_class = torch.zeros(num, dtype=torch.long) if given is None else given.cpu()
-        images = torch.empty(num, dtype=torch.long)
+        images = torch.full((num,), -1)
         for label, those in enumerate(self._of_class):
             rows = of_class == label
-            if rows.any() and not len(those):
-                raise ValueError(f"the sampler aggregate has no training image of class {label}")
-            images[rows] = those[(uniform.cpu()[rows] * len(those)).long()] if len(those) else images[rows]
-        mu, logvar = self._train.mu[images].double(), self._train.logvar[images].double()
-        return (mu + noise * (0.5 * logvar).exp()).to(generator.device)
+            if len(those):
+                images[rows] = those[(uniform.cpu()[rows] * len(those)).long()]
+        drawn = noise.clone()
+        found = images >= 0
+        mu, logvar = self._train.mu[images[found]].double(), self._train.logvar[images[found]].double()
+        drawn[found] = mu + noise[found] * (0.5 * logvar).exp()
+        return drawn.to(generator.device)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise TypeError("the sampler aggregate has no state: it draws from the posteriors themselves")

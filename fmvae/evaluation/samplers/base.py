@@ -96,7 +96,8 @@ class Sampler(ABC):
     """A way to draw latents for generation, fitted to the posteriors of a trained model's training images.
 
     A fit is computed in float64 on the CPU, draws from the streams ``(seed, "samplers", part)``, and gives the
-    same bits for any number of threads. For a conditional model, a sampler draws from p(z | class).
+    same bits for any number of threads. For a conditional model, a sampler draws from p(z | class). For a class
+    without training images it is N(0, 1), or whatever a network makes of it.
 
     Args:
         num_classes: of a conditional model; 0 for a model without labels, for which labels are ignored.
@@ -120,7 +121,8 @@ class Sampler(ABC):
         """JSON values that the fit depends on, besides the posteriors and the seed."""
 
     def check(self, num_train: int) -> None:  # noqa: B027, nothing to check is the usual case
-        """Check before training whether a fit can work, with so many images (of the smallest class).
+        """Check before training whether a fit can work, with so many images (of the smallest class, but for
+        classes without any).
 
         Raises:
             ConfigError: a setting does not fit the data, or a library is missing.

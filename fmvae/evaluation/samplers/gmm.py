@@ -92,8 +92,8 @@ class GaussianMixtureSampler(Sampler):
     One component is the mean and covariance of the mixture of all training posteriors, in closed form. More are
     fitted by scikit-learn to one draw of each posterior, in units of each dimension's standard deviation. There,
     1e-6 is added to all variances. Of several numbers of components, the one with the highest mean log-likelihood
-    of draws of the validation posteriors is taken; numbers that exceed the images of the smallest class are passed
-    over.
+    of draws of the validation posteriors is taken; numbers that exceed the images of the smallest class, or
+    cannot be fitted, are passed over.
 
     Args:
         num_components: a number, or several to choose from.
@@ -124,7 +124,7 @@ class GaussianMixtureSampler(Sampler):
 
     def fit(self, train: Latents, val: Latents, seed: int, progress: Progress | None = None) -> None:
         parts = [train.of_class(label) for label in self.classes()]
-        smallest = min(len(part.mu) for part in parts)
+        smallest = min((len(part.mu) for part in parts if len(part.mu)), default=0)
         self.check(smallest)
         held_out = validation_draws(val, seed)
         draws = train.draw(rng.stream(seed, "samplers", TRAIN_DRAWS))
@@ -133,17 +133,32 @@ class GaussianMixtureSampler(Sampler):
             if number > smallest:
                 continue
             fitted, notes = [], []
-            for label, part in zip(self.classes(), parts, strict=True):
-                points = draws if label is None else draws[train.labels == label]
-                density, note = self._one(part) if number == 1 else self._several(part, points, number, seed)
-                fitted.append(density)
-                notes.append(note)
+            try:
+                for label, part in zip(self.classes(), parts, strict=True):
+                    points = draws if label is None else draws[train.labels == label]
+                    density, note = self._of_class(part, points, number, seed)
+                    fitted.append(density)
+                    notes.append(note)
+            except RunError as error:
+                if number == self._candidates[0]:
+                    raise
+                values.append({"num_components": number, "problem": error.problem})
+                continue
             value = self._log_prob(fitted, held_out, val.labels).mean().item()
             values.append({"num_components": number, "held_out": value, "fits": notes})
             if value > best or not self._densities:
                 best, self._densities = value, fitted
                 self._meta = {"num_components": number, "held_out": value}
         self._meta["candidates"] = values
+
+    def _of_class(
+        self, part: Latents, points: Tensor, number: int, seed: int
+    ) -> tuple[FullGaussians, dict[str, Any]]:
+        """Return the mixture of one class, and how its fit went."""
+        if not len(part.mu):
+            identity = torch.eye(part.mu.shape[1], dtype=torch.float64)
+            return FullGaussians(identity.new_ones(1), identity.new_zeros(1, len(identity)), identity[None]), {}
+        return self._one(part) if number == 1 else self._several(part, points, number, seed)
 
     def _one(self, part: Latents) -> tuple[FullGaussians, dict[str, Any]]:
         Scale.of(part, self.name)

@@ -49,6 +49,7 @@ def check_samplers(evaluation: Mapping[str, Any], model: VAE, data: ImageData) -
     labels = data.train.labels
     num_train = len(labels)
     if model.conditional:
-        num_train = int(torch.bincount(labels, minlength=data.num_classes).min())
+        counts = torch.bincount(labels)
+        num_train = int(counts[counts > 0].min())
     for name in evaluation.get("samplers", ()):
         make_sampler(name, evaluation.get(name, {}), model, data).check(num_train)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from scipy.special import logsumexp
 from torch import Tensor
 
 from fmvae import rng
@@ -55,7 +54,7 @@ def test_one_component_is_the_aggregates_mean_and_covariance():
     np.testing.assert_allclose(found @ found.T, covariance, rtol=0, atol=1e-12)
     assert np.abs(np.cov(mu.T, bias=True) - covariance).max() > 0.01  # without the posteriors' variances
     z = generator_normal(20, 3)
-    expected = stats.multivariate_normal(mu.mean(0), covariance).logpdf(z.numpy())
+    expected = stats.multivariate_normal(mu.mean(0), covariance).logpdf(z.numpy())  # type: ignore[arg-type]
     np.testing.assert_allclose(sampler.log_prob(z), expected, rtol=1e-12)
 
 
@@ -80,7 +79,7 @@ def test_held_out_likelihood_beats_the_standard_normal_where_it_can(name):
     better, noise = gain(SMALL[name](), clusters(1000, 2, seed=1), clusters(500, 2, seed=2), test)
     assert better > 1 > 5 * noise
     of_normal = [normal_latents(num, 2, seed=seed) for num, seed in ((2000, 1), (500, 2), (2000, 3))]
-    control, noise = gain(SMALL[name](), *of_normal[:2], of_normal[2].draw(generator(4)))
+    control, noise = gain(SMALL[name](), of_normal[0], of_normal[1], of_normal[2].draw(generator(4)))
     assert control < 3 * noise
     assert control > -0.05
     print(f"{name}: {better:.3f} nats over N(0, 1); of N(0, 1) itself {control:.4f}")
@@ -149,10 +148,23 @@ def test_log_prob_is_scipys(dim):
         *(tensors[f"0.{k}"].numpy() for k in ("weights", "means", "factors")), strict=True
     ):
         each.append(np.log(weight) + stats.multivariate_normal(mean, factor @ factor.T).logpdf(z.numpy()))
-    expected = logsumexp(each, axis=0)
+    expected = np.logaddexp.reduce(each, axis=0)
     np.testing.assert_allclose(sampler.log_prob(z), expected, rtol=1e-11)
     assert np.abs(np.mean(each, axis=0) - expected).max() > 0.1
     assert torch.equal(sampler.log_prob(z.view(5, 8, dim)), sampler.log_prob(z).view(5, 8))
+
+
+def test_draws_have_the_covariances_of_their_components():
+    """The clusters of the other tests are round, so a factor and its transpose look alike."""
+    factors = torch.tensor([[[1.0, 0.0], [2.0, 0.5]], [[0.3, 0.0], [-0.9, 0.1]]], dtype=torch.float64)
+    means = torch.tensor([[-20.0, 0.0], [20.0, 0.0]], dtype=torch.float64)
+    density = FullGaussians(torch.tensor([0.25, 0.75], dtype=torch.float64), means, factors)
+    z = density.sample(40_000, generator())
+    for label, factor in enumerate(factors):
+        own = z[torch.cdist(z, means).argmin(1) == label]
+        assert len(own) == pytest.approx(40_000 * [0.25, 0.75][label], rel=0.03)
+        torch.testing.assert_close(own.T.cov(), factor @ factor.T, rtol=0.05, atol=0.02)
+        assert (own.T.cov() - factor.T @ factor).abs().max() > 0.5
 
 
 def test_blocks_change_nothing(monkeypatch):
@@ -236,6 +248,9 @@ def test_the_aggregate_is_of_the_training_posteriors_and_not_their_means():
     torch.testing.assert_close(z.mean(0), mean, rtol=0, atol=0.15)
     torch.testing.assert_close(z.T.cov(), covariance, rtol=0, atol=0.3)
     assert len(nearest.unique()) == 5
+    residual = z - train.mu.double()[nearest]
+    variances = torch.bincount(nearest).double() / len(z) @ train.logvar.double().exp()
+    torch.testing.assert_close(residual.square().mean(0), variances, rtol=0.1, atol=0)
     copied = AggregateSampler()
     copied.fit(train._replace(logvar=torch.full_like(train.logvar, -60.0)), train, 0)
     points = copied.sample(100, None, generator())
@@ -270,6 +285,7 @@ def test_draws_of_a_class_follow_that_class_only(name):
         sampler.sample(1, torch.tensor([3]), generator())
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("dim", [1, 2])
 @pytest.mark.parametrize("name", DENSITIES)
 def test_the_density_of_each_class_integrates_to_one(name, dim):
@@ -297,6 +313,18 @@ def test_a_class_without_components_of_others():
     assert not torch.equal(alone.state()[0]["0.means"], tensors["0.means"])
 
 
+def test_a_class_without_training_images_is_drawn_from_the_standard_normal():
+    train = clusters(300, 2)
+    some = Latents(*(part[train.labels != 1] for part in train))
+    labels = torch.ones(4000, dtype=torch.long)
+    for name in ("gmm", "aggregate"):
+        sampler = SMALL[name](3)
+        sampler.fit(some, train, 0)
+        z = sampler.sample(4000, labels, generator())
+        assert stats.kstest(z.numpy().ravel(), "norm").pvalue > 1e-3
+        assert stats.kstest(sampler.sample(4000, 0 * labels, generator()).numpy().ravel(), "norm").pvalue < 1e-9
+
+
 def test_an_unconditional_sampler_ignores_labels():
     sampler, z = fitted("gmm", 2)[0], generator_normal(4, 2)
     labels = torch.tensor([0, 9, 3, 1])
@@ -307,7 +335,8 @@ def test_an_unconditional_sampler_ignores_labels():
 # --- what cannot be fitted ------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_fitted_is_said_in_one_line():
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_what_cannot_be_fitted_is_said_in_one_line(monkeypatch):
     train = clusters(30, 2)
     with pytest.raises(
         ConfigError, match=r"^evaluation\.gmm\.num_components: 31 components, but there are 30 train"
@@ -317,6 +346,16 @@ def test_what_cannot_be_fitted_is_said_in_one_line():
         ConfigError, match=r"10 training images of the smallest class; give a number of at most 10$"
     ):
         GaussianMixtureSampler(3, num_components=[11, 20]).fit(train, train, 0)
+    same = train._replace(mu=train.mu[:1].expand(30, 2), logvar=torch.full_like(train.logvar, -2.0))
+    monkeypatch.setattr("fmvae.evaluation.samplers.gmm.REGULARISATION", 0.0)
+    monkeypatch.setattr(Latents, "draw", lambda latents, generator: latents.mu.double())  # of one point
+    with pytest.raises(RunError, match=r"^sampler gmm: 2 components cannot be fitted \(Fitting the mixture"):
+        GaussianMixtureSampler(num_components=2).fit(same, same, 0)
+    chosen = GaussianMixtureSampler(num_components=[1, 2])
+    chosen.fit(same, same, 0)
+    assert [row.keys() for row in chosen.state()[1]["candidates"]][1] == {"num_components", "problem"}
+    assert chosen.state()[1]["num_components"] == 1
+    monkeypatch.undo()
     GaussianMixtureSampler(num_components=30).fit(train, train, 0)  # a component for each point: still a density
     constant = train._replace(mu=torch.ones_like(train.mu), logvar=torch.full_like(train.logvar, -2000.0))
     broken = train._replace(mu=train.mu / 0)

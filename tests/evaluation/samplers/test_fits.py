@@ -44,6 +44,7 @@ def same(a: Sampler, b: Sampler) -> bool:
 
 
 @EVERY
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("classes", [0, 3])
 def test_a_loaded_fit_is_the_same(name, classes):
     sampler, other = fitted(name, classes), MAKE[name](classes)
@@ -145,8 +146,9 @@ def epochs_of(fit: Callable[[], Any], monkeypatch) -> int:
     return len(epochs)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_killed_fit_is_resumed_with_the_same_bits(name, classes, monkeypatch):
     whole = fitted(name, classes)
     latents = clusters(300, 3, seed=1), clusters(90, 3, seed=2)

@@ -4,7 +4,7 @@ import errno
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ STORED = ("gmm", "flow", "two_stage")
 
 
 @pytest.fixture
-def fits(monkeypatch) -> Iterator[list[str]]:
+def fits(monkeypatch) -> list[str]:
     """The names of the samplers that are fitted, in turn."""
     names: list[str] = []
     for kind in KINDS.values():
@@ -143,7 +143,7 @@ def test_other_data_are_another_fit(data, small_data, tmp_path, fits):
 def test_a_damaged_file_is_noticed_and_fitted_again(name, data, tmp_path, fits, caplog):
     made = store(tmp_path, data).get(name, SETTINGS[name])
     path, usual = tmp_path / f"{name}.safetensors", (tmp_path / f"{name}.safetensors").read_bytes()
-    step = max(1, len(usual) // 12)
+    step, content = max(1, len(usual) // 12), b""
     for place in [*range(0, len(usual), step), len(usual) - 1]:
         content = bytearray(usual)
         content[place] ^= 1
@@ -208,8 +208,8 @@ def test_a_killed_fit_goes_on_from_its_file(name, data, tmp_path, monkeypatch):
     (partial,) = folder.iterdir()
     assert partial.name == f"{name}.partial.safetensors"
     killed_after(9)
+    kept = partial.read_bytes()
     for checkpoint, trained in (("aa", 1), ("bb", 4)):  # of another checkpoint, it begins anew
-        kept = partial.read_bytes() if partial.exists() else kept  # noqa: F821
         partial.write_bytes(kept)
         epochs.clear()
         made = store(folder, data, checkpoint).get(name, SETTINGS[name])
