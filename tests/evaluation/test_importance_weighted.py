@@ -22,6 +22,7 @@ from fmvae.models import (
     ConvVAE,
     FlowPrior,
     MixturePrior,
+    ResidualVAE,
     StandardPrior,
     VampPrior,
 )
@@ -31,6 +32,7 @@ MODELS = {
     "base": lambda: BaseVAE(2, hidden_dim=16),
     "conv": lambda: ConvVAE(3),
     "beta": lambda: BetaVAE(2),
+    "residual": lambda: ResidualVAE(2, width=8),
     "conditional": lambda: ConditionalVAE(2, hidden_dim=16),
 }
 
