@@ -114,7 +114,7 @@ def test_a_sweep_by_hydras_own_mode_is_named_too():
 @pytest.mark.parametrize(
     ("override", "example"),
     [
-        ("~model", "model=base (or beta, conditional, conditional_conv, conv)"),
+        ("~model", "model=base (or beta, conditional, conditional_conv, conditional_residual, conv, residual)"),
         ("~beta.value", "beta.value=<a finite number >= 0>"),
         ("~model._target_", "model._target_=<value>"),
         ("~trainer.epochs", "trainer.epochs=<a whole number >= 1>"),
@@ -158,7 +158,12 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
 @pytest.mark.parametrize(
     ("overrides", "subject", "problem", "way_out"),
     [
-        (["model=foo"], "model", "'foo'", "choose from base, beta, conditional, conditional_conv, conv"),
+        (
+            ["model=foo"],
+            "model",
+            "'foo'",
+            "choose from base, beta, conditional, conditional_conv, conditional_residual, conv, residual",
+        ),
         (["model=cnv"], "model", "'cnv'", "did you mean conv? choose from base"),
         (["beta=foo"], "beta", "'foo'", "choose from capacity, constant, cyclical, warmup, or give a number"),
         (["experiment=foo"], "experiment", "'foo'", "choose from baseline, beta_vae"),

@@ -14,6 +14,7 @@ from fmvae.config.schema import OURS, RULES, Rule, validate, walk
 from fmvae.errors import ConfigError
 from fmvae.models.beta import NormOrder
 from fmvae.models.conditional import Backbone, Prior
+from fmvae.models.residual import Norm
 
 
 def validated(key: str, value: Any) -> Any:
@@ -149,6 +150,7 @@ def test_whole_floats_are_whole_numbers():
         ("model.norm_order", NormOrder),
         ("model.backbone", Backbone),
         ("model.prior", Prior),
+        ("model.norm", Norm),
     ],
 )
 def test_choices_of_a_model_are_those_that_its_class_knows(key, known):

@@ -110,6 +110,9 @@ OURS: dict[str, Rule] = {
     "loss.num_samples": Rule(int, minimum=1, maximum=10**6),
     **dict.fromkeys(("loss.latent_dim", "loss.width"), COUNT),
     "loss.depth": DEPTH,
+    "model.width": COUNT,
+    "model.depth": DEPTH,
+    "model.norm": Rule(str, choices=("group", "batch")),
     **dict.fromkeys(("loss.gamma", "loss.off_diagonal"), Rule(float, minimum=0)),
     "loss.diagonal": Rule(float, minimum=0, optional=True),
     "loss.alpha": Rule(float, minimum=-1e6, maximum=1e6),
@@ -157,7 +160,7 @@ RULES: dict[str, Rule] = {
     "model.latent_dim": COUNT,
     "model.num_classes": SIZE,  # copied from data.num_classes, which refuses 0
     "model.norm_order": Rule(str, choices=("relu_bn", "bn_relu")),
-    "model.backbone": Rule(str, choices=("mlp", "conv")),
+    "model.backbone": Rule(str, choices=("mlp", "conv", "residual")),
     "model.prior": Rule(str, choices=("standard", "learned")),
     "likelihood.sigma": Rule(float, above=0),
     "data.root": FOLDER,

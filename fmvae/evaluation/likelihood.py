@@ -114,8 +114,8 @@ def importance_weighted_bound(
         num_images: use this many images from the start of the split, >= 1, or all if it has fewer.
         partial: where to keep the bounds of the images so far. What an earlier call has kept there is continued,
             with the same bits.
-        density: log p(z) in place of the model's prior, as of a density fitted after training. The bound is that of
-            the model with this prior.
+        density: log p(z) in place of the model's prior, as of a density fitted after training. The bound is then
+            that of the model with this prior.
 
     Returns:
         The mean over the images, in nats per image; lower is better.

@@ -7,6 +7,7 @@ from fmvae.models.gated import GatedVAE
 from fmvae.models.mlp import BaseVAE
 from fmvae.models.posterior import Posteriors, encode_split
 from fmvae.models.priors import FlowPrior, MixturePrior, Prior, StandardPrior, VampPrior
+from fmvae.models.residual import ResidualVAE
 from fmvae.models.resnet import ClassifierOutput, FashionResNet18
 from fmvae.models.vae import VAE, LatentAxis, VAEOutput, separate_heads
 
@@ -24,6 +25,7 @@ __all__ = [
     "MixturePrior",
     "Posteriors",
     "Prior",
+    "ResidualVAE",
     "StandardPrior",
     "VAEOutput",
     "VampPrior",

@@ -1,4 +1,4 @@
-"""The conditional VAE, fully connected or convolutional (Sohn et al. 2015)."""
+"""The conditional VAE, fully connected, convolutional or residual (Sohn et al. 2015)."""
 
 from collections.abc import Sequence
 from math import prod
@@ -7,42 +7,15 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fmvae.models.conv import quarter_size
 from fmvae.models.convolution import ChannelsLastConv2d, ChannelsLastUnflatten
+from fmvae.models.label_maps import convolve_with_label_maps, with_label_maps
+from fmvae.models.residual import Norm, ResidualBackbone
 from fmvae.models.vae import VAE, LatentAxis, separate_heads
 
-Backbone = Literal["mlp", "conv"]
+Backbone = Literal["mlp", "conv", "residual"]
 Prior = Literal["standard", "learned"]
-
-
-def with_label_maps(features: Tensor, one_hot: Tensor) -> Tensor:
-    """Append one constant map per class to features (B, C, H, W): (B, C + num_classes, H, W)."""
-    return torch.cat([features, _maps(one_hot, features.shape[2:])], dim=1)
-
-
-def _maps(one_hot: Tensor, size: Sequence[int]) -> Tensor:
-    return one_hot[:, :, None, None].expand(-1, -1, *size)
-
-
-def convolve_with_label_maps(layer: nn.Module, features: Tensor, one_hot: Tensor) -> Tensor:
-    """Compute ``layer(with_label_maps(features, one_hot))``, up to rounding, but convolve each label map once.
-
-    The maps' contribution to the output depends on the class only, so it is computed once per class, not once per
-    image. A training step on a CPU then takes about two thirds of the time (``benchmarks.label_maps``).
-    """
-    in_dim = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
-    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
-    assert layer.bias is not None
-    split = layer.weight.tensor_split([features.shape[1]], dim=in_dim)
-    of_features = {"weight": split[0], "bias": torch.zeros_like(layer.bias)}
-    of_maps = {"weight": split[1]}
-    classes = torch.eye(one_hot.shape[1], dtype=features.dtype, device=features.device)
-    per_class = functional_call(layer, of_maps, _maps(classes, features.shape[2:]))
-    # a product with one-hot rows looks the classes up; unlike indexing, its gradient is deterministic on a GPU too
-    of_labels = (one_hot @ per_class.flatten(1)).view(-1, *per_class.shape[1:])
-    return functional_call(layer, of_features, features) + of_labels
 
 
 class _MLP(nn.Module):
@@ -131,9 +104,11 @@ class ConditionalVAE(VAE):
 
     Args:
         num_classes: number of classes.
-        backbone: ``mlp`` (one layer of ``hidden_dim`` each way) or ``conv`` (label maps at three scales).
+        backbone: ``mlp`` (one layer of ``hidden_dim`` each way), ``conv`` (label maps at three scales), or
+            ``residual`` (the blocks of ``ResidualVAE``, with label maps where the resolution changes).
         hidden_dim: width of the fully connected backbone.
         prior: of z. ``standard``: N(0, 1) for every label; ``learned``: one Gaussian per class.
+        width: of the residual backbone, as are the next two; see ``ResidualVAE``.
     """
 
     conditional = True
@@ -146,17 +121,22 @@ class ConditionalVAE(VAE):
         hidden_dim: int = 400,
         prior: Prior = "standard",
         image_shape: Sequence[int] = (1, 28, 28),
+        width: int = 32,
+        depth: int = 1,
+        norm: Norm = "group",
     ):
         super().__init__(latent_dim, image_shape)
         for name, value, known in (("backbone", backbone, Backbone), ("prior", prior, Prior)):
             if value not in get_args(known):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value!r}")
         self.num_classes = num_classes
-        self.backbone = (
-            _MLP(latent_dim, num_classes, hidden_dim, self.image_shape)
-            if backbone == "mlp"
-            else _Conv(latent_dim, num_classes, self.image_shape)
-        )
+        match backbone:
+            case "mlp":
+                self.backbone = _MLP(latent_dim, num_classes, hidden_dim, self.image_shape)
+            case "conv":
+                self.backbone = _Conv(latent_dim, num_classes, self.image_shape)
+            case "residual":
+                self.backbone = ResidualBackbone(latent_dim, num_classes, self.image_shape, width, depth, norm)
         self.mu = nn.Linear(self.backbone.num_features, latent_dim)
         self.logvar = nn.Linear(self.backbone.num_features, latent_dim)
         self.prior = _ClassPrior(num_classes, latent_dim) if prior == "learned" else None

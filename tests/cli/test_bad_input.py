@@ -14,7 +14,11 @@ from tests.idx import write_idx_dataset
 # arguments of train.py, and what its one line must hold: the key, the value, the way out
 OVERRIDES = {
     # groups
-    "model=foo": ["model: ", "'foo'", "choose from base, beta, conditional, conditional_conv, conv"],
+    "model=foo": [
+        "model: ",
+        "'foo'",
+        "choose from base, beta, conditional, conditional_conv, conditional_residual, conv, residual",
+    ],
     "model=cnv": ["model: ", "'cnv'", "did you mean conv?"],
     "model=": ["model: ", "''", "choose from base"],
     "model=null": ["model: ", "'null'", "choose from base"],

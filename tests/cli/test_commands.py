@@ -273,7 +273,11 @@ def without_torch(tmp_path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("line", "options"),
     [
-        ("python train.py model=", "model=base model=beta model=conditional model=conditional_conv model=conv"),
+        (
+            "python train.py model=",
+            "model=base model=beta model=conditional model=conditional_conv model=conditional_residual model=conv "
+            "model=residual",
+        ),
         ("python train.py beta=wa", "beta=warmup"),
         ("python train.py experiment=conv", "experiment=conv_z10 experiment=conv_z2"),
         ("python train.py data.val_", "data.val_size="),

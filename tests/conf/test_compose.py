@@ -47,7 +47,15 @@ def parameters() -> list[torch.nn.Parameter]:
 def test_the_groups_are_those_of_the_design():
     of_the_design = {"model", "beta", "latent_dim", "data", "trainer", "optimizer", "evaluation", "experiment"}
     assert of_the_design <= set(GROUPS)
-    assert set(options("model")) >= {"base", "conv", "beta", "conditional", "conditional_conv"}
+    assert set(options("model")) >= {
+        "base",
+        "conv",
+        "beta",
+        "conditional",
+        "conditional_conv",
+        "residual",
+        "conditional_residual",
+    }
     assert set(options("beta")) == {"constant", "warmup", "cyclical", "capacity"}
     assert set(options("latent_dim")) >= {"z2", "z10", "z32", "z64"}
 

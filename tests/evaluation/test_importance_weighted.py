@@ -26,6 +26,7 @@ from fmvae.models import (
     FlowPrior,
     GatedVAE,
     MixturePrior,
+    ResidualVAE,
     StandardPrior,
     VampPrior,
 )
@@ -36,6 +37,7 @@ MODELS = {
     "conv": lambda: ConvVAE(3),
     "beta": lambda: BetaVAE(2),
     "gated": lambda: GatedVAE(2, hidden_dim=16),
+    "residual": lambda: ResidualVAE(2, width=8),
     "conditional": lambda: ConditionalVAE(2, hidden_dim=16),
 }
 

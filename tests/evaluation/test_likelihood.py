@@ -19,6 +19,7 @@ from fmvae.models import (
     ConvVAE,
     FlowPrior,
     MixturePrior,
+    ResidualVAE,
     VampPrior,
 )
 from fmvae.objectives import ELBO, Bernoulli, BetaSchedule, Capacity, Constant, Gaussian, Likelihood, Warmup
@@ -27,6 +28,7 @@ MODELS = {
     "base": lambda: BaseVAE(2, hidden_dim=16),
     "conv": lambda: ConvVAE(3),
     "beta": lambda: BetaVAE(2),
+    "residual": lambda: ResidualVAE(2, width=8),
     "conditional": lambda: ConditionalVAE(2, hidden_dim=16),
 }
 

@@ -329,9 +329,10 @@ def test_a_key_that_all_swept_options_have(study, arguments, runs):
 
 ONLY = {
     "-m model=base,conditional model.prior=learned": ["model.prior: ", "model=base has no such key",
-        "choose model=conditional or conditional_conv"],
+        "choose model=conditional or conditional_conv or conditional_residual"],
     "-m beta=constant,warmup beta.fraction=0.5": ["beta.fraction: ", "beta=constant has no", "cyclical or warmup"],
-    "model.prior=learned": ["model.prior: ", "choose model=conditional or conditional_conv"],
+    "model.prior=learned": [
+        "model.prior: ", "choose model=conditional or conditional_conv or conditional_residual"],
     "model=conv model.norm_order=bn_relu": ["model.norm_order: ", "model=conv has no", "choose model=beta"],
     "scheduler=cosine scheduler.gamma=0.1": ["scheduler.gamma: ", "choose scheduler=exponential or step"],
     "likelihood.sigma=0.1": ["likelihood.sigma: ", "choose likelihood=gaussian"],
@@ -431,7 +432,7 @@ def test_the_runs_of_such_a_sweep_are_those_of_its_single_commands(study):
     ("removed", "example"),
     [
         ("~model.hidden_dim", "model.hidden_dim=<a whole number >= 1>"),
-        ("~model", "model=base (or beta, conditional, conditional_conv, conv)"),
+        ("~model", "model=base (or beta, conditional, conditional_conv, conditional_residual, conv, residual)"),
         ("~trainer.epochs", "trainer.epochs=<a whole number >= 1>"),
         ("~seed", "seed=<a whole number >= 0>"),
         ("~objective", "objective=<neg_elbo, iwae, fid, accuracy or a number's tag, as fid/pixels/kid>"),

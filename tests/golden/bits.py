@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from tests.idx import write_idx_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = ("base", "conv", "beta", "conditional", "conditional_conv")
+MODELS = ("base", "conv", "beta", "conditional", "conditional_conv", "residual", "conditional_residual")
 FILES = ("best", "last")
 # on a GPU steps are taken by CUDAGraph; without capturing it works anywhere
 RESIDENT = """

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from fmvae.models import ConditionalVAE
-from fmvae.models.conditional import convolve_with_label_maps, with_label_maps
+from fmvae.models.label_maps import convolve_with_label_maps, with_label_maps
 from fmvae.objectives import Bernoulli, elbo_terms
 from fmvae.rng import seeded_init
 from tests.models.layers import num_parameters, table
 
-both_backbones = pytest.mark.parametrize("backbone", ["mlp", "conv"])
+all_backbones = pytest.mark.parametrize("backbone", ["mlp", "conv", "residual"])
 
 
 def build(backbone: Any, latent_dim: int = 3, **options: Any) -> ConditionalVAE:
@@ -87,16 +87,17 @@ def test_label_maps_are_1_everywhere_in_the_labels_own_channel_and_0_elsewhere()
 
 
 @pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
-def test_label_maps_looked_up_by_class_are_the_maps_convolved_image_by_image(layer):
+@pytest.mark.parametrize("bias", [True, False])
+def test_label_maps_looked_up_by_class_are_the_maps_convolved_image_by_image(layer, bias):
     with seeded_init(0):
-        layer = layer(5 + 3, 4, 4, 2, 1).double()
+        layer = layer(5 + 3, 4, 4, 2, 1, bias=bias).double()
     one_hot = torch.eye(3, dtype=torch.float64)[torch.tensor([2, 0, 2, 1, 0])]
     features = torch.rand(5, 5, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def output_and_gradients(convolve: Any) -> list[Tensor]:
         x = features.clone().requires_grad_()
         out = convolve(layer, x, one_hot)
-        return [out, *torch.autograd.grad(out.square().sum(), [x, layer.weight, layer.bias])]
+        return [out, *torch.autograd.grad(out.square().sum(), [x, *layer.parameters()])]
 
     found = output_and_gradients(convolve_with_label_maps)
     maps = output_and_gradients(lambda layer, x, one_hot: layer(with_label_maps(x, one_hot)))
@@ -147,7 +148,7 @@ def test_a_pass_is_that_of_a_second_implementation(backbone, second):
 # --- labels -------------------------------------------------------------------------------------------------
 
 
-@both_backbones
+@all_backbones
 def test_labels_are_required(backbone):
     model = build(backbone)
     for call in (
@@ -160,7 +161,7 @@ def test_labels_are_required(backbone):
             call()
 
 
-@both_backbones
+@all_backbones
 @pytest.mark.parametrize("label", [10, -1, 255])
 def test_a_label_outside_the_classes_is_refused(backbone, label):
     model, labels = build(backbone), torch.tensor([0, 1, 2, label])
@@ -170,19 +171,19 @@ def test_a_label_outside_the_classes_is_refused(backbone, label):
         model.decode(latents(), labels)
 
 
-@both_backbones
+@all_backbones
 def test_the_last_class_is_accepted(backbone):
     assert build(backbone)(images(), torch.full((4,), 9)).logits.isfinite().all()
 
 
-@both_backbones
+@all_backbones
 @pytest.mark.parametrize("num_labels", [1, 3, 5])
 def test_one_label_per_image_is_needed(backbone, num_labels):
     with pytest.raises(RuntimeError):
         build(backbone)(images(4), torch.zeros(num_labels, dtype=torch.long))
 
 
-@both_backbones
+@all_backbones
 def test_any_two_labels_give_different_posteriors_and_images(backbone):
     model = build(backbone).eval()
     every = torch.arange(10)
@@ -193,7 +194,7 @@ def test_any_two_labels_give_different_posteriors_and_images(backbone):
         assert distances.min() > 1e-3
 
 
-@both_backbones
+@all_backbones
 def test_labels_belong_to_their_own_image(backbone):
     model = build(backbone).eval()
     labels = torch.tensor([0, 1, 2, 3])
@@ -220,6 +221,19 @@ INJECTIONS = {
             "up.0": (slice(-10, None),),  # 7x7; transposed convolutions have their inputs first
             "up.1": (slice(-10, None),),  # 14x14
             "out": (slice(None), slice(-10, None)),  # 28x28
+        },
+    },
+    "residual": {
+        "encode": {
+            "stem": (slice(None), slice(-10, None)),  # 28x28
+            "down": (slice(None), slice(-10, None)),  # 14x14
+            "mu": (slice(None), slice(-10, None)),
+            "logvar": (slice(None), slice(-10, None)),
+        },
+        "decode": {
+            "expand.0": (slice(None), slice(-10, None)),
+            "up": (slice(-10, None),),  # 7x7
+            "out": (slice(-10, None),),  # 14x14
         },
     },
 }
@@ -264,7 +278,7 @@ def with_learned_prior(backbone: Any) -> tuple[ConditionalVAE, Any]:
     return model, prior
 
 
-@both_backbones
+@all_backbones
 def test_a_learned_prior_starts_as_the_standard_one_and_adds_a_mean_and_a_deviation_for_each_class(backbone):
     learned, standard = build(backbone, prior="learned"), build(backbone)
     assert num_parameters(learned) - num_parameters(standard) == 2 * 10 * 3
@@ -273,7 +287,7 @@ def test_a_learned_prior_starts_as_the_standard_one_and_adds_a_mean_and_a_deviat
     torch.testing.assert_close(learned.decode(latents(), labels), standard.decode(latents(), labels))
 
 
-@both_backbones
+@all_backbones
 def test_with_a_learned_prior_the_kl_is_that_to_the_prior_of_the_images_class(backbone):
     model, prior = with_learned_prior(backbone)
     labels, x = torch.tensor([0, 9, 3, 3]), images().double()
@@ -290,7 +304,7 @@ def test_with_a_learned_prior_the_kl_is_that_to_the_prior_of_the_images_class(ba
     assert not torch.allclose(terms.kl, kl_to_the_prior_of(labels.flip(0)))
 
 
-@both_backbones
+@all_backbones
 def test_with_a_learned_prior_standard_normal_draws_are_decoded_as_draws_from_the_prior_of_the_class(backbone):
     model, prior = with_learned_prior(backbone)
     labels, noise = torch.tensor([0, 9, 3, 3]), latents().double()
@@ -303,7 +317,7 @@ def test_with_a_learned_prior_standard_normal_draws_are_decoded_as_draws_from_th
     assert not torch.allclose(model.decode(noise, labels), decoded_from_the_prior_of(labels.flip(0)))
 
 
-@both_backbones
+@all_backbones
 def test_a_learned_prior_goes_to_where_the_posteriors_of_its_class_are(backbone):
     """The KL alone is trained, and of the prior alone: what it ends at is known in closed form."""
     model, prior = with_learned_prior(backbone)
@@ -334,7 +348,7 @@ def test_an_unknown_prior_is_an_error_that_lists_the_known():
 # --- other sizes --------------------------------------------------------------------------------------------
 
 
-@both_backbones
+@all_backbones
 @pytest.mark.parametrize("image_shape", [(1, 32, 32), (3, 28, 20)])
 def test_other_image_shapes_and_numbers_of_classes_work(backbone, image_shape):
     model = build(backbone, num_classes=3, image_shape=image_shape)
@@ -354,5 +368,5 @@ def test_the_width_of_the_mlp_is_an_argument():
 
 
 def test_an_unknown_backbone_is_an_error_that_lists_the_known():
-    with pytest.raises(ValueError, match="backbone must be one of mlp, conv, got 'resnet'"):
+    with pytest.raises(ValueError, match="backbone must be one of mlp, conv, residual, got 'resnet'"):
         build("resnet")

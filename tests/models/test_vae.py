@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, GatedVAE, VAEOutput
+from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, GatedVAE, ResidualVAE, VAEOutput
 from fmvae.objectives import vae_loss
 from fmvae.rng import seeded_init
 
@@ -17,8 +17,11 @@ MODELS: dict[str, Callable[[int], VAE]] = {
     "beta": BetaVAE,
     "beta, bn_relu": lambda z: BetaVAE(z, norm_order="bn_relu"),
     "gated": GatedVAE,
+    "residual": lambda z: ResidualVAE(z, width=8),
+    "residual, batch": lambda z: ResidualVAE(z, width=8, norm="batch"),
     "conditional": ConditionalVAE,
     "conditional, conv": lambda z: ConditionalVAE(z, backbone="conv"),
+    "conditional, residual": lambda z: ConditionalVAE(z, backbone="residual", width=8),
 }
 all_models = pytest.mark.parametrize("name", MODELS)
 
@@ -40,14 +43,14 @@ def batch(num: int = 6) -> tuple[Tensor, Tensor]:
 # --- construction -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", [BaseVAE, ConvVAE, BetaVAE, GatedVAE, ConditionalVAE])
+@pytest.mark.parametrize("model", [BaseVAE, ConvVAE, BetaVAE, GatedVAE, ResidualVAE, ConditionalVAE])
 @pytest.mark.parametrize("latent_dim", [0, -1])
 def test_a_latent_dim_below_1_is_an_error_that_names_it(model, latent_dim):
     with pytest.raises(ValueError, match=f"latent_dim must be >= 1, got {latent_dim}"):
         model(latent_dim)
 
 
-@pytest.mark.parametrize("model", [BaseVAE, ConvVAE, BetaVAE, GatedVAE, ConditionalVAE])
+@pytest.mark.parametrize("model", [BaseVAE, ConvVAE, BetaVAE, GatedVAE, ResidualVAE, ConditionalVAE])
 @pytest.mark.parametrize("image_shape", [(28, 28), (28,), (1, 1, 28, 28), (1, 0, 28), (0, 28, 28)])
 def test_a_shape_that_is_no_image_is_an_error_that_names_it(model, image_shape):
     with pytest.raises(ValueError, match=r"image_shape must be \(channels, height, width\), got"):
@@ -63,7 +66,8 @@ def test_vae_is_abstract():
 def test_initial_weights_depend_on_the_seed_alone(name):
     first, same, other = (build(name, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[key], same[key]) for key in first)
-    weights = [key for key in first if key.endswith("weight") and first[key].dim() > 1]
+    # residual blocks end in a layer that starts at zero
+    weights = [key for key in first if key.endswith("weight") and first[key].dim() > 1 and first[key].any()]
     assert weights
     assert not any(torch.equal(first[key], other[key]) for key in weights)
 
@@ -120,8 +124,12 @@ def test_an_image_has_the_posterior_it_has_alone(name):
 def test_every_parameter_learns(name):
     x, labels = batch(32)
     model = build(name)
-    out = model(x, labels, generator=generator())
-    vae_loss(out.logits, x, out.mu, out.logvar)[0].backward()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    for _ in range(2):  # what lies before a layer that starts at zero has a gradient from the second step on
+        optimizer.zero_grad()
+        out = model(x, labels, generator=generator())
+        vae_loss(out.logits, x, out.mu, out.logvar)[0].backward()
+        optimizer.step()
     idle = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
 

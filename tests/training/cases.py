@@ -9,7 +9,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
 
 from fmvae.data import FashionMNISTManager
-from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE
+from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, ResidualVAE
 from fmvae.objectives import ELBO, Bernoulli, BetaSchedule, Capacity, Constant, Warmup
 from fmvae.rng import seeded_init
 from fmvae.training import ConditionalVAETrainer, VAETrainer
@@ -60,6 +60,10 @@ CASES = {
         lambda parameters: AdamW(parameters, lr=1e-3),
         lambda: Warmup(4.0, fraction=0.5),
         lambda optimizer: CosineAnnealingLR(optimizer, 3),
+    ),
+    "residual_adam": Case(
+        lambda: ResidualVAE(2, width=8),
+        lambda parameters: Adam(parameters, lr=1e-3, fused=True),
     ),
     "conditional_plateau": Case(
         lambda: ConditionalVAE(2, hidden_dim=16),

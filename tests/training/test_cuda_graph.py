@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
 from fmvae.data import FashionMNISTManager
 from fmvae.errors import NumericsError
-from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, GatedVAE
+from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, GatedVAE, ResidualVAE
 from fmvae.objectives import Capacity, Cyclical, Terms, Warmup
 from fmvae.runs.observer import Observer
 from fmvae.training import VAETrainer
@@ -33,6 +33,11 @@ CASES = {
         lambda p: SGD(p, lr=1e-4, momentum=0.9, fused=True),
         lambda: Cyclical(2.0, num_cycles=2),
         settings={"max_grad_norm": 50.0, "seed": 3},
+    ),
+    "residual_adam": Case(lambda: ResidualVAE(2, width=8), lambda p: Adam(p, lr=1e-3, fused=True)),
+    "conditional_residual_batch_norm": Case(
+        lambda: ConditionalVAE(2, backbone="residual", width=8, norm="batch"),
+        lambda p: Adam(p, lr=1e-3, fused=True),
     ),
     "conditional_capacity_steps": Case(
         lambda: ConditionalVAE(2, hidden_dim=16, prior="learned"),

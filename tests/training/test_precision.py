@@ -13,7 +13,7 @@ from fmvae.config.identity import RunIdentity, semantic
 from fmvae.data import FashionMNISTManager
 from fmvae.errors import ConfigError
 from fmvae.experiments.together import stackable
-from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, GatedVAE
+from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, GatedVAE, ResidualVAE
 from fmvae.training import precision
 from fmvae.training.engines.stack import Stack
 from fmvae.training.vae import Epoch
@@ -25,6 +25,8 @@ MODELS = {
     "conv": lambda: ConvVAE(3),
     "gated": lambda: GatedVAE(3, hidden_dim=32),
     "batch_norm": lambda: BetaVAE(3),
+    "residual": lambda: ResidualVAE(3, width=8),
+    "residual_batch_norm": lambda: ResidualVAE(3, width=8, norm="batch"),
     "conditional": lambda: ConditionalVAE(3, hidden_dim=32),
     "conditional_conv": lambda: ConditionalVAE(3, backbone="conv", prior="learned"),
 }
@@ -100,7 +102,7 @@ def test_it_resumes_exactly(data):
         assert torch.equal(tensor, second.state().tensors[name]), name
 
 
-@pytest.mark.parametrize("kind", ["base", "batch_norm", "conditional_conv"])
+@pytest.mark.parametrize("kind", ["base", "batch_norm", "residual", "conditional_conv"])
 def test_a_stack_has_it_too(kind, data):
     alone = [trainer_of(kind, data, precision="bf16", seed=seed) for seed in (1, 2)]
     stacked = [trainer_of(kind, data, precision="bf16", seed=seed) for seed in (1, 2)]

@@ -12,7 +12,17 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
 from fmvae.data import split
 from fmvae.errors import NumericsError
-from fmvae.models import VAE, BaseVAE, BetaVAE, ConditionalVAE, ConvVAE, GatedVAE, LatentAxis, convolution
+from fmvae.models import (
+    VAE,
+    BaseVAE,
+    BetaVAE,
+    ConditionalVAE,
+    ConvVAE,
+    GatedVAE,
+    LatentAxis,
+    ResidualVAE,
+    convolution,
+)
 from fmvae.objectives import Capacity, Constant, Cyclical, Warmup
 from fmvae.training import VAETrainer
 from fmvae.training.engines.padding import can_widen, narrow, widen
@@ -25,8 +35,11 @@ MODELS: dict[str, Callable[[int], VAE]] = {
     "conv": ConvVAE,
     "gated": lambda z: GatedVAE(z, hidden_dim=16),
     "batch_norm": BetaVAE,
+    "residual": lambda z: ResidualVAE(z, width=8),
+    "residual_batch_norm": lambda z: ResidualVAE(z, width=4, depth=2, norm="batch"),
     "conditional": lambda z: ConditionalVAE(z, hidden_dim=16),
     "conditional_conv": lambda z: ConditionalVAE(z, backbone="conv"),
+    "conditional_residual": lambda z: ConditionalVAE(z, backbone="residual", width=8),
     "learned_prior": lambda z: ConditionalVAE(z, hidden_dim=16, prior="learned"),
 }
 LATENT_DIMS = (2, 5, 3)
