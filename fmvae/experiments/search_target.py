@@ -5,7 +5,7 @@ from typing import Any
 
 from fmvae.config.identity import is_vae
 from fmvae.errors import ObjectiveError, RunError
-from fmvae.evaluation.columns import group_of
+from fmvae.evaluation.column import group_of
 from fmvae.evaluation.criteria import check_objective_name, nearest, word_tag
 from fmvae.evaluation.registry import BUILT_IN, all_columns
 from fmvae.runs.results import flat_scalars

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from fmvae.evaluation.columns import NATS
+from fmvae.evaluation.column import NATS
 from fmvae.report.comparison import NO_MATCH, columns_of, floors_of, nats_compare
 from fmvae.report.settings import BETA, Curve, Setting, curves_of, label
 from fmvae.report.style import Style, Texts, caption, drawn_curves, legend

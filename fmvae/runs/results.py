@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.errors import RunError
-from fmvae.evaluation.columns import BLOCKS, RENAMED, Column, columns_of, group_of, numbers
+from fmvae.evaluation.column import group_of
+from fmvae.evaluation.columns import BLOCKS, RENAMED, Column, columns_of, numbers
 from fmvae.runs.files import move_aside, read_record, write_record
 
 log = logging.getLogger("fmvae")
