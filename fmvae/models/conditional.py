@@ -123,7 +123,7 @@ class ConditionalVAE(VAE):
         image_shape: Sequence[int] = (1, 28, 28),
         width: int = 32,
         depth: int = 1,
-        norm: Norm = "group",
+        norm: Norm = "batch",
     ):
         super().__init__(latent_dim, image_shape)
         for name, value, known in (("backbone", backbone, Backbone), ("prior", prior, Prior)):

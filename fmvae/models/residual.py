@@ -119,7 +119,7 @@ class ResidualVAE(VAE):
     Args:
         width: number of channels at half resolution; at a quarter there are twice as many.
         depth: number of residual blocks at each of the two resolutions, each way.
-        norm: ``group`` (each image by itself, the same in training and evaluation) or ``batch``.
+        norm: ``batch``, or ``group`` (each image by itself, the same in training and evaluation).
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ResidualVAE(VAE):
         latent_dim: int,
         width: int = 32,
         depth: int = 1,
-        norm: Norm = "group",
+        norm: Norm = "batch",
         image_shape: Sequence[int] = (1, 28, 28),
     ):
         super().__init__(latent_dim, image_shape)

@@ -18,7 +18,7 @@ MODELS: dict[str, Callable[[int], VAE]] = {
     "beta, bn_relu": lambda z: BetaVAE(z, norm_order="bn_relu"),
     "gated": GatedVAE,
     "residual": lambda z: ResidualVAE(z, width=8),
-    "residual, batch": lambda z: ResidualVAE(z, width=8, norm="batch"),
+    "residual, group": lambda z: ResidualVAE(z, width=8, norm="group"),
     "conditional": ConditionalVAE,
     "conditional, conv": lambda z: ConditionalVAE(z, backbone="conv"),
     "conditional, residual": lambda z: ConditionalVAE(z, backbone="residual", width=8),

@@ -34,9 +34,11 @@ CASES = {
         lambda: Cyclical(2.0, num_cycles=2),
         settings={"max_grad_norm": 50.0, "seed": 3},
     ),
-    "residual_adam": Case(lambda: ResidualVAE(2, width=8), lambda p: Adam(p, lr=1e-3, fused=True)),
-    "conditional_residual_batch_norm": Case(
-        lambda: ConditionalVAE(2, backbone="residual", width=8, norm="batch"),
+    "residual_group_norm": Case(
+        lambda: ResidualVAE(2, width=8, norm="group"), lambda p: Adam(p, lr=1e-3, fused=True)
+    ),
+    "conditional_residual": Case(
+        lambda: ConditionalVAE(2, backbone="residual", width=8),
         lambda p: Adam(p, lr=1e-3, fused=True),
     ),
     "conditional_capacity_steps": Case(

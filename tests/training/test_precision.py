@@ -26,7 +26,7 @@ MODELS = {
     "gated": lambda: GatedVAE(3, hidden_dim=32),
     "batch_norm": lambda: BetaVAE(3),
     "residual": lambda: ResidualVAE(3, width=8),
-    "residual_batch_norm": lambda: ResidualVAE(3, width=8, norm="batch"),
+    "residual_group_norm": lambda: ResidualVAE(3, width=8, norm="group"),
     "conditional": lambda: ConditionalVAE(3, hidden_dim=32),
     "conditional_conv": lambda: ConditionalVAE(3, backbone="conv", prior="learned"),
 }
@@ -102,7 +102,7 @@ def test_it_resumes_exactly(data):
         assert torch.equal(tensor, second.state().tensors[name]), name
 
 
-@pytest.mark.parametrize("kind", ["base", "batch_norm", "residual", "conditional_conv"])
+@pytest.mark.parametrize("kind", ["base", "batch_norm", "residual_group_norm", "conditional_conv"])
 def test_a_stack_has_it_too(kind, data):
     alone = [trainer_of(kind, data, precision="bf16", seed=seed) for seed in (1, 2)]
     stacked = [trainer_of(kind, data, precision="bf16", seed=seed) for seed in (1, 2)]
