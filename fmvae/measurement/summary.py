@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from fmvae.evaluation.columns import FEATURES, Column, built_in_columns, columns_of
+from fmvae.evaluation.columns import FEATURES, SAMPLERS, Column, built_in_columns, columns_of
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.results import columns_in, flat_scalars
 from fmvae.weights import weights_name
@@ -114,7 +114,8 @@ def _accuracy(block: Mapping[str, Any] | None) -> list[str]:
 
 def _samplers(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Format the samplers: a row for each set of features, and a line for bounds and for accuracies."""
-    features = dict.fromkeys(name for parts in blocks.values() for name in parts if name in FEATURES)
+    blocks = {name: blocks[name] for name in SAMPLERS if name in blocks}
+    features = [name for name in FEATURES if any(name in parts for parts in blocks.values())]
     lines = []
     if features:
         lines = ["", "  samples drawn from              FID    precision  recall  coverage  train/test neighbour"]
@@ -133,7 +134,7 @@ def _samplers(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for sampler, parts in blocks.items():
         for bound, value in parts.get("bound", {}).items():
             if bound.startswith("iwae_"):
-                title = f"{bound.upper().replace('_', ' ')} of the model with {sampler} as its prior"
+                title = f"{bound.upper().replace('_', ' ')} of another model, with {sampler} as its prior"
                 lines.append(f"  {title}: {value:.2f} nats per image")
     shares = {
         sampler: parts["accuracy"]["generated"]["overall"]
