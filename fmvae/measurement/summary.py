@@ -118,19 +118,17 @@ def _samplers(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     features = [name for name in FEATURES if any(name in parts for parts in blocks.values())]
     lines = []
     if features:
-        lines = ["", "  samples drawn from              FID    precision  recall  coverage  train/test neighbour"]
+        head = f"{'FID':<8}{'precision':>11}{'recall':>8}{'coverage':>10}{'nearest train/test':>20}"
+        lines = ["", f"  {'samples drawn from':<33}{head}"]
     for name in features:
         for sampler, parts in blocks.items():
             if not (block := parts.get(name)):
                 continue
             title = f"{name}: {sampler_name(sampler, block)}"
             distance = f"{number(block, 'generation')} ± {number(block, 'generation_se')}"
-            shares = (number(block, share) for share in ("precision", "recall", "coverage"))
-            precision, recall, coverage = shares
-            lines.append(
-                f"  {title:<24}{distance:>17}{precision:>11}{recall:>8}{coverage:>10}"
-                f"{number(block, 'nearest_ratio'):>22}"
-            )
+            names = ("precision", "recall", "coverage", "nearest_ratio")
+            precision, recall, coverage, ratio = (number(block, of) for of in names)
+            lines.append(f"  {title:<24}{distance:>17}{precision:>11}{recall:>8}{coverage:>10}{ratio:>20}")
     for sampler, parts in blocks.items():
         for bound, value in parts.get("bound", {}).items():
             if bound.startswith("iwae_"):
