@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,7 +44,7 @@ class LoadedRun(NamedTuple):
         self,
         num: int,
         sampler: str = "prior",
-        labels: int | Sequence[int] | Tensor | None = None,
+        labels: int | Sequence[int] | np.ndarray | Tensor | None = None,
         seed: int | None = None,
     ) -> Tensor:
         """Generate images (num, C, H, W) in [0, 1]: decoder means, on the run's device.
@@ -80,7 +81,7 @@ class LoadedRun(NamedTuple):
         with in_evaluation_mode(context.model, context.objective):
             return torch.cat([*generated_images(model, likelihood, asked, stream, draws)])
 
-    def _labels(self, num: int, labels: int | Sequence[int] | Tensor | None) -> Tensor:
+    def _labels(self, num: int, labels: int | Sequence[int] | np.ndarray | Tensor | None) -> Tensor:
         """Return the label of each image (num,), after checks; zeros for a model without labels."""
         data, device = self.parts.data, self.parts.data.device
         if not self.parts.model.conditional:
