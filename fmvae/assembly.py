@@ -115,6 +115,11 @@ def _check_batches(objective: Objective, data: ImageData) -> None:
             raise ConfigError("data.batch_size", f"{problem}: {where}", way_out)
 
 
+def fitted_samplers(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return the names in ``evaluation.samplers`` without repetition, and without the model's own prior."""
+    return [name for name in dict.fromkeys(evaluation.get("samplers", ())) if name != "prior"]
+
+
 def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
     """Build data, model (initialised from the run's seed), objective, visualizer and evaluator."""
     data = build_data(config, device)
@@ -153,6 +158,6 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
         seed=config["seed"],
         name=describe_model(config),
     )
-    check_figures(visualizer, data, config["figures"])
+    check_figures(visualizer, data, config["figures"], fitted_samplers(config["evaluation"]))
     evaluator = Evaluator(model, objective, data, seed=config["seed"], settings=config["evaluation"])
     return Parts(data, model, objective, visualizer, evaluator)

@@ -129,6 +129,17 @@ show(visualizer.show_reconstructions(images, labels))
 show(visualizer.generate_samples(49))
 
 # %% [markdown]
+# **Samples from a fitted density**: the posteriors of the training images do not fill the prior evenly. Here a
+# mixture of Gaussians is fitted to them after training, and latent vectors are drawn from it instead.
+
+# %%
+generated = z2.sample(20, "gmm")  # images (20, 1, 28, 28) in [0, 1]
+
+figure = Figure(figsize=(11, 2.6), layout="constrained")
+show_tiles(figure.subplots(), tile(generated, 10))
+show(figure)
+
+# %% [markdown]
 # **Latent traversal**: from the image on the left, one latent dimension per row takes the values above the
 # columns, and the others stay. The KL of each dimension stands beside it; one with a KL near 0 changes nothing.
 

@@ -170,8 +170,8 @@ def test_it_runs_from_top_to_bottom_and_leaves_nothing(tmp_path):
 
     pictures = done.displayed("image/png")
     assert (
-        len(pictures) == 7
-    )  # reconstructions, samples, traversal; curves, both models' reconstructions, traversals
+        len(pictures) == 8
+    )  # reconstructions, samples twice, traversal; curves, both models' reconstructions, traversals
     for picture in pictures:
         grey = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("L"))
         assert min(grey.shape) > 200

@@ -15,6 +15,7 @@ from fmvae.evaluation.column import EVERYWHERE, NATS, SHARE, Column, Direction, 
 
 # from what latents are drawn for generation (fmvae.evaluation.samplers)
 SAMPLERS = ("prior", "gmm", "flow", "two_stage", "aggregate")
+IN_BRACKETS = "In brackets: what latents were drawn from instead of the prior; the numbers of images are the same."
 IN_BATCHES = "(in batches)"  # ends the headers of an objective's parts
 PRECISION_CHECK = "precision_check"  # entry of a block: the numbers by which bf16 was chosen for its features
 # entries of a block that are not numbers by which to compare runs
@@ -62,13 +63,12 @@ def _sampled(sampler: str, features: str, digits: int) -> tuple[Column, ...]:
     for column in _distances(features, digits):
         if column.tag != "reconstruction":
             floor = column.floor.replace(f"fid/{features}", block)
-            found.append(replace(column, header=f"{column.header}, {sampler}", floor=floor))
-    # the prior's are those of fid/<features>
-    places: tuple[Place, ...] = () if sampler == "prior" else EVERYWHERE
-    found[0] = replace(found[0], places=places, chart=f"FID of samples, by sampler ({features})", pattern="")
+            found.append(replace(column, header=f"{column.header} ({sampler})", floor=floor))
+    chart, places = f"FID of samples, by sampler ({features})", _places(sampler, features)
+    found[0] = replace(found[0], places=places, chart=chart, pattern="", note=IN_BRACKETS)
 
     def neighbour(tag: str, header: str, unit: str = "distance", direction: Direction | None = None) -> Column:
-        return Column(tag, f"{header} {features}, {sampler}", unit, digits, direction, ())
+        return Column(tag, f"{header} {features} ({sampler})", unit, digits, direction, ())
 
     return (
         *found,
@@ -82,14 +82,26 @@ def _sampled(sampler: str, features: str, digits: int) -> tuple[Column, ...]:
     )
 
 
+def _places(sampler: str, features: str = "") -> tuple[Place, ...]:
+    """Return where a number of generated images is shown: the prior's has columns of its own, outside of samplers.
+
+    HParams shows a column for every number that it is told of, measured or not, so it gets the default sampler's;
+    numbers in pixels are in tables only.
+    """
+    if sampler == "prior":
+        return ()
+    if features == "pixels":
+        return ("table",)
+    return EVERYWHERE if sampler == "gmm" else ("table", "curve")
+
+
 def _bound(sampler: str) -> tuple[Column, ...]:
     """Return the columns of ``samplers/<sampler>/bound``."""
-    note = "{header}: −log p(x) with the fitted density in place of the model's prior, on {images} of them."
-    header = f"IWAE {{K}} with p(z) = {sampler}"
+    note = "{header}: of another model, whose prior is the fitted density, on {images} of them."
     chart = "negative ELBO and its importance-weighted bound"
-    return (
-        Column("iwae_{K}", header, NATS, direction="lower", places=("table", "hparams"), chart=chart, note=note),
-    )
+    places: tuple[Place, ...] = ("table", "hparams") if sampler == "gmm" else ("table",)
+    header = f"IWAE {{K}} ({sampler} as prior)"
+    return (Column("iwae_{K}", header, NATS, direction="lower", places=places, chart=chart, note=note),)
 
 
 def _part(tag: str, header: str, direction: Direction | None = None) -> tuple[Column, Column]:
@@ -173,12 +185,12 @@ BLOCKS: dict[str, tuple[Column, ...]] = {
         f"samplers/{sampler}/accuracy": (
             Column(
                 "generated/overall",
-                f"accuracy, {sampler}",
+                f"accuracy ({sampler})",
                 SHARE,
                 direction="higher",
-                places=() if sampler == "prior" else EVERYWHERE,
+                places=_places(sampler),
                 counted=f"samplers/{sampler}/accuracy/generated",
-                note="{header}: of the classifier on {images} generated images.",
+                note=IN_BRACKETS,
             ),
         )
         for sampler in SAMPLERS

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from fmvae.assembly import Parts
+from fmvae.assembly import Parts, fitted_samplers
 from fmvae.config.identity import RunIdentity
 from fmvae.errors import RunError
 from fmvae.evaluation.partial import Partials
-from fmvae.evaluation.samplers import SamplerStore
+from fmvae.measurement.sampling import Which, sampler_store, sources
 from fmvae.runs.checkpoint import WAY_OUT, Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.provenance import provenance
@@ -21,10 +21,9 @@ from fmvae.visualization import (
     projector_data,
     result_animations,
     result_figures,
+    samplers_drawn,
     write_projector,
 )
-
-Which = Literal["best", "last"]
 
 
 def measure(
@@ -75,17 +74,17 @@ def measure(
     where = {name: value for name, value in here.items() if name != "git"}
     key = {**source, "data_sha256": parts.data.sha256, "where": where}
     parts.evaluator.context.partials = partials = Partials() if force else Partials(run.partial, key)
-    folder = run.samplers if which == "best" else run.samplers / which
-    parts.evaluator.context.samplers = SamplerStore(
-        folder, parts.model, parts.data, seed=config["seed"], checkpoint_sha256=checkpoint.sha256
-    )
+    parts.evaluator.context.samplers = sampler_store(run, which, parts, config, checkpoint.sha256)
     new = False
     for name, block in parts.evaluator.measure(known):
         if block != known.get(name):
             results.measures[name], results.origins[name], new = block, here, True
             write()  # write after each measure: they take minutes, and a kill must not lose them
             partials.done(name)
+    evaluation = config["evaluation"]
+    shown = samplers_drawn(config["figures"], fitted_samplers(evaluation))
     drawn = {"settings": config["figures"], "checkpoint_sha256": checkpoint.sha256}
+    drawn |= {"samplers": {name: evaluation.get(name, {}) for name in shown}} if shown else {}
     if new or draw or not album.holds(drawn):
         _draw(config, parts, checkpoint, results.measures, album)
         album.note(drawn)
@@ -107,15 +106,16 @@ def _draw(
     measures: Mapping[str, Any],
     album: Album,
 ) -> None:
-    settings, data = config["figures"], parts.data
+    settings, data, evaluation = config["figures"], parts.data, config["evaluation"]
+    fits = sources(parts.evaluator.context, evaluation, fitted_samplers(evaluation))
     visualizer = parts.visualizer.at_epoch(checkpoint.meta["epoch"])
     posteriors = visualizer.posteriors(data.test)
     history = checkpoint.meta["history"]
-    for name, figure in result_figures(visualizer, data, history, settings, posteriors):
+    for name, figure in result_figures(visualizer, data, history, settings, posteriors, fits):
         album.figure(name, figure)
     for name, figure in measure_figures(visualizer, measures, settings):
         album.figure(name, figure)
-    for name, content in result_animations(visualizer, data, settings, posteriors):
+    for name, content in result_animations(visualizer, data, settings, posteriors, fits):
         album.file(name, content)
     if settings["projector"] and album.events:
         embedding = projector_data(visualizer, data.test, settings["projector"], posteriors)

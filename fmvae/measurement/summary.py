@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from fmvae.evaluation.columns import Column, built_in_columns, columns_of
+from fmvae.evaluation.columns import FEATURES, SAMPLERS, Column, built_in_columns, columns_of
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.results import columns_in, flat_scalars
 from fmvae.weights import weights_name
@@ -44,6 +44,7 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
     lines += [
         *_decomposition(results.get("decomposition")),
         *_accuracy(results.get("accuracy")),
+        *_samplers(results.get("samplers", {})),
         *_others(results),
     ]
     which = checkpoint["which"]
@@ -109,6 +110,45 @@ def _accuracy(block: Mapping[str, Any] | None) -> list[str]:
         f"  (worst: {worst}, {100 * shares[worst]:.1f} %) and the true class in {100 * real['overall']:.2f} % "
         "of real test images",
     ]
+
+
+def _samplers(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Format the samplers: a row for each set of features, and a line for bounds and for accuracies."""
+    blocks = {name: blocks[name] for name in SAMPLERS if name in blocks}
+    features = [name for name in FEATURES if any(name in parts for parts in blocks.values())]
+    lines = []
+    if features:
+        head = f"{'FID':<8}{'precision':>11}{'recall':>8}{'coverage':>10}{'nearest train/test':>20}"
+        lines = ["", f"  {'samples drawn from':<33}{head}"]
+    for name in features:
+        for sampler, parts in blocks.items():
+            if not (block := parts.get(name)):
+                continue
+            title = f"{name}: {sampler_name(sampler, block)}"
+            distance = f"{number(block, 'generation')} ± {number(block, 'generation_se')}"
+            names = ("precision", "recall", "coverage", "nearest_ratio")
+            precision, recall, coverage, ratio = (number(block, of) for of in names)
+            lines.append(f"  {title:<24}{distance:>17}{precision:>11}{recall:>8}{coverage:>10}{ratio:>20}")
+    for sampler, parts in blocks.items():
+        for bound, value in parts.get("bound", {}).items():
+            if bound.startswith("iwae_"):
+                title = f"{bound.upper().replace('_', ' ')} of another model, with {sampler} as its prior"
+                lines.append(f"  {title}: {value:.2f} nats per image")
+    shares = {
+        sampler: parts["accuracy"]["generated"]["overall"]
+        for sampler, parts in blocks.items()
+        if "accuracy" in parts
+    }
+    if shares:
+        told = ", ".join(f"{sampler} {100 * share:.2f} %" for sampler, share in shares.items())
+        lines.append(f"  images of the requested class, by sampler: {told}")
+    return lines if not lines or features else ["", *lines]
+
+
+def sampler_name(sampler: str, block: Mapping[str, Any]) -> str:
+    """Return a sampler's name with what its fit has chosen, as ``gmm, 100``."""
+    chosen = block.get("fitted", {}).get("num_components")
+    return sampler if chosen is None else f"{sampler}, {chosen}"
 
 
 def _listed(column: Column) -> bool:

@@ -21,6 +21,7 @@ from fmvae.runs.results import blocks, read_results
 from fmvae.runs.resuming import check_owner
 
 MEND = "the same training command"
+REFIT = "evaluate.py fits it anew when a measure or figure needs it"
 
 
 class Verification:
@@ -71,6 +72,7 @@ def verify(
         checkpoints = dict(_checkpoints(run, sha256, found))
         stored = dict(_results(run, sha256, checkpoints, found))
         _derived(run, checkpoints, found)
+        _samplers(run, checkpoints, found)
         if recompute and stored:
             for measure, problems in computed_again(run, config | {"device": device}, checkpoints, stored):
                 found.problems += problems
@@ -175,3 +177,21 @@ def _derived(run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: Ve
             # earlier versions listed names only, without digests
             elif isinstance(files, dict) and files[name] != hashlib.sha256(path.read_bytes()).hexdigest():
                 found.problems.append(f"figures/{name}: damaged; remove it, and evaluate.py draws it anew")
+
+
+def _samplers(run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: Verification) -> None:
+    """Check the files of fitted samplers, finished or not, and that they belong to the checkpoints."""
+    for which, folder in (("best", run.samplers), ("last", run.samplers / "last")):
+        for path in sorted(folder.glob("*.safetensors")):
+            name = path.relative_to(run.path).as_posix()
+            try:
+                key = load_checkpoint(path).meta.get("key")
+            except FmvaeError as error:
+                found.problems.append(f"{name}: {error.problem}; {REFIT}")
+                continue
+            if not isinstance(key, Mapping) or "checkpoint_sha256" not in key:
+                found.problems.append(f"{name}: not the file of a sampler; {REFIT}")
+            elif which in checkpoints and key["checkpoint_sha256"] != checkpoints[which].sha256:
+                found.problems.append(f"{name}: not fitted to the {which} checkpoint that is there; {REFIT}")
+            else:
+                found.files.append(name)

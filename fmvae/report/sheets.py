@@ -18,6 +18,7 @@ from fmvae.visualization.tiles import show_tiles
 MAX_CELLS, MAX_COLUMNS = 60, 8
 WIDTH, SPACE = 300, 12  # pixels of a cell, and between cells
 DPI = 110  # of every figure (render)
+MIN_DARK = 8  # pixels; a line of text has fewer rows that are mostly dark, a tile more
 PAPER = 250  # lighter pixels (0 to 255) are background
 
 
@@ -102,12 +103,14 @@ def _read(path: Path) -> np.ndarray | None:
 def _tiles(ink: np.ndarray) -> tuple[int, int, int, int]:
     """Return the box (left, upper, right, lower) of the rows and columns that are mostly dark.
 
-    Rows of text are mostly light, so titles and labels are outside the box.
+    Rows of text are mostly light, or dark for a few pixels only, so titles and labels are outside the box.
     """
 
     def extent(inked: np.ndarray) -> tuple[int, int]:
-        found = np.flatnonzero(inked > 0.5)
-        return (int(found[0]), int(found[-1]) + 1) if found.size else (0, len(inked))
+        edges = np.flatnonzero(np.diff(inked > 0.5, prepend=False, append=False)).reshape(-1, 2)
+        long = edges[edges[:, 1] - edges[:, 0] >= MIN_DARK]
+        found = long if long.size else edges
+        return (int(found[0, 0]), int(found[-1, 1])) if found.size else (0, len(inked))
 
     upper, lower = extent(ink.mean(1))
     left, right = extent(ink[upper:lower].mean(0))

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fmvae.evaluation.columns import SAMPLERS
 from fmvae.report.charts import against_beta, mi_kl, rate_distortion, tc_recon
 from fmvae.report.collect import Run, collect
 from fmvae.report.comparison import compare, markdown, run_table
@@ -37,8 +38,10 @@ CHARTS = {
     ),
     "against_beta": ("Against β", "", against_beta),
 }
+IN_ROWS = "one row per class, in the dataset's order"
 SHEETS = {  # headings, and what is added to them for conditional models
-    "samples": ("Samples from the prior", "one row per class, in the dataset's order"),
+    "samples": ("Samples from the prior", IN_ROWS),
+    **{f"samples_{sampler}": (f"Samples from the sampler {sampler}", IN_ROWS) for sampler in SAMPLERS[1:]},
     "traversal_prior": (
         "Latent traversals from the prior mean, one row per dimension, largest KL (or bound on information) first",
         "of the first test image's class",

@@ -5,20 +5,24 @@ from fmvae.visualization.curves import classifier_curves, training_curves
 from fmvae.visualization.figures import (
     FigureObserver,
     check_figures,
-    describe_model,
     measure_figures,
     result_animations,
     result_figures,
+    samplers_drawn,
 )
 from fmvae.visualization.interpolation import interpolations
 from fmvae.visualization.latent import kl_per_dimension, latent_scatter
+from fmvae.visualization.model_view import Source
+from fmvae.visualization.naming import describe_model
 from fmvae.visualization.priors import prior_density, pseudo_inputs
 from fmvae.visualization.projector import projector_data, write_projector
 from fmvae.visualization.traversal import latent_traversal, traversal_animation
 from fmvae.visualization.visualizer import VAEVisualizer
+from fmvae.visualization.walk import sample_walk
 
 __all__ = [
     "FigureObserver",
+    "Source",
     "VAEVisualizer",
     "check_figures",
     "class_accuracy",
@@ -36,6 +40,8 @@ __all__ = [
     "pseudo_inputs",
     "result_animations",
     "result_figures",
+    "sample_walk",
+    "samplers_drawn",
     "style_transfer",
     "training_curves",
     "traversal_animation",

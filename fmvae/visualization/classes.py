@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.samples import prior_samples
+from fmvae.visualization.model_view import ModelView, Source
+from fmvae.visualization.samples import drawn_from, samples
 from fmvae.visualization.tiles import GAP, new_figure, set_title, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
@@ -20,15 +20,15 @@ GENERATED_COLOUR, REAL_COLOUR = "#4477aa", "#bbbbbb"
 FRAME_COLOUR = "#ee7733"
 
 
-def class_samples(view: ModelView, num_per_class: int = 20) -> Figure:
-    """Draw samples (decoder means of latents from the prior), one row per class.
+def class_samples(view: ModelView, num_per_class: int = 20, source: Source | None = None) -> Figure:
+    """Draw samples (decoder means of latents from a source, or from the prior), one row per class.
 
     Raises:
         ValueError: the model is not conditional, or ``num_per_class`` < 1.
     """
     _need_labels(view, "class_samples")
-    figure = prior_samples(view, num_per_class * len(view.names))
-    set_title(figure, f"{num_per_class} samples from the prior for each class: {view.name}")
+    figure = samples(view, num_per_class * len(view.names), source)
+    set_title(figure, f"{num_per_class} samples for each class, from {drawn_from(source)}: {view.name}")
     return figure
 
 

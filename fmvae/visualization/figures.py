@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmvae.config.identity import NAMED
 from fmvae.data import ImageData
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
+from fmvae.evaluation.columns import SAMPLERS
 from fmvae.models import VampPrior
 from fmvae.models.posterior import Posteriors
 from fmvae.runs.observer import Observer
@@ -21,9 +20,11 @@ from fmvae.visualization.classes import class_accuracy, class_samples, confusion
 from fmvae.visualization.curves import training_curves
 from fmvae.visualization.interpolation import interpolation_pairs, interpolations
 from fmvae.visualization.latent import kl_per_dimension, latent_scatter
+from fmvae.visualization.model_view import Source
 from fmvae.visualization.priors import prior_density, pseudo_inputs
 from fmvae.visualization.traversal import chosen_dimensions, latent_traversal, traversal_animation
 from fmvae.visualization.visualizer import VAEVisualizer
+from fmvae.visualization.walk import sample_walk
 from fmvae.weights import weights_name
 
 if TYPE_CHECKING:
@@ -33,35 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fmvae")
 Drawings = dict[str, Callable[[], "Figure"]]
+Sources = Mapping[str, Callable[[], Source]]  # by sampler, fitted at the first call
 OF_MEASURES = ("confusion_matrix", "class_accuracy")  # the figures of measure_figures
 OF_CLASS = "_class_"  # latent_manifold_class_3 belongs to the figures latent_manifold
-
-
-def describe_model(config: Mapping[str, Any]) -> str:
-    """Return a run's model for titles: the names in its config, z and beta, as ``conv, tc, z = 32, β = 6``.
-
-    A likelihood other than Bernoulli follows, as ``learned Gaussian``, and ``data.binarize``, as ``statically
-    binarised``.
-    """
-    schedule = _class_of(config["beta"])
-    scheduled = f" ({schedule.lower()})" if schedule not in ("", "Constant") else ""
-    beta = f"β = {config['beta']['value']:g}{scheduled}"
-    names = [config[group]["_name_"] for group in NAMED if "_name_" in config.get(group, {})]
-    likelihood = _class_of(config.get("likelihood", {}))
-    others = [] if likelihood in ("", "Bernoulli") else [_in_words(likelihood)]
-    if binarize := config.get("data", {}).get("binarize"):
-        others.append(f"{binarize}ally binarised")
-    return ", ".join([*names, f"z = {config['latent_dim']['value']}", beta, *others])
-
-
-def _class_of(group: Mapping[str, Any]) -> str:
-    return group.get("_target_", "").rsplit(".", 1)[-1]
-
-
-def _in_words(class_name: str) -> str:
-    """Return for example ``learned Gaussian``: the last word is a name."""
-    *first, last = re.findall(r"[A-Z]*[^A-Z]*", class_name)[:-1] or [class_name]
-    return " ".join([*(word.lower() for word in first), last])
 
 
 class FigureObserver(Observer):
@@ -84,25 +59,48 @@ class FigureObserver(Observer):
             self.recorder.glance(name, draw(), trainer.epoch)
 
 
-def check_figures(visualizer: VAEVisualizer, data: ImageData, settings: Mapping[str, Any]) -> None:
+def check_figures(
+    visualizer: VAEVisualizer, data: ImageData, settings: Mapping[str, Any], samplers: Iterable[str] = ()
+) -> None:
     """Check the settings of figures before anything is measured or drawn.
+
+    Args:
+        samplers: those that have figures of samples.
 
     Raises:
         ConfigError: ``only`` names a figure that does not exist or does not fit the model, or a dimension to
             traverse does not exist.
     """
     chosen_dimensions(settings["traversal"]["dimensions"], visualizer.latent_dim)
-    names: dict[str, Any] = {**_drawings(visualizer, data, [], settings, None)}
+    sources: dict[str, Any] = dict.fromkeys(samplers)
+    names: dict[str, Any] = {**_drawings(visualizer, data, [], settings, None, sources)}
     if visualizer.conditional:
         names |= dict.fromkeys(OF_MEASURES)
     groups = {name.split(OF_CLASS)[0] for name in names}
     for asked in settings["only"] or []:
-        if asked not in {*names, *groups}:
-            problem = f"{asked!r} is not a figure of {visualizer.name}"
-            shortened = dict.fromkeys(
-                name.split(OF_CLASS)[0] + f"{OF_CLASS}<label>" * (OF_CLASS in name) for name in names
-            )
-            raise ConfigError("figures.only", problem, f"choose from {', '.join(shortened)}")
+        if asked in {*names, *groups}:
+            continue
+        for sampler in SAMPLERS[1:]:
+            if asked in _names_of(sampler, visualizer.conditional):
+                problem = f"{asked!r} shows a sampler that is not in evaluation.samplers"
+                kept = ",".join(["prior", *sources, sampler])
+                raise ConfigError("figures.only", problem, f"give evaluation.samplers=[{kept}]")
+        problem = f"{asked!r} is not a figure of {visualizer.name}"
+        shortened = dict.fromkeys(
+            name.split(OF_CLASS)[0] + f"{OF_CLASS}<label>" * (OF_CLASS in name) for name in names
+        )
+        raise ConfigError("figures.only", problem, f"choose from {', '.join(shortened)}")
+
+
+def _names_of(sampler: str, conditional: bool = True) -> list[str]:
+    """Return the names of a sampler's figures."""
+    return [f"samples_{sampler}", f"class_samples_{sampler}"][: 1 + conditional]
+
+
+def samplers_drawn(settings: Mapping[str, Any], samplers: Iterable[str]) -> list[str]:
+    """Return those of the samplers that a requested figure shows."""
+    only = settings["only"]
+    return [sampler for sampler in samplers if only is None or set(_names_of(sampler)) & set(only)]
 
 
 def result_figures(
@@ -111,6 +109,7 @@ def result_figures(
     history: Sequence[Mapping[str, float]],
     settings: Mapping[str, Any],
     posteriors: Posteriors | None = None,
+    sources: Sources | None = None,
 ) -> Iterator[tuple[str, Figure]]:
     """Yield names and figures of a finished run that fit its model; each is drawn when requested.
 
@@ -120,12 +119,15 @@ def result_figures(
             ``latent_manifold`` and ``traversal`` stand for those of all classes. ``traversal.every_class`` adds
             ``traversal_class_<label>``.
         posteriors: of the test split, if already computed.
+        sources: by sampler: each adds ``samples_<sampler>``, and ``class_samples_<sampler>`` for a conditional
+            model.
 
     Raises:
         ConfigError: as :func:`check_figures`, at the call.
     """
-    check_figures(visualizer, data, settings)
-    drawings = _drawings(visualizer, data, history, settings, posteriors)
+    sources = sources or {}
+    check_figures(visualizer, data, settings, sources)
+    drawings = _drawings(visualizer, data, history, settings, posteriors, sources)
     if settings["only"] is None:
         extra = () if settings["traversal"]["every_class"] else ("traversal",)
         wanted = [name for name in drawings if name.split(OF_CLASS)[0] not in extra]
@@ -141,24 +143,31 @@ def result_animations(
     data: ImageData,
     settings: Mapping[str, Any],
     posteriors: Posteriors | None = None,
+    sources: Sources | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the animations of a finished run as file names and contents; none if ``gif`` is false.
 
-    ``only`` selects them like figures; ``traversal_prior.gif`` belongs to ``traversal_prior``.
+    ``only`` selects them like the figures of these names: ``traversal_prior`` and ``samples_<sampler>``.
     """
-    check_figures(visualizer, data, settings)
-    if not settings["gif"] or (settings["only"] is not None and "traversal_prior" not in settings["only"]):
+    sources, only = sources or {}, settings["only"]
+    check_figures(visualizer, data, settings, sources)
+    if not settings["gif"]:
         return
     traversal = settings["traversal"]
-    content = traversal_animation(
-        visualizer,
-        posteriors or visualizer.posteriors(data.test),
-        label=_example_label(visualizer, data),
-        dimensions=traversal["dimensions"],
-        span=traversal["span"],
-        steps=2 * traversal["steps"] - 1,  # half the figure's step, and includes its values
-    )
-    yield "traversal_prior.gif", content
+    if only is None or "traversal_prior" in only:
+        content = traversal_animation(
+            visualizer,
+            posteriors or visualizer.posteriors(data.test),
+            label=_example_label(visualizer, data),
+            dimensions=traversal["dimensions"],
+            span=traversal["span"],
+            steps=2 * traversal["steps"] - 1,  # half the figure's step, and includes its values
+        )
+        yield "traversal_prior.gif", content
+    for sampler, source in sources.items():
+        name = _names_of(sampler)[0]
+        if only is None or name in only:
+            yield f"{name}.gif", sample_walk(visualizer, source())
 
 
 def measure_figures(
@@ -222,6 +231,7 @@ def _drawings(
     history: Sequence[Mapping[str, float]],
     settings: Mapping[str, Any],
     known: Posteriors | None,
+    sources: Sources,
 ) -> Drawings:
     """Return a function for each figure that fits the model and the data, by name; nothing is drawn yet."""
     test, num_classes = data.test, data.num_classes
@@ -229,6 +239,10 @@ def _drawings(
     firsts = test.round_robin(num_classes)  # none without labels
     first_of = {int(test.labels[index]): int(index) for index in firsts.flip(0)}
     drawings = _glances(visualizer, data, settings)
+    for sampler, source in sources.items():
+        drawings[_names_of(sampler)[0]] = lambda source=source: visualizer.generate_samples(
+            settings["num_samples"], source()
+        )
     if visualizer.latent_dim == 2:
         labels = range(num_classes) if visualizer.conditional else [None]
         for label in labels:
@@ -266,6 +280,8 @@ def _drawings(
     if visualizer.conditional:
         rows = [first_of[label] for label in sorted(first_of)]
         drawings["class_samples"] = partial(class_samples, visualizer)
+        for sampler, source in sources.items():
+            drawings[_names_of(sampler)[1]] = lambda source=source: class_samples(visualizer, source=source())
         drawings["style_transfer"] = lambda: style_transfer(
             visualizer, to_float(test.images[rows]), test.labels[rows]
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,18 @@ from fmvae.models import VAE, ConditionalVAE
 from fmvae.models.posterior import Posteriors, encode_split
 from fmvae.objectives import Density, Likelihood
 from fmvae.visualization.tiles import looking_at
+
+
+class Source(NamedTuple):
+    """Where the latents of samples come from, if it is not the model's prior.
+
+    Attributes:
+        name: in titles, after "from".
+        draw: gives latents (num, z) in any precision, for labels (num,) or None.
+    """
+
+    name: str
+    draw: Callable[[int, Tensor | None, torch.Generator], Tensor]
 
 
 class ModelView:
@@ -126,10 +138,20 @@ class ModelView:
         with looking_at(self.model):
             return self.model.prior_density()
 
-    def sample_means(self, num_samples: int, labels: Tensor | None) -> Tensor:
-        """Decode draws from the prior to images (N, C, H, W) in [0, 1]; labels are (N,), or None."""
+    def sample_latents(self, num_samples: int, labels: Tensor | None, source: Source | None = None) -> Tensor:
+        """Draw latents (N, z) from a source, or from the prior; labels are (N,), or None."""
         generator = rng.stream(self.seed, "sampling", device=self.weight.device)
         with looking_at(self.model):
+            if source is None:
+                return self.model.prior_density().sample(num_samples, generator)
+            return source.draw(num_samples, labels, generator).to(self.weight)
+
+    def sample_means(self, num_samples: int, labels: Tensor | None, source: Source | None = None) -> Tensor:
+        """Decode draws from a source, or from the prior, to images (N, C, H, W) in [0, 1]."""
+        if source is not None:
+            return self.decode_means(self.sample_latents(num_samples, labels, source), labels)
+        generator = rng.stream(self.seed, "sampling", device=self.weight.device)
+        with looking_at(self.model):  # its own method, which a user's model may have overridden
             return self.likelihood.mean(self.model.sample(num_samples, labels, generator=generator))
 
     # --- arguments --------------------------------------------------------------------------------------------

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from fmvae.errors import ConfigError
 from fmvae.models.posterior import Posteriors
 from fmvae.objectives import Density
+from fmvae.visualization.animation import enlarged, frame, gif
 from fmvae.visualization.latent import Ranking, ranking
 from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.tiles import GAP, new_figure, set_title, show_tiles, tile, tile_centres
@@ -29,7 +27,6 @@ OTHER_UNITS = (
     "MI: mutual information of the dimension and the image, in nats"
 )
 MARK_COLOUR = "#ee7733"
-GIF_COLUMNS, GIF_TEXT, GIF_MARGIN = 5, 14, 8  # tiles per row, font size and margin in pixels
 
 
 class Traversal(NamedTuple):
@@ -247,37 +244,10 @@ def traversal_animation(
     start, kept = _start(view, prior, image, label)
     traversal = traverse(view, posteriors, start, kept, prior=prior, dimensions=dimensions, span=span, steps=steps)
     unit = "" if prior.is_standard else "σ"
-    shades = (traversal.images.float().cpu().numpy() * 255).round().astype(np.uint8)  # (D, S, C, H, W)
-    shades = shades.repeat(scale, axis=3).repeat(scale, axis=4)
+    shades = enlarged(traversal.images, scale)
     frames = [
-        _frame(shades[:, step], traversal.names(), f"value {value:+.2f}{unit}    {view.name}")
+        frame(shades[:, step], traversal.names(), [f"value {value:+.2f}{unit}    {view.name}"])
         for step, value in enumerate(traversal.values)
     ]
     frames += frames[-2:0:-1]
-    file = io.BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
-    return file.getvalue()
-
-
-def _frame(tiles: np.ndarray, names: Sequence[str], heading: str) -> Image.Image:
-    """Draw tiles (D, C, H, W), grey or RGB, in a grid on white, each below its name."""
-    _, channels, height, width = tiles.shape
-    num_columns = min(GIF_COLUMNS, len(tiles))
-    num_rows = -(-len(tiles) // num_columns)
-    line = GIF_TEXT + 6
-    import matplotlib  # for its font: Pillow's default font has no β
-
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), GIF_TEXT)
-    pitch = max(width, round(max(font.getlength(name) for name in names))) + GIF_MARGIN
-    needed = max(num_columns * pitch, round(font.getlength(heading)) + GIF_MARGIN)
-    size = (needed + GIF_MARGIN, line + num_rows * (height + line) + 2 * GIF_MARGIN)
-    canvas = Image.new("L" if channels == 1 else "RGB", size, "white")
-    draw = ImageDraw.Draw(canvas)
-    draw.text((GIF_MARGIN, GIF_MARGIN // 2), heading, fill="black", font=font)
-    for index, (pixels, name) in enumerate(zip(tiles, names, strict=True)):
-        row, column = divmod(index, num_columns)
-        x, y = GIF_MARGIN + column * pitch, line + GIF_MARGIN + row * (height + line)
-        draw.text((x, y), name, fill="black", font=font)
-        tile_of = pixels[0] if channels == 1 else pixels.transpose(1, 2, 0)
-        canvas.paste(Image.fromarray(tile_of), (x, y + line))
-    return canvas
+    return gif(frames, [milliseconds] * len(frames))

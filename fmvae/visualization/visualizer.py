@@ -16,8 +16,8 @@ from fmvae.data.split import Split, to_float
 from fmvae.objectives import Density
 from fmvae.visualization.density import SHARES, within_largest
 from fmvae.visualization.latent import latent_scatter
-from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.samples import prior_samples
+from fmvae.visualization.model_view import ModelView, Source
+from fmvae.visualization.samples import samples
 from fmvae.visualization.tiles import break_lines, new_figure, set_title, show_tiles, tile, tile_centres
 from fmvae.visualization.traversal import latent_traversal
 
@@ -64,15 +64,18 @@ class VAEVisualizer(ModelView):
             axes.xaxis.tick_top()
         return figure
 
-    def generate_samples(self, num_samples: int = 64) -> Figure:
-        """Draw samples (decoder means of latents from the prior) in a nearly square grid.
+    def generate_samples(self, num_samples: int = 64, source: Source | None = None) -> Figure:
+        """Draw samples (decoder means of latents) in a nearly square grid.
 
         For a conditional model, draw one row per class with ``num_samples // num_classes`` samples (at least one).
+
+        Args:
+            source: gives the latents; None draws them from the prior.
 
         Raises:
             ValueError: ``num_samples`` < 1.
         """
-        return prior_samples(self, num_samples)
+        return samples(self, num_samples, source)
 
     def latent_manifold(self, side: int = 20, label: int | None = None) -> Figure:
         """Draw decoder means over the plane of two latents; every row and column covers the same prior mass.

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fmvae.report.collect import collect
 from fmvae.report.settings import settings_of
-from fmvae.report.sheets import MAX_CELLS, SPACE, WIDTH, _read, contact_sheet
+from fmvae.report.sheets import MAX_CELLS, MIN_DARK, SPACE, WIDTH, _read, _tiles, contact_sheet
 from tests.report.fakes import FACTOR, write_figure, write_run
 
 
@@ -26,6 +26,16 @@ def test_a_picture_is_cropped_to_its_tiles(tmp_path):
     assert abs(height / width - 60 / 90) < 0.03  # nothing of the title is left
     assert picture[:10, :80].max() < 0.1  # but the black of the first tile is
     assert abs(picture[int(15 / 60 * height), int(15 / 90 * width)] - 0.5) < 0.02
+
+
+def test_a_dense_line_of_text_is_not_taken_for_tiles():
+    """A few rows of it are mostly dark; the white line between rows of tiles does not end them."""
+    ink = np.zeros((120, 100), bool)
+    ink[5:8, 10:90] = True  # of a title
+    ink[20:60, 15:85] = ink[62:100, 15:85] = True
+    assert _tiles(ink) == (15, 20, 85, 100)
+    ink[5 : 5 + MIN_DARK, 10:90] = True  # control: as high as a tile
+    assert _tiles(ink)[1] == 5
 
 
 def test_rows_are_models_and_z_and_columns_are_betas(tmp_path):

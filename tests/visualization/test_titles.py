@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from fmvae.config import compose
 from fmvae.models import BaseVAE, ConditionalVAE, VampPrior
 from fmvae.visualization import (
+    Source,
     class_accuracy,
     confusion_matrix,
     describe_model,
@@ -21,6 +23,13 @@ LONG = (
     "conditional_conv, factor, vamp, z = 32, β = 1 (warmup), continuous Bernoulli, statically binarised, epoch 30"
 )
 HISTORY = [{"epoch": 1, "beta": 1.0, "train/objective": 3.0, "train/recon": 2.0, "train/kl": 1.0}]
+
+
+# what samples are drawn from, at its longest
+SAMPLERS = {
+    "gmm": "a mixture of 100 Gaussians fitted to q(z) of each class",
+    "aggregate": "q(z) of each class, the training images' posteriors",
+}
 
 
 def cut_off(figure: Figure) -> float:
@@ -55,12 +64,17 @@ def test_no_figure_of_a_run_is_cut_off(kind, latent_dim, small_data):
     changes = {"manifold_side": 2, "only": None}
     settings = compose(["figures=all"])["figures"] | changes
     drawn = 0
-    for name, figure in result_figures(shows, data, HISTORY, settings):
+
+    def draw(num: int, labels: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:
+        return torch.randn(num, latent_dim, generator=generator)
+
+    sources = {name: lambda told=told: Source(told, draw) for name, told in SAMPLERS.items()}
+    for name, figure in result_figures(shows, data, HISTORY, settings, None, sources):
         if name.startswith("latent_manifold_class_") and name[-1] != "9":
             continue  # ten of a kind
         assert cut_off(figure) == 0, name
         drawn += 1
-    assert drawn >= 8
+    assert drawn >= 8 + len(SAMPLERS)
 
 
 def test_no_figure_of_measures_is_cut_off():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,23 @@ class SamplerStore:
         model: with the checkpoint's weights.
         seed: the run's seed.
         checkpoint_sha256: of the checkpoint's content.
+        may_write: entered around a new fit, and says whether it may be written; without it, it always may. A fit
+            that may not be written is kept in memory.
     """
 
-    def __init__(self, folder: Path | None, model: VAE, data: ImageData, *, seed: int, checkpoint_sha256: str):
+    def __init__(
+        self,
+        folder: Path | None,
+        model: VAE,
+        data: ImageData,
+        *,
+        seed: int,
+        checkpoint_sha256: str,
+        may_write: Callable[[], AbstractContextManager[bool]] | None = None,
+    ):
         self.folder, self.model, self.data, self.seed = folder, model, data, seed
         self.checkpoint_sha256 = checkpoint_sha256
+        self.may_write = may_write or (lambda: nullcontext(True))
         self._fitted: dict[str, Sampler] = {}
         self._latents = cache(self._encoded)
 
@@ -125,13 +138,18 @@ class SamplerStore:
         return None
 
     def _newly_fitted(self, sampler: Sampler) -> Sampler:
-        key, path = self.key(sampler), self.path(sampler.name)
-        kept = Partial(path.with_suffix(f".partial{path.suffix}"), key) if path and sampler.stored else None
-        sampler.fit(self._latents("train"), self._latents("val"), self.seed, kept)
-        if path and kept:
-            tensors, meta = sampler.state()
-            _write(path, tensors, {"key": key, "fit": meta})
-            kept.path.unlink(missing_ok=True)
+        path = self.path(sampler.name) if sampler.stored else None
+        if path is None:
+            sampler.fit(self._latents("train"), self._latents("val"), self.seed)
+            return sampler
+        with self.may_write() as may:
+            key = self.key(sampler)
+            kept = Partial(path.with_suffix(f".partial{path.suffix}"), key) if may else None
+            sampler.fit(self._latents("train"), self._latents("val"), self.seed, kept)
+            if kept:
+                tensors, meta = sampler.state()
+                _write(path, tensors, {"key": key, "fit": meta})
+                kept.path.unlink(missing_ok=True)
         return sampler
 
     def _encoded(self, split: str) -> Latents:
