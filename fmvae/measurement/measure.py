@@ -77,7 +77,7 @@ def measure(
     parts.evaluator.context.partials = partials = Partials() if force else Partials(run.partial, key)
     folder = run.samplers if which == "best" else run.samplers / which
     parts.evaluator.context.samplers = SamplerStore(
-        folder, parts.model, parts.data, seed=config["seed"], checkpoint_sha256=checkpoint.sha256
+        folder, parts.model, parts.data, seed=config["seed"], checkpoint_sha256=checkpoint.sha256, anew=force
     )
     new = False
     for name, block in parts.evaluator.measure(known):

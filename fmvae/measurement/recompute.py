@@ -20,6 +20,7 @@ from fmvae.errors import FmvaeError
 from fmvae.evaluation import Evaluator
 from fmvae.evaluation.columns import PRECISION_CHECK
 from fmvae.evaluation.registry import BUILT_IN, merged, nothing
+from fmvae.evaluation.samplers import SamplerStore
 from fmvae.runs.checkpoint import Checkpoint
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.provenance import provenance
@@ -53,7 +54,12 @@ def recompute(
             place = config["data"].get("root")
             yield label, [f"{label}: measured on other data" + (f" (now from {place})" if place else "")]
             continue
-        parts.load(checkpoints[which].tensors)
+        checkpoint = checkpoints[which]
+        parts.load(checkpoint.tensors)
+        # fitted here, once for all blocks, and not read from the run's files
+        fits = SamplerStore(
+            None, parts.model, parts.data, seed=config["seed"], checkpoint_sha256=checkpoint.sha256
+        )
         for name, origin in results["provenance"]["evaluation"].items():
             block = at(results, name)
             label = name if which == "best" else f"{name} of {which}"
@@ -63,6 +69,7 @@ def recompute(
             if evaluator is None:
                 yield label, [f"{label}: can't be computed again here with its settings {block['settings']}"]
                 continue
+            evaluator.context.samplers = fits
             # how bf16 was chosen does not change a number: the settings say that it was used
             block = {entry: value for entry, value in block.items() if entry != PRECISION_CHECK}
             again = json.loads(json.dumps(evaluator.compute(name)))

@@ -18,6 +18,7 @@ from fmvae.config.composing import resolve
 from fmvae.config.identity import RunIdentity
 from fmvae.errors import ConfigError, ObjectiveError, RunError
 from fmvae.evaluation import Column, Evaluator, columns, registry
+from fmvae.evaluation.column import group_of
 from fmvae.evaluation.measure import BuiltIn, Context
 from fmvae.experiments import objective, train
 from fmvae.experiments.search_target import check_objective, direction
@@ -539,7 +540,7 @@ def test_every_measure_has_columns_and_every_number_one_and_the_other_way_round(
         listed = {column.tag for column in evaluator.measures[name].columns}
         assert tags == listed, name
         assert {column.tag for column in columns.columns_of(name, block)} == {
-            f"{columns.group_of(name)}/{tag}" for tag in tags
+            f"{group_of(name)}/{tag}" for tag in tags
         }
 
 
