@@ -70,6 +70,7 @@ def verify(
     with run.held():
         checkpoints = dict(_checkpoints(run, sha256, found))
         stored = dict(_results(run, sha256, checkpoints, found))
+        _samplers(run, checkpoints, found)
         _derived(run, checkpoints, found)
         if recompute and stored:
             for measure, problems in computed_again(run, config | {"device": device}, checkpoints, stored):
@@ -149,6 +150,24 @@ def _not_of(checkpoint: Checkpoint, results: Mapping[str, Any]) -> list[str]:
     }
     same |= {name: name in told["evaluation"] for name in blocks(results)}
     return [name for name, is_so in same.items() if not is_so]
+
+
+def _samplers(run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: Verification) -> None:
+    """Check that the files of fitted samplers are undamaged, and of the checkpoint that is there."""
+    for which, folder in (("best", run.samplers), ("last", run.samplers / "last")):
+        for path in sorted(folder.glob("*.safetensors")):
+            name = str(path.relative_to(run.path))
+            try:
+                problem, key = "", load_checkpoint(path).meta.get("key")
+            except RunError as error:
+                problem, key = error.problem, None
+            if not problem and not isinstance(key, Mapping):
+                problem = "not the file of a sampler"
+            elif isinstance(key, Mapping) and which in checkpoints:
+                same = key.get("checkpoint_sha256") == checkpoints[which].sha256
+                problem = "" if same else f"a sampler of another checkpoint than the {which} one"
+            way_out = "remove it, and evaluate.py fits it anew"
+            (found.problems if problem else found.files).append(f"{name}: {problem}; {way_out}" if problem else name)
 
 
 def _derived(run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: Verification) -> None:
