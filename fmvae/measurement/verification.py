@@ -167,7 +167,9 @@ def _samplers(run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: V
                 same = key.get("checkpoint_sha256") == checkpoints[which].sha256
                 problem = "" if same else f"a sampler of another checkpoint than the {which} one"
             way_out = "remove it, and evaluate.py fits it anew"
-            (found.problems if problem else found.files).append(f"{name}: {problem}; {way_out}" if problem else name)
+            (found.problems if problem else found.files).append(
+                f"{name}: {problem}; {way_out}" if problem else name
+            )
 
 
 def _derived(run: RunDirectory, checkpoints: Mapping[str, Checkpoint], found: Verification) -> None:

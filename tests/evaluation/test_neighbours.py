@@ -1,9 +1,11 @@
 """Precision, recall, density and coverage are what brute force, torch-fidelity and closed forms say."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from fmvae.errors import ConfigError
@@ -162,7 +164,8 @@ def test_too_few_images_for_the_neighbours_are_a_config_error(num, num_generated
 
 def nearest(points: np.ndarray, among: np.ndarray, k: int = 1) -> np.ndarray:
     """The distance of each point to its k-th nearest one, by SciPy."""
-    return cKDTree(among).query(points, [k])[0][:, 0]
+    ranks: Any = [k]
+    return KDTree(among).query(points, ranks)[0][:, 0]
 
 
 @pytest.mark.parametrize("sizes", [(300, 300), (300, 170), (1, 300), (300, 1)])

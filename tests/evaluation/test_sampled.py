@@ -129,7 +129,7 @@ def test_a_sampler_that_returns_training_images_is_noticed_and_a_fitted_density_
 def test_more_training_images_can_be_searched_and_copies_of_the_others_are_then_noticed():
     """Half of the copies are of images beyond the first 300."""
     data = smooth_data(0)
-    asked = {"fid": {**settings()["fid"], "num_train": None}}
+    asked: dict[str, Any] = {"fid": {**settings()["fid"], "num_train": None}}
     few = evaluator(ExactVAE(), data, "aggregate", **asked).compute("samplers/aggregate/pixels")
     asked["fid"]["num_train"] = 600
     all_of_them = evaluator(ExactVAE(), data, "aggregate", **asked).compute("samplers/aggregate/pixels")
@@ -212,8 +212,8 @@ def test_with_other_weights_nothing_of_the_earlier_ones_is_used(keyed, monkeypat
 
 def test_posteriors_are_encoded_with_one_thread():
     """Blocks of one fit may be measured, and verified, with different numbers of threads."""
-    made, seen = evaluator(model := small_vae(), smooth_data(0), "gmm"), []
-    plain: Any = model.encode
+    model: Any = small_vae()
+    made, seen, plain = evaluator(model, smooth_data(0), "gmm"), [], model.encode
     model.encode = lambda *given: seen.append(torch.get_num_threads()) or plain(*given)
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -255,7 +255,7 @@ def mixture_log_prob(state: dict[str, torch.Tensor], label: int, z: np.ndarray) 
         np.log(weight) + stats.multivariate_normal.logpdf(z, mean, factor @ factor.T)
         for weight, mean, factor in zip(weights, means, factors, strict=True)
     ]
-    return special.logsumexp(np.stack(parts), axis=0)
+    return np.asarray(special.logsumexp(np.stack(parts), axis=0))
 
 
 @torch.no_grad()
@@ -312,7 +312,7 @@ def test_in_a_linear_model_the_bound_falls_to_the_closed_form_of_the_fitted_gaus
     state, _ = sampler.state()
     mean, prior = state["0.means"][0].numpy(), (state["0.factors"][0] @ state["0.factors"][0].T).numpy()
     x = (split.images.float() / 255).flatten(1).double().numpy() - 0.5
-    covariance = model.loadings @ prior @ model.loadings.T + model.SIGMA**2 * np.eye(36)
+    covariance: Any = model.loadings @ prior @ model.loadings.T + model.SIGMA**2 * np.eye(36)
     exact = -stats.multivariate_normal.logpdf(x, model.loadings @ mean, covariance)
     bound = partial(importance_weighted_bound, model, LINEAR, split, num_images=num)
     gaps = {k: bound(noise(), num_samples=k, density=sampler.log_prob) - exact.mean() for k in (1, 4, 16, 64)}
@@ -392,7 +392,7 @@ def test_a_number_that_no_sampler_has_is_refused(name, told):
 
 def test_on_small_data_samplers_are_left_out_with_a_line_and_measured_if_asked(caplog):
     """The default numbers of components, so that nothing but the size of the data decides."""
-    usual = {"gmm": {"num_components": [1, 10, 100]}}
+    usual: dict[str, Any] = {"gmm": {"num_components": [1, 10, 100]}}
     unasked = {"fid": {**settings()["fid"], "num_images": None}, **usual}
     made = evaluator(small_vae(), smooth_data(0), "prior", "gmm", draws=2, **unasked)
     assert list(made.measures) == ["test", "iwae"]
