@@ -101,11 +101,14 @@ def test_measures_and_figures_share_one_fit(run, fits):
     (run / FITTED).unlink()
     evaluate(run, "force=true", "figures.gif=true")
     assert fits == [3]
-    evaluate(run, "force=true")
+    (run / "figures" / "index.json").unlink()
+    evaluate(run, "evaluation.iwae.num_images=10")
     assert fits == [3]  # from the file
-    # negative control: other settings are another fit
+    # negative controls: other settings are another fit, and force computes everything anew
     evaluate(run, "evaluation.gmm.num_components=2")
     assert fits == [3, 2]
+    evaluate(run, "evaluation.gmm.num_components=2", "force=true")
+    assert fits == [3, 2, 2]
 
 
 def test_figures_are_drawn_again_if_their_samplers_change(run):

@@ -81,13 +81,15 @@ class Evaluator:
         again if it has a number for each of the measure's columns, which an earlier version may not have measured;
         the caller must ensure that it belongs to the same model and data.
         """
-        self.context.forget()
         for note in self.context.notes:
             log.info("%s", note)
         stored = stored or {}
-        for name in self.measures:
-            known = stored.get(name)
-            yield name, dict(known) if self._is_whole(known, name) else self.compute(name)
+        try:
+            for name in self.measures:
+                known = stored.get(name)
+                yield name, dict(known) if self._is_whole(known, name) else self.compute(name)
+        finally:
+            self.context.forget()
 
     def _is_whole(self, stored: Any, name: str) -> TypeGuard[Mapping[str, Any]]:
         """Whether a stored block has the measure's settings and all its numbers."""

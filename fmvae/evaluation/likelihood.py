@@ -156,7 +156,7 @@ def _continued(partial: Partial, generator: torch.Generator) -> Tensor:
 
     N is 0 if there are none. On a GPU too, they are on the generator's device, where their mean is taken.
     """
-    kept = partial.read()
+    kept, _ = partial.read()
     if not kept:
         return torch.empty(0, dtype=torch.float64, device=generator.device)
     generator.set_state(kept["generator"])

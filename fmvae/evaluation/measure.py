@@ -31,6 +31,7 @@ from fmvae.evaluation.precision import in_asked_precision
 from fmvae.evaluation.samplers import Sampler, SamplerStore
 from fmvae.models import VAE, Posteriors, encode_split
 from fmvae.objectives import Objective
+from fmvae.runs.checkpoint import weights_sha256
 from fmvae.weights import SHIPPED
 
 Need = Literal["labels", "factors", "conditional model"]
@@ -52,9 +53,9 @@ class Context:
     def __init__(self, model: VAE, objective: Objective, data: ImageData, *, seed: int, cache: Path | None):
         self.model, self.objective, self.data, self.seed, self.cache = model, objective, data, seed, cache
         self.notes: list[str] = []
-        self.samplers = SamplerStore(None, model, data, seed=seed, checkpoint_sha256="")
-        self._generated: dict[str, Features] = {}
+        self.samplers = SamplerStore(None, model, data, seed=seed)
         self.partials = Partials()
+        self._generated: dict[tuple[str, Sampler | None], Features] = {}
 
     @property
     def device(self) -> torch.device:
@@ -88,22 +89,23 @@ class Context:
     def generated_features(
         self, features: FeatureSet, labels: Tensor, what: str, part: int = 0, sampler: Sampler | None = None
     ) -> Features:
-        """Return the features of ``generated`` images, computed once for all measures that use them.
+        """Return the features of ``generated`` images, kept until ``forget`` for all measures that use them.
 
         Args:
             what: a name for the images, for the progress bar.
             sampler: gives the latents; None, and the sampler ``prior``, draw them from the model's prior.
         """
         own = sampler if sampler and sampler.name != "prior" else None
-        name = [own.name, own.settings] if own else []
-        key = digest({"features": dict(features.identity), "part": part, "num": len(labels), "sampler": name})
+        weights = weights_sha256(self.model, self.objective)
+        asked = {"part": part, "labels": labels.tolist(), "weights": weights}
+        key = digest({"features": dict(features.identity), **asked}), own
         if key not in self._generated:
             images = self.generated(labels, part, own.sample if own else None)
             self._generated[key] = features(images, what, len(labels))
         return self._generated[key]
 
     def forget(self) -> None:
-        """Forget what belongs to the model's present weights, before others are loaded."""
+        """Free the memory of features of generated images."""
         self._generated.clear()
 
     def reconstructed(self, num: int) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Partial results of measures that take long, kept on disk so that a killed measurement can continue."""
+"""Partial results of measures and fits that take long, kept on disk so that a killed one can continue."""
 
 from __future__ import annotations
 
@@ -21,39 +21,42 @@ log = logging.getLogger("fmvae")
 
 
 class Partial:
-    """The partial result of one measure: a few tensors in a file, for the same measurement only.
+    """The partial result of one measure or fit: tensors and JSON values in a file, for the same work only.
 
     Args:
         path: the file; None keeps nothing.
-        key: all that the tensors depend on, as JSON values.
+        key: all that the result depends on, as JSON values.
     """
 
     def __init__(self, path: Path | None = None, key: Mapping[str, Any] | None = None):
         self.path, self.key = path, {"format": FORMAT, **(key or {})}
         self._written = time.monotonic()
 
-    def read(self) -> dict[str, Tensor]:
-        """Return the tensors that were kept; none if there is no file, or it is damaged or has another key."""
+    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors and values that were kept; none without a file of the same work.
+
+        A damaged file gives a warning.
+        """
         if self.path is None or not self.path.exists():
-            return {}
+            return {}, {}
         try:
             kept = load_checkpoint(self.path)
         except RunError as error:
-            log.warning("%s: %s; measured from the start", self.path, error.problem)
-            return {}
-        return kept.tensors if kept.meta.get("key") == self.key else {}
+            log.warning("%s: %s; begun anew", self.path, error.problem)
+            return {}, {}
+        return (kept.tensors, kept.meta.get("values", {})) if kept.meta.get("key") == self.key else ({}, {})
 
     @property
     def is_due(self) -> bool:
         """Whether it is time to keep what there is."""
         return self.path is not None and time.monotonic() - self._written >= SECONDS
 
-    def keep(self, tensors: Mapping[str, Tensor]) -> None:
-        """Write the tensors in place of earlier ones. If the disk refuses, a warning is logged."""
+    def keep(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:
+        """Write tensors and JSON values in place of earlier ones. If the disk refuses, a warning is logged."""
         assert self.path is not None
         self._written = time.monotonic()
         try:
-            save_checkpoint(self.path, tensors, {"key": self.key})
+            save_checkpoint(self.path, tensors, {"key": self.key, "values": dict(values or {})})
         except OSError as error:
             log.warning("%s: %s; partial results are not kept", self.path, error.strerror)
 

@@ -54,14 +54,11 @@ def recompute(
             place = config["data"].get("root")
             yield label, [f"{label}: measured on other data" + (f" (now from {place})" if place else "")]
             continue
-        parts.load(checkpoints[which].tensors)
-        # fitted anew, once for all measures: the files of the run are not what is verified here
+        checkpoint = checkpoints[which]
+        parts.load(checkpoint.tensors)
+        # fitted here, once for all blocks, and not read from the run's files
         fits = SamplerStore(
-            None,
-            parts.model,
-            parts.data,
-            seed=config["seed"],
-            checkpoint_sha256=checkpoints[which].sha256,
+            None, parts.model, parts.data, seed=config["seed"], checkpoint_sha256=checkpoint.sha256
         )
         for name, origin in results["provenance"]["evaluation"].items():
             block = at(results, name)

@@ -27,11 +27,13 @@ def sampler_store(
     config: Mapping[str, Any],
     checkpoint_sha256: str,
     may_write: Callable[[], AbstractContextManager[bool]] | None = None,
+    *,
+    anew: bool = False,
 ) -> SamplerStore:
     """Return the store of the samplers fitted to a run's checkpoint, whose weights are in ``parts``.
 
     Args:
-        may_write: as for :class:`SamplerStore`; by default the caller holds the run's lock.
+        may_write, anew: as for ``SamplerStore``; by default the caller holds the run's lock.
     """
     folder = run.samplers if which == "best" else run.samplers / which
     return SamplerStore(
@@ -40,6 +42,7 @@ def sampler_store(
         parts.data,
         seed=config["seed"],
         checkpoint_sha256=checkpoint_sha256,
+        anew=anew,
         may_write=may_write,
     )
 

@@ -53,6 +53,13 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str
     return sha256
 
 
+def weights_sha256(*modules: nn.Module) -> str:
+    """Return the SHA-256 of the parameters and buffers of modules, with their present values."""
+    states = (module.state_dict() for module in modules)
+    tensors = {f"{place}.{name}": tensor for place, state in enumerate(states) for name, tensor in state.items()}
+    return _content_sha256({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, "")
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify a checkpoint.
 

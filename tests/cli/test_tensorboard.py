@@ -237,6 +237,7 @@ def test_the_custom_scalars_are_one_layout_whose_charts_all_find_their_tags(boar
     assert {title for title, tags in shown.items() if not tags} == {
         "test/FID of samples",
         "test/FID of reconstructions",
+        *(f"test/FID of samples, by sampler ({features})" for features in ("resnet18", "pixels")),
     }
 
 

@@ -1,13 +1,16 @@
 """Precision, recall, density and coverage are what brute force, torch-fidelity and closed forms say."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import KDTree
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from fmvae.errors import ConfigError
 from fmvae.evaluation import neighbours
-from fmvae.evaluation.neighbours import neighbour_measures
+from fmvae.evaluation.neighbours import copying_measures, nearest_distances, neighbour_measures
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -154,3 +157,113 @@ def test_too_few_images_for_the_neighbours_are_a_config_error(num, num_generated
     with pytest.raises(ConfigError, match=f"num_images: {few} images cannot have 5 neighbours each"):
         neighbour_measures(features(0, num), features(1, num_generated))
     neighbour_measures(features(0, 6), features(1, 6))
+
+
+# --- copies --------------------------------------------------------------------------------------------------
+
+
+def nearest(points: np.ndarray, among: np.ndarray, k: int = 1) -> np.ndarray:
+    """The distance of each point to its k-th nearest one, by SciPy."""
+    ranks: Any = [k]
+    return KDTree(among).query(points, ranks)[0][:, 0]
+
+
+@pytest.mark.parametrize("sizes", [(300, 300), (300, 170), (1, 300), (300, 1)])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_nearest_distances_are_those_of_brute_force_and_of_another_library(sizes, offset, monkeypatch):
+    points, among = features(0, sizes[0]) + offset, features(1, sizes[1], shift=0.4) + offset
+    by_differences = np.linalg.norm(points[:, None] - among[None], axis=2).min(axis=1)
+    for chunk in (neighbours.CHUNK, 7):
+        monkeypatch.setattr(neighbours, "CHUNK", chunk)
+        found = nearest_distances(points, among)
+        np.testing.assert_allclose(found, by_differences, rtol=1e-12)
+        np.testing.assert_allclose(found, nearest(points, among), rtol=1e-12)
+    assert sizes[1] == 1 or not np.allclose(found, np.sort(among[:, 0])[0])
+
+
+@pytest.mark.parametrize("chunk", [1, 64, 1024])
+def test_a_point_is_not_its_own_neighbour_and_an_equal_one_is(chunk, monkeypatch):
+    monkeypatch.setattr(neighbours, "CHUNK", chunk)
+    points = features(0)
+    found = nearest_distances(points, points, others=True)
+    np.testing.assert_allclose(found, nearest(points, points, k=2), rtol=1e-12)
+    assert found.min() > 0
+    assert (nearest_distances(points, points) == 0).all()  # negative control
+    twice = np.concatenate([points, points[:3]])
+    assert (nearest_distances(twice, twice, others=True) == 0).sum() == 6
+
+
+def copying_by_another_library(test: np.ndarray, train: np.ndarray, generated: np.ndarray) -> dict[str, float]:
+    """The definitions, by SciPy and the median of sorted values."""
+
+    def median(values: np.ndarray) -> float:
+        values, half = np.sort(values), len(values) // 2
+        return float(values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2)
+
+    def share(to_train: np.ndarray, to_test: np.ndarray) -> float:
+        return float(
+            np.mean([1.0 if a < b else 0.5 if a == b else 0.0 for a, b in zip(to_train, to_test, strict=True)])
+        )
+
+    num = min(len(test), len(train))
+    first, few = train[:num], test[:num]
+    block = {
+        "nearest_train": median(nearest(generated, train)),
+        "nearest_test": median(nearest(generated, test)),
+        "real_nearest_train": median(nearest(test, train)),
+        "real_nearest_test": median(nearest(test, test, k=2)),
+        "nearer_train": share(nearest(generated, first), nearest(generated, few)),
+        "real_nearer_train": share(nearest(few, first), nearest(few, few, k=2)),
+    }
+    ratios = [block[f"{whose}nearest_train"] / block[f"{whose}nearest_test"] for whose in ("", "real_")]
+    return {**block, "nearest_ratio": ratios[0] / ratios[1]}
+
+
+@pytest.mark.parametrize("sizes", [(300, 300, 300), (300, 500, 200), (300, 170, 201)])
+def test_copying_measures_are_their_definition(sizes):
+    """With as many, more, and fewer training images than test images."""
+    test, train, generated = (features(seed, num) for seed, num in enumerate(sizes))
+    found = copying_measures(test, train, generated)
+    assert found == pytest.approx(copying_by_another_library(test, train, generated), rel=1e-12)
+    swapped = copying_measures(train, test, generated)
+    assert found["nearer_train"] != swapped["nearer_train"]
+    if len(train) != len(test):
+        assert found["nearer_train"] + swapped["nearer_train"] == pytest.approx(1, abs=1e-12)
+        all_of_them = (nearest(generated, train) < nearest(generated, test)).mean()
+        assert found["nearer_train"] != all_of_them  # which more training images would raise
+
+
+def test_ties_count_half_and_nothing_is_divided_by_zero():
+    points = features(0, 20)
+    found = copying_measures(points, points, points)
+    assert found["nearer_train"] == 0.5
+    assert found["nearest_train"] == found["nearest_test"] == found["real_nearest_train"] == 0
+    assert found["real_nearer_train"] == 1  # each test image is among the training images
+    assert found["nearest_ratio"] == 1
+    same = np.ones((10, 3))
+    assert copying_measures(same, same, same)["real_nearer_train"] == 0.5
+
+
+def over_seeds(share: float, tag: str, seeds: int = 16, num: int = 400) -> tuple[float, float]:
+    """Mean of a number, and its standard error, where this share of the generated images is copied."""
+    values = []
+    for seed in range(seeds):
+        test, train, generated = (features(3 * seed + part, num) for part in range(3))
+        copies = int(share * num)
+        generated[:copies] = train[:copies]
+        values.append(copying_measures(test, train, generated)[tag])
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(seeds))
+
+
+def test_copies_are_noticed_and_independent_draws_are_not():
+    for tag, expected in (("nearest_ratio", 1.0), ("nearer_train", 0.5), ("real_nearer_train", 0.5)):
+        mean, error = over_seeds(0.0, tag)
+        print(f"{tag} without copies: {mean:.4f} +- {error:.4f}")
+        assert abs(mean - expected) < 4 * error
+    mean, error = over_seeds(0.1, "nearer_train")  # one in ten
+    print(f"nearer_train, 10 % copies: {mean:.4f} +- {error:.4f}")
+    assert mean == pytest.approx(0.55, abs=4 * error)
+    assert mean > 0.5 + 4 * error
+    assert over_seeds(0.55, "nearest_ratio", 2)[0] == 0
+    assert over_seeds(1.0, "nearer_train", 2)[0] == 1
+    assert over_seeds(1.0, "nearest_train", 2)[0] == 0

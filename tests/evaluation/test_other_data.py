@@ -18,6 +18,8 @@ from fmvae.weights import SHIPPED
 FILE = {word: str(path) for word, path in SHIPPED.items()}
 GARMENTS = "a classifier of Fashion-MNIST, and these data"
 
+SAMPLED = ["samplers/prior/pixels", "samplers/gmm/pixels"]
+
 
 class Named:
     """Stands for a network of the weights that it is given."""
@@ -54,7 +56,7 @@ def noted(made: Evaluator, caplog) -> list[str]:
 
 def test_shipped_classifiers_are_left_out_of_other_data_with_a_line_each(data, caplog):
     made = evaluator(data)
-    assert list(made.plan()) == ["test", "latent", "decomposition", "fid/pixels"]
+    assert list(made.plan()) == ["test", "latent", "decomposition", "fid/pixels", *SAMPLED]
     first, second = noted(made, caplog)
     assert first.startswith(f"FID (resnet18) is left out: 'sharp' is {GARMENTS} ")
     assert second.startswith(f"the accuracy of generated images is left out: 'blurred' is {GARMENTS} ")
@@ -68,6 +70,7 @@ def test_shipped_classifiers_are_left_out_of_other_data_with_a_line_each(data, c
         "fid/resnet18",
         "fid/pixels",
         "accuracy",
+        *(f"samplers/{name}/{what}" for name in ("prior", "gmm") for what in ("resnet18", "pixels", "accuracy")),
     ]
     assert noted(evaluator(data), caplog) == []
 
@@ -76,7 +79,7 @@ def test_they_are_left_out_of_binarised_garments_with_a_line_that_says_so(small_
     monkeypatch.setattr(fashion_mnist, "SHA256", data.sha256)  # as if the files were the published ones
     assert small_data().content == "fashion-mnist"  # negative control
     made = evaluator(small_data(binarize="static"))
-    assert list(made.plan()) == ["test", "latent", "decomposition", "fid/pixels"]
+    assert list(made.plan()) == ["test", "latent", "decomposition", "fid/pixels", *SAMPLED]
     first, second = noted(made, caplog)
     reason = f"{GARMENTS} are black and white (data.binarize=static); evaluation"
     assert first == (
@@ -132,6 +135,6 @@ def test_data_without_labels_have_no_probe_and_all_else(data, caplog):
     assert block["settings"] == {}
     assert set(labelled) - set(block) == {"linear_probe_accuracy"}
     assert "latent/linear_probe_accuracy" not in [column.tag for column in made.columns()]
-    assert list(made.plan()) == ["test", "latent", "decomposition", "fid/pixels"]
+    assert list(made.plan()) == ["test", "latent", "decomposition", "fid/pixels", *SAMPLED]
     assert "per_class" not in made.compute("fid/pixels")
     assert made.context.offers == set()

@@ -18,6 +18,7 @@ from fmvae.config.composing import resolve
 from fmvae.config.identity import RunIdentity
 from fmvae.errors import ConfigError, ObjectiveError, RunError
 from fmvae.evaluation import Column, Evaluator, columns, registry
+from fmvae.evaluation.column import group_of
 from fmvae.evaluation.measure import BuiltIn, Context
 from fmvae.experiments import objective, train
 from fmvae.experiments.search_target import check_objective, direction
@@ -157,7 +158,7 @@ def test_its_block_holds_values_settings_columns_and_its_origin(run):
     assert 0 < block["entropy"] < 3.33
     assert len(block["shares"]) == 10
     assert results["provenance"]["evaluation"]["entropy"] == results["provenance"]["evaluation"]["test"]
-    assert list(results)[4:9] == ["test", "iwae", "latent", "decomposition", "entropy"]
+    assert list(results)[4:10] == ["test", "iwae", "latent", "decomposition", "samplers", "entropy"]
 
 
 def test_it_names_no_other_run(mine, data_settings):
@@ -539,7 +540,7 @@ def test_every_measure_has_columns_and_every_number_one_and_the_other_way_round(
         listed = {column.tag for column in evaluator.measures[name].columns}
         assert tags == listed, name
         assert {column.tag for column in columns.columns_of(name, block)} == {
-            f"{columns.group_of(name)}/{tag}" for tag in tags
+            f"{group_of(name)}/{tag}" for tag in tags
         }
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from fmvae.errors import ConfigError
 from fmvae.evaluation.columns import BLOCKS, FEATURES, Column
 from fmvae.evaluation.distances import fid_block
-from fmvae.evaluation.features import FeatureSet, Pixels
+from fmvae.evaluation.features import Features, FeatureSet, Pixels
 from fmvae.evaluation.frechet import MIN_RELIABLE
 from fmvae.evaluation.measure import BuiltIn, Context
 from fmvae.evaluation.precision import precision_check
@@ -63,10 +63,9 @@ class Distances(BuiltIn):
                     f"{context.misfit}; evaluation.extractor.weights=<file> names another classifier"
                 )
             if left_out := ", ".join(name for name, num in nums.items() if not num and name not in for_garments):
-                available = min(len(context.data.test), len(context.data.train))
                 notes.append(
                     f"FID ({left_out}) is left out: there are too few images to compare models by it; "
-                    f"evaluation.fid.num_images={available} turns it on"
+                    f"evaluation.fid.num_images={available(context)[0]} turns it on"
                 )
         fewest = min(filter(None, nums.values()), default=math.inf)
         if neighbours >= fewest:
@@ -99,17 +98,21 @@ class Distances(BuiltIn):
         return tuple(column for column in BLOCKS[self.name] if classified or column.tag != "as_asked")
 
     def compute(self, context: Context) -> dict[str, Any]:
-        reconstructed = self.features(context.reconstructed(self.num_images), "reconstructions", self.num_images)
-        return self.block(context, reconstructed=reconstructed.features)
+        return self.block(context)
 
-    def block(self, context: Context, sampler: Sampler | None = None, reconstructed: Any = None) -> dict[str, Any]:
-        """Compute the distances of images that are generated with a sampler, by default the model's prior."""
+    def block(self, context: Context, sampler: Sampler | None = None) -> dict[str, Any]:
+        """Compute the distances of images that are generated with a sampler.
+
+        Args:
+            sampler: None: the model's prior; then the distance of reconstructions is computed, too.
+        """
         features, num, data = self.features, self.num_images, context.data
         labels = data.test.labels[:num]
         train = context.random_train(num)
         real, known = (context.real_features(features, split, num) for split in (data.test, train))
-        what = "generated images" + (f" ({sampler.name})" if sampler else "")
-        generated = context.generated_features(features, labels, what, sampler=sampler)
+        generated, reconstructed = self.generated(context, sampler), None
+        if sampler is None:
+            reconstructed = features(context.reconstructed(num), "reconstructions", num).features
         block = fid_block(
             real=real.features,
             train=known.features,
@@ -123,6 +126,18 @@ class Distances(BuiltIn):
             block["as_asked"] = float((generated.logits.argmax(1) == labels.cpu().numpy()).mean())
         return block | precision_check(features)
 
+    def generated(self, context: Context, sampler: Sampler | None = None) -> Features:
+        """Return the features of generated images with the labels of the test images."""
+        labels = context.data.test.labels[: self.num_images]
+        what = "generated images" + (f" ({sampler.name})" if sampler else "")
+        return context.generated_features(self.features, labels, what, sampler=sampler)
+
+
+def available(context: Context) -> tuple[int, str]:
+    """Return how many images there are on each side of a distance, and the split that has no more."""
+    # the floor needs as many training images as test images
+    return min((len(split), split.name) for split in (context.data.test, context.data.train))
+
 
 def _num_images(context: Context, features: Any, asked: int | None) -> int:
     """Return the number of images for a distance in these features; 0 leaves it out."""
@@ -132,17 +147,15 @@ def _num_images(context: Context, features: Any, asked: int | None) -> int:
     if dim is None:
         problem = f"no features {features!r}"
         raise ConfigError("evaluation.fid.features", problem, f"choose from {', '.join(FEATURES)}")
-    # the floor needs as many training images
-    splits = (context.data.test, context.data.train)
-    available, smaller = min((len(split), split.name) for split in splits)
+    largest, smaller = available(context)
     if asked is None:
-        usual = min(FID_IMAGES, available)
+        usual = min(FID_IMAGES, largest)
         return usual if usual >= MIN_RELIABLE and usual > dim else 0
-    if asked > available:
+    if asked > largest:
         raise ConfigError(
             key,
-            f"{asked} images asked, but the {smaller} split holds {available}",
-            f"give {available} or fewer, or 0 to leave FID out",
+            f"{asked} images asked, but the {smaller} split holds {largest}",
+            f"give {largest} or fewer, or 0 to leave FID out",
         )
     if 0 < asked <= dim:
         raise ConfigError(

@@ -10,8 +10,8 @@ from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.evaluation.columns import DENSITIES
 from fmvae.evaluation.likelihood import importance_weighted_bound
 from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.measures import fid
 from fmvae.evaluation.measures.accuracy import Accuracy
-from fmvae.evaluation.measures.fid import Distances
 from fmvae.evaluation.measures.iwae import ImportanceWeighted
 from fmvae.evaluation.neighbours import copying_measures
 from fmvae.evaluation.precision import precision_check
@@ -38,9 +38,9 @@ class Sampled(BuiltIn):
 
     @classmethod
     def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
-        if not evaluation["samplers"]:
+        if not evaluation.get("samplers"):
             return
-        distances, _ = Distances.planned(context, evaluation)
+        distances, _ = fid.Distances.planned(context, evaluation)
         accuracy, _ = Accuracy.planned(context, evaluation)
         bounds = ImportanceWeighted.planned(evaluation)
         for name in dict.fromkeys(evaluation["samplers"]):
@@ -58,7 +58,7 @@ class Sampled(BuiltIn):
         elif what == BOUND:
             like = ImportanceWeighted.again(what, {key: settings[key] for key in ("num_samples", "num_images")})
         else:
-            like = Distances.again(f"fid/{what}", settings)
+            like = fid.Distances.again(f"fid/{what}", settings)
             like = {"fid": {**like["fid"], "num_train": settings["num_train"]}}
         return {"samplers": [sampler], **fit, **like}
 
@@ -89,9 +89,9 @@ class SampledDistances(Sampled):
         num_train: training images among which the nearest one is sought; None: as many as test images.
     """
 
-    def __init__(self, sampler: str, fit: Mapping[str, Any], like: Distances, num_train: int | None):
+    def __init__(self, sampler: str, fit: Mapping[str, Any], like: fid.Distances, num_train: int | None):
         super().__init__(sampler, fit, like, like.features.name)
-        self.like: Distances = like
+        self.like: fid.Distances = like
         self.num_train = num_train
 
     @property
@@ -109,7 +109,7 @@ class SampledDistances(Sampled):
         num_train = min(self.num_train or num, len(context.data.train))
         train = context.real_features(features, context.random_train(num_train), num_train)
         test = context.real_features(features, context.data.test, num)
-        made = context.generated_features(features, context.data.test.labels[:num], "", sampler=sampler)
+        made = self.like.generated(context, sampler)
         return found | copying_measures(test.features, train.features, made.features)
 
 

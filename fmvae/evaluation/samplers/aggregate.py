@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmvae.evaluation.samplers.base import Latents, Progress, Sampler, standard_normal
+from fmvae.evaluation.partial import Partial
+from fmvae.evaluation.samplers.base import Latents, Sampler, standard_normal
 
 
 class AggregateSampler(Sampler):
@@ -25,7 +26,7 @@ class AggregateSampler(Sampler):
     def settings(self) -> dict[str, Any]:
         return {}
 
-    def fit(self, train: Latents, val: Latents, seed: int, progress: Progress | None = None) -> None:
+    def fit(self, train: Latents, val: Latents, seed: int, partial: Partial | None = None) -> None:
         self._train = train
         self._of_class = [
             torch.arange(len(train.mu)) if label is None else (train.labels == label).nonzero().flatten()

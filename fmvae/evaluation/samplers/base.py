@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot
 
 from fmvae import rng
 from fmvae.errors import RunError
+from fmvae.evaluation.partial import Partial
 from fmvae.objectives.densities import in_blocks
 
 # parts of the stream "samplers"
@@ -83,15 +84,6 @@ class Scale(NamedTuple):
         return standardised * self.std.to(standardised) + self.mean.to(standardised)
 
 
-class Progress(Protocol):
-    """Keeps the state of an unfinished fit, so that a killed one is resumed; see ``SamplerStore``."""
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return what was saved last; None if nothing was."""
-
-    def save(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None: ...
-
-
 class Sampler(ABC):
     """A way to draw latents for generation, fitted to the posteriors of a trained model's training images.
 
@@ -129,13 +121,13 @@ class Sampler(ABC):
         """
 
     @abstractmethod
-    def fit(self, train: Latents, val: Latents, seed: int, progress: Progress | None = None) -> None:
+    def fit(self, train: Latents, val: Latents, seed: int, partial: Partial | None = None) -> None:
         """Fit to the posteriors of the training images; those of the validation images choose between fits.
 
         Args:
             train, val: on the CPU.
             seed: the run's seed.
-            progress: where a long fit keeps its state; None: nowhere.
+            partial: where a long fit keeps its state; None: nowhere.
 
         Raises:
             RunError, ConfigError: the posteriors cannot be fitted with these settings.

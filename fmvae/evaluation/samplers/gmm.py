@@ -14,11 +14,11 @@ from torch import Tensor
 from fmvae import rng
 from fmvae.common.threads import one_thread
 from fmvae.errors import ConfigError, RunError
+from fmvae.evaluation.partial import Partial
 from fmvae.evaluation.samplers.base import (
     START,
     TRAIN_DRAWS,
     Latents,
-    Progress,
     Sampler,
     Scale,
     standard_normal,
@@ -122,7 +122,7 @@ class GaussianMixtureSampler(Sampler):
                 KEY, problem, f"give a number of at most {num_train}" if num_train else "leave gmm out"
             )
 
-    def fit(self, train: Latents, val: Latents, seed: int, progress: Progress | None = None) -> None:
+    def fit(self, train: Latents, val: Latents, seed: int, partial: Partial | None = None) -> None:
         parts = [train.of_class(label) for label in self.classes()]
         smallest = min((len(part.mu) for part in parts if len(part.mu)), default=0)
         self.check(smallest)

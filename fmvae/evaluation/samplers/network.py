@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from fmvae import rng
 from fmvae.common.threads import one_thread
 from fmvae.errors import RunError
+from fmvae.evaluation.partial import Partial
 from fmvae.evaluation.samplers.base import (
     FIRST_EPOCH,
     START,
     Latents,
-    Progress,
     Sampler,
     Scale,
     validation_draws,
@@ -29,7 +29,6 @@ STEPS, LARGEST_BATCH = (
     50,
     512,
 )  # of an epoch at least, if there are as many images; of few images, batches are small
-SAVE_EVERY = 3  # epochs
 ROWS = 4096  # of a block of held-out draws
 HELD_OUT_NOISE = 3  # a part of the stream "samplers"
 
@@ -59,22 +58,22 @@ class NetworkSampler(Sampler):
     def loss(self, network: Any, z: Tensor, one_hot: Tensor, generator: torch.Generator) -> Tensor:
         """Return the loss (B,) in nats of standardised latents z (B, D) with one-hot rows (B, num_classes)."""
 
-    def fit(self, train: Latents, val: Latents, seed: int, progress: Progress | None = None) -> None:
+    def fit(self, train: Latents, val: Latents, seed: int, partial: Partial | None = None) -> None:
         with torch.inference_mode(False), torch.enable_grad(), one_thread():
-            self._fit(train, val, seed, progress)
+            self._fit(train, val, seed, partial or Partial())
 
-    def _fit(self, train: Latents, val: Latents, seed: int, progress: Progress | None) -> None:
+    def _fit(self, train: Latents, val: Latents, seed: int, partial: Partial) -> None:
         self.scale = Scale.of(train, self.name)
         with rng.seeded(seed, "samplers", START):
             network = self.build(train.mu.shape[1]).double()
         optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
         history: list[float] = []
         best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        if progress and (saved := progress.load()):
-            tensors, meta = saved
+        tensors, values = partial.read()
+        if tensors:
             network.load_state_dict(_under("network.", tensors))
-            optimizer.load_state_dict(unflatten_optimizer(_under("optimizer.", tensors), meta["optimizer"]))
-            history, best = list(meta["history"]), _under("best.", tensors)
+            optimizer.load_state_dict(unflatten_optimizer(_under("optimizer.", tensors), values["optimizer"]))
+            history, best = list(values["history"]), _under("best.", tensors)
         held_out = self.scale.apply(validation_draws(val, seed))
         context, of_val = (
             self.one_hot(train.labels, train.labels.shape),
@@ -99,14 +98,14 @@ class NetworkSampler(Sampler):
                 raise RunError(f"sampler {self.name}", problem, "leave it out of evaluation.samplers")
             if _best_epoch(history) == epoch:
                 best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-            if progress and epoch % SAVE_EVERY == 0:
+            if partial.is_due:
                 flat, of_optimizer = flatten_optimizer(optimizer.state_dict())
                 tensors = {
                     **{f"network.{name}": tensor for name, tensor in network.state_dict().items()},
                     **{f"best.{name}": tensor for name, tensor in best.items()},
                     **{f"optimizer.{name}": tensor for name, tensor in flat.items()},
                 }
-                progress.save(tensors, {"history": history, "optimizer": of_optimizer})
+                partial.keep(tensors, {"history": history, "optimizer": of_optimizer})
         network.load_state_dict(best)
         self._keep(network)
         self._meta = {"history": history, "best_epoch": _best_epoch(history)}

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmvae.evaluation.samplers.base import Latents, Progress, Sampler
+from fmvae.evaluation.partial import Partial
+from fmvae.evaluation.samplers.base import Latents, Sampler
 from fmvae.models import VAE
 
 
@@ -31,7 +32,7 @@ class PriorSampler(Sampler):
     def settings(self) -> dict[str, Any]:
         return {}
 
-    def fit(self, train: Latents, val: Latents, seed: int, progress: Progress | None = None) -> None:
+    def fit(self, train: Latents, val: Latents, seed: int, partial: Partial | None = None) -> None:
         pass
 
     @torch.no_grad()

@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,14 @@ import torch
 from torch import Tensor
 
 from fmvae.common.digests import digest
+from fmvae.common.threads import one_thread
 from fmvae.data import ImageData
 from fmvae.errors import RunError
+from fmvae.evaluation.partial import Partial
 from fmvae.evaluation.samplers.base import Latents, Sampler
 from fmvae.evaluation.samplers.registry import make_sampler
 from fmvae.models import VAE, encode_split
-from fmvae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fmvae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_sha256
 
 FORMAT = 1  # increase it when a code change affects the fits
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -46,7 +47,8 @@ class SamplerStore:
             None keeps fits in memory alone, and so does, with a warning, a folder that may not be written.
         model: with the checkpoint's weights.
         seed: the run's seed.
-        checkpoint_sha256: of the checkpoint's content.
+        checkpoint_sha256: of the checkpoint's content; None: of the model's present weights, which may change.
+        anew: fit once more what has a file.
         may_write: entered around a new fit, and says whether it may be written; without it, it always may. A fit
             that may not be written is kept in memory.
     """
@@ -58,14 +60,15 @@ class SamplerStore:
         data: ImageData,
         *,
         seed: int,
-        checkpoint_sha256: str,
+        checkpoint_sha256: str | None = None,
+        anew: bool = False,
         may_write: Callable[[], AbstractContextManager[bool]] | None = None,
     ):
         self.folder, self.model, self.data, self.seed = folder, model, data, seed
-        self.checkpoint_sha256 = checkpoint_sha256
+        self.checkpoint_sha256, self.anew = checkpoint_sha256, anew
         self.may_write = may_write or (lambda: nullcontext(True))
         self._fitted: dict[str, Sampler] = {}
-        self._latents = cache(self._encoded)
+        self._encoded: tuple[str, tuple[Latents, Latents]] | None = None
 
     def get(self, name: str, settings: Mapping[str, Any] | None = None) -> Sampler:
         """Return a fitted sampler, from memory, from its file, or fitted now.
@@ -100,7 +103,7 @@ class SamplerStore:
         key = {
             "format": FORMAT,
             "sampler": sampler.name,
-            "checkpoint_sha256": self.checkpoint_sha256,
+            "checkpoint_sha256": self._weights(),
             "data_sha256": dict(self.data.sha256),
             "settings": sampler.settings,
             "seed": self.seed,
@@ -127,7 +130,7 @@ class SamplerStore:
 
     def _loaded(self, sampler: Sampler) -> Sampler | None:
         path = self.path(sampler.name)
-        if path is None or not sampler.stored or not path.exists():
+        if path is None or not sampler.stored or self.anew or not path.exists():
             return None
         try:
             return self._read(sampler)
@@ -139,46 +142,33 @@ class SamplerStore:
 
     def _newly_fitted(self, sampler: Sampler) -> Sampler:
         path = self.path(sampler.name) if sampler.stored else None
-        if path is None:
-            sampler.fit(self._latents("train"), self._latents("val"), self.seed)
-            return sampler
-        with self.may_write() as may:
-            key = self.key(sampler)
-            kept = Partial(path.with_suffix(f".partial{path.suffix}"), key) if may else None
-            sampler.fit(self._latents("train"), self._latents("val"), self.seed, kept)
-            if kept:
+        with self.may_write() if path else nullcontext(False) as may:
+            path, key = path if may else None, self.key(sampler)
+            partial = Partial(path.with_suffix(f".partial{path.suffix}") if path else None, key)
+            if self.anew:
+                partial.remove()
+            sampler.fit(*self._latents(), self.seed, partial)
+            if path:
                 tensors, meta = sampler.state()
                 _write(path, tensors, {"key": key, "fit": meta})
-                kept.path.unlink(missing_ok=True)
+                partial.remove()
         return sampler
 
-    def _encoded(self, split: str) -> Latents:
-        posteriors = encode_split(self.model, getattr(self.data, split))
-        with torch.inference_mode(False):
-            return Latents(*(part.to("cpu", copy=True) for part in posteriors))
+    def _weights(self) -> str:
+        return self.checkpoint_sha256 or weights_sha256(self.model)
 
+    def _latents(self) -> tuple[Latents, Latents]:
+        """Return the posteriors of the training and validation images, encoded once for all samplers.
 
-class Partial:
-    """The state of an unfinished fit, in a file with the fit's key; see ``Progress``."""
-
-    def __init__(self, path: Path, key: Mapping[str, Any]):
-        self.path, self.key = path, key
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return the state; None if there is none of this fit. A damaged file gives a warning."""
-        if not self.path.exists():
-            return None
-        try:
-            entry = _checked(self.path, self.key)
-        except Misfit:
-            return None
-        except RunError as error:
-            log.warning("%s: %s; the fit begins anew", self.path, error.problem)
-            return None
-        return entry.tensors, entry.meta["fit"]
-
-    def save(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        _write(self.path, tensors, {"key": self.key, "fit": meta})
+        With one thread: blocks that use a fit may be measured, and verified, with different numbers of threads.
+        """
+        if self._encoded is None or self._encoded[0] != self._weights():
+            with one_thread():
+                both = [encode_split(self.model, split) for split in (self.data.train, self.data.val)]
+            with torch.inference_mode(False):
+                train, val = (Latents(*(part.to("cpu", copy=True) for part in found)) for found in both)
+            self._encoded = self._weights(), (train, val)
+        return self._encoded[1]
 
 
 def _checked(path: Path, key: Mapping[str, Any]) -> Checkpoint:

@@ -15,6 +15,7 @@ from fmvae import rng
 from fmvae.config import compose
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation import Evaluator
+from fmvae.evaluation import partial as partial_results
 from fmvae.evaluation.columns import SAMPLERS
 from fmvae.evaluation.samplers import Sampler, SamplerStore, check_samplers
 from fmvae.evaluation.samplers.network import NetworkSampler
@@ -188,6 +189,7 @@ def test_a_file_that_only_looks_like_a_sampler_is_refused(data, tmp_path):
 
 @pytest.mark.parametrize("name", ["flow", "two_stage"])
 def test_a_killed_fit_goes_on_from_its_file(name, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(partial_results, "SECONDS", 0.0)
     usual = store(tmp_path / "whole", data).get(name, SETTINGS[name])
     epochs, plain = [], NetworkSampler._held_out
 
