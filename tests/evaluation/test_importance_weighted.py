@@ -366,8 +366,8 @@ class KilledAfter(Partial):
         super().__init__(path, key)
         self.left = num
 
-    def keep(self, tensors):
-        super().keep(tensors)
+    def keep(self, tensors, values=None):
+        super().keep(tensors, values)
         self.left -= 1
         if not self.left:
             raise Killed
