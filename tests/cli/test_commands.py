@@ -276,7 +276,7 @@ def without_torch(tmp_path) -> dict[str, str]:
         (
             "python train.py model=",
             "model=base model=beta model=conditional model=conditional_conv model=conditional_residual model=conv "
-            "model=residual",
+            "model=gated model=residual",
         ),
         ("python train.py beta=wa", "beta=warmup"),
         ("python train.py experiment=conv", "experiment=conv_z10 experiment=conv_z2"),
