@@ -48,6 +48,7 @@ TITLES = {
     "convolutions": "Convolutions as matrix products",
     "label_maps": "Label maps, looked up",
     "evaluation": "Measures and figures of a run",
+    "decomposition": "MI, TC and dimension-wise KL",
     "features": "Features of FashionResNet18",
     "features_gpu": "Features of FashionResNet18 on a GPU",
     "launchers": "A sweep by each launcher",

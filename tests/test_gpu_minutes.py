@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,3 +219,17 @@ def test_every_part_runs_on_a_cpu(tmp_path):
         found = json.loads((tmp_path / f"{name}.json").read_text())
         assert "| case | seconds | ratios |" in table(name, found)
         assert all(times for case in found["cases"].values() for times in case["times"].values())
+
+
+def recorded(source: str) -> set[str]:
+    """The names under which a benchmark records what it measured."""
+    return set(re.findall(r'\brecord\(\s*f?"(\w+)', source))
+
+
+def test_every_benchmark_has_a_part_on_the_page():
+    names = set().union(
+        *(recorded(path.read_text(encoding="utf-8")) for path in (ROOT / "benchmarks").glob("*.py"))
+    )
+    assert len(names) > 15
+    assert not names - page.TITLES.keys()
+    assert recorded('record("a", x)\n    record(\n        f"b{suffix}", y)') == {"a", "b"}

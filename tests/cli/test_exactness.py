@@ -126,6 +126,7 @@ def kill_after_epoch(outputs: Path, dataset: list[str], overrides: list[str], ep
     return run
 
 
+@pytest.mark.slow
 def test_negative_control_a_resume_that_shifts_the_shuffle_stream_differs(tmp_path, dataset, undisturbed):
     shifted = """
 import fmvae.rng

@@ -243,6 +243,7 @@ def in_sequence(untrained, tmp_path_factory) -> dict[str, Any]:
         pytest.param("ray", ["hydra.launcher.ray.init.num_cpus=2"], marks=needs("ray")),
     ],
 )
+@pytest.mark.slow
 def test_the_workers_of_launchers_get_it(launcher, arguments, desk, in_sequence):
     """In the working directory alone: nothing is on PYTHONPATH."""
     program = [str(ROOT / "train.py"), *desk.settings, *LAUNCHED, f"hydra/launcher={launcher}", *arguments]

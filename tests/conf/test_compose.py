@@ -312,13 +312,13 @@ def runs_of(sweep: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
-@pytest.mark.one_in(7)
+@pytest.mark.one_in(8)
 def test_the_jobs_of_a_sweep_are_those_of_its_file(sweep):
     assert [compose(job) for job in sweep_jobs(sweep)] == runs_of(sweep)
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
-@pytest.mark.one_in(7)
+@pytest.mark.one_in(8)
 def test_a_sweeps_runs_differ_and_share_its_folder(sweep):
     runs = runs_of(sweep)
     assert {config["sweep_name"] for config in runs} == {sweep}

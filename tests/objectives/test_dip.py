@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from fmvae.objectives import DIPVAE, ELBO, Warmup, aggregate_covariance
-from tests.objectives.checks import (
+from tests.objectives.tiny import (
     Fixed,
     assert_slopes_are_gradients,
     assert_vmap_changes_nothing,
+    base,
+    batch_for,
     called,
     from_config,
-    tiny_batch,
-    tiny_model,
 )
 
 both = pytest.mark.parametrize("variant", [1, 2])
@@ -83,8 +83,8 @@ def test_variant_2_sees_the_covariance_of_draws_from_the_posteriors():
 
 @both
 def test_the_loss_is_the_elbo_and_the_penalty(variant):
-    objective, model = DIPVAE(variant, beta=Warmup(4.0, fraction=0.5)), tiny_model()
-    batch, numbers = tiny_batch(objective), objective.numbers(0.25)
+    objective, model = DIPVAE(variant, beta=Warmup(4.0, fraction=0.5)), base(3)
+    batch, numbers = batch_for(objective), objective.numbers(0.25)
     terms, elbo = objective(model, batch, numbers), ELBO(beta=objective.beta)(model, batch, numbers)
     torch.testing.assert_close(terms.loss, elbo.loss + terms.parts["dip"], rtol=1e-14, atol=0)
     assert terms.parts["dip"] > 1
@@ -94,8 +94,8 @@ def test_the_loss_is_the_elbo_and_the_penalty(variant):
 
 @both
 def test_gradients_are_right(variant):
-    objective, model = DIPVAE(variant), tiny_model()
-    batch, numbers = tiny_batch(objective), objective.numbers(1.0)
+    objective, model = DIPVAE(variant), base(3)
+    batch, numbers = batch_for(objective), objective.numbers(1.0)
     assert_slopes_are_gradients(lambda: objective(model, batch, numbers).loss, list(model.parameters()))
 
 

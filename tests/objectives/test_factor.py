@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fmvae.objectives import ELBO, Density, FactorVAE, StandardNormal, Warmup, permute_dimensions
-from tests.objectives.checks import Fixed, assert_slopes_are_gradients, called, from_config, tiny_batch, tiny_model
+from tests.objectives.tiny import Fixed, assert_slopes_are_gradients, base, batch_for, called, from_config
 
 RHO = 0.8
 TC = -0.5 * math.log(1 - RHO**2)  # of two standard normal variables with correlation RHO: 0.51 nats
@@ -71,8 +71,8 @@ def test_the_exact_density_ratio_is_the_best_discriminator():
 
 
 def test_the_cross_entropy_is_that_of_labels_one_and_zero():
-    objective, model = tiny_factor(), tiny_model()
-    batch = tiny_batch(objective)
+    objective, model = tiny_factor(), base(3)
+    batch = batch_for(objective)
     terms = objective(model, batch, {"beta": 1.0})
     z = model(batch.x, noise=batch.noise[0]).z
     assert objective.network is not None
@@ -139,8 +139,8 @@ def test_equal_random_numbers_keep_the_order():
 
 
 def test_the_first_noise_is_the_posteriors_and_the_second_the_permutations():
-    objective, model = tiny_factor(), tiny_model()
-    batch = tiny_batch(objective)
+    objective, model = tiny_factor(), base(3)
+    batch = batch_for(objective)
     terms = objective(model, batch, {"beta": 1.0})
     again = objective(model, batch, {"beta": 1.0})
     assert all(torch.equal(terms.parts[name], again.parts[name]) for name in terms.parts)
@@ -158,10 +158,10 @@ def test_the_first_noise_is_the_posteriors_and_the_second_the_permutations():
 
 
 def test_the_loss_is_the_elbo_and_gamma_times_tc():
-    model = tiny_model()
+    model = base(3)
     for gamma in (0.0, 10.0):
         objective = tiny_factor(gamma=gamma, beta=Warmup(4.0, fraction=0.5))
-        batch = tiny_batch(objective)
+        batch = batch_for(objective)
         numbers = objective.numbers(0.25)
         terms = objective(model, batch, numbers)
         elbo = ELBO(beta=objective.beta)(model, batch._replace(noise=batch.noise[0]), numbers)
@@ -182,8 +182,8 @@ def test_kl_is_that_from_the_models_prior():
 
 
 def test_the_loss_reaches_the_model_and_the_network_loss_the_network():
-    objective, model = tiny_factor(), tiny_model()
-    batch, numbers = tiny_batch(objective), objective.numbers(1.0)
+    objective, model = tiny_factor(), base(3)
+    batch, numbers = batch_for(objective), objective.numbers(1.0)
     assert objective.network is not None
     networks, models = list(objective.network.parameters()), list(model.parameters())
     terms = objective(model, batch, numbers)

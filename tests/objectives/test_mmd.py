@@ -13,14 +13,14 @@ from torchmetrics.image.kid import maximum_mean_discrepancy
 
 from fmvae.objectives import ELBO, Capacity, InfoVAE, Warmup, gaussian_kernel, imq_kernel, unbiased_mmd
 from fmvae.objectives.mmd import KERNELS
-from tests.objectives.checks import (
+from tests.objectives.tiny import (
     Fixed,
     assert_slopes_are_gradients,
     assert_vmap_changes_nothing,
+    base,
+    batch_for,
     called,
     from_config,
-    tiny_batch,
-    tiny_model,
 )
 
 all_kernels = pytest.mark.parametrize("kernel", KERNELS)
@@ -135,8 +135,8 @@ def test_gradients_of_the_estimate_are_right_also_at_equal_points(kernel):
 
 @all_kernels
 def test_alpha_0_and_lam_1_are_the_elbo(kernel):
-    objective, model = InfoVAE(0.0, 1.0, kernel, beta=Warmup(4.0, fraction=0.5)), tiny_model()
-    batch, numbers = tiny_batch(objective), objective.numbers(0.25)
+    objective, model = InfoVAE(0.0, 1.0, kernel, beta=Warmup(4.0, fraction=0.5)), base(3)
+    batch, numbers = batch_for(objective), objective.numbers(0.25)
     elbo = ELBO(beta=objective.beta)(model, batch._replace(noise=batch.noise[0]), numbers)
     assert torch.equal(objective(model, batch, numbers).loss, elbo.loss)
     # control: with more weight on the MMD, it isn't
@@ -146,8 +146,8 @@ def test_alpha_0_and_lam_1_are_the_elbo(kernel):
 @pytest.mark.parametrize("beta", [Warmup(3.0), Capacity(3.0, max_capacity=1.0)])
 @pytest.mark.parametrize(("alpha", "lam"), [(0.0, 1000.0), (0.25, 5.0), (-1.0, 2.0), (-1.0, 3.0), (1.0, 50.0)])
 def test_the_weights_are_the_papers(alpha, lam, beta):
-    objective, model = InfoVAE(alpha, lam, beta=beta), tiny_model()
-    batch, numbers = tiny_batch(objective), objective.numbers(1.0)
+    objective, model = InfoVAE(alpha, lam, beta=beta), base(3)
+    batch, numbers = batch_for(objective), objective.numbers(1.0)
     loss, parts = objective(model, batch, numbers)[:2]
     assert [*parts] == ["recon", "kl", "mmd"]
     expected = parts["recon"] + (1 - alpha) * beta.penalty(parts["kl"], numbers) + (alpha + lam - 1) * parts["mmd"]
@@ -157,18 +157,18 @@ def test_the_weights_are_the_papers(alpha, lam, beta):
 def test_mmd_compares_draws_of_the_posteriors_with_the_second_noise():
     z = points(20, seed=1)
     objective, model = InfoVAE(), Fixed(points(20), z=z)
-    prior = tiny_batch(objective, 20).noise[1]
+    prior = batch_for(objective, 20).noise[1]
     assert torch.equal(called(objective, model).parts["mmd"], unbiased_mmd(z, prior))
-    model = tiny_model()
-    batch = tiny_batch(objective)
+    model = base(3)
+    batch = batch_for(objective)
     terms = objective(model, batch, {"beta": 1.0})
     other = objective(model, batch._replace(noise=torch.stack([batch.noise[0], -batch.noise[1]])), {"beta": 1.0})
     assert [name for name in terms.parts if not torch.equal(terms.parts[name], other.parts[name])] == ["mmd"]
 
 
 def test_the_wae_does_not_depend_on_the_kl():
-    objective, model = InfoVAE(alpha=1.0, lam=50.0), tiny_model()
-    batch = tiny_batch(objective)
+    objective, model = InfoVAE(alpha=1.0, lam=50.0), base(3)
+    batch = batch_for(objective)
     losses = [objective(model, batch, {"beta": beta}).loss for beta in (0.0, 1.0, 100.0)]
     assert torch.equal(losses[0], losses[1])
     assert torch.equal(losses[0], losses[2])
@@ -178,8 +178,8 @@ def test_the_wae_does_not_depend_on_the_kl():
 
 @all_kernels
 def test_gradients_are_right(kernel):
-    objective, model = InfoVAE(0.5, 20.0, kernel), tiny_model()
-    batch, numbers = tiny_batch(objective), objective.numbers(1.0)
+    objective, model = InfoVAE(0.5, 20.0, kernel), base(3)
+    batch, numbers = batch_for(objective), objective.numbers(1.0)
     assert_slopes_are_gradients(lambda: objective(model, batch, numbers).loss, list(model.parameters()))
 
 

@@ -1,14 +1,18 @@
-"""Tiny models and batches in float64, and a prior that depends on the encoder, for tests of objectives."""
+"""Tiny models and batches in float64, and checks that hold for every objective."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from fmvae.models import VAE, BaseVAE, ConditionalVAE
+from fmvae.config.building import build
+from fmvae.config.project import CONF
+from fmvae.models import VAE, BaseVAE, ConditionalVAE, VAEOutput
 from fmvae.models.priors import Prior
-from fmvae.objectives import Batch, Density, Objective, Terms
+from fmvae.objectives import Batch, Density, Objective, StandardNormal, Terms
 from fmvae.rng import seeded_init
 
 IMAGE = (1, 2, 3)
@@ -82,6 +86,41 @@ def batch_of(num: int, latent_dim: int = 2, draws: int = 1, seed: int = 0, num_t
     return Batch(x, torch.arange(num) % 3, noise, num_train)
 
 
+def batch_for(objective: Objective, num: int = 6, latent_dim: int = 3, seed: int = 0) -> Batch:
+    """A batch with the draws that the objective takes."""
+    return batch_of(num, latent_dim, objective.num_draws, seed)
+
+
+class Fixed(nn.Module):
+    """A model that gives the same posteriors and latents for every batch, and an image of zeros."""
+
+    def __init__(self, mu: Tensor, logvar: Tensor | None = None, z: Tensor | None = None, prior: Any = None):
+        super().__init__()
+        logvar = torch.zeros_like(mu) if logvar is None else logvar
+        self.output = VAEOutput(mu.new_zeros(len(mu), *IMAGE), mu, logvar, mu if z is None else z)
+        self.prior = prior or StandardNormal(mu.shape[1], mu)
+
+    def forward(self, x: Tensor, labels: Tensor, *, noise: Tensor) -> VAEOutput:
+        return self.output
+
+    def prior_density(self) -> Density:
+        return self.prior
+
+
+def called(objective: Objective, model: Any, seed: int = 0) -> Terms:
+    """The objective of a model that is ``Fixed``, at the end of training."""
+    num, latent_dim = model.output.mu.shape
+    return objective(model, batch_for(objective, num, latent_dim, seed), objective.numbers(1.0))
+
+
+def from_config(option: str, **changes: Any) -> tuple[str, Objective]:
+    """The ``_name_`` and the object of an option of the group ``loss``, for three latent dimensions."""
+    option_file = OmegaConf.load(Path(CONF, "loss", f"{option}.yaml"))
+    config = OmegaConf.merge({"latent_dim": {"value": 3}, "loss": option_file}, {"loss": changes})
+    node: Any = OmegaConf.to_container(config, resolve=True)
+    return node["loss"]["_name_"], build(node["loss"], "loss", Objective)
+
+
 class Loss(nn.Module):
     """An objective's terms as a function of the model's parameters, by ``torch.func.functional_call``."""
 
@@ -149,3 +188,29 @@ def batched_and_alone(
         own_slopes = torch.autograd.grad(alone.loss, list(own.values()))
         pairs.append((found, [alone.loss, *alone.parts.values(), *own_slopes]))
     return pairs
+
+
+def assert_vmap_changes_nothing(objective: Objective) -> None:
+    """Compare loss, parts and gradients of three models in one batched pass with those of each alone."""
+    models = [base(3, seed) for seed in range(3)]
+    batches = [batch_for(objective, seed=seed) for seed in range(3)]
+    for found, alone in batched_and_alone(models, objective, batches, [1.0, 4.0, 0.5]):
+        torch.testing.assert_close(found, alone, rtol=1e-10, atol=1e-12)
+
+
+def assert_slopes_are_gradients(compute: Any, parameters: list[nn.Parameter], trials: int = 5) -> None:
+    """Compare a scalar's gradient in float64 with central differences along random directions."""
+    gradients = torch.autograd.grad(compute(), parameters)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(trials):
+        direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+        ends = []
+        for step in (1e-6, -1e-6):
+            with torch.no_grad():
+                for p, d in zip(parameters, direction, strict=True):
+                    p.add_(step * d)
+                ends.append(compute().detach())
+                for p, d in zip(parameters, direction, strict=True):
+                    p.sub_(step * d)
+        slope = torch.stack([(g * d).sum() for g, d in zip(gradients, direction, strict=True)]).sum()
+        torch.testing.assert_close((ends[0] - ends[1]) / 2e-6, slope, rtol=1e-6, atol=1e-6)
