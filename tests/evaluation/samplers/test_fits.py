@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
 from fmvae.errors import ConfigError, RunError
+from fmvae.evaluation.partial import Partial
 from fmvae.evaluation.samplers import network
 from fmvae.evaluation.samplers.base import Latents, Sampler
 from fmvae.evaluation.samplers.flow import FlowSampler
@@ -118,20 +119,23 @@ class Killed(BaseException):
     pass
 
 
-class Memory:
-    """Keeps the state of a fit as a file would, and kills the fit once, after a number of savings."""
+class Memory(Partial):
+    """Keeps the state of a fit after each epoch, as a file would, and kills the fit once, after some epochs."""
 
-    def __init__(self, kill_after: int = 0):
-        self.kill_after, self.saved, self.times = kill_after, None, 0
+    is_due = True  # type: ignore[assignment]
 
-    def load(self) -> Any:
+    def __init__(self, kill_after: int):
+        super().__init__()
+        self.kill_after, self.times = kill_after, 0
+        self.saved: tuple[dict[str, Tensor], dict[str, Any]] = {}, {}
+
+    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return self.saved
 
-    def save(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        self.saved = (
-            {key: tensor.clone() for key, tensor in tensors.items()},
-            {**meta, "history": [*meta["history"]]},
-        )
+    def keep(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:
+        assert values
+        copies = {key: tensor.clone() for key, tensor in tensors.items()}
+        self.saved = copies, {**values, "history": [*values["history"]]}
         self.times += 1
         if self.times == self.kill_after:
             raise Killed
@@ -152,18 +156,17 @@ def epochs_of(fit: Callable[[], Any], monkeypatch) -> int:
 def test_a_killed_fit_is_resumed_with_the_same_bits(name, classes, monkeypatch):
     whole = fitted(name, classes)
     latents = clusters(300, 3, seed=1), clusters(90, 3, seed=2)
-    memory = Memory(kill_after=2)
+    memory = Memory(kill_after=6)
     with pytest.raises(Killed):
         MAKE[name](classes).fit(*latents, 0, memory)
-    assert memory.saved
-    assert len(memory.saved[1]["history"]) == 2 * network.SAVE_EVERY
+    kept = memory.saved
+    assert len(kept[1]["history"]) == 6
     resumed = MAKE[name](classes)
     assert epochs_of(lambda: resumed.fit(*latents, 0, memory), monkeypatch) == 1
     assert same(resumed, whole)
-    tensors, meta = memory.saved  # control: without Adam's averages, it would be another fit
+    tensors, values = kept  # control: without Adam's averages, it would be another fit
     forgetful = {key: 0 * t if "exp_avg" in key else t for key, t in tensors.items()}
-    memory.saved, other = (forgetful, meta), MAKE[name](classes)
-    memory.saved[1]["history"] = meta["history"][:6]
+    memory.saved, other = (forgetful, values), MAKE[name](classes)
     other.fit(*latents, 0, memory)
     assert not same(other, whole)
 
