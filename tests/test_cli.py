@@ -114,7 +114,10 @@ def test_a_sweep_by_hydras_own_mode_is_named_too():
 @pytest.mark.parametrize(
     ("override", "example"),
     [
-        ("~model", "model=base (or beta, conditional, conditional_conv, conditional_residual, conv, residual)"),
+        (
+            "~model",
+            "model=base (or beta, conditional, conditional_conv, conditional_residual, conv, gated, residual)",
+        ),
         ("~beta.value", "beta.value=<a finite number >= 0>"),
         ("~model._target_", "model._target_=<value>"),
         ("~trainer.epochs", "trainer.epochs=<a whole number >= 1>"),
@@ -162,7 +165,7 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
             ["model=foo"],
             "model",
             "'foo'",
-            "choose from base, beta, conditional, conditional_conv, conditional_residual, conv, residual",
+            "choose from base, beta, conditional, conditional_conv, conditional_residual, conv, gated, residual",
         ),
         (["model=cnv"], "model", "'cnv'", "did you mean conv? choose from base"),
         (["beta=foo"], "beta", "'foo'", "choose from capacity, constant, cyclical, warmup, or give a number"),
@@ -181,7 +184,7 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
             ["model=conv", "model.hidden_dim=3"],
             "model.hidden_dim",
             "model=conv has no such key",
-            "choose model=base or conditional or conditional_conv to give it (model holds latent_dim, image_shape",
+            "choose model=base or conditional or conditional_conv or gated to give it (model holds latent_dim, image_shape",
         ),
         (["+seed=3"], "seed", "already", "leave out the +"),
         (["~nope"], "nope", "no such key", "--help"),

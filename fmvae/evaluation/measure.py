@@ -55,6 +55,7 @@ class Context:
         self.notes: list[str] = []
         self.samplers = SamplerStore(None, model, data, seed=seed)
         self.partials = Partials()
+        self._classifiers: dict[tuple[str, str, int], FeatureSet] = {}
         self._generated: dict[tuple[str, Sampler | None], Features] = {}
 
     @property
@@ -151,6 +152,15 @@ class Context:
         Raises:
             ConfigError: its weights are missing, damaged or of another network, or were trained on other images.
         """
+        weights, precision = evaluation[part]["weights"], evaluation["extractor"]["precision"]
+        known = (weights, precision, num)
+        if known not in self._classifiers:
+            self._classifiers[known] = self._classifier(evaluation, part, num)
+        return self._classifiers[known]
+
+    def _classifier(
+        self, evaluation: Mapping[str, Any], part: Literal["extractor", "accuracy"], num: int
+    ) -> FeatureSet:
         weights, precision = evaluation[part]["weights"], evaluation["extractor"]["precision"]
         if not self.fits_shipped(evaluation, part):
             problem = f"{weights!r} is a classifier of Fashion-MNIST, and {self.misfit}"

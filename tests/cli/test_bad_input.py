@@ -17,7 +17,7 @@ OVERRIDES = {
     "model=foo": [
         "model: ",
         "'foo'",
-        "choose from base, beta, conditional, conditional_conv, conditional_residual, conv, residual",
+        "choose from base, beta, conditional, conditional_conv, conditional_residual, conv, gated, residual",
     ],
     "model=cnv": ["model: ", "'cnv'", "did you mean conv?"],
     "model=": ["model: ", "''", "choose from base"],

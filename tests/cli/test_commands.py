@@ -125,7 +125,7 @@ def test_every_picture_and_the_projector(untrained, tmp_path):
         *(f"{name}.png" for name in ("reconstructions", "samples", "training_curves", "interpolations")),
         *(f"{name}.png" for name in ("latent_manifold", "latent_scatter", "kl_per_dimension")),
         *(f"{name}.png" for name in ("traversal_prior", "traversal_posterior")),
-        "traversal_prior.gif",
+        *("traversal_prior.gif", "samples_gmm.png", "samples_gmm.gif"),
         "index.json",
     }
     assert (run / "projector_config.pbtxt").is_file()
@@ -134,6 +134,7 @@ def test_every_picture_and_the_projector(untrained, tmp_path):
         "iwae",
         "latent",
         "decomposition",
+        "samplers/gmm/bound",
     }
 
 

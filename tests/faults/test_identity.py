@@ -35,7 +35,8 @@ def values(rule: Rule) -> st.SearchStrategy[Any]:
         lowest, highest = max(rule.minimum, rule.above), min(rule.maximum, rule.below, 1e300)
         found = st.floats(lowest, highest, exclude_min=rule.above == lowest, exclude_max=rule.below == highest)
     elif rule.type is list:
-        found = st.lists(st.integers(0, 99) if rule.of is int else st.text(max_size=5), max_size=3)
+        items = st.sampled_from(rule.choices) if rule.choices else st.text(max_size=5)
+        found = st.lists(st.integers(0, 99) if rule.of is int else items, max_size=3)
     elif rule.choices:
         found = st.sampled_from(rule.choices)
     else:

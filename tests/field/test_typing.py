@@ -432,7 +432,10 @@ def test_the_runs_of_such_a_sweep_are_those_of_its_single_commands(study):
     ("removed", "example"),
     [
         ("~model.hidden_dim", "model.hidden_dim=<a whole number >= 1>"),
-        ("~model", "model=base (or beta, conditional, conditional_conv, conditional_residual, conv, residual)"),
+        (
+            "~model",
+            "model=base (or beta, conditional, conditional_conv, conditional_residual, conv, gated, residual)",
+        ),
         ("~trainer.epochs", "trainer.epochs=<a whole number >= 1>"),
         ("~seed", "seed=<a whole number >= 0>"),
         ("~objective", "objective=<neg_elbo, iwae, fid, accuracy or a number's tag, as fid/pixels/kid>"),
