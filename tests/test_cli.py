@@ -184,7 +184,7 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
             ["model=conv", "model.hidden_dim=3"],
             "model.hidden_dim",
             "model=conv has no such key",
-            "choose model=base or conditional or conditional_conv or gated to give it (model holds latent_dim, image_shape",
+            "choose model=base or conditional or conditional_conv or gated to give it (model holds latent_dim, ",
         ),
         (["+seed=3"], "seed", "already", "leave out the +"),
         (["~nope"], "nope", "no such key", "--help"),
