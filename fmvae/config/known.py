@@ -152,7 +152,7 @@ def _nearest(path: str, beside: list[str], config: Mapping[str, Any]) -> str:
         return f"{parent}.{close[0]}".lstrip(".")
     program = own_keys(program_of(config))
     elsewhere = {name.rpartition(".")[2]: name for name, _ in walk(program) if "_" not in name[:1]}
-    close = [elsewhere[name] for name in difflib.get_close_matches(leaf, list(elsewhere), 2, cutoff=0.75)]
+    close = [elsewhere[name] for name in difflib.get_close_matches(leaf, list(elsewhere), 2, cutoff=0.8)]
     return next((name for name in close if name != path), "")
 
 
