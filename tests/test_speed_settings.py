@@ -53,7 +53,7 @@ def steps(tmp_path_factory):
 
 @LINUX
 def test_steps_after_the_first_epoch_cause_no_page_faults_and_glibcs_default_does(steps):
-    assert steps()["faults_per_step"] < 200  # on busy cores, threads that are started add some
+    assert steps("watch")["faults_per_step"] < 50  # without the watch, which starts threads on busy cores
     assert steps(**GLIBCS_DEFAULT)["faults_per_step"] > 500  # and what users set is left alone
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -147,7 +148,10 @@ class SamplerStore:
             partial = Partial(path.with_suffix(f".partial{path.suffix}") if path else None, key)
             if self.anew:
                 partial.remove()
+            begun = time.perf_counter()
             sampler.fit(*self._latents(), self.seed, partial)
+            if sampler.stored:
+                log.info("  sampler %s: fitted, %.0f s", sampler.name, time.perf_counter() - begun)
             if path:
                 tensors, meta = sampler.state()
                 _write(path, tensors, {"key": key, "fit": meta})
