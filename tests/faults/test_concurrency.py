@@ -13,7 +13,20 @@ from tests.idx import write_idx_dataset
 
 AT_ONCE = 20
 HELD = r"this run is held by process (\d+) on \S+ since \S+; wait for it to finish, or stop it first"
-UNLOCKED = "import fmvae.common.locks\nfmvae.common.locks.Lock._attempt = lambda self: True"
+# everyone gets the lock, once all have asked for it
+UNLOCKED = """
+import os, pathlib, time
+import fmvae.common.locks
+
+def attempt(lock, met=pathlib.Path({met!r})):
+    (met / str(os.getpid())).touch()
+    last = time.monotonic() + 60
+    while len(list(met.iterdir())) < {number} and time.monotonic() < last:
+        time.sleep(0.001)
+    return True
+
+fmvae.common.locks.Lock._attempt = attempt
+"""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +111,8 @@ def test_of_several_that_ask_for_a_complete_run_none_trains_it(study, undisturbe
 
 
 def test_negative_control_without_the_lock_several_train(study, tmp_path):
-    found = at_once(study, tmp_path / "outputs", 3, prelude=UNLOCKED)
+    (met := tmp_path / "met").mkdir()
+    found = at_once(study, tmp_path / "outputs", 3, prelude=UNLOCKED.format(met=str(met), number=3))
     (log,) = tmp_path.glob("outputs/*/train.log")
     begins = r"\b(training|resuming) /"  # whoever is late finds a checkpoint
     assert sum(bool(re.search(begins, finished.stdout)) for finished in found.values()) > 1

@@ -69,7 +69,8 @@ def compare(old: Path, new: Path) -> int:
         tensors, others = load_file(old / name), load_file(new / name)
         worst = max(abs(tensors[key] - others[key]).max() / (abs(tensors[key]).max() or 1) for key in tensors)
         print(f"{name}: differs by {worst:.1e} of the largest weight")
-    print(f"{len(before) - len(differ)} of {len(before)} checkpoints are equal")
+    both = before.keys() & after.keys()
+    print(f"{len(both.difference(differ))} of {len(both)} checkpoints are equal")
     return int(bool(differ))
 
 
