@@ -11,7 +11,7 @@ import yaml
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.project import PROJECT_ROOT
 from fmvae.errors import FmvaeError
-from fmvae.report import family
+from fmvae.report import family, literature
 from fmvae.report.keeping import check_comparable, find, keep
 from fmvae.report.tables import (
     Row,
@@ -44,7 +44,7 @@ importance-weighted bound of 64 draws (lower is closer to −log p(x)).
 
 {likelihood}
 
-## Fréchet distances and related measures
+{literature}## Fréchet distances and related measures
 
 {num_images} generated images (decoder means) against as many test images, in the features of our FashionResNet18
 and in pixels; ± is the standard deviation over seeds, of one seed the standard error of the draw. *recon.* is the
@@ -90,19 +90,26 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
     seeds = {word: None for job in sweep_jobs("vae_study") for word in job if word.startswith("seed=")}
     kept = docs / "results"
-    rows = [find(folder, kept, [f"experiment={name}"], name, list(seeds)) for name in published]
+    of_papers = {name for name, theirs in published.items() if literature.is_of_the_literature(theirs)}
+    rows = [
+        find(folder, kept, [f"experiment={name}"], name, list(seeds))
+        for name in published
+        if name not in of_papers
+    ]
+    likelihoods = [find(folder, kept, [f"experiment={name}"], name) for name in sorted(of_papers)]
     traversals, conditionals = (
         [find(folder, kept, job) for job in sweep_jobs(name)] for name in ("traversal_study", "conditional_study")
     )
     found = [row for row in (*rows, *traversals, *conditionals) if row.found]
     study = family.read(folder, kept)
     if not found and not study.found:
+        names = ", ".join(row.title for row in rows)
         raise FmvaeError(
             folder,
-            f"holds none of the reference runs ({', '.join(published)}; other settings give other runs)",
+            f"holds none of the reference runs ({names}; other settings give other runs)",
             "run `python train.py experiment=baseline`, or `python train.py sweep=vae_study` for all",
         )
-    for rows_of_one_study in (found, study.found):
+    for rows_of_one_study in (found, study.found, [row for row in likelihoods if row.found]):
         check_comparable(folder, kept, rows_of_one_study)
     pictures = []
     for row in found:
@@ -116,8 +123,9 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
         fid=fid_table(found, published),
         accuracy=accuracy_table(found, published),
         latent=latent_table(found),
+        literature=literature.section(likelihoods, published, kept),
         family=family.section(study, kept),
-        provenance=provenance_table([*found, *study.found]),
+        provenance=provenance_table([*found, *likelihoods, *study.found]),
         pictures="\n".join(pictures),
         **_sizes(found),
     )

@@ -1,0 +1,71 @@
+"""The section of docs/results.md on likelihoods of black and white images, beside those of papers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fmvae.report import keeping
+from fmvae.report.tables import Row, model_of, number, table
+
+NUM_SAMPLES = 5000  # draws of the published bounds
+SECTION = """## Likelihoods that compare with papers
+
+Black and white test images, nats per image; of several seeds the mean ± standard deviation. *theirs* and *ours*
+are importance-weighted bounds of {draws} draws, on {images} test images; theirs are of Norouzi et al. 2020
+(*Exemplar VAE*), ± as printed there. Their protocol: pixels are drawn black or white by their grey values, for
+each epoch anew; 50,000 images are for training; two gated layers of 300 each way, z = 40; at most 2,000 epochs,
+with early stopping. Grey values as probabilities, as in the first table, are another scale.
+
+{table}
+
+"""
+
+
+def is_of_the_literature(theirs: Mapping[str, Any]) -> bool:
+    """Whether a row of docs/published.yaml belongs to this section: it has an importance-weighted bound."""
+    return "iwae" in theirs
+
+
+def section(rows: Sequence[Row], published: Mapping[str, Any], kept: Path) -> str:
+    """Return the section as Markdown; empty if none of the runs is there. Copies its runs into ``kept``."""
+    found = [row for row in rows if row.found]
+    if not found:
+        return ""
+    for row in found:
+        for one in row.found:
+            list(keeping.keep(one, kept, ()))
+    images = sorted({value for row in found for value in row.values("iwae/num_images")})
+    return SECTION.format(
+        draws=f"{NUM_SAMPLES:,}",
+        images=" or ".join(f"{value:,}" for value in images) or "no",
+        table=_table(rows, published),
+    )
+
+
+def _table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
+    header = ["experiment", "model", "prior", "z", "best epoch", "seeds", "theirs", "ours", "−ELBO", "recon", "KL"]
+    body = []
+    for row in rows:
+        theirs = published[row.title]
+        told = number(theirs["iwae"]) + (f" ± {number(theirs['iwae_se'])}" if "iwae_se" in theirs else "")
+        if not row.found:
+            body.append([row.title, f"not run yet: `{row.command}`", *[""] * 4, told, *[""] * 4])
+            continue
+        config = row.config
+        epochs = ", ".join(f"{int(epoch)}" for epoch in row.values("checkpoint/epoch"))
+        body.append(
+            [
+                row.link,
+                model_of(config),
+                config.get("prior", {}).get("_name_", "N(0, 1)"),
+                str(config["latent_dim"]["value"]),
+                epochs,
+                str(len(row.found)),
+                told,
+                row.cell(f"iwae/iwae_{NUM_SAMPLES}"),
+                *(row.cell(f"test/{name}") for name in ("neg_elbo", "recon", "kl")),
+            ]
+        )
+    return table(header, body)
