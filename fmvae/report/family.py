@@ -43,9 +43,10 @@ SECTION = """## What each objective presses on
 
 The runs of `python train.py sweep={sweep}`: {shown} of its {planned} runs are shown, of z = {z}, {epochs} epochs.
 Each objective was trained at several strengths. For `elbo` and `tc` the strength is β; for the others it is the
-named weight, and β = 1. recon, KL and −ELBO are those of the test set, in nats per image. MI, TC and dimension-wise
-KL add up to the KL of the training images; they are estimated with {draws} draws and all posteriors of {images}
-images. ± is the standard deviation over seeds, or, for a single seed, the standard error of the draws.
+named weight, and β = 1. recon, KL and −ELBO are those of the test set, in nats per image. MI, TC and
+dimension-wise KL add up to the KL of the training images; they are estimated with
+{draws} draws and all posteriors of {images} images. ± is the standard deviation over seeds, or, for a single seed,
+the standard error of the draws.
 
 {parts}
 

@@ -102,8 +102,8 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
     )
     found = [row for row in (*rows, *traversals, *conditionals) if row.found]
     study = family.read(folder, kept)
-    if not found and not study.found:
-        names = ", ".join(row.title for row in rows)
+    if not found and not study.found and not any(row.found for row in likelihoods):
+        names = ", ".join(row.title for row in (*rows, *likelihoods))
         raise FmvaeError(
             folder,
             f"holds none of the reference runs ({names}; other settings give other runs)",

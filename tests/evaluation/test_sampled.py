@@ -370,7 +370,6 @@ def test_every_block_has_columns_and_every_number_one():
         ("samplers/aggregate/pixels/recall", "maximize"),
         ("samplers/gmm/bound/iwae_64", "minimize"),
         ("samplers/gmm/accuracy/generated/overall", "maximize"),
-        ("samplers/gmm/pixels/nearest_ratio", "maximize"),
     ],
 )
 def test_a_search_goes_by_any_number_of_a_sampler(name, expected):

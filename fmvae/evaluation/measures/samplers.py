@@ -16,6 +16,7 @@ from fmvae.evaluation.measures.iwae import ImportanceWeighted
 from fmvae.evaluation.neighbours import copying_measures
 from fmvae.evaluation.precision import precision_check
 from fmvae.evaluation.samplers import Sampler
+from fmvae.evaluation.samplers.store import FORMAT
 
 ACCURACY, BOUND = "accuracy", "bound"  # the last part of a block's name, if it is no set of features
 
@@ -71,7 +72,7 @@ class Sampled(BuiltIn):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {**self.like.settings, "fit": self.fit}
+        return {**self.like.settings, "fit": self.fit, "fit_format": FORMAT}
 
     def compute(self, context: Context) -> dict[str, Any]:
         sampler = context.samplers.get(self.sampler, self.fit)

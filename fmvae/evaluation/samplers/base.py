@@ -63,11 +63,12 @@ class Scale(NamedTuple):
             name: of the sampler, for the error.
 
         Raises:
-            RunError: a posterior is not finite, or a dimension has no variance.
+            RunError: a posterior is not finite.
         """
         mean, covariance = latents.moments()
         std = covariance.diagonal().sqrt()
-        bad = (~(std.isfinite() & mean.isfinite() & (std > 0))).nonzero().flatten().tolist()
+        std = torch.where(std == 0, 1.0, std)  # a dimension that never varies stays as it is
+        bad = (~(std.isfinite() & mean.isfinite())).nonzero().flatten().tolist()
         if bad:
             problem = (
                 f"latent dimension {bad[0]} of the training posteriors has standard deviation {std[bad[0]]:g}"

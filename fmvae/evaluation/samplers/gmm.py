@@ -128,7 +128,7 @@ class GaussianMixtureSampler(Sampler):
         self.check(smallest)
         held_out = validation_draws(val, seed)
         draws = train.draw(rng.stream(seed, "samplers", TRAIN_DRAWS))
-        best, values = -math.inf, []
+        best, values, failed = -math.inf, [], None
         for number in self._candidates:
             if number > smallest:
                 continue
@@ -139,16 +139,19 @@ class GaussianMixtureSampler(Sampler):
                     density, note = self._of_class(part, points, number, seed)
                     fitted.append(density)
                     notes.append(note)
+                value = self._log_prob(fitted, held_out, val.labels).mean().item()
+                if not math.isfinite(value):
+                    raise self._singular(number, f"the log-likelihood of validation posteriors is {value}")
             except RunError as error:
-                if number == self._candidates[0]:
-                    raise
+                failed = error
                 values.append({"num_components": number, "problem": error.problem})
                 continue
-            value = self._log_prob(fitted, held_out, val.labels).mean().item()
             values.append({"num_components": number, "held_out": value, "fits": notes})
-            if value > best or not self._densities:
+            if value > best:
                 best, self._densities = value, fitted
                 self._meta = {"num_components": number, "held_out": value}
+        if failed and not self._densities:
+            raise failed
         self._meta["candidates"] = values
 
     def _of_class(
@@ -161,10 +164,12 @@ class GaussianMixtureSampler(Sampler):
         return self._one(part) if number == 1 else self._several(part, points, number, seed)
 
     def _one(self, part: Latents) -> tuple[FullGaussians, dict[str, Any]]:
-        Scale.of(part, self.name)
         with one_thread():
+            scale = Scale.of(part, self.name)
             mean, covariance = part.moments()
             factor, failed = torch.linalg.cholesky_ex(covariance)
+            if failed:  # as scikit-learn does with several components
+                factor, failed = torch.linalg.cholesky_ex(covariance + (REGULARISATION * scale.std**2).diag())
         if failed:
             raise self._singular(1, "the covariance of the training posteriors is singular")
         return FullGaussians(torch.ones(1, dtype=mean.dtype), mean[None], factor[None]), {}
@@ -204,7 +209,8 @@ class GaussianMixtureSampler(Sampler):
 
     def _singular(self, number: int, detail: str) -> RunError:
         problem = f"{number} components cannot be fitted ({detail.splitlines()[0]})"
-        return RunError("sampler gmm", problem, f"give fewer, as {KEY}=1, or leave gmm out of evaluation.samplers")
+        fewer = f"give fewer, as {KEY}=1, or " if number > 1 else ""
+        return RunError("sampler gmm", problem, f"{fewer}leave gmm out of evaluation.samplers")
 
     def told(self) -> dict[str, Any]:
         return {"num_components": self._meta["num_components"]}

@@ -67,6 +67,7 @@ class SamplerStore:
     ):
         self.folder, self.model, self.data, self.seed = folder, model, data, seed
         self.checkpoint_sha256, self.anew = checkpoint_sha256, anew
+        self._of_checkpoint = weights_sha256(model) if checkpoint_sha256 else ""
         self.may_write = may_write or (lambda: nullcontext(True))
         self._fitted: dict[str, Sampler] = {}
         self._encoded: tuple[str, tuple[Latents, Latents]] | None = None
@@ -112,8 +113,9 @@ class SamplerStore:
         return json.loads(json.dumps(key))
 
     def path(self, name: str) -> Path | None:
-        """Return the file of a sampler; None without a folder."""
-        return self.folder / f"{name}.safetensors" if self.folder else None
+        """Return the file of a sampler; None without a folder, and for weights that were changed since."""
+        known = self.checkpoint_sha256 is None or self._weights() == self.checkpoint_sha256
+        return self.folder / f"{name}.safetensors" if self.folder and known else None
 
     def _read(self, sampler: Sampler) -> Sampler:
         path = self.path(sampler.name)
@@ -159,7 +161,9 @@ class SamplerStore:
         return sampler
 
     def _weights(self) -> str:
-        return self.checkpoint_sha256 or weights_sha256(self.model)
+        """Return the digest of the checkpoint, or of the model's weights if they are not the checkpoint's."""
+        now = weights_sha256(self.model)
+        return self.checkpoint_sha256 if self.checkpoint_sha256 and now == self._of_checkpoint else now
 
     def _latents(self) -> tuple[Latents, Latents]:
         """Return the posteriors of the training and validation images, encoded once for all samplers.

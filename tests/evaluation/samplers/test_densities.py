@@ -357,12 +357,13 @@ def test_what_cannot_be_fitted_is_said_in_one_line(monkeypatch):
     assert chosen.state()[1]["num_components"] == 1
     monkeypatch.undo()
     GaussianMixtureSampler(num_components=30).fit(train, train, 0)  # a component for each point: still a density
-    constant = train._replace(mu=torch.ones_like(train.mu), logvar=torch.full_like(train.logvar, -2000.0))
     broken = train._replace(mu=train.mu / 0)
-    for latents in (constant, broken):
-        for name in ("gmm", "flow", "two_stage"):
-            with pytest.raises(RunError, match=rf"^sampler {name}: latent dimension 0 .*; leave it out"):
-                SMALL[name]().fit(latents, latents, 0)
+    for name in ("gmm", "flow", "two_stage"):
+        with pytest.raises(RunError, match=rf"^sampler {name}: latent dimension 0 .*; leave it out"):
+            SMALL[name]().fit(broken, broken, 0)
+    beyond = train._replace(logvar=torch.full_like(train.logvar, 2000.0))  # of validation images alone
+    with pytest.raises(RunError, match=r"^sampler gmm: 1 components cannot be fitted .*; leave gmm out"):
+        GaussianMixtureSampler(num_components=1).fit(train, beyond, 0)
     with pytest.raises(TypeError, match="two_stage is not a density"):
         fitted("two_stage", 2)[0].log_prob(torch.zeros(1, 2))
     with pytest.raises(ValueError, match="factors"):
@@ -384,3 +385,20 @@ def test_units_of_the_latents_do_not_matter(scale):
     torch.testing.assert_close(
         other.log_prob(z * scale) + 2 * math.log(scale), own.log_prob(z), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("num_components", [1, [1, 3]])
+def test_collapsed_latents_are_fitted_by_the_default(num_components, monkeypatch):
+    """Dimensions that are equal, or never vary, fail no run that asked for no sampler by name."""
+    train = clusters(60, 3)
+    equal = train.mu[:, :1].expand(60, 3).clone()
+    equal[:, 2] = 1.0
+    collapsed = train._replace(mu=equal, logvar=torch.full_like(train.logvar, -2000.0))
+    sampler = GaussianMixtureSampler(num_components=num_components)
+    sampler.fit(collapsed, collapsed, 0)
+    z = sampler.sample(500, None, torch.Generator().manual_seed(0))
+    assert (z[:, 0] - z[:, 1]).abs().max() < 0.02 * z[:, 0].std()
+    assert (z[:, 2] - 1).abs().max() < 0.01
+    monkeypatch.setattr("fmvae.evaluation.samplers.gmm.REGULARISATION", 0.0)  # control
+    with pytest.raises(RunError, match="1 components cannot be fitted"):
+        GaussianMixtureSampler(num_components=1).fit(collapsed, collapsed, 0)

@@ -248,6 +248,24 @@ def test_two_at_once_make_one_file(data, tmp_path, caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+def test_a_fit_of_weights_that_were_edited_is_not_kept_as_the_checkpoints(data, tmp_path, fits):
+    model = model_of()
+    ours = store(tmp_path, data, model=model)
+    before, written = draw(ours.get("gmm", SETTINGS["gmm"])), (tmp_path / "gmm.safetensors").read_bytes()
+    with torch.no_grad():
+        model.mu.bias.add_(5)
+    assert draw(ours.get("gmm", SETTINGS["gmm"])).mean() > before.mean() + 3
+    assert fits == ["gmm", "gmm"]
+    assert (tmp_path / "gmm.safetensors").read_bytes() == written
+    with torch.no_grad():
+        model.mu.bias.sub_(5)
+    (again := store(tmp_path, data, model=model)).get(
+        "gmm", SETTINGS["gmm"]
+    )  # control: as the checkpoint has them
+    assert torch.equal(draw(again.get("gmm", SETTINGS["gmm"])), before)
+    assert fits == ["gmm", "gmm"]
+
+
 def test_a_folder_that_may_not_be_written_keeps_fits_in_memory(data, tmp_path, monkeypatch, caplog):
     def refused(number: int) -> None:
         def write(*_: Any) -> None:
