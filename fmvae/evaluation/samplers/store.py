@@ -20,6 +20,7 @@ from fmvae.data import ImageData
 from fmvae.errors import RunError
 from fmvae.evaluation.partial import Partial
 from fmvae.evaluation.samplers.base import Latents, Sampler
+from fmvae.evaluation.samplers.prior import PriorSampler
 from fmvae.evaluation.samplers.registry import make_sampler
 from fmvae.models import VAE, encode_split
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_sha256
@@ -86,6 +87,8 @@ class SamplerStore:
         """
         with torch.inference_mode(False), torch.no_grad():
             sampler = make_sampler(name, settings or {}, self.model, self.data)
+            if isinstance(sampler, PriorSampler):  # nothing is fitted, so nothing is encoded
+                return sampler
             known = digest(self.key(sampler))
             if known not in self._fitted:
                 self._fitted[known] = self._loaded(sampler) or self._newly_fitted(sampler)
