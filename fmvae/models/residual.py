@@ -34,8 +34,8 @@ def has_bias(norm: Norm) -> bool:
 class ResidualBlock(nn.Module):
     """Add ``expand(silu(squeeze(silu(norm(x)))))`` to x (B, C, H, W) (pre-activation, He et al. 2016b).
 
-    ``squeeze`` is a 3x3 convolution to half the channels, ``expand`` a 1x1 convolution back: on a CPU, about two
-    fifths of the time of two full 3x3 convolutions. ``expand`` starts at zero, so a block starts as the identity,
+    ``squeeze`` is a 3x3 convolution to half the channels, ``expand`` a 1x1 convolution back, which
+    is cheaper than two full 3x3 convolutions. ``expand`` starts at zero, so a block starts as the identity,
     and what reaches the latents and the image does not depend on the depth at first (Goyal et al. 2017, sec. 5.1).
     """
 

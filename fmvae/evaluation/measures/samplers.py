@@ -27,7 +27,8 @@ class Sampled(BuiltIn):
     Args:
         sampler: its name.
         fit: its group in ``evaluation``.
-        like: the measure of the model's prior that it is the counterpart of, for its settings.
+        like: the measure with the model's prior, which has the other settings.
+        what: the last part of the block's name: a set of features, ``accuracy`` or ``bound``.
     """
 
     off: ClassVar = {"samplers": []}

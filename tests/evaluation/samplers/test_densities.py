@@ -18,6 +18,7 @@ from fmvae.evaluation.samplers.flow import FlowSampler
 from fmvae.evaluation.samplers.gmm import FullGaussians, GaussianMixtureSampler
 from fmvae.evaluation.samplers.two_stage import TwoStageSampler
 from tests.evaluation.samplers.latents import clusters, generator, normal_latents
+from tests.models.test_priors import p_value
 
 SMALL: dict[str, Callable[..., Sampler]] = {
     "gmm": lambda c=0: GaussianMixtureSampler(c, num_components=4),
@@ -186,16 +187,6 @@ def cells(sampler: Sampler, dim: int) -> tuple[np.ndarray, np.ndarray]:
     for axis in range(dim):
         mass = np.add.reduceat(mass, np.arange(0, fine, fine // coarse), axis=axis)
     return edges[:: fine // coarse], mass
-
-
-def p_value(draws: Tensor, edges: np.ndarray, mass: np.ndarray) -> float:
-    """Pearson's chi-squared test of draws against the masses of cells; cells with few draws are one cell."""
-    counts, _ = np.histogramdd(draws.numpy(), bins=[edges] * draws.shape[1])
-    expected = mass * len(draws)
-    large = expected >= 10
-    found = [*counts[large], len(draws) - counts[large].sum()]
-    wanted = np.array([*expected[large], len(draws) - expected[large].sum()]).clip(1e-9)
-    return float(stats.chisquare(found, wanted, sum_check=False).pvalue)
 
 
 @pytest.mark.parametrize("dim", [1, 2])
