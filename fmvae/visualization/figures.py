@@ -21,6 +21,7 @@ from fmvae.visualization.curves import training_curves
 from fmvae.visualization.interpolation import interpolation_pairs, interpolations
 from fmvae.visualization.latent import kl_per_dimension, latent_scatter
 from fmvae.visualization.model_view import Source
+from fmvae.visualization.neighbours import NUM_NEAREST, neighbours
 from fmvae.visualization.priors import prior_density, pseudo_inputs
 from fmvae.visualization.traversal import chosen_dimensions, latent_traversal, traversal_animation
 from fmvae.visualization.visualizer import VAEVisualizer
@@ -94,7 +95,7 @@ def check_figures(
 
 def _names_of(sampler: str, conditional: bool = True) -> list[str]:
     """Return the names of a sampler's figures."""
-    return [f"samples_{sampler}", f"class_samples_{sampler}"][: 1 + conditional]
+    return [f"samples_{sampler}", f"neighbours_{sampler}", f"class_samples_{sampler}"][: 2 + conditional]
 
 
 def samplers_drawn(settings: Mapping[str, Any], samplers: Iterable[str]) -> list[str]:
@@ -119,8 +120,8 @@ def result_figures(
             ``latent_manifold`` and ``traversal`` stand for those of all classes. ``traversal.every_class`` adds
             ``traversal_class_<label>``.
         posteriors: of the test split, if already computed.
-        sources: by sampler: each adds ``samples_<sampler>``, and ``class_samples_<sampler>`` for a conditional
-            model.
+        sources: by sampler: each adds ``samples_<sampler>``, ``neighbours_<sampler>``, and
+            ``class_samples_<sampler>`` for a conditional model.
 
     Raises:
         ConfigError: as :func:`check_figures`, at the call.
@@ -243,6 +244,10 @@ def _drawings(
         drawings[_names_of(sampler)[0]] = lambda source=source: visualizer.generate_samples(
             settings["num_samples"], source()
         )
+        if len(data.train) >= NUM_NEAREST:
+            drawings[_names_of(sampler)[1]] = lambda source=source: neighbours(
+                visualizer, data.train, test, source()
+            )
     if visualizer.latent_dim == 2:
         labels = range(num_classes) if visualizer.conditional else [None]
         for label in labels:
@@ -281,7 +286,7 @@ def _drawings(
         rows = [first_of[label] for label in sorted(first_of)]
         drawings["class_samples"] = partial(class_samples, visualizer)
         for sampler, source in sources.items():
-            drawings[_names_of(sampler)[1]] = lambda source=source: class_samples(visualizer, source=source())
+            drawings[_names_of(sampler)[2]] = lambda source=source: class_samples(visualizer, source=source())
         drawings["style_transfer"] = lambda: style_transfer(
             visualizer, to_float(test.images[rows]), test.labels[rows]
         )

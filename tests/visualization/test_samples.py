@@ -57,7 +57,7 @@ def test_each_sampler_has_its_figures_beside_those_of_the_prior(data):
         view = shows(conditional=conditional)
         without = {name for name, _ in result_figures(view, data, HISTORY, settings(traversal=FEW))}
         found = {name for name, _ in result_figures(view, data, HISTORY, settings(traversal=FEW), None, sources)}
-        assert found - without == {"samples_gmm", "samples_flow"} | expected
+        assert found - without == {"samples_gmm", "samples_flow", "neighbours_gmm", "neighbours_flow"} | expected
 
 
 FEW = {"span": 1.0, "steps": 2, "dimensions": [0], "every_class": False}
