@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from fmvae.evaluation.samplers.base import VAL_DRAWS, Latents, Sampler
 from fmvae.evaluation.samplers.flow import FlowSampler
 from fmvae.evaluation.samplers.gmm import FullGaussians, GaussianMixtureSampler
 from fmvae.evaluation.samplers.two_stage import TwoStageSampler
+from tests.chi_squared import cells, p_value
 from tests.evaluation.samplers.latents import clusters, generator, normal_latents
-from tests.models.test_priors import p_value
 
 SMALL: dict[str, Callable[..., Sampler]] = {
     "gmm": lambda c=0: GaussianMixtureSampler(c, num_components=4),
@@ -27,6 +28,7 @@ SMALL: dict[str, Callable[..., Sampler]] = {
     "aggregate": AggregateSampler,
 }
 DENSITIES = ("gmm", "flow")
+WIDE = {1: (18, 4800), 2: (18, 432)}  # cells that hold all clusters, and points of an axis
 FITS: dict[Any, tuple[Sampler, Latents, Latents]] = {}
 
 
@@ -177,23 +179,11 @@ def test_blocks_change_nothing(monkeypatch):
     torch.testing.assert_close(sampler.sample(50, None, generator()), draws, rtol=1e-14, atol=1e-14)
 
 
-def cells(sampler: Sampler, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Edges (25,) of an axis of cells, and the masses of all cells, by the midpoint rule."""
-    fine, coarse, end = (4800 if dim == 1 else 432), 24, 18
-    edges = np.linspace(-end, end, fine + 1)
-    centres = (edges[1:] + edges[:-1]) / 2
-    grid = torch.from_numpy(np.stack(np.meshgrid(*[centres] * dim, indexing="ij"), axis=-1))
-    mass = sampler.log_prob(grid).exp().numpy() * (edges[1] - edges[0]) ** dim
-    for axis in range(dim):
-        mass = np.add.reduceat(mass, np.arange(0, fine, fine // coarse), axis=axis)
-    return edges[:: fine // coarse], mass
-
-
 @pytest.mark.parametrize("dim", [1, 2])
 @pytest.mark.parametrize("name", DENSITIES)
 def test_the_density_integrates_to_one_and_draws_are_of_it(name, dim):
     sampler, train, _ = fitted(name, dim)
-    edges, mass = cells(sampler, dim)
+    edges, mass = cells(sampler.log_prob, dim, *WIDE[dim])
     assert mass.sum() == pytest.approx(1, abs=2e-4)
     assert mass.max() < 0.9
     draws = sampler.sample(20_000, None, generator())
@@ -282,12 +272,7 @@ def test_draws_of_a_class_follow_that_class_only(name):
 def test_the_density_of_each_class_integrates_to_one(name, dim):
     sampler, _, _ = fitted(name, dim, classes=3)
     for label in range(3):
-
-        class OfClass(AggregateSampler):
-            def log_prob(self, z: Tensor, labels: Tensor | None = None, label: int = label) -> Tensor:
-                return sampler.log_prob(z, torch.tensor(label))
-
-        edges, mass = cells(OfClass(), dim)
+        edges, mass = cells(partial(sampler.log_prob, labels=torch.tensor(label)), dim, *WIDE[dim])
         draws = sampler.sample(5000, torch.full((5000,), label), generator())
         assert mass.sum() == pytest.approx(1, abs=1e-3)
         assert p_value(draws, edges, mass) > 1e-3
