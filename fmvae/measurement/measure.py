@@ -9,6 +9,7 @@ from fmvae.assembly import Parts, fitted_samplers
 from fmvae.config.identity import RunIdentity
 from fmvae.errors import RunError
 from fmvae.evaluation.partial import Partials
+from fmvae.evaluation.samplers import fit_settings
 from fmvae.measurement.sampling import Which, sampler_store, sources
 from fmvae.runs.checkpoint import WAY_OUT, Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory
@@ -84,7 +85,7 @@ def measure(
     evaluation = config["evaluation"]
     shown = samplers_drawn(config["figures"], fitted_samplers(evaluation))
     drawn = {"settings": config["figures"], "checkpoint_sha256": checkpoint.sha256}
-    drawn |= {"samplers": {name: evaluation.get(name, {}) for name in shown}} if shown else {}
+    drawn |= {"samplers": {name: fit_settings(evaluation, name) for name in shown}} if shown else {}
     if new or draw or not album.holds(drawn):
         _draw(config, parts, checkpoint, results.measures, album)
         album.note(drawn)

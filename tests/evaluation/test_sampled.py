@@ -15,7 +15,7 @@ from scipy import special, stats
 from fmvae import rng
 from fmvae.config import compose
 from fmvae.data import ImageData, Split
-from fmvae.errors import ConfigError, ObjectiveError
+from fmvae.errors import ConfigError, ObjectiveError, RunError
 from fmvae.evaluation import Evaluator
 from fmvae.evaluation import measure as context_module
 from fmvae.evaluation.column import group_of
@@ -25,7 +25,7 @@ from fmvae.evaluation.likelihood import importance_weighted_bound
 from fmvae.evaluation.measures.samplers import Sampled
 from fmvae.evaluation.samplers import Latents
 from fmvae.evaluation.samplers.gmm import GaussianMixtureSampler
-from fmvae.experiments import train
+from fmvae.experiments import objective, train
 from fmvae.experiments.search_target import direction
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.measurement.evaluate import evaluate_runs
@@ -476,6 +476,38 @@ def test_only_what_other_settings_touch_is_measured_anew(run, computed):
     evaluate(run, "evaluation.gmm.num_components=3", "evaluation.fid.num_train=200")
     assert computed == [f"samplers/{name}/pixels" for name in ("prior", "gmm", "aggregate")]
     assert "samplers" not in read_record(run / "fid.json")
+
+
+def test_a_temperature_measures_the_mixture_anew_without_a_new_fit(run, computed, monkeypatch):
+    first = evaluate(run)
+    assert "temperature" not in at(first, "samplers/gmm/pixels")["settings"]["fit"]
+    monkeypatch.setattr(GaussianMixtureSampler, "fit", None)
+    computed.clear()
+    assert at(evaluate(run, "evaluation.gmm.temperature=1"), "samplers") == first["samplers"]
+    assert computed == []
+    cold = evaluate(run, "evaluation.gmm.temperature=0.3")
+    assert computed == ["samplers/gmm/pixels", "samplers/gmm/bound"]
+    for name, tag in (("pixels", "generation"), ("bound", "iwae_2")):
+        before, after = (found["samplers"]["gmm"][name] for found in (first, cold))
+        assert after[tag] != before[tag]
+        assert after["settings"]["fit"] == {"num_components": 2, "temperature": 0.3}
+        assert after["fitted"] == {"num_components": 2, "temperature": 0.3}
+    (directory,) = find_runs(run)
+    monkeypatch.undo()
+    assert verify(directory, device="cpu").problems == []
+    assert evaluate(run)["samplers"] == first["samplers"]
+
+
+def test_a_search_takes_no_number_of_another_temperature(run):
+    """Settings of a sampler name no run, so a trial finds the results of the trial before it."""
+    asked = ["objective=samplers/gmm/pixels/generation", *ASKED]
+    results = evaluate(run, "evaluation.gmm.temperature=0.5")
+    value = objective(compose([*asked, "evaluation.gmm.temperature=0.5"]), results)
+    assert value == at(results, "samplers/gmm/pixels")["generation"]
+    for other in ("evaluation.gmm.temperature=0.6", "evaluation.gmm.temperature=1"):
+        with pytest.raises(RunError, match=r"generation was measured with .*0\.5.* is asked for; ") as caught:
+            objective(compose([*asked, other]), results)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_kill_between_blocks_keeps_what_was_done(run, computed, monkeypatch):

@@ -15,7 +15,7 @@ from fmvae.evaluation.measures.accuracy import Accuracy
 from fmvae.evaluation.measures.iwae import ImportanceWeighted
 from fmvae.evaluation.neighbours import copying_measures
 from fmvae.evaluation.precision import precision_check
-from fmvae.evaluation.samplers import Sampler
+from fmvae.evaluation.samplers import Sampler, fit_settings
 from fmvae.evaluation.samplers.store import FORMAT
 
 ACCURACY, BOUND = "accuracy", "bound"  # the last part of a block's name, if it is no set of features
@@ -46,7 +46,7 @@ class Sampled(BuiltIn):
         accuracy, _ = Accuracy.planned(context, evaluation)
         bounds = ImportanceWeighted.planned(evaluation)
         for name in dict.fromkeys(evaluation["samplers"]):
-            fit = evaluation.get(name, {})
+            fit = fit_settings(evaluation, name)
             yield from (SampledDistances(name, fit, one, evaluation["fid"]["num_train"]) for one in distances)
             yield from (SampledAccuracy(name, fit, one) for one in accuracy)
             yield from (SampledBound(name, fit, one) for one in bounds if name in DENSITIES)

@@ -113,6 +113,11 @@ class Sampler(ABC):
     def settings(self) -> dict[str, Any]:
         """JSON values that the fit depends on, besides the posteriors and the seed."""
 
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """JSON values that draws and densities depend on, but not the fit; {} if all are at their defaults."""
+        return {}
+
     def check(self, num_train: int) -> None:  # noqa: B027, nothing to check is the usual case
         """Check before training whether a fit can work, with so many images (of the smallest class, but for
         classes without any).

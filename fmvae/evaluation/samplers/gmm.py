@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fmvae import rng
 from fmvae.common.threads import one_thread
+from fmvae.config.schema import RULES
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.partial import Partial
 from fmvae.evaluation.samplers.base import (
@@ -27,6 +28,7 @@ from fmvae.evaluation.samplers.base import (
 from fmvae.objectives.densities import BLOCK, LOG_2PI, Density, in_blocks
 
 KEY = "evaluation.gmm.num_components"
+TEMPERATURE = "evaluation.gmm.temperature"
 REGULARISATION = (
     1e-6  # added to variances of standardised latents, so that a component of few points has a density
 )
@@ -53,6 +55,10 @@ class FullGaussians(Density):
             raise ValueError(f"weights {[*weights.shape]}, means {[*means.shape]}, factors {[*factors.shape]}")
         super().__init__(dim, means)
         self.weights, self.means, self.factors = weights, means, factors
+
+    def at(self, temperature: float) -> FullGaussians:
+        """Return the mixture whose covariances are ``temperature``² times these."""
+        return FullGaussians(self.weights, self.means, temperature * self.factors)
 
     def log_prob(self, z: Tensor) -> Tensor:
         weights, means, factors = (part.to(z) for part in (self.weights, self.means, self.factors))
@@ -95,24 +101,42 @@ class GaussianMixtureSampler(Sampler):
     of draws of the validation posteriors is taken; numbers that exceed the images of the smallest class, or
     cannot be fitted, are passed over.
 
+    A temperature T multiplies the covariances of the components by T², also that of a class without training
+    images. Below 1, images are more typical and less diverse; above 1, it is the other way round. The result is
+    still a density. Neither the fit nor the choice of the number of components depends on T.
+
     Args:
         num_components: a number, or several to choose from.
+        temperature: in [0.01, 2]. Values above 1 are allowed so that a search can find that 1 is best.
+
+    Raises:
+        ConfigError: the temperature is out of range.
     """
 
     name = "gmm"
     density = True
 
-    def __init__(self, num_classes: int = 0, *, num_components: int | Sequence[int]):
+    def __init__(self, num_classes: int = 0, *, num_components: int | Sequence[int], temperature: float = 1.0):
         super().__init__(num_classes)
+        try:
+            self.temperature: float = RULES[TEMPERATURE].accept(temperature)
+        except ValueError:
+            problem = f"{temperature!r} is not {RULES[TEMPERATURE]}"
+            raise ConfigError(TEMPERATURE, problem, "give 1 for the mixture as it was fitted") from None
         several = not isinstance(num_components, int)
         self.num_components = sorted(set(num_components)) if several else num_components
         self._candidates: list[int] = self.num_components if several else [num_components]  # type: ignore[assignment, list-item]
-        self._densities: list[FullGaussians] = []
+        self._fitted: list[FullGaussians] = []  # of each class
+        self._densities: list[FullGaussians] = []  # the same at the temperature
         self._meta: dict[str, Any] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
         return {"num_components": self.num_components}
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        return {} if self.temperature == 1 else {"temperature": self.temperature}
 
     def check(self, num_train: int) -> None:
         if min(self._candidates) > num_train:
@@ -148,11 +172,15 @@ class GaussianMixtureSampler(Sampler):
                 continue
             values.append({"num_components": number, "held_out": value, "fits": notes})
             if value > best:
-                best, self._densities = value, fitted
+                best, self._fitted = value, fitted
                 self._meta = {"num_components": number, "held_out": value}
-        if failed and not self._densities:
+        if failed and not self._fitted:
             raise failed
         self._meta["candidates"] = values
+        self._keep(self._fitted)
+
+    def _keep(self, fitted: list[FullGaussians]) -> None:
+        self._fitted, self._densities = fitted, [density.at(self.temperature) for density in fitted]
 
     def _of_class(
         self, part: Latents, points: Tensor, number: int, seed: int
@@ -213,7 +241,7 @@ class GaussianMixtureSampler(Sampler):
         return RunError("sampler gmm", problem, f"{fewer}leave gmm out of evaluation.samplers")
 
     def told(self) -> dict[str, Any]:
-        return {"num_components": self._meta["num_components"]}
+        return {"num_components": self._meta["num_components"], **self.drawing}
 
     def sample(self, num: int, labels: Tensor | None, generator: torch.Generator) -> Tensor:
         uniform = torch.rand(num, generator=generator, dtype=torch.float64, device=generator.device)
@@ -242,14 +270,13 @@ class GaussianMixtureSampler(Sampler):
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         parts = ("weights", "means", "factors")
-        fitted = enumerate(self._densities)
+        fitted = enumerate(self._fitted)
         return {
             f"{label}.{part}": getattr(density, part) for label, density in fitted for part in parts
         }, self._meta
 
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         parts = ("weights", "means", "factors")
-        self._densities = [
-            FullGaussians(*(tensors[f"{label}.{part}"] for part in parts)) for label in range(len(self.classes()))
-        ]
+        classes = range(len(self.classes()))
+        self._keep([FullGaussians(*(tensors[f"{label}.{part}"] for part in parts)) for label in classes])
         self._meta = dict(meta)

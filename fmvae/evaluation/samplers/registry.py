@@ -21,6 +21,19 @@ from fmvae.models import VAE
 KINDS: dict[str, type[Sampler]] = {
     kind.name: kind for kind in (GaussianMixtureSampler, FlowSampler, TwoStageSampler, AggregateSampler)
 }
+# settings that came after fits and results had been stored without them, and the values that those have
+NEWER: dict[str, dict[str, Any]] = {GaussianMixtureSampler.name: {"temperature": 1.0}}
+
+
+def fit_settings(evaluation: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the settings of a sampler in ``evaluation``, as results and figures store them.
+
+    Settings in ``NEWER`` are left out at the values given there, so that earlier results stay current. A sampler
+    without settings has {}.
+    """
+    newer = NEWER.get(name, {})
+    settings = evaluation.get(name, {})
+    return {key: value for key, value in settings.items() if key not in newer or value != newer[key]}
 
 
 def make_sampler(name: str, settings: Mapping[str, Any], model: VAE, data: ImageData) -> Sampler:
@@ -52,4 +65,4 @@ def check_samplers(evaluation: Mapping[str, Any], model: VAE, data: ImageData) -
         counts = torch.bincount(labels)
         num_train = int(counts[counts > 0].min())
     for name in evaluation.get("samplers", ()):
-        make_sampler(name, evaluation.get(name, {}), model, data).check(num_train)
+        make_sampler(name, fit_settings(evaluation, name), model, data).check(num_train)

@@ -71,6 +71,7 @@ class SamplerStore:
         self._of_checkpoint = weights_sha256(model) if checkpoint_sha256 else ""
         self.may_write = may_write or (lambda: nullcontext(True))
         self._fitted: dict[str, Sampler] = {}
+        self._drawn: dict[str, Sampler] = {}  # of equal fits, those that differ in what they draw
         self._encoded: tuple[str, tuple[Latents, Latents]] | None = None
 
     def get(self, name: str, settings: Mapping[str, Any] | None = None) -> Sampler:
@@ -92,7 +93,13 @@ class SamplerStore:
             known = digest(self.key(sampler))
             if known not in self._fitted:
                 self._fitted[known] = self._loaded(sampler) or self._newly_fitted(sampler)
-            return self._fitted[known]
+            drawn = digest({"fit": known, **sampler.drawing})
+            if drawn not in self._drawn:
+                self._drawn[drawn] = self._fitted[known]
+                if sampler.drawing != self._fitted[known].drawing:
+                    sampler.load_state(*self._fitted[known].state())
+                    self._drawn[drawn] = sampler
+            return self._drawn[drawn]
 
     def read(self, name: str, settings: Mapping[str, Any] | None = None) -> Sampler:
         """Return a sampler from its file, without fitting.

@@ -17,10 +17,10 @@ from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation import Evaluator
 from fmvae.evaluation import partial as partial_results
 from fmvae.evaluation.columns import SAMPLERS
-from fmvae.evaluation.samplers import Sampler, SamplerStore, check_samplers
+from fmvae.evaluation.samplers import Sampler, SamplerStore, check_samplers, fit_settings
 from fmvae.evaluation.samplers.network import NetworkSampler
 from fmvae.evaluation.samplers.prior import PriorSampler
-from fmvae.evaluation.samplers.registry import KINDS
+from fmvae.evaluation.samplers.registry import KINDS, NEWER
 from fmvae.models import BaseVAE, ConditionalVAE, MixturePrior, encode_split
 from fmvae.objectives import ELBO
 from tests.evaluation.samplers.latents import generator
@@ -318,7 +318,9 @@ def test_names_are_known_in_one_order():
     usual, fast = (compose(chosen)["evaluation"] for chosen in ([], ["evaluation=fast"]))
     assert (usual["samplers"], fast["samplers"]) == (["prior", "gmm"], [])
     for name, kind in KINDS.items():  # the files hold every setting, and none that is not one
-        assert json.loads(json.dumps(kind(0, **usual.get(name, {})).settings)) == usual.get(name, {})
+        made = kind(0, **usual.get(name, {}))
+        assert json.loads(json.dumps(made.settings | made.drawing)) == fit_settings(usual, name)
+        assert usual.get(name, {}) == fit_settings(usual, name) | NEWER.get(name, {})
 
 
 @pytest.mark.parametrize(
