@@ -4,7 +4,7 @@ Precision and recall: Kynkäänniemi et al. 2019; density and coverage: Naeem et
 measure fidelity, recall and coverage measure diversity; a Fréchet distance mixes the two.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -57,7 +57,9 @@ def neighbour_measures(real: ArrayLike, generated: ArrayLike, num_neighbours: in
     }
 
 
-def copying_measures(test: ArrayLike, train: ArrayLike, generated: ArrayLike) -> dict[str, float]:
+def copying_measures(
+    test: ArrayLike, train: ArrayLike, generated: ArrayLike, real: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Compare how near generated images are to training images and to test images, in features (N, D) each.
 
     Training and test images are equally new to a model that does not copy, so its images are as near to the ones
@@ -78,23 +80,39 @@ def copying_measures(test: ArrayLike, train: ArrayLike, generated: ArrayLike) ->
     Args:
         test: at least two images.
         train: any number of training images; the first ones, as many as test images, are for ``nearer_train``.
+        real: of ``real_copying_measures`` of the same images, if it is known.
     """
-    test, train, generated = (np.asarray(part, dtype=np.float64) for part in (test, train, generated))
+    if real is None:
+        real = real_copying_measures(test, train)
+    found = _to_both(generated, test, train)
+    ratios = [
+        _ratio(block[f"{whose}nearest_train"], block[f"{whose}nearest_test"])
+        for whose, block in (("", found), ("real_", real))
+    ]
+    return {**found, **real, "nearest_ratio": _ratio(*ratios)}
+
+
+def real_copying_measures(test: ArrayLike, train: ArrayLike) -> dict[str, float]:
+    """Return the part of ``copying_measures`` that does not depend on generated images, ``real_*``."""
+    return {f"real_{name}": value for name, value in _to_both(test, test, train, others=True).items()}
+
+
+def _to_both(points: ArrayLike, test: ArrayLike, train: ArrayLike, *, others: bool = False) -> dict[str, float]:
+    """Return ``nearest_train``, ``nearest_test`` and ``nearer_train`` of points.
+
+    Args:
+        others: the points are the test images, each of which is compared with the others.
+    """
+    points, test, train = (np.asarray(part, dtype=np.float64) for part in (points, test, train))
     num = min(len(train), len(test))
-    found: dict[str, float] = {}
-    for whose, points, others in (("", generated, False), ("real_", test, True)):
-        to_train, to_test = nearest_distances(points, train), nearest_distances(points, test, others=others)
-        found[f"{whose}nearest_train"] = float(np.median(to_train))
-        found[f"{whose}nearest_test"] = float(np.median(to_test))
-        if len(train) != len(test):  # among equally many
-            points = points[:num] if others else points
-            to_train = nearest_distances(points, train[:num])
-            to_test = nearest_distances(points, test[:num], others=others)
-        nearer = (to_train < to_test).mean() + 0.5 * (to_train == to_test).mean()
-        found[f"{whose}nearer_train"] = float(nearer)
-    generated_ratio = _ratio(found["nearest_train"], found["nearest_test"])
-    real_ratio = _ratio(found["real_nearest_train"], found["real_nearest_test"])
-    return {**found, "nearest_ratio": _ratio(generated_ratio, real_ratio)}
+    to_train, to_test = nearest_distances(points, train), nearest_distances(points, test, others=others)
+    medians = {"nearest_train": float(np.median(to_train)), "nearest_test": float(np.median(to_test))}
+    if len(train) != len(test):  # among equally many
+        points = points[:num] if others else points
+        to_train = nearest_distances(points, train[:num])
+        to_test = nearest_distances(points, test[:num], others=others)
+    nearer = (to_train < to_test).mean() + 0.5 * (to_train == to_test).mean()
+    return {**medians, "nearer_train": float(nearer)}
 
 
 def _ratio(a: float, b: float) -> float:

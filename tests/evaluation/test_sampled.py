@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +186,45 @@ def test_images_are_generated_and_looked_at_once(generations, monkeypatch):
         "generated images (gmm)",
         "generated images (aggregate)",
     ]
-    assert not made.context._generated  # nothing stays in memory afterwards
+    assert not made.context._kept  # nothing stays in memory afterwards
     dict(made.measure())
     assert generations == [None, "gmm", "aggregate"] * 2
+
+
+def test_distances_of_equal_images_and_of_real_ones_are_computed_once(monkeypatch):
+    calls: list[str] = []
+
+    def counted(module: str, name: str, told: Any = None) -> None:
+        plain = getattr(import_module(f"fmvae.evaluation.{module}"), name)
+
+        def call(*given: Any, **others: Any) -> Any:
+            calls.append(told(others) if told else name)
+            return plain(*given, **others)
+
+        monkeypatch.setattr(f"fmvae.evaluation.{module}.{name}", call)
+
+    counted("distances", "frechet_standard_error")
+    counted("distances", "kernel_distance")
+    counted("neighbours", "nearest_distances", lambda others: "real" if others.get("others") else "nearest")
+    counted("measures.samplers", "real_copying_measures")
+    made = evaluator(small_vae(), smooth_data(0, NUM), "prior", "gmm", "aggregate")
+    measured = dict(made.measure())
+    once = {name: calls.count(name) for name in calls}
+    # the prior's images, those of gmm and of aggregate; and of kernel distances the floor
+    assert once["frechet_standard_error"] == 3
+    assert once["kernel_distance"] == 4
+    assert once["real_copying_measures"] == once["real"] == 1
+    assert once["nearest"] == 2 * 3 + 1
+    calls.clear()
+    made.context.forget()
+    alone = {}
+    for name in measured:
+        alone[name] = made.compute(name)
+        made.context.forget()  # control: nothing is shared, and all digits are the same
+    assert alone == measured
+    assert calls.count("frechet_standard_error") == 4
+    assert calls.count("real_copying_measures") == 3
+    assert calls.count("kernel_distance") == 8
 
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["by weights", "control"])

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
+from fmvae.common.digests import digest
 from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.evaluation.columns import DENSITIES
 from fmvae.evaluation.likelihood import importance_weighted_bound
@@ -13,7 +14,7 @@ from fmvae.evaluation.measure import BuiltIn, Context
 from fmvae.evaluation.measures import fid
 from fmvae.evaluation.measures.accuracy import Accuracy
 from fmvae.evaluation.measures.iwae import ImportanceWeighted
-from fmvae.evaluation.neighbours import copying_measures
+from fmvae.evaluation.neighbours import copying_measures, real_copying_measures
 from fmvae.evaluation.precision import precision_check
 from fmvae.evaluation.samplers import Sampler, fit_settings
 from fmvae.evaluation.samplers.store import FORMAT
@@ -109,10 +110,11 @@ class SampledDistances(Sampled):
         features, num = self.like.features, self.like.num_images
         found = self.like.block(context, sampler)
         num_train = min(self.num_train or num, len(context.data.train))
-        train = context.real_features(features, context.random_train(num_train), num_train)
-        test = context.real_features(features, context.data.test, num)
-        made = self.like.generated(context, sampler)
-        return found | copying_measures(test.features, train.features, made.features)
+        train = context.real_features(features, context.random_train(num_train), num_train).features
+        test = context.real_features(features, context.data.test, num).features
+        known = "real neighbours", digest(dict(features.identity)), num, num_train
+        real = context.once(known, lambda: real_copying_measures(test, train))
+        return found | copying_measures(test, train, self.like.generated(context, sampler).features, real)
 
 
 class SampledAccuracy(Sampled):
