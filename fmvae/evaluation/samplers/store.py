@@ -40,8 +40,9 @@ class SamplerStore:
 
     A fit is kept as ``<folder>/<name>.safetensors``, in the format of checkpoints. The file holds the key of the
     fit: the SHA-256 of the checkpoint, the digests of the data, the sampler's settings and the seed. A file with
-    the same key is verified and loaded; any other one is replaced by a new fit. While a network is fitted, its
-    state is in ``<name>.partial.safetensors``, from which a killed fit is resumed with the same bits. Files are
+    the same key is verified and loaded; any other one is replaced by a new fit. During a fit, its state is in
+    ``<name>.partial.safetensors``, from which a killed fit is resumed with the same bits: a network after its last
+    kept epoch, mixtures after the last kept class or number of components. Files are
     written atomically, so processes may share a folder.
 
     Args:

@@ -16,7 +16,8 @@ from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.samplers.aggregate import AggregateSampler
 from fmvae.evaluation.samplers.base import VAL_DRAWS, Latents, Sampler
 from fmvae.evaluation.samplers.flow import FlowSampler
-from fmvae.evaluation.samplers.gmm import FullGaussians, GaussianMixtureSampler
+from fmvae.evaluation.samplers.gaussians import FullGaussians
+from fmvae.evaluation.samplers.gmm import GaussianMixtureSampler
 from fmvae.evaluation.samplers.two_stage import TwoStageSampler
 from tests.chi_squared import cells, p_value
 from tests.evaluation.samplers.latents import clusters, generator, normal_latents
@@ -174,7 +175,7 @@ def test_blocks_change_nothing(monkeypatch):
     sampler, z = fitted("gmm", 3)[0], generator_normal(50, 3)
     before, draws = sampler.log_prob(z), sampler.sample(50, None, generator())
     monkeypatch.setattr("fmvae.objectives.densities.BLOCK", 100)
-    monkeypatch.setattr("fmvae.evaluation.samplers.gmm.BLOCK", 30)
+    monkeypatch.setattr("fmvae.evaluation.samplers.gaussians.BLOCK", 30)
     torch.testing.assert_close(sampler.log_prob(z), before, rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(sampler.sample(50, None, generator()), draws, rtol=1e-14, atol=1e-14)
 
