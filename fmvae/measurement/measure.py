@@ -74,7 +74,7 @@ def measure(
     # without the commit, which must not discard hours: FORMAT in partial.py tells changes of the code that matter
     where = {name: value for name, value in here.items() if name != "git"}
     key = {**source, "data_sha256": parts.data.sha256, "where": where}
-    parts.evaluator.context.partials = partials = Partials() if force else Partials(run.partial, key)
+    parts.evaluator.context.partials = partials = Partials(run.partial, key, anew=force)
     parts.evaluator.context.samplers = sampler_store(run, which, parts, config, checkpoint.sha256, anew=force)
     new = False
     for name, block in parts.evaluator.measure(known):

@@ -17,13 +17,15 @@ from fmvae import rng
 from fmvae.config import compose
 from fmvae.data import ImageData, Split
 from fmvae.errors import ConfigError, ObjectiveError, RunError
-from fmvae.evaluation import Evaluator
+from fmvae.evaluation import Evaluator, likelihood
 from fmvae.evaluation import measure as context_module
+from fmvae.evaluation import partial as partial_results
 from fmvae.evaluation.column import group_of
 from fmvae.evaluation.columns import DENSITIES, SAMPLERS, columns_of, numbers
 from fmvae.evaluation.features import Pixels
 from fmvae.evaluation.likelihood import importance_weighted_bound
 from fmvae.evaluation.measures.samplers import Sampled
+from fmvae.evaluation.partial import Partial, Partials
 from fmvae.evaluation.samplers import Latents
 from fmvae.evaluation.samplers.gmm import GaussianMixtureSampler
 from fmvae.experiments import objective, train
@@ -374,6 +376,57 @@ def test_in_a_linear_model_the_bound_falls_to_the_closed_form_of_the_fitted_gaus
     assert abs(gaps[64]) < 4 * np.sqrt(2 * kl.mean() / 64 / num)  # as near to it as the draws tell
     # negative control: under N(0, 1), which is another model, it ends elsewhere
     assert abs(bound(noise(), num_samples=64) - exact.mean()) > 0.05
+
+
+@pytest.mark.parametrize("by_content", [True, False], ids=["by content", "control"])
+def test_a_bound_goes_on_only_with_the_fit_that_it_began_with(by_content, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killing(self: Partial, tensors: Any, values: Any = None, keep: Any = Partial.keep) -> None:
+        keep(self, tensors, values)
+        if len(tensors["bounds"]) == 8:
+            raise Killed
+
+    if not by_content:
+        monkeypatch.setattr(GaussianMixtureSampler, "digest", lambda self: "the same")
+    monkeypatch.setattr(likelihood, "DECODED_ROWS", 12)  # four images at once
+    monkeypatch.setattr(partial_results, "SECONDS", 0.0)
+    name, data, given = "samplers/gmm/bound", smooth_data(0), {"features": False, "draws": 3}
+
+    def bound(**kept: Any) -> float:
+        made = evaluator(small_vae(), data, "gmm", **given)
+        made.context.partials = Partials(tmp_path / "partial", {}, **kept) if kept else Partials()
+        found = made.compute(name)["iwae_3"]
+        made.context.partials.done(name)
+        return found
+
+    def kill() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Partial, "keep", killing)
+            with pytest.raises(Killed):
+                bound(anew=False)
+        assert len(list((tmp_path / "partial").iterdir())) == 1
+
+    usual = bound()
+    kill()
+    assert bound(anew=False) == usual
+    assert not (tmp_path / "partial").exists()
+    kill()
+    assert bound(anew=True) == usual  # by force: begun anew, and nothing is left
+    assert not (tmp_path / "partial").exists()
+    kill()
+    plain = GaussianMixtureSampler._one
+
+    def moved(self: Any, part: Any) -> Any:
+        density, note = plain(self, part)
+        return type(density)(density.weights, density.means + 0.5, density.factors), note
+
+    monkeypatch.setattr(GaussianMixtureSampler, "_one", moved)  # a refit with other numbers, of equal settings
+    expected = bound()
+    assert expected != usual
+    assert (bound(anew=False) == expected) == by_content
+    assert not (tmp_path / "partial").exists()
 
 
 # --- names, columns, what is left out -------------------------------------------------------------------------

@@ -156,6 +156,6 @@ class SampledBound(Sampled):
             num_samples=self.like.num_samples,
             num_images=num_images,
             density=sampler.log_prob,
-            partial=context.partials.of(self.name, self.settings),
+            partial=context.partials.of(self.name, self.settings, sampler.digest()),
         )
         return {f"iwae_{self.like.num_samples}": bound, "num_images": num_images}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -165,6 +166,14 @@ class Sampler(ABC):
     @abstractmethod
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Restore a fit from ``state``. Any exception means that the state is not one of this sampler's."""
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the fit: of the names, types, shapes and bytes of its tensors."""
+        found = sha256()
+        for name, tensor in sorted(self.state()[0].items()):
+            found.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
+            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     def told(self) -> dict[str, Any]:
         """Return what the fit has chosen, as JSON values to show beside numbers."""

@@ -55,9 +55,10 @@ def killed_after(monkeypatch, num: int) -> Iterator[None]:
         made.append(1)
         return plain(*given)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(GaussianMixtureSampler, "_of_class", of_class)
-        yield
+        with pytest.raises(Killed):
+            yield
 
 
 def fit(classes: int, path: Path | None, key: str = "ours") -> GaussianMixtureSampler:

@@ -291,6 +291,24 @@ def test_the_two_checkpoints_of_a_run_have_folders_of_their_own(data, tmp_path, 
     assert fits == ["gmm"] * 2
 
 
+def test_a_new_fit_removes_what_an_earlier_checkpoint_left(data, tmp_path):
+    for name in STORED:
+        store(tmp_path, data, "aa").get(name, SETTINGS[name])
+    (tmp_path / "flow.partial.safetensors").write_bytes((tmp_path / "flow.safetensors").read_bytes())
+    (tmp_path / "two_stage.partial.safetensors").write_bytes(b"damaged")
+    (tmp_path / "last").mkdir()
+    store(tmp_path / "last", data, "cc").get("gmm", SETTINGS["gmm"])
+
+    def files() -> list[str]:
+        return sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.safetensors"))
+
+    before = files()
+    store(tmp_path, data, "aa").get("gmm", {"num_components": 3})  # control: of the same checkpoint, all stay
+    assert files() == before
+    store(tmp_path, data, "bb").get("gmm", SETTINGS["gmm"])
+    assert files() == ["gmm.safetensors", "last/gmm.safetensors", "two_stage.partial.safetensors"]
+
+
 # --- the prior ------------------------------------------------------------------------------------------------
 
 
