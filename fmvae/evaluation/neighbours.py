@@ -69,8 +69,11 @@ def copying_measures(
       and to its nearest test image.
     - ``real_nearest_train``, ``real_nearest_test``: the same of a test image, to its nearest training image and to
       its nearest other test image. They depend on the numbers of images only.
-    - ``nearest_ratio``: nearest_train / nearest_test, over the same ratio of test images. It is near 1 without
-      copies, and 0 if at least half of the generated images are copies.
+    - ``nearest_ratio``: nearest_train / nearest_test, over the same ratio of test images, all without exact twins:
+      test images that are also training images or twice among the test images, and generated images that equal
+      both a training and a test image. It is near 1 without copies, and 0 if at least half of the images are
+      copies.
+    - ``num_twins``: how many test images have such twins; left out if none has.
     - ``nearer_train``: the share of generated images that are nearer to a training image than to any test image,
       among as many training images as test images; ties count half. It is near 0.5 without copies, and notices
       copies of a few images, too (Meehan et al. 2020 test for copying by the same comparison).
@@ -84,21 +87,28 @@ def copying_measures(
     """
     if real is None:
         real = real_copying_measures(test, train)
-    found = _to_both(generated, test, train)
-    ratios = [
-        _ratio(block[f"{whose}nearest_train"], block[f"{whose}nearest_test"])
-        for whose, block in (("", found), ("real_", real))
-    ]
-    return {**found, **real, "nearest_ratio": _ratio(*ratios)}
+    real, found = dict(real), _to_both(generated, test, train)
+    of_real, twins = real.pop("ratio"), real.pop("num_twins")
+    ratio, _ = found.pop("ratio"), found.pop("num_twins")
+    told = {"num_twins": int(twins)} if twins else {}
+    return {**found, **real, "nearest_ratio": _ratio(ratio, of_real), **told}
 
 
 def real_copying_measures(test: ArrayLike, train: ArrayLike) -> dict[str, float]:
-    """Return the part of ``copying_measures`` that does not depend on generated images, ``real_*``."""
-    return {f"real_{name}": value for name, value in _to_both(test, test, train, others=True).items()}
+    """Return the part of ``copying_measures`` that does not depend on generated images.
+
+    That is ``real_*``, ``num_twins``, and as ``ratio`` what ``nearest_ratio`` is divided by.
+    """
+    found = _to_both(test, test, train, others=True)
+    return {name if name in ("ratio", "num_twins") else f"real_{name}": value for name, value in found.items()}
 
 
 def _to_both(points: ArrayLike, test: ArrayLike, train: ArrayLike, *, others: bool = False) -> dict[str, float]:
-    """Return ``nearest_train``, ``nearest_test`` and ``nearer_train`` of points.
+    """Return ``nearest_train``, ``nearest_test`` and ``nearer_train`` of points, ``ratio`` and ``num_twins``.
+
+    The ratio is nearest_train / nearest_test, of medians over points without twins: a generated image at distance
+    0 of a training image and of a test image cannot say which of them it copies, and a test image at distance 0
+    of a training image, or of another test image, is not new.
 
     Args:
         others: the points are the test images, each of which is compared with the others.
@@ -107,15 +117,19 @@ def _to_both(points: ArrayLike, test: ArrayLike, train: ArrayLike, *, others: bo
     num = min(len(train), len(test))
     to_train, to_test = nearest_distances(points, train), nearest_distances(points, test, others=others)
     medians = {"nearest_train": float(np.median(to_train)), "nearest_test": float(np.median(to_test))}
+    twins = (to_train == 0) | (to_test == 0) if others else (to_train == 0) & (to_test == 0)
+    alone = [np.median(distances[~twins]) if not twins.all() else 0.0 for distances in (to_train, to_test)]
+    about_twins = {"ratio": float(_ratio(*alone)), "num_twins": int(twins.sum())}
     if len(train) != len(test):  # among equally many
         points = points[:num] if others else points
         to_train = nearest_distances(points, train[:num])
         to_test = nearest_distances(points, test[:num], others=others)
     nearer = (to_train < to_test).mean() + 0.5 * (to_train == to_test).mean()
-    return {**medians, "nearer_train": float(nearer)}
+    return {**medians, "nearer_train": float(nearer), **about_twins}
 
 
 def _ratio(a: float, b: float) -> float:
+    """Return a / b; 1 where b is 0, as nothing tells training images from test images there."""
     return a / b if b else 1.0
 
 
