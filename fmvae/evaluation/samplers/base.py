@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 
 from fmvae import rng
 from fmvae.errors import RunError
+from fmvae.evaluation.columns import HAS_DENSITY
 from fmvae.evaluation.partial import Partial
 from fmvae.objectives.densities import in_blocks
 
@@ -97,17 +98,20 @@ class Sampler(ABC):
         num_classes: of a conditional model; 0 for a model without labels, for which labels are ignored.
 
     Attributes:
-        name: in ``evaluation.samplers``.
-        density: whether ``log_prob`` is offered.
+        name: in ``evaluation.samplers``; ``columns.HAS_DENSITY`` lists it.
         stored: whether a fit is worth a file: ``state`` is then enough to draw.
     """
 
     name: ClassVar[str]
-    density: ClassVar[bool] = False
     stored: ClassVar[bool] = True
 
     def __init__(self, num_classes: int = 0):
         self.num_classes = num_classes
+
+    @property
+    def density(self) -> bool:
+        """Whether ``log_prob`` is offered."""
+        return HAS_DENSITY[self.name]
 
     @property
     @abstractmethod

@@ -26,23 +26,32 @@ class FullGaussians(Density):
             raise ValueError(f"weights {[*weights.shape]}, means {[*means.shape]}, factors {[*factors.shape]}")
         super().__init__(dim, means)
         self.weights, self.means, self.factors = weights, means, factors
+        self._whitening: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def at(self, temperature: float) -> FullGaussians:
         """Return the mixture whose covariances are ``temperature``² times these."""
         return FullGaussians(self.weights, self.means, temperature * self.factors)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        weights, means, factors = (part.to(z) for part in (self.weights, self.means, self.factors))
-        identity = torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)
-        inverse = torch.linalg.solve_triangular(factors, identity, upper=False)
-        heights = factors.diagonal(dim1=1, dim2=2).log().sum(1)
-        log_peaks = weights.log() - heights - 0.5 * self.latent_dim * LOG_2PI
+        means, (inverse, log_peaks) = self.means.to(z), self._whitened(z)
 
         def of_rows(rows: Tensor) -> Tensor:
             whitened = (rows - means[:, None]) @ inverse.mT  # (K, N, D)
             return (log_peaks[:, None] - 0.5 * whitened.square().sum(2)).logsumexp(0)
 
         return in_blocks(of_rows, z, 2 * means.numel())
+
+    def _whitened(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inverse factors (K, D, D) and the logarithms of weighted peaks (K,), computed once."""
+        key = like.dtype, like.device
+        if key not in self._whitening:
+            with torch.inference_mode(False), torch.no_grad():  # later calls may be in another mode
+                weights, factors = (part.to(like.device, like.dtype) for part in (self.weights, self.factors))
+                identity = torch.eye(self.latent_dim, dtype=like.dtype, device=like.device)
+                inverse = torch.linalg.solve_triangular(factors, identity, upper=False)
+                heights = factors.diagonal(dim1=1, dim2=2).log().sum(1)
+                self._whitening[key] = inverse, weights.log() - heights - 0.5 * self.latent_dim * LOG_2PI
+        return self._whitening[key]
 
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         device = generator.device if generator else self.device

@@ -58,7 +58,6 @@ class GaussianMixtureSampler(Sampler):
     """
 
     name = "gmm"
-    density = True
 
     def __init__(self, num_classes: int = 0, *, num_components: int | Sequence[int], temperature: float = 1.0):
         super().__init__(num_classes)

@@ -18,9 +18,10 @@ from fmvae.evaluation.samplers.prior import PriorSampler
 from fmvae.evaluation.samplers.two_stage import TwoStageSampler
 from fmvae.models import VAE
 
-KINDS: dict[str, type[Sampler]] = {
-    kind.name: kind for kind in (GaussianMixtureSampler, FlowSampler, TwoStageSampler, AggregateSampler)
-}
+_FITTED = (GaussianMixtureSampler, FlowSampler, TwoStageSampler, AggregateSampler)
+_BY_NAME: dict[str, type[Sampler]] = {kind.name: kind for kind in _FITTED}
+# in the order of SAMPLERS; a name without a class raises KeyError here
+KINDS = {name: _BY_NAME[name] for name in SAMPLERS if name != PriorSampler.name}
 # settings that came after fits and results had been stored without them, and the values that those have
 NEWER: dict[str, dict[str, Any]] = {GaussianMixtureSampler.name: {"temperature": 1.0}}
 

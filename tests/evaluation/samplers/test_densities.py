@@ -379,3 +379,23 @@ def test_collapsed_latents_are_fitted_by_the_default(num_components, monkeypatch
     monkeypatch.setattr("fmvae.evaluation.samplers.gmm.REGULARISATION", 0.0)  # control
     with pytest.raises(RunError, match="1 components cannot be fitted"):
         GaussianMixtureSampler(num_components=1).fit(collapsed, collapsed, 0)
+
+
+def test_factors_are_inverted_once_and_give_the_same_bits(monkeypatch):
+    density, z = fitted("gmm", 3)[0]._densities[0], generator_normal(50, 3)  # type: ignore[attr-defined]
+    parts = density.weights, density.means, density.factors
+    calls, plain = [], torch.linalg.solve_triangular
+    monkeypatch.setattr(torch.linalg, "solve_triangular", lambda *a, **k: calls.append(1) or plain(*a, **k))
+    once = FullGaussians(*parts)
+    with torch.inference_mode():
+        first = once.log_prob(z)
+    assert torch.equal(once.log_prob(z), first)
+    assert len(calls) == 1
+    assert torch.equal(FullGaussians(*parts).log_prob(z), first)
+    assert len(calls) == 2  # control: another mixture, other factors
+    assert once.log_prob(z.float()).dtype == torch.float32
+    inverse = plain(parts[2], torch.eye(3, dtype=torch.float64), upper=False)
+    assert torch.equal(once._whitened(z)[0], inverse)
+    leaf = z.clone().requires_grad_()
+    once.log_prob(leaf).sum().backward()
+    assert leaf.grad is not None
