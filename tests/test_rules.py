@@ -193,6 +193,7 @@ def test_choices_of_a_model_are_those_that_its_class_knows(key, known):
         ("evaluation.accuracy.num_per_class", "a whole number >= 0 or null"),
         ("evaluation.samplers", "a list of prior, gmm, flow, two_stage, aggregate"),
         ("evaluation.gmm.num_components", "a whole number >= 1 and <= 100000 or a list of such"),
+        ("evaluation.gmm.temperature", "a finite number >= 0.01 and <= 2"),
         ("evaluation.flow.hidden", "a list of whole numbers, as [0,1]"),
         ("evaluation.cache", "a path or null"),
     ],

@@ -235,6 +235,8 @@ RULES: dict[str, Rule] = {
     "evaluation.samplers": Rule(list, choices=SAMPLERS),
     **{f"evaluation.{name}": Rule(dict) for name in ("gmm", "flow", "two_stage")},
     "evaluation.gmm.num_components": Rule(int, minimum=1, maximum=100_000, many=True),
+    # 0 would be no density; above 1 is allowed, so that a search can see that 1 is best
+    "evaluation.gmm.temperature": Rule(float, minimum=0.01, maximum=2),
     "evaluation.flow.transforms": DEPTH,
     **{f"evaluation.{name}.hidden": Rule(list, of=int) for name in ("flow", "two_stage")},
     "evaluation.flow.bins": Rule(int, minimum=2, maximum=10_000),

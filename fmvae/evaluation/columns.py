@@ -13,13 +13,23 @@ from typing import Any
 
 from fmvae.evaluation.column import EVERYWHERE, NATS, SHARE, Column, Direction, Place
 
-# from what latents are drawn for generation (fmvae.evaluation.samplers)
-SAMPLERS = ("prior", "gmm", "flow", "two_stage", "aggregate")
+# from what latents are drawn for generation (fmvae.evaluation.samplers), and whether it has a log density
+HAS_DENSITY = {"prior": True, "gmm": True, "flow": True, "two_stage": False, "aggregate": False}
+SAMPLERS = tuple(HAS_DENSITY)
 IN_BRACKETS = "In brackets: what latents were drawn from instead of the prior; the numbers of images are the same."
 IN_BATCHES = "(in batches)"  # ends the headers of an objective's parts
 PRECISION_CHECK = "precision_check"  # entry of a block: the numbers by which bf16 was chosen for its features
 # entries of a block that are not numbers by which to compare runs
-NO_NUMBERS = ("settings", "per_class", "num_images", "num_draws", "columns", "fitted", PRECISION_CHECK)
+NO_NUMBERS = (
+    "settings",
+    "per_class",
+    "num_images",
+    "num_draws",
+    "num_twins",
+    "columns",
+    "fitted",
+    PRECISION_CHECK,
+)
 # numbers that earlier versions stored under another tag, and their tags today
 RENAMED = {"latent/total_correlation": "latent/gaussian_total_correlation"}
 
@@ -113,7 +123,8 @@ def _part(tag: str, header: str, direction: Direction | None = None) -> tuple[Co
 
 
 FEATURES = {"resnet18": 3, "pixels": 2}  # features of distances, with the digits to print
-DENSITIES = ("gmm", "flow")  # fitted samplers with a log density, which gives a bound
+# fitted samplers with a log density, which gives a bound
+DENSITIES = tuple(name for name, is_density in HAS_DENSITY.items() if is_density and name != "prior")
 # by measure, in the order in which tables show them
 BLOCKS: dict[str, tuple[Column, ...]] = {
     "test": (

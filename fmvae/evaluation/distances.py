@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,72 +15,85 @@ from fmvae.evaluation.neighbours import neighbour_measures
 Array = NDArray[np.floating]
 
 
-def fid_block(
-    *,
-    real: Array,
-    train: Array,
-    generated: Array,
-    reconstructed: Array | None = None,
-    labels: tuple[NDArray[np.integer], NDArray[np.integer]] | None,
-    class_names: Sequence[str],
-    num_neighbours: int,
-) -> dict[str, Any]:
-    """Compute distances to the test images from features, each (N, D).
+class RealImages:
+    """Real images to compare with, in one set of features; what depends on them alone is computed once.
 
     Args:
-        real: features of test images; ``reconstructed`` are of the same images, and ``generated`` of images
-            generated with the same labels.
-        train: features of training images.
-        reconstructed: None omits ``reconstruction``.
-        labels: the labels of ``real`` and of ``train``; None omits the distances by class.
-
-    Returns:
-        Fréchet distances: ``generation``, ``reconstruction`` and ``floor`` (of training images: the score of a
-        perfect model); ``generation_se``, the standard error of ``generation``; kernel distances: ``kid`` and
-        ``kid_floor``; ``precision``, ``recall``, ``density`` and ``coverage`` of the generated images; and
-        ``per_class``, generation and floor of each class with more images than feature dimensions.
+        test, train: features (N, D) of test images, and of as many training images.
+        labels: the labels of ``test`` and of ``train``; None omits the distances by class.
     """
-    statistics = FeatureStatistics.of(real)  # warns once if N is small; the other sets have the same N
 
-    def distance(features: Array) -> float:
-        return frechet_distance(statistics, FeatureStatistics.of(features, warn=False))
+    def __init__(
+        self,
+        test: Array,
+        train: Array,
+        labels: tuple[NDArray[np.integer], NDArray[np.integer]] | None = None,
+        class_names: Sequence[str] = (),
+    ):
+        self.test = test
+        self.statistics = FeatureStatistics.of(test)  # warns once if N is small; the other sets have the same N
+        self.floors = {"floor": self.distance(train), "kid_floor": kernel_distance(test, train)}
+        self.classes = {} if labels is None else dict(_classes(test, train, *labels, class_names))
+        self.labelled = labels is not None
 
-    block: dict[str, Any] = {
-        "generation": distance(generated),
-        "generation_se": frechet_standard_error(statistics, generated),
-        **({} if reconstructed is None else {"reconstruction": distance(reconstructed)}),
-        "floor": distance(train),
-        "kid": kernel_distance(real, generated),
-        "kid_floor": kernel_distance(real, train),
-        **neighbour_measures(real, generated, num_neighbours=num_neighbours),
-        "num_images": len(real),
-        "reference": "test",
-    }
-    if labels is not None:
-        block["per_class"] = _per_class(real, generated, train, *labels, class_names)
-    return block
+    def distance(self, features: Array) -> float:
+        """Return the Fréchet distance of images from the test images, by their features (N, D)."""
+        return frechet_distance(self.statistics, FeatureStatistics.of(features, warn=False))
+
+    def block(self, generated: Array, num_neighbours: int) -> dict[str, Any]:
+        """Compare generated images, which have the labels of the test images, by their features (N, D).
+
+        Returns:
+            Fréchet distances: ``generation`` and ``floor`` (of training images: the score of a perfect model);
+            ``generation_se``, the standard error of ``generation``; kernel distances: ``kid`` and ``kid_floor``;
+            ``precision``, ``recall``, ``density`` and ``coverage`` of the generated images; and ``per_class``,
+            generation and floor of each class with more images than feature dimensions.
+        """
+        block: dict[str, Any] = {
+            "generation": self.distance(generated),
+            "generation_se": frechet_standard_error(self.statistics, generated),
+            "floor": self.floors["floor"],
+            "kid": kernel_distance(self.test, generated),
+            "kid_floor": self.floors["kid_floor"],
+            **neighbour_measures(self.test, generated, num_neighbours=num_neighbours),
+            "num_images": len(self.test),
+            "reference": "test",
+        }
+        if self.labelled:
+            block["per_class"] = {name: known.block(generated) for name, known in self.classes.items()}
+        return block
 
 
-def _per_class(
-    real: Array,
-    generated: Array,
+class _Class(NamedTuple):
+    """One class: its test images by number, their statistics, and the floor, as few images bias both upwards."""
+
+    images: NDArray[np.integer]
+    statistics: FeatureStatistics
+    floor: float
+
+    def block(self, generated: Array) -> dict[str, float]:
+        made = FeatureStatistics.of(generated[self.images], warn=False)
+        return {
+            "generation": frechet_distance(self.statistics, made),
+            "floor": self.floor,
+            "num_images": len(self.images),
+        }
+
+
+def _classes(
+    test: Array,
     train: Array,
-    real_labels: NDArray[np.integer],
+    test_labels: NDArray[np.integer],
     train_labels: NDArray[np.integer],
     class_names: Sequence[str],
-) -> dict[str, dict[str, float]]:
-    """Compute Fréchet distances within each class; each has its own floor, as few images bias both upwards."""
-    result = {}
+) -> Iterator[tuple[str, _Class]]:
+    """Yield the classes that have enough images, by name."""
     for c, name in enumerate(class_names):
-        of_real, of_train = np.flatnonzero(real_labels == c), np.flatnonzero(train_labels == c)
-        num = min(len(of_real), len(of_train))  # equal numbers, as the bias depends on them
-        if num <= real.shape[1]:
+        of_test, of_train = np.flatnonzero(test_labels == c), np.flatnonzero(train_labels == c)
+        num = min(len(of_test), len(of_train))  # equal numbers, as the bias depends on them
+        if num <= test.shape[1]:
             continue
-        sides = (real[of_real[:num]], generated[of_real[:num]], train[of_train[:num]])
-        of_class, made, floor = (FeatureStatistics.of(side, warn=False) for side in sides)
-        result[name] = {
-            "generation": frechet_distance(of_class, made),
-            "floor": frechet_distance(of_class, floor),
-            "num_images": num,
-        }
-    return result
+        known, floor = (
+            FeatureStatistics.of(side, warn=False) for side in (test[of_test[:num]], train[of_train[:num]])
+        )
+        yield name, _Class(of_test[:num], known, frechet_distance(known, floor))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ from fmvae.objectives import Objective
 from fmvae.runs.checkpoint import weights_sha256
 from fmvae.weights import SHIPPED
 
+T = TypeVar("T")
 Need = Literal["labels", "factors", "conditional model"]
 
 
@@ -56,7 +57,7 @@ class Context:
         self.samplers = SamplerStore(None, model, data, seed=seed)
         self.partials = Partials()
         self._classifiers: dict[tuple[str, str, int], FeatureSet] = {}
-        self._generated: dict[tuple[str, Sampler | None], Features] = {}
+        self._kept: dict[Hashable, Any] = {}
 
     @property
     def device(self) -> torch.device:
@@ -97,17 +98,30 @@ class Context:
             sampler: gives the latents; None, and the sampler ``prior``, draw them from the model's prior.
         """
         own = sampler if sampler and sampler.name != "prior" else None
-        weights = weights_sha256(self.model, self.objective)
-        asked = {"part": part, "labels": labels.tolist(), "weights": weights}
-        key = digest({"features": dict(features.identity), **asked}), own
-        if key not in self._generated:
-            images = self.generated(labels, part, own.sample if own else None)
-            self._generated[key] = features(images, what, len(labels))
-        return self._generated[key]
+        asked = {"part": part, "labels": labels.tolist(), "features": dict(features.identity)}
+
+        def make() -> Features:
+            return features(self.generated(labels, part, own.sample if own else None), what, len(labels))
+
+        return self.once(("generated", digest(asked), self.weights(), own), make)
+
+    def weights(self) -> str:
+        """Return the digest of the present weights, which may change between two measures."""
+        return weights_sha256(self.model, self.objective)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` returns, computed at the first call with a key and kept until ``forget``.
+
+        Args:
+            key: all that it depends on, besides the data.
+        """
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def forget(self) -> None:
-        """Free the memory of features of generated images."""
-        self._generated.clear()
+        """Free the memory of what ``once`` has kept."""
+        self._kept.clear()
 
     def reconstructed(self, num: int) -> Iterator[Tensor]:
         """Reconstruct ``num`` test images, the first ones, at the posterior mean, in batches (B, C, H, W)."""

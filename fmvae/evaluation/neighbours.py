@@ -4,7 +4,7 @@ Precision and recall: Kynkäänniemi et al. 2019; density and coverage: Naeem et
 measure fidelity, recall and coverage measure diversity; a Fréchet distance mixes the two.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -57,7 +57,9 @@ def neighbour_measures(real: ArrayLike, generated: ArrayLike, num_neighbours: in
     }
 
 
-def copying_measures(test: ArrayLike, train: ArrayLike, generated: ArrayLike) -> dict[str, float]:
+def copying_measures(
+    test: ArrayLike, train: ArrayLike, generated: ArrayLike, real: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Compare how near generated images are to training images and to test images, in features (N, D) each.
 
     Training and test images are equally new to a model that does not copy, so its images are as near to the ones
@@ -67,8 +69,11 @@ def copying_measures(test: ArrayLike, train: ArrayLike, generated: ArrayLike) ->
       and to its nearest test image.
     - ``real_nearest_train``, ``real_nearest_test``: the same of a test image, to its nearest training image and to
       its nearest other test image. They depend on the numbers of images only.
-    - ``nearest_ratio``: nearest_train / nearest_test, over the same ratio of test images. It is near 1 without
-      copies, and 0 if at least half of the generated images are copies.
+    - ``nearest_ratio``: nearest_train / nearest_test, over the same ratio of test images, all without exact twins:
+      test images that are also training images or twice among the test images, and generated images that equal
+      both a training and a test image. It is near 1 without copies, and 0 if at least half of the images are
+      copies.
+    - ``num_twins``: how many test images have such twins; left out if none has.
     - ``nearer_train``: the share of generated images that are nearer to a training image than to any test image,
       among as many training images as test images; ties count half. It is near 0.5 without copies, and notices
       copies of a few images, too (Meehan et al. 2020 test for copying by the same comparison).
@@ -78,26 +83,53 @@ def copying_measures(test: ArrayLike, train: ArrayLike, generated: ArrayLike) ->
     Args:
         test: at least two images.
         train: any number of training images; the first ones, as many as test images, are for ``nearer_train``.
+        real: of ``real_copying_measures`` of the same images, if it is known.
     """
-    test, train, generated = (np.asarray(part, dtype=np.float64) for part in (test, train, generated))
+    if real is None:
+        real = real_copying_measures(test, train)
+    real, found = dict(real), _to_both(generated, test, train)
+    of_real, twins = real.pop("ratio"), real.pop("num_twins")
+    ratio, _ = found.pop("ratio"), found.pop("num_twins")
+    told = {"num_twins": int(twins)} if twins else {}
+    return {**found, **real, "nearest_ratio": _ratio(ratio, of_real), **told}
+
+
+def real_copying_measures(test: ArrayLike, train: ArrayLike) -> dict[str, float]:
+    """Return the part of ``copying_measures`` that does not depend on generated images.
+
+    That is ``real_*``, ``num_twins``, and as ``ratio`` what ``nearest_ratio`` is divided by.
+    """
+    found = _to_both(test, test, train, others=True)
+    return {name if name in ("ratio", "num_twins") else f"real_{name}": value for name, value in found.items()}
+
+
+def _to_both(points: ArrayLike, test: ArrayLike, train: ArrayLike, *, others: bool = False) -> dict[str, float]:
+    """Return ``nearest_train``, ``nearest_test`` and ``nearer_train`` of points, ``ratio`` and ``num_twins``.
+
+    The ratio is nearest_train / nearest_test, of medians over points without twins: a generated image at distance
+    0 of a training image and of a test image cannot say which of them it copies, and a test image at distance 0
+    of a training image, or of another test image, is not new.
+
+    Args:
+        others: the points are the test images, each of which is compared with the others.
+    """
+    points, test, train = (np.asarray(part, dtype=np.float64) for part in (points, test, train))
     num = min(len(train), len(test))
-    found: dict[str, float] = {}
-    for whose, points, others in (("", generated, False), ("real_", test, True)):
-        to_train, to_test = nearest_distances(points, train), nearest_distances(points, test, others=others)
-        found[f"{whose}nearest_train"] = float(np.median(to_train))
-        found[f"{whose}nearest_test"] = float(np.median(to_test))
-        if len(train) != len(test):  # among equally many
-            points = points[:num] if others else points
-            to_train = nearest_distances(points, train[:num])
-            to_test = nearest_distances(points, test[:num], others=others)
-        nearer = (to_train < to_test).mean() + 0.5 * (to_train == to_test).mean()
-        found[f"{whose}nearer_train"] = float(nearer)
-    generated_ratio = _ratio(found["nearest_train"], found["nearest_test"])
-    real_ratio = _ratio(found["real_nearest_train"], found["real_nearest_test"])
-    return {**found, "nearest_ratio": _ratio(generated_ratio, real_ratio)}
+    to_train, to_test = nearest_distances(points, train), nearest_distances(points, test, others=others)
+    medians = {"nearest_train": float(np.median(to_train)), "nearest_test": float(np.median(to_test))}
+    twins = (to_train == 0) | (to_test == 0) if others else (to_train == 0) & (to_test == 0)
+    alone = [np.median(distances[~twins]) if not twins.all() else 0.0 for distances in (to_train, to_test)]
+    about_twins = {"ratio": float(_ratio(*alone)), "num_twins": int(twins.sum())}
+    if len(train) != len(test):  # among equally many
+        points = points[:num] if others else points
+        to_train = nearest_distances(points, train[:num])
+        to_test = nearest_distances(points, test[:num], others=others)
+    nearer = (to_train < to_test).mean() + 0.5 * (to_train == to_test).mean()
+    return {**medians, "nearer_train": float(nearer), **about_twins}
 
 
 def _ratio(a: float, b: float) -> float:
+    """Return a / b; 1 where b is 0, as nothing tells training images from test images there."""
     return a / b if b else 1.0
 
 

@@ -74,20 +74,29 @@ class Partials:
     Args:
         folder: the folder of the files, made when it is needed; None keeps nothing.
         key: what all measures depend on, as JSON values: checkpoint, data, device.
+        anew: whether measures begin anew: what they find is removed, and nothing is kept.
     """
 
-    def __init__(self, folder: Path | None = None, key: Mapping[str, Any] | None = None):
-        self.folder, self.key = folder, dict(key or {})
+    def __init__(self, folder: Path | None = None, key: Mapping[str, Any] | None = None, *, anew: bool = False):
+        self.folder, self.key, self.anew = folder, dict(key or {}), anew
         self._asked: list[tuple[str, Partial]] = []
 
-    def of(self, measure: str, settings: Mapping[str, Any]) -> Partial:
+    def of(self, measure: str, settings: Mapping[str, Any], content: str | None = None) -> Partial:
         """Return the partial result of a measure (the name of its block) with these settings.
 
         Other settings have another file, so that measuring with them loses nothing.
+
+        Args:
+            content: the digest of what is made for the measure, as a fit. A partial result of another one is not
+                continued; it has the same file, which is replaced.
         """
         key = {**self.key, "measure": measure, "settings": dict(settings)}
         name = f"{measure.replace('/', '-')}-{digest(key)[:16]}.safetensors"
-        found = Partial(self.folder / name if self.folder else None, key)
+        path = self.folder / name if self.folder else None
+        if self.anew:
+            Partial(path).remove()
+            path = None
+        found = Partial(path, key if content is None else {**key, "content_sha256": content})
         self._asked.append((measure, found))
         return found
 

@@ -8,7 +8,8 @@ from fmvae.errors import ObjectiveError, RunError
 from fmvae.evaluation.column import group_of
 from fmvae.evaluation.criteria import check_objective_name, nearest, word_tag
 from fmvae.evaluation.registry import BUILT_IN, all_columns
-from fmvae.runs.results import flat_scalars
+from fmvae.evaluation.samplers import fit_settings
+from fmvae.runs.results import at, flat_scalars
 
 EITHER = "hydra.sweeper.direction=minimize, or maximize"
 
@@ -60,12 +61,20 @@ def objective(config: Mapping[str, Any], results: Mapping[str, Any]) -> float:
     """Return the objective's value in a run's results; for a classifier, the test loss.
 
     Raises:
-        RunError: the run was completed earlier, with an evaluation that did not measure the objective.
+        RunError: the run was completed earlier, with an evaluation that did not measure the objective, or with
+            other settings of its sampler.
     """
     if not is_vae(config):
         return results["test"]["loss"]
-    value = flat_scalars(results).get(word_tag(config["objective"], config["evaluation"]))
+    name, evaluation = config["objective"], config["evaluation"]
+    tag = word_tag(name, evaluation)
+    value, way_out = flat_scalars(results).get(tag), "measure it with python evaluate.py run=<its directory>"
     if value is None:
-        problem = f"its results lack {config['objective']}"
-        raise RunError(results["run"], problem, "measure it with python evaluate.py run=<its directory>")
+        raise RunError(results["run"], f"its results lack {name}", way_out)
+    if tag.startswith("samplers/"):  # these settings name no run, so a trial may find another one's numbers
+        block = "/".join(tag.split("/")[:3])
+        asked, stored = fit_settings(evaluation, tag.split("/")[1]), at(results, block)["settings"]["fit"]
+        if asked != stored:
+            problem = f"its {name} was measured with {stored}, and {asked} is asked for"
+            raise RunError(results["run"], problem, f"{way_out} and these settings")
     return value

@@ -9,6 +9,7 @@ from fmvae.assembly import Parts, fitted_samplers
 from fmvae.config.identity import RunIdentity
 from fmvae.errors import RunError
 from fmvae.evaluation.partial import Partials
+from fmvae.evaluation.samplers import fit_settings
 from fmvae.measurement.sampling import Which, sampler_store, sources
 from fmvae.runs.checkpoint import WAY_OUT, Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory
@@ -73,7 +74,7 @@ def measure(
     # without the commit, which must not discard hours: FORMAT in partial.py tells changes of the code that matter
     where = {name: value for name, value in here.items() if name != "git"}
     key = {**source, "data_sha256": parts.data.sha256, "where": where}
-    parts.evaluator.context.partials = partials = Partials() if force else Partials(run.partial, key)
+    parts.evaluator.context.partials = partials = Partials(run.partial, key, anew=force)
     parts.evaluator.context.samplers = sampler_store(run, which, parts, config, checkpoint.sha256, anew=force)
     new = False
     for name, block in parts.evaluator.measure(known):
@@ -84,7 +85,7 @@ def measure(
     evaluation = config["evaluation"]
     shown = samplers_drawn(config["figures"], fitted_samplers(evaluation))
     drawn = {"settings": config["figures"], "checkpoint_sha256": checkpoint.sha256}
-    drawn |= {"samplers": {name: evaluation.get(name, {}) for name in shown}} if shown else {}
+    drawn |= {"samplers": {name: fit_settings(evaluation, name) for name in shown}} if shown else {}
     if new or draw or not album.holds(drawn):
         _draw(config, parts, checkpoint, results.measures, album)
         album.note(drawn)

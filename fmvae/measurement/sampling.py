@@ -11,7 +11,7 @@ from typing import Any, Literal
 from fmvae.assembly import Parts
 from fmvae.errors import HeldError, LockError
 from fmvae.evaluation.measure import Context
-from fmvae.evaluation.samplers import Sampler, SamplerStore
+from fmvae.evaluation.samplers import Sampler, SamplerStore, fit_settings
 from fmvae.evaluation.samplers.store import READ_ONLY
 from fmvae.runs.directory import RunDirectory
 from fmvae.visualization import Source
@@ -74,7 +74,7 @@ def sources(
     """Return by sampler a function that gives what figures draw from; it is fitted at the first call."""
 
     def source(name: str) -> Source:
-        sampler = context.samplers.get(name, evaluation.get(name, {}))
+        sampler = context.samplers.get(name, fit_settings(evaluation, name))
         return Source(in_words(sampler), sampler.sample)
 
     return {name: partial(source, name) for name in samplers}
@@ -91,9 +91,11 @@ def in_words(sampler: Sampler) -> str:
     }
     if sampler.name in words:
         return words[sampler.name]
-    num = sampler.told()["num_components"]
+    told = sampler.told()
+    num, temperature = told["num_components"], told.get("temperature")
     mixture = "a Gaussian" if num == 1 else f"a mixture of {num} Gaussians"
-    return f"{mixture} fitted to q(z){of_class}"
+    at_temperature = "" if temperature is None else f", at temperature {temperature:g}"
+    return f"{mixture} fitted to q(z){of_class}{at_temperature}"
 
 
 def settings_of(results: Mapping[str, Any], evaluation: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -101,4 +103,4 @@ def settings_of(results: Mapping[str, Any], evaluation: Mapping[str, Any], name:
     blocks = results.get("samplers", {}).get(name, {})
     for block in blocks.values():
         return block["settings"]["fit"]
-    return evaluation.get(name, {})
+    return fit_settings(evaluation, name)

@@ -125,10 +125,10 @@ def _samplers(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
             if not (block := parts.get(name)):
                 continue
             title = f"{name}: {sampler_name(sampler, block)}"
-            distance = f"{number(block, 'generation')} ± {number(block, 'generation_se')}"
+            distance = f"{number(block, 'generation')} ± {number(block, 'generation_se')}".rjust(41 - len(title))
             names = ("precision", "recall", "coverage", "nearest_ratio")
             precision, recall, coverage, ratio = (number(block, of) for of in names)
-            lines.append(f"  {title:<24}{distance:>17}{precision:>11}{recall:>8}{coverage:>10}{ratio:>20}")
+            lines.append(f"  {title}{distance}{precision:>11}{recall:>8}{coverage:>10}{ratio:>20}")
     for sampler, parts in blocks.items():
         for bound, value in parts.get("bound", {}).items():
             if bound.startswith("iwae_"):
@@ -146,9 +146,10 @@ def _samplers(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def sampler_name(sampler: str, block: Mapping[str, Any]) -> str:
-    """Return a sampler's name with what its fit has chosen, as ``gmm, 100``."""
-    chosen = block.get("fitted", {}).get("num_components")
-    return sampler if chosen is None else f"{sampler}, {chosen}"
+    """Return a sampler's name with what its fit has chosen, as ``gmm, 100``, or ``gmm, 100, T = 0.8``."""
+    fitted = block.get("fitted", {})
+    forms = {"num_components": "{}", "temperature": "T = {:g}"}
+    return ", ".join([sampler, *(form.format(fitted[key]) for key, form in forms.items() if key in fitted)])
 
 
 def _listed(column: Column) -> bool:

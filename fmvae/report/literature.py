@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fmvae.errors import RunError
 from fmvae.report import keeping
 from fmvae.report.tables import Row, model_of, number, table
 
@@ -13,8 +14,8 @@ NUM_SAMPLES = 5000  # draws of the published bounds
 SECTION = """## Likelihoods that compare with papers
 
 Black and white test images, nats per image; of several seeds the mean ± standard deviation. *theirs* and *ours*
-are importance-weighted bounds of {draws} draws, on {images} test images; theirs are of Norouzi et al. 2020
-(*Exemplar VAE*), ± as printed there. Their protocol: pixels are drawn black or white by their grey values, for
+are importance-weighted bounds of {draws} draws, on {images} test images; {theirs}
+± as printed there. The protocol: pixels are drawn black or white by their grey values, for
 each epoch anew; 50,000 images are for training; two gated layers of 300 each way, z = 40; at most 2,000 epochs,
 with early stopping. Grey values as probabilities, as in the first table, are another scale.
 
@@ -36,12 +37,28 @@ def section(rows: Sequence[Row], published: Mapping[str, Any], kept: Path) -> st
     for row in found:
         for one in row.found:
             list(keeping.keep(one, kept, ()))
+    sources: dict[str, list[str]] = {}
+    for row in rows:
+        sources.setdefault(_source(row.title, published[row.title]), []).append(f"`{row.title}`")
+    told = "; ".join(f"of {', '.join(names)}, {source}" for source, names in sources.items())
     images = sorted({value for row in found for value in row.values("iwae/num_images")})
     return SECTION.format(
         draws=f"{NUM_SAMPLES:,}",
+        theirs=f"theirs are from: {told};",
         images=" or ".join(f"{value:,}" for value in images) or "no",
         table=_table(rows, published),
     )
+
+
+def _source(title: str, theirs: Mapping[str, Any]) -> str:
+    """Return where a published bound is from.
+
+    Raises:
+        RunError: its row does not say.
+    """
+    if not theirs.get("source"):
+        raise RunError("docs/published.yaml", f"{title} has a bound without its source", 'add source: "<paper>"')
+    return theirs["source"]
 
 
 def _table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:

@@ -235,7 +235,7 @@ def test_what_is_stored_with_the_same_settings_is_not_measured_again(data, monke
         (iwae, "importance_weighted_bound"),
         (latent, "latent_measures"),
         (decomposition, "decompose_kl"),
-        (distances, "fid_block"),
+        (distances, "RealImages"),
         (accuracy, "accuracy_block"),
     ):
         monkeypatch.setattr(file, name, None)  # calling one would raise

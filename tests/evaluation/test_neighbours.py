@@ -240,8 +240,32 @@ def test_ties_count_half_and_nothing_is_divided_by_zero():
     assert found["nearest_train"] == found["nearest_test"] == found["real_nearest_train"] == 0
     assert found["real_nearer_train"] == 1  # each test image is among the training images
     assert found["nearest_ratio"] == 1
+    assert found["num_twins"] == 20
     same = np.ones((10, 3))
     assert copying_measures(same, same, same)["real_nearer_train"] == 0.5
+
+
+def test_exact_twins_hide_no_copies_and_make_none():
+    """Of the test images, 40 % or 60 % are training images, too."""
+    test, train, generated = (features(seed, 300) for seed in range(3))
+    usual = copying_measures(test, train, generated)
+    assert "num_twins" not in usual
+    for twins in (120, 180):
+        known = test.copy()
+        known[:twins] = train[:twins]
+        found = copying_measures(known, train, generated)
+        assert found["num_twins"] == twins
+        rest = known[twins:]
+        real = np.median(nearest(rest, train)) / np.median(nearest(known, known, k=2)[twins:])
+        expected = np.median(nearest(generated, train)) / np.median(nearest(generated, known)) / real
+        assert found["nearest_ratio"] == pytest.approx(expected, rel=1e-12)
+        assert found["nearest_ratio"] == pytest.approx(1, abs=0.15)
+        # control: over all test images it would be far from 1, or undefined
+        naive = found["real_nearest_train"] / found["real_nearest_test"]
+        assert naive < 0.9
+        copies = copying_measures(known, train, train)  # of which a part equals test images, too
+        assert copies["nearest_ratio"] == 0
+        assert copies["nearest_train"] == 0
 
 
 def over_seeds(share: float, tag: str, seeds: int = 16, num: int = 400) -> tuple[float, float]:

@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,19 @@ from scipy import special, stats
 from fmvae import rng
 from fmvae.config import compose
 from fmvae.data import ImageData, Split
-from fmvae.errors import ConfigError, ObjectiveError
-from fmvae.evaluation import Evaluator
+from fmvae.errors import ConfigError, ObjectiveError, RunError
+from fmvae.evaluation import Evaluator, likelihood
 from fmvae.evaluation import measure as context_module
+from fmvae.evaluation import partial as partial_results
 from fmvae.evaluation.column import group_of
 from fmvae.evaluation.columns import DENSITIES, SAMPLERS, columns_of, numbers
 from fmvae.evaluation.features import Pixels
 from fmvae.evaluation.likelihood import importance_weighted_bound
 from fmvae.evaluation.measures.samplers import Sampled
+from fmvae.evaluation.partial import Partial, Partials
 from fmvae.evaluation.samplers import Latents
 from fmvae.evaluation.samplers.gmm import GaussianMixtureSampler
-from fmvae.experiments import train
+from fmvae.experiments import objective, train
 from fmvae.experiments.search_target import direction
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.measurement.evaluate import evaluate_runs
@@ -185,9 +188,45 @@ def test_images_are_generated_and_looked_at_once(generations, monkeypatch):
         "generated images (gmm)",
         "generated images (aggregate)",
     ]
-    assert not made.context._generated  # nothing stays in memory afterwards
+    assert not made.context._kept  # nothing stays in memory afterwards
     dict(made.measure())
     assert generations == [None, "gmm", "aggregate"] * 2
+
+
+def test_distances_of_equal_images_and_of_real_ones_are_computed_once(monkeypatch):
+    calls: list[str] = []
+
+    def counted(module: str, name: str, told: Any = None) -> None:
+        plain = getattr(import_module(f"fmvae.evaluation.{module}"), name)
+
+        def call(*given: Any, **others: Any) -> Any:
+            calls.append(told(others) if told else name)
+            return plain(*given, **others)
+
+        monkeypatch.setattr(f"fmvae.evaluation.{module}.{name}", call)
+
+    counted("distances", "frechet_standard_error")
+    counted("distances", "kernel_distance")
+    counted("neighbours", "nearest_distances", lambda others: "real" if others.get("others") else "nearest")
+    counted("measures.samplers", "real_copying_measures")
+    made = evaluator(small_vae(), smooth_data(0, NUM), "prior", "gmm", "aggregate")
+    measured = dict(made.measure())
+    once = {name: calls.count(name) for name in calls}
+    # the prior's images, those of gmm and of aggregate; and of kernel distances the floor
+    assert once["frechet_standard_error"] == 3
+    assert once["kernel_distance"] == 4
+    assert once["real_copying_measures"] == once["real"] == 1
+    assert once["nearest"] == 2 * 3 + 1
+    calls.clear()
+    made.context.forget()
+    alone = {}
+    for name in measured:
+        alone[name] = made.compute(name)
+        made.context.forget()  # control: nothing is shared, and all digits are the same
+    assert alone == measured
+    assert calls.count("frechet_standard_error") == 4
+    assert calls.count("real_copying_measures") == 3
+    assert calls.count("kernel_distance") == 8
 
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["by weights", "control"])
@@ -339,6 +378,57 @@ def test_in_a_linear_model_the_bound_falls_to_the_closed_form_of_the_fitted_gaus
     assert abs(bound(noise(), num_samples=64) - exact.mean()) > 0.05
 
 
+@pytest.mark.parametrize("by_content", [True, False], ids=["by content", "control"])
+def test_a_bound_goes_on_only_with_the_fit_that_it_began_with(by_content, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killing(self: Partial, tensors: Any, values: Any = None, keep: Any = Partial.keep) -> None:
+        keep(self, tensors, values)
+        if len(tensors["bounds"]) == 8:
+            raise Killed
+
+    if not by_content:
+        monkeypatch.setattr(GaussianMixtureSampler, "digest", lambda self: "the same")
+    monkeypatch.setattr(likelihood, "DECODED_ROWS", 12)  # four images at once
+    monkeypatch.setattr(partial_results, "SECONDS", 0.0)
+    name, data, given = "samplers/gmm/bound", smooth_data(0), {"features": False, "draws": 3}
+
+    def bound(**kept: Any) -> float:
+        made = evaluator(small_vae(), data, "gmm", **given)
+        made.context.partials = Partials(tmp_path / "partial", {}, **kept) if kept else Partials()
+        found = made.compute(name)["iwae_3"]
+        made.context.partials.done(name)
+        return found
+
+    def kill() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Partial, "keep", killing)
+            with pytest.raises(Killed):
+                bound(anew=False)
+        assert len(list((tmp_path / "partial").iterdir())) == 1
+
+    usual = bound()
+    kill()
+    assert bound(anew=False) == usual
+    assert not (tmp_path / "partial").exists()
+    kill()
+    assert bound(anew=True) == usual  # by force: begun anew, and nothing is left
+    assert not (tmp_path / "partial").exists()
+    kill()
+    plain = GaussianMixtureSampler._one
+
+    def moved(self: Any, part: Any) -> Any:
+        density, note = plain(self, part)
+        return type(density)(density.weights, density.means + 0.5, density.factors), note
+
+    monkeypatch.setattr(GaussianMixtureSampler, "_one", moved)  # a refit with other numbers, of equal settings
+    expected = bound()
+    assert expected != usual
+    assert (bound(anew=False) == expected) == by_content
+    assert not (tmp_path / "partial").exists()
+
+
 # --- names, columns, what is left out -------------------------------------------------------------------------
 
 
@@ -476,6 +566,38 @@ def test_only_what_other_settings_touch_is_measured_anew(run, computed):
     evaluate(run, "evaluation.gmm.num_components=3", "evaluation.fid.num_train=200")
     assert computed == [f"samplers/{name}/pixels" for name in ("prior", "gmm", "aggregate")]
     assert "samplers" not in read_record(run / "fid.json")
+
+
+def test_a_temperature_measures_the_mixture_anew_without_a_new_fit(run, computed, monkeypatch):
+    first = evaluate(run)
+    assert "temperature" not in at(first, "samplers/gmm/pixels")["settings"]["fit"]
+    monkeypatch.setattr(GaussianMixtureSampler, "fit", None)
+    computed.clear()
+    assert at(evaluate(run, "evaluation.gmm.temperature=1"), "samplers") == first["samplers"]
+    assert computed == []
+    cold = evaluate(run, "evaluation.gmm.temperature=0.3")
+    assert computed == ["samplers/gmm/pixels", "samplers/gmm/bound"]
+    for name, tag in (("pixels", "generation"), ("bound", "iwae_2")):
+        before, after = (found["samplers"]["gmm"][name] for found in (first, cold))
+        assert after[tag] != before[tag]
+        assert after["settings"]["fit"] == {"num_components": 2, "temperature": 0.3}
+        assert after["fitted"] == {"num_components": 2, "temperature": 0.3}
+    (directory,) = find_runs(run)
+    monkeypatch.undo()
+    assert verify(directory, device="cpu").problems == []
+    assert evaluate(run)["samplers"] == first["samplers"]
+
+
+def test_a_search_takes_no_number_of_another_temperature(run):
+    """Settings of a sampler name no run, so a trial finds the results of the trial before it."""
+    asked = ["objective=samplers/gmm/pixels/generation", *ASKED]
+    results = evaluate(run, "evaluation.gmm.temperature=0.5")
+    value = objective(compose([*asked, "evaluation.gmm.temperature=0.5"]), results)
+    assert value == at(results, "samplers/gmm/pixels")["generation"]
+    for other in ("evaluation.gmm.temperature=0.6", "evaluation.gmm.temperature=1"):
+        with pytest.raises(RunError, match=r"generation was measured with .*0\.5.* is asked for; ") as caught:
+            objective(compose([*asked, other]), results)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_kill_between_blocks_keeps_what_was_done(run, computed, monkeypatch):

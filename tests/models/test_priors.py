@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
@@ -26,6 +25,7 @@ from fmvae.models import (
     VampPrior,
 )
 from fmvae.objectives import ELBO, Batch, Density, StandardNormal, kl_divergence, log_normal
+from tests.chi_squared import cells, p_value
 
 SHAPE = (1, 6, 6)
 PRIORS: dict[str, Callable[[int], Prior]] = {
@@ -86,35 +86,12 @@ def test_a_prior_of_standard_normals_gives_the_kl_of_each_draw(name, latent_dim)
     assert (other - expected).abs().mean() > 0.1  # random weights would be seen
 
 
-def cells(density: Density, latent_dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Edges (25,) of an axis of cells, and the masses of all cells, by the midpoint rule; tails are left out."""
-    fine, coarse = (4800 if latent_dim == 1 else 960), 24
-    edges = np.linspace(-12, 12, fine + 1)
-    centres = (edges[1:] + edges[:-1]) / 2
-    grid = torch.from_numpy(np.stack(np.meshgrid(*[centres] * latent_dim, indexing="ij"), axis=-1))
-    with torch.no_grad():
-        mass = density.log_prob(grid).exp().numpy() * (edges[1] - edges[0]) ** latent_dim
-    for axis in range(latent_dim):
-        mass = np.add.reduceat(mass, np.arange(0, fine, fine // coarse), axis=axis)
-    return edges[:: fine // coarse], mass
-
-
-def p_value(draws: Tensor, edges: np.ndarray, mass: np.ndarray) -> float:
-    """Pearson's chi-squared test of draws against the masses of cells; cells with few draws are one cell."""
-    counts, _ = np.histogramdd(draws.numpy(), bins=[edges] * draws.shape[1])
-    expected = mass * len(draws)
-    large = expected >= 10
-    found = [*counts[large], len(draws) - counts[large].sum()]
-    wanted = np.array([*expected[large], len(draws) - expected[large].sum()]).clip(1e-9)
-    return float(stats.chisquare(found, wanted, sum_check=False).pvalue)
-
-
 @LEARNED
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_the_density_integrates_to_one_and_draws_are_of_it(name, latent_dim):
     model, other = made(name, latent_dim), made(name, latent_dim, seed=3)
     density, state = model.prior_density(), torch.get_rng_state()
-    edges, mass = cells(density, latent_dim)
+    edges, mass = cells(density.log_prob, latent_dim)
     assert mass.sum() == pytest.approx(1, abs=2e-4)
     with torch.no_grad():
         own, foreign = (

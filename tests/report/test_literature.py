@@ -54,3 +54,26 @@ def test_a_bound_of_other_draws_is_not_shown_beside_theirs(tmp_path):
     write(tmp_path / "runs", "nll_mlp_vamp", 235.0)
     with pytest.raises(FmvaeError, match="iwae was measured with"):
         page_of(tmp_path)
+
+
+@pytest.mark.usefixtures("baseline")
+def test_each_row_carries_its_source(tmp_path, monkeypatch):
+    import yaml
+
+    from fmvae.report import reference
+
+    write(tmp_path / "runs", "nll_mlp", 236.0)
+    said = page_of(tmp_path).replace("\n", " ")
+    assert (
+        "theirs are from: of `nll_mlp`, `nll_mlp_vamp`, Norouzi et al. 2020 (*Exemplar VAE*); ± as printed" in said
+    )
+    published = yaml.safe_load(reference.PUBLISHED.read_text(encoding="utf-8"))
+    monkeypatch.setattr(reference, "PUBLISHED", tmp_path / "published.yaml")
+    published["nll_mlp_vamp"]["source"] = "Another Paper 2021"
+    reference.PUBLISHED.write_text(yaml.safe_dump(published, sort_keys=False), encoding="utf-8")
+    said = page_of(tmp_path).replace("\n", " ")
+    assert "of `nll_mlp`, Norouzi et al. 2020 (*Exemplar VAE*); of `nll_mlp_vamp`, Another Paper 2021; ±" in said
+    del published["nll_mlp"]["source"]
+    reference.PUBLISHED.write_text(yaml.safe_dump(published, sort_keys=False), encoding="utf-8")
+    with pytest.raises(FmvaeError, match="nll_mlp has a bound without its source; add source"):
+        page_of(tmp_path)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
+from fmvae.common.digests import digest
 from fmvae.errors import ConfigError
 from fmvae.evaluation.columns import BLOCKS, FEATURES, Column
-from fmvae.evaluation.distances import fid_block
+from fmvae.evaluation.distances import RealImages
 from fmvae.evaluation.features import Features, FeatureSet, Pixels
 from fmvae.evaluation.frechet import MIN_RELIABLE
 from fmvae.evaluation.measure import BuiltIn, Context
@@ -98,33 +99,40 @@ class Distances(BuiltIn):
         return tuple(column for column in BLOCKS[self.name] if classified or column.tag != "as_asked")
 
     def compute(self, context: Context) -> dict[str, Any]:
-        return self.block(context)
+        block, num = self.block(context), self.num_images
+        images = self.features(context.reconstructed(num), "reconstructions", num).features
+        reconstruction = {"reconstruction": self._real(context).distance(images)}
+        return {**{name: block[name] for name in ("generation", "generation_se")}, **reconstruction, **block}
 
     def block(self, context: Context, sampler: Sampler | None = None) -> dict[str, Any]:
-        """Compute the distances of images that are generated with a sampler.
+        """Compute the distances of images that are generated with a sampler, once for equal images.
 
         Args:
-            sampler: None: the model's prior; then the distance of reconstructions is computed, too.
+            sampler: None, and the sampler ``prior``: the model's prior.
         """
-        features, num, data = self.features, self.num_images, context.data
-        labels = data.test.labels[:num]
-        train = context.random_train(num)
-        real, known = (context.real_features(features, split, num) for split in (data.test, train))
-        generated, reconstructed = self.generated(context, sampler), None
-        if sampler is None:
-            reconstructed = features(context.reconstructed(num), "reconstructions", num).features
-        block = fid_block(
-            real=real.features,
-            train=known.features,
-            generated=generated.features,
-            reconstructed=reconstructed,
-            labels=(labels.cpu().numpy(), train.labels.cpu().numpy()) if self.by_class else None,
-            class_names=data.class_names or (),
-            num_neighbours=self.num_neighbours,
-        )
+        own = sampler if sampler and sampler.name != "prior" else None
+        what = "distances", self.name, digest(self.settings), self.by_class, context.weights(), own
+        return dict(context.once(what, lambda: self._distances(context, own)))
+
+    def _distances(self, context: Context, sampler: Sampler | None) -> dict[str, Any]:
+        real, generated = self._real(context), self.generated(context, sampler)
+        block = real.block(generated.features, self.num_neighbours)
         if self.by_class and generated.logits is not None:  # a second accuracy, from logits that are known already
-            block["as_asked"] = float((generated.logits.argmax(1) == labels.cpu().numpy()).mean())
-        return block | precision_check(features)
+            labels = context.data.test.labels[: self.num_images].cpu().numpy()
+            block["as_asked"] = float((generated.logits.argmax(1) == labels).mean())
+        return block | precision_check(self.features)
+
+    def _real(self, context: Context) -> RealImages:
+        """Return the real images to compare with: the same for the prior and all samplers."""
+        num, data = self.num_images, context.data
+
+        def make() -> RealImages:
+            train = context.random_train(num)
+            test, known = (context.real_features(self.features, split, num) for split in (data.test, train))
+            labels = (data.test.labels[:num].cpu().numpy(), train.labels.cpu().numpy()) if self.by_class else None
+            return RealImages(test.features, known.features, labels, data.class_names or ())
+
+        return context.once(("real", self.name, digest(dict(self.features.identity)), num, self.by_class), make)
 
     def generated(self, context: Context, sampler: Sampler | None = None) -> Features:
         """Return the features of generated images with the labels of the test images."""

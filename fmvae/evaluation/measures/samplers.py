@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
+from fmvae.common.digests import digest
 from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.evaluation.columns import DENSITIES
 from fmvae.evaluation.likelihood import importance_weighted_bound
@@ -13,9 +14,9 @@ from fmvae.evaluation.measure import BuiltIn, Context
 from fmvae.evaluation.measures import fid
 from fmvae.evaluation.measures.accuracy import Accuracy
 from fmvae.evaluation.measures.iwae import ImportanceWeighted
-from fmvae.evaluation.neighbours import copying_measures
+from fmvae.evaluation.neighbours import copying_measures, real_copying_measures
 from fmvae.evaluation.precision import precision_check
-from fmvae.evaluation.samplers import Sampler
+from fmvae.evaluation.samplers import Sampler, fit_settings
 from fmvae.evaluation.samplers.store import FORMAT
 
 ACCURACY, BOUND = "accuracy", "bound"  # the last part of a block's name, if it is no set of features
@@ -46,7 +47,7 @@ class Sampled(BuiltIn):
         accuracy, _ = Accuracy.planned(context, evaluation)
         bounds = ImportanceWeighted.planned(evaluation)
         for name in dict.fromkeys(evaluation["samplers"]):
-            fit = evaluation.get(name, {})
+            fit = fit_settings(evaluation, name)
             yield from (SampledDistances(name, fit, one, evaluation["fid"]["num_train"]) for one in distances)
             yield from (SampledAccuracy(name, fit, one) for one in accuracy)
             yield from (SampledBound(name, fit, one) for one in bounds if name in DENSITIES)
@@ -109,10 +110,11 @@ class SampledDistances(Sampled):
         features, num = self.like.features, self.like.num_images
         found = self.like.block(context, sampler)
         num_train = min(self.num_train or num, len(context.data.train))
-        train = context.real_features(features, context.random_train(num_train), num_train)
-        test = context.real_features(features, context.data.test, num)
-        made = self.like.generated(context, sampler)
-        return found | copying_measures(test.features, train.features, made.features)
+        train = context.real_features(features, context.random_train(num_train), num_train).features
+        test = context.real_features(features, context.data.test, num).features
+        known = "real neighbours", digest(dict(features.identity)), num, num_train
+        real = context.once(known, lambda: real_copying_measures(test, train))
+        return found | copying_measures(test, train, self.like.generated(context, sampler).features, real)
 
 
 class SampledAccuracy(Sampled):
@@ -154,6 +156,6 @@ class SampledBound(Sampled):
             num_samples=self.like.num_samples,
             num_images=num_images,
             density=sampler.log_prob,
-            partial=context.partials.of(self.name, self.settings),
+            partial=context.partials.of(self.name, self.settings, sampler.digest()),
         )
         return {f"iwae_{self.like.num_samples}": bound, "num_images": num_images}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.functional import one_hot
 
 from fmvae import rng
 from fmvae.errors import RunError
+from fmvae.evaluation.columns import HAS_DENSITY
 from fmvae.evaluation.partial import Partial
 from fmvae.objectives.densities import in_blocks
 
@@ -96,22 +98,30 @@ class Sampler(ABC):
         num_classes: of a conditional model; 0 for a model without labels, for which labels are ignored.
 
     Attributes:
-        name: in ``evaluation.samplers``.
-        density: whether ``log_prob`` is offered.
+        name: in ``evaluation.samplers``; ``columns.HAS_DENSITY`` lists it.
         stored: whether a fit is worth a file: ``state`` is then enough to draw.
     """
 
     name: ClassVar[str]
-    density: ClassVar[bool] = False
     stored: ClassVar[bool] = True
 
     def __init__(self, num_classes: int = 0):
         self.num_classes = num_classes
 
     @property
+    def density(self) -> bool:
+        """Whether ``log_prob`` is offered."""
+        return HAS_DENSITY[self.name]
+
+    @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """JSON values that the fit depends on, besides the posteriors and the seed."""
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """JSON values that draws and densities depend on, but not the fit; {} if all are at their defaults."""
+        return {}
 
     def check(self, num_train: int) -> None:  # noqa: B027, nothing to check is the usual case
         """Check before training whether a fit can work, with so many images (of the smallest class, but for
@@ -160,6 +170,14 @@ class Sampler(ABC):
     @abstractmethod
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Restore a fit from ``state``. Any exception means that the state is not one of this sampler's."""
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the fit: of the names, types, shapes and bytes of its tensors."""
+        found = sha256()
+        for name, tensor in sorted(self.state()[0].items()):
+            found.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
+            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     def told(self) -> dict[str, Any]:
         """Return what the fit has chosen, as JSON values to show beside numbers."""

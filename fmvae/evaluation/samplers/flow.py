@@ -39,7 +39,6 @@ class FlowSampler(NetworkSampler):
     """
 
     name = "flow"
-    density = True
 
     def __init__(self, num_classes: int = 0, *, transforms: int, hidden: Sequence[int], bins: int, epochs: int):
         super().__init__(num_classes, epochs=epochs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from fmvae import rng
 from fmvae.common.threads import one_thread
+from fmvae.config.schema import RULES
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.partial import Partial
 from fmvae.evaluation.samplers.base import (
@@ -24,66 +24,16 @@ from fmvae.evaluation.samplers.base import (
     standard_normal,
     validation_draws,
 )
-from fmvae.objectives.densities import BLOCK, LOG_2PI, Density, in_blocks
+from fmvae.evaluation.samplers.candidates import Finished, Progress, as_tensors, from_tensors
+from fmvae.evaluation.samplers.gaussians import FullGaussians
 
 KEY = "evaluation.gmm.num_components"
+TEMPERATURE = "evaluation.gmm.temperature"
 REGULARISATION = (
     1e-6  # added to variances of standardised latents, so that a component of few points has a density
 )
 TOLERANCE = 3e-3  # nats per draw; 1e-3 takes 1.7 times as long for 0.01 nats (100 components, wide_latent)
 ITERATIONS = 200  # at most; the defaults take about 30
-log = logging.getLogger("fmvae")
-
-
-class FullGaussians(Density):
-    """A mixture of K Gaussians with full covariances L Lᵀ, in float64.
-
-    Args:
-        weights: (K,), adding up to 1.
-        means: (K, D).
-        factors: the lower triangular L, (K, D, D).
-
-    Raises:
-        ValueError: the shapes do not fit.
-    """
-
-    def __init__(self, weights: Tensor, means: Tensor, factors: Tensor):
-        num, dim = means.shape
-        if weights.shape != (num,) or factors.shape != (num, dim, dim):
-            raise ValueError(f"weights {[*weights.shape]}, means {[*means.shape]}, factors {[*factors.shape]}")
-        super().__init__(dim, means)
-        self.weights, self.means, self.factors = weights, means, factors
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        weights, means, factors = (part.to(z) for part in (self.weights, self.means, self.factors))
-        identity = torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)
-        inverse = torch.linalg.solve_triangular(factors, identity, upper=False)
-        heights = factors.diagonal(dim1=1, dim2=2).log().sum(1)
-        log_peaks = weights.log() - heights - 0.5 * self.latent_dim * LOG_2PI
-
-        def of_rows(rows: Tensor) -> Tensor:
-            whitened = (rows - means[:, None]) @ inverse.mT  # (K, N, D)
-            return (log_peaks[:, None] - 0.5 * whitened.square().sum(2)).logsumexp(0)
-
-        return in_blocks(of_rows, z, 2 * means.numel())
-
-    def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
-        device = generator.device if generator else self.device
-        like = {"generator": generator, "device": device, "dtype": self.dtype}
-        return self.of_noise(torch.rand(num, **like), torch.randn((num, self.latent_dim), **like))
-
-    def of_noise(self, uniform: Tensor, noise: Tensor) -> Tensor:
-        """Return draws (N, D): uniform (N,) in [0, 1) chooses the components, noise (N, D) is standard normal."""
-        totals = self.weights.cumsum(0).to(uniform)
-        chosen = torch.searchsorted(totals / totals[-1], uniform, right=True)
-        means, factors = self.means.to(noise), self.factors.to(noise)
-        drawn = [
-            means[some] + (factors[some] @ part[..., None])[..., 0]
-            for some, part in zip(
-                *(t.split(max(1, BLOCK // self.latent_dim**2)) for t in (chosen, noise)), strict=True
-            )
-        ]
-        return torch.cat(drawn)
 
 
 class GaussianMixtureSampler(Sampler):
@@ -95,24 +45,41 @@ class GaussianMixtureSampler(Sampler):
     of draws of the validation posteriors is taken; numbers that exceed the images of the smallest class, or
     cannot be fitted, are passed over.
 
+    A temperature T multiplies the covariances of the components by T², also that of a class without training
+    images. Below 1, images are more typical and less diverse; above 1, it is the other way round. The result is
+    still a density. Neither the fit nor the choice of the number of components depends on T.
+
     Args:
         num_components: a number, or several to choose from.
+        temperature: in [0.01, 2]. Values above 1 are allowed so that a search can find that 1 is best.
+
+    Raises:
+        ConfigError: the temperature is out of range.
     """
 
     name = "gmm"
-    density = True
 
-    def __init__(self, num_classes: int = 0, *, num_components: int | Sequence[int]):
+    def __init__(self, num_classes: int = 0, *, num_components: int | Sequence[int], temperature: float = 1.0):
         super().__init__(num_classes)
+        try:
+            self.temperature: float = RULES[TEMPERATURE].accept(temperature)
+        except ValueError:
+            problem = f"{temperature!r} is not {RULES[TEMPERATURE]}"
+            raise ConfigError(TEMPERATURE, problem, "give 1 for the mixture as it was fitted") from None
         several = not isinstance(num_components, int)
         self.num_components = sorted(set(num_components)) if several else num_components
         self._candidates: list[int] = self.num_components if several else [num_components]  # type: ignore[assignment, list-item]
-        self._densities: list[FullGaussians] = []
+        self._fitted: list[FullGaussians] = []  # of each class
+        self._densities: list[FullGaussians] = []  # the same at the temperature
         self._meta: dict[str, Any] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
         return {"num_components": self.num_components}
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        return {} if self.temperature == 1 else {"temperature": self.temperature}
 
     def check(self, num_train: int) -> None:
         if min(self._candidates) > num_train:
@@ -128,31 +95,32 @@ class GaussianMixtureSampler(Sampler):
         self.check(smallest)
         held_out = validation_draws(val, seed)
         draws = train.draw(rng.stream(seed, "samplers", TRAIN_DRAWS))
-        best, values, failed = -math.inf, [], None
-        for number in self._candidates:
-            if number > smallest:
-                continue
-            fitted, notes = [], []
-            try:
-                for label, part in zip(self.classes(), parts, strict=True):
-                    points = draws if label is None else draws[train.labels == label]
-                    density, note = self._of_class(part, points, number, seed)
-                    fitted.append(density)
-                    notes.append(note)
-                value = self._log_prob(fitted, held_out, val.labels).mean().item()
-                if not math.isfinite(value):
-                    raise self._singular(number, f"the log-likelihood of validation posteriors is {value}")
-            except RunError as error:
-                failed = error
-                values.append({"num_components": number, "problem": error.problem})
-                continue
-            values.append({"num_components": number, "held_out": value, "fits": notes})
-            if value > best:
-                best, self._densities = value, fitted
-                self._meta = {"num_components": number, "held_out": value}
-        if failed and not self._densities:
-            raise failed
-        self._meta["candidates"] = values
+        numbers = [number for number in self._candidates if number <= smallest]
+        partial = partial or Partial()
+        done = Finished(partial)
+        progress = Progress(self.classes(), numbers, done)
+        with progress.bar:
+            for number in numbers[len(done.rows) :]:
+                try:
+                    for label, part in list(zip(self.classes(), parts, strict=True))[len(done.densities) :]:
+                        progress.tell(number, label)
+                        points = draws if label is None else draws[train.labels == label]
+                        done.add(*self._of_class(part, points, number, seed))
+                        progress.bar.update()
+                        done.keep_if_due(partial)
+                    value = self._log_prob(done.densities, held_out, val.labels).mean().item()
+                    if not math.isfinite(value):
+                        raise self._singular(number, f"the log-likelihood of validation posteriors is {value}")
+                    done.compare(number, value)
+                except RunError as error:
+                    done.fail(number, error)
+        if done.failed and not done.best:
+            raise done.failed
+        self._meta = {**done.chosen, "candidates": done.rows}
+        self._keep(done.best)
+
+    def _keep(self, fitted: list[FullGaussians]) -> None:
+        self._fitted, self._densities = fitted, [density.at(self.temperature) for density in fitted]
 
     def _of_class(
         self, part: Latents, points: Tensor, number: int, seed: int
@@ -213,7 +181,7 @@ class GaussianMixtureSampler(Sampler):
         return RunError("sampler gmm", problem, f"{fewer}leave gmm out of evaluation.samplers")
 
     def told(self) -> dict[str, Any]:
-        return {"num_components": self._meta["num_components"]}
+        return {"num_components": self._meta["num_components"], **self.drawing}
 
     def sample(self, num: int, labels: Tensor | None, generator: torch.Generator) -> Tensor:
         uniform = torch.rand(num, generator=generator, dtype=torch.float64, device=generator.device)
@@ -241,15 +209,8 @@ class GaussianMixtureSampler(Sampler):
         return found
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        parts = ("weights", "means", "factors")
-        fitted = enumerate(self._densities)
-        return {
-            f"{label}.{part}": getattr(density, part) for label, density in fitted for part in parts
-        }, self._meta
+        return as_tensors(self._fitted), self._meta
 
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        parts = ("weights", "means", "factors")
-        self._densities = [
-            FullGaussians(*(tensors[f"{label}.{part}"] for part in parts)) for label in range(len(self.classes()))
-        ]
+        self._keep(from_tensors(tensors, len(self.classes())))
         self._meta = dict(meta)

@@ -21,7 +21,6 @@ class PriorSampler(Sampler):
     """
 
     name = "prior"
-    density = True
     stored = False
 
     def __init__(self, model: VAE):

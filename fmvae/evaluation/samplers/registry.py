@@ -18,9 +18,23 @@ from fmvae.evaluation.samplers.prior import PriorSampler
 from fmvae.evaluation.samplers.two_stage import TwoStageSampler
 from fmvae.models import VAE
 
-KINDS: dict[str, type[Sampler]] = {
-    kind.name: kind for kind in (GaussianMixtureSampler, FlowSampler, TwoStageSampler, AggregateSampler)
-}
+_FITTED = (GaussianMixtureSampler, FlowSampler, TwoStageSampler, AggregateSampler)
+_BY_NAME: dict[str, type[Sampler]] = {kind.name: kind for kind in _FITTED}
+# in the order of SAMPLERS; a name without a class raises KeyError here
+KINDS = {name: _BY_NAME[name] for name in SAMPLERS if name != PriorSampler.name}
+# settings that came after fits and results had been stored without them, and the values that those have
+NEWER: dict[str, dict[str, Any]] = {GaussianMixtureSampler.name: {"temperature": 1.0}}
+
+
+def fit_settings(evaluation: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the settings of a sampler in ``evaluation``, as results and figures store them.
+
+    Settings in ``NEWER`` are left out at the values given there, so that earlier results stay current. A sampler
+    without settings has {}.
+    """
+    newer = NEWER.get(name, {})
+    settings = evaluation.get(name, {})
+    return {key: value for key, value in settings.items() if key not in newer or value != newer[key]}
 
 
 def make_sampler(name: str, settings: Mapping[str, Any], model: VAE, data: ImageData) -> Sampler:
@@ -52,4 +66,4 @@ def check_samplers(evaluation: Mapping[str, Any], model: VAE, data: ImageData) -
         counts = torch.bincount(labels)
         num_train = int(counts[counts > 0].min())
     for name in evaluation.get("samplers", ()):
-        make_sampler(name, evaluation.get(name, {}), model, data).check(num_train)
+        make_sampler(name, fit_settings(evaluation, name), model, data).check(num_train)

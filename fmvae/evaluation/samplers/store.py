@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,10 @@ class SamplerStore:
 
     A fit is kept as ``<folder>/<name>.safetensors``, in the format of checkpoints. The file holds the key of the
     fit: the SHA-256 of the checkpoint, the digests of the data, the sampler's settings and the seed. A file with
-    the same key is verified and loaded; any other one is replaced by a new fit. While a network is fitted, its
-    state is in ``<name>.partial.safetensors``, from which a killed fit is resumed with the same bits. Files are
+    the same key is verified and loaded; any other one is replaced by a new fit, and then
+    what else was fitted to an earlier checkpoint is removed from the folder. During a fit, its state is in
+    ``<name>.partial.safetensors``, from which a killed fit is resumed with the same bits: a network after its last
+    kept epoch, mixtures after the last kept class or number of components. Files are
     written atomically, so processes may share a folder.
 
     Args:
@@ -71,6 +73,7 @@ class SamplerStore:
         self._of_checkpoint = weights_sha256(model) if checkpoint_sha256 else ""
         self.may_write = may_write or (lambda: nullcontext(True))
         self._fitted: dict[str, Sampler] = {}
+        self._drawn: dict[str, Sampler] = {}  # of equal fits, those that differ in what they draw
         self._encoded: tuple[str, tuple[Latents, Latents]] | None = None
 
     def get(self, name: str, settings: Mapping[str, Any] | None = None) -> Sampler:
@@ -92,7 +95,13 @@ class SamplerStore:
             known = digest(self.key(sampler))
             if known not in self._fitted:
                 self._fitted[known] = self._loaded(sampler) or self._newly_fitted(sampler)
-            return self._fitted[known]
+            drawn = digest({"fit": known, **sampler.drawing})
+            if drawn not in self._drawn:
+                self._drawn[drawn] = self._fitted[known]
+                if sampler.drawing != self._fitted[known].drawing:
+                    sampler.load_state(*self._fitted[known].state())
+                    self._drawn[drawn] = sampler
+            return self._drawn[drawn]
 
     def read(self, name: str, settings: Mapping[str, Any] | None = None) -> Sampler:
         """Return a sampler from its file, without fitting.
@@ -161,6 +170,7 @@ class SamplerStore:
                 tensors, meta = sampler.state()
                 _write(path, tensors, {"key": key, "fit": meta})
                 partial.remove()
+                _remove_leftovers(path.parent, key["checkpoint_sha256"])
         return sampler
 
     def _weights(self) -> str:
@@ -202,6 +212,22 @@ def _checked(path: Path, key: Mapping[str, Any]) -> Checkpoint:
         told = ", ".join(names.get(name, f"another {name}") for name in differ)
         raise Misfit(path, f"a sampler of {told}", WAY_OUT)
     return entry
+
+
+def _remove_leftovers(folder: Path, checkpoint_sha256: str) -> None:
+    """Remove the fits of an earlier checkpoint, finished or not, which no one can use: the weights are gone.
+
+    Files that cannot be read stay, for ``verify`` to tell of.
+    """
+    for path in folder.glob("*.safetensors"):
+        try:
+            key = load_checkpoint(path).meta.get("key")
+        except RunError:
+            continue
+        if isinstance(key, dict) and key.get("checkpoint_sha256", checkpoint_sha256) != checkpoint_sha256:
+            with suppress(OSError):  # of a folder that may not be written, as _write has said
+                path.unlink()
+                log.info("%s: removed, fitted to an earlier checkpoint", path)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.samplers.aggregate import AggregateSampler
 from fmvae.evaluation.samplers.base import VAL_DRAWS, Latents, Sampler
 from fmvae.evaluation.samplers.flow import FlowSampler
-from fmvae.evaluation.samplers.gmm import FullGaussians, GaussianMixtureSampler
+from fmvae.evaluation.samplers.gaussians import FullGaussians
+from fmvae.evaluation.samplers.gmm import GaussianMixtureSampler
 from fmvae.evaluation.samplers.two_stage import TwoStageSampler
+from tests.chi_squared import cells, p_value
 from tests.evaluation.samplers.latents import clusters, generator, normal_latents
-from tests.models.test_priors import p_value
 
 SMALL: dict[str, Callable[..., Sampler]] = {
     "gmm": lambda c=0: GaussianMixtureSampler(c, num_components=4),
@@ -27,6 +29,7 @@ SMALL: dict[str, Callable[..., Sampler]] = {
     "aggregate": AggregateSampler,
 }
 DENSITIES = ("gmm", "flow")
+WIDE = {1: (18, 4800), 2: (18, 432)}  # cells that hold all clusters, and points of an axis
 FITS: dict[Any, tuple[Sampler, Latents, Latents]] = {}
 
 
@@ -172,28 +175,16 @@ def test_blocks_change_nothing(monkeypatch):
     sampler, z = fitted("gmm", 3)[0], generator_normal(50, 3)
     before, draws = sampler.log_prob(z), sampler.sample(50, None, generator())
     monkeypatch.setattr("fmvae.objectives.densities.BLOCK", 100)
-    monkeypatch.setattr("fmvae.evaluation.samplers.gmm.BLOCK", 30)
+    monkeypatch.setattr("fmvae.evaluation.samplers.gaussians.BLOCK", 30)
     torch.testing.assert_close(sampler.log_prob(z), before, rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(sampler.sample(50, None, generator()), draws, rtol=1e-14, atol=1e-14)
-
-
-def cells(sampler: Sampler, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Edges (25,) of an axis of cells, and the masses of all cells, by the midpoint rule."""
-    fine, coarse, end = (4800 if dim == 1 else 432), 24, 18
-    edges = np.linspace(-end, end, fine + 1)
-    centres = (edges[1:] + edges[:-1]) / 2
-    grid = torch.from_numpy(np.stack(np.meshgrid(*[centres] * dim, indexing="ij"), axis=-1))
-    mass = sampler.log_prob(grid).exp().numpy() * (edges[1] - edges[0]) ** dim
-    for axis in range(dim):
-        mass = np.add.reduceat(mass, np.arange(0, fine, fine // coarse), axis=axis)
-    return edges[:: fine // coarse], mass
 
 
 @pytest.mark.parametrize("dim", [1, 2])
 @pytest.mark.parametrize("name", DENSITIES)
 def test_the_density_integrates_to_one_and_draws_are_of_it(name, dim):
     sampler, train, _ = fitted(name, dim)
-    edges, mass = cells(sampler, dim)
+    edges, mass = cells(sampler.log_prob, dim, *WIDE[dim])
     assert mass.sum() == pytest.approx(1, abs=2e-4)
     assert mass.max() < 0.9
     draws = sampler.sample(20_000, None, generator())
@@ -282,12 +273,7 @@ def test_draws_of_a_class_follow_that_class_only(name):
 def test_the_density_of_each_class_integrates_to_one(name, dim):
     sampler, _, _ = fitted(name, dim, classes=3)
     for label in range(3):
-
-        class OfClass(AggregateSampler):
-            def log_prob(self, z: Tensor, labels: Tensor | None = None, label: int = label) -> Tensor:
-                return sampler.log_prob(z, torch.tensor(label))
-
-        edges, mass = cells(OfClass(), dim)
+        edges, mass = cells(partial(sampler.log_prob, labels=torch.tensor(label)), dim, *WIDE[dim])
         draws = sampler.sample(5000, torch.full((5000,), label), generator())
         assert mass.sum() == pytest.approx(1, abs=1e-3)
         assert p_value(draws, edges, mass) > 1e-3
@@ -393,3 +379,23 @@ def test_collapsed_latents_are_fitted_by_the_default(num_components, monkeypatch
     monkeypatch.setattr("fmvae.evaluation.samplers.gmm.REGULARISATION", 0.0)  # control
     with pytest.raises(RunError, match="1 components cannot be fitted"):
         GaussianMixtureSampler(num_components=1).fit(collapsed, collapsed, 0)
+
+
+def test_factors_are_inverted_once_and_give_the_same_bits(monkeypatch):
+    density, z = fitted("gmm", 3)[0]._densities[0], generator_normal(50, 3)  # type: ignore[attr-defined]
+    parts = density.weights, density.means, density.factors
+    calls, plain = [], torch.linalg.solve_triangular
+    monkeypatch.setattr(torch.linalg, "solve_triangular", lambda *a, **k: calls.append(1) or plain(*a, **k))
+    once = FullGaussians(*parts)
+    with torch.inference_mode():
+        first = once.log_prob(z)
+    assert torch.equal(once.log_prob(z), first)
+    assert len(calls) == 1
+    assert torch.equal(FullGaussians(*parts).log_prob(z), first)
+    assert len(calls) == 2  # control: another mixture, other factors
+    assert once.log_prob(z.float()).dtype == torch.float32
+    inverse = plain(parts[2], torch.eye(3, dtype=torch.float64), upper=False)
+    assert torch.equal(once._whitened(z)[0], inverse)
+    leaf = z.clone().requires_grad_()
+    once.log_prob(leaf).sum().backward()
+    assert leaf.grad is not None

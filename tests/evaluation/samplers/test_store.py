@@ -17,10 +17,10 @@ from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation import Evaluator
 from fmvae.evaluation import partial as partial_results
 from fmvae.evaluation.columns import SAMPLERS
-from fmvae.evaluation.samplers import Sampler, SamplerStore, check_samplers
+from fmvae.evaluation.samplers import Sampler, SamplerStore, check_samplers, fit_settings
 from fmvae.evaluation.samplers.network import NetworkSampler
 from fmvae.evaluation.samplers.prior import PriorSampler
-from fmvae.evaluation.samplers.registry import KINDS
+from fmvae.evaluation.samplers.registry import KINDS, NEWER
 from fmvae.models import BaseVAE, ConditionalVAE, MixturePrior, encode_split
 from fmvae.objectives import ELBO
 from tests.evaluation.samplers.latents import generator
@@ -291,6 +291,24 @@ def test_the_two_checkpoints_of_a_run_have_folders_of_their_own(data, tmp_path, 
     assert fits == ["gmm"] * 2
 
 
+def test_a_new_fit_removes_what_an_earlier_checkpoint_left(data, tmp_path):
+    for name in STORED:
+        store(tmp_path, data, "aa").get(name, SETTINGS[name])
+    (tmp_path / "flow.partial.safetensors").write_bytes((tmp_path / "flow.safetensors").read_bytes())
+    (tmp_path / "two_stage.partial.safetensors").write_bytes(b"damaged")
+    (tmp_path / "last").mkdir()
+    store(tmp_path / "last", data, "cc").get("gmm", SETTINGS["gmm"])
+
+    def files() -> list[str]:
+        return sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.safetensors"))
+
+    before = files()
+    store(tmp_path, data, "aa").get("gmm", {"num_components": 3})  # control: of the same checkpoint, all stay
+    assert files() == before
+    store(tmp_path, data, "bb").get("gmm", SETTINGS["gmm"])
+    assert files() == ["gmm.safetensors", "last/gmm.safetensors", "two_stage.partial.safetensors"]
+
+
 # --- the prior ------------------------------------------------------------------------------------------------
 
 
@@ -318,7 +336,9 @@ def test_names_are_known_in_one_order():
     usual, fast = (compose(chosen)["evaluation"] for chosen in ([], ["evaluation=fast"]))
     assert (usual["samplers"], fast["samplers"]) == (["prior", "gmm"], [])
     for name, kind in KINDS.items():  # the files hold every setting, and none that is not one
-        assert json.loads(json.dumps(kind(0, **usual.get(name, {})).settings)) == usual.get(name, {})
+        made = kind(0, **usual.get(name, {}))
+        assert json.loads(json.dumps(made.settings | made.drawing)) == fit_settings(usual, name)
+        assert usual.get(name, {}) == fit_settings(usual, name) | NEWER.get(name, {})
 
 
 @pytest.mark.parametrize(
