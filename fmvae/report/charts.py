@@ -195,7 +195,7 @@ def against_beta(settings: Sequence[Setting], describe: Describe = silent) -> Fi
             if points:
                 style.draw(axes, curve, points)
             for beta, statistic, setting in points:
-                describe(axes, (beta, statistic.mean), setting, (column.tag,))
+                describe(axes, (beta or 0.0, statistic.mean), setting, (column.tag,))
         floors = floors_of(settings, column)
         title = f"{column.header}, {column.split}{note}" + f"; floor {floors}" * bool(floors)
         axes.set(title=title, ylabel=column.unit)

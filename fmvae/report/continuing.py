@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from fmvae.report.collect import Run
@@ -38,7 +38,7 @@ class Command(NamedTuple):
 def again(run: Run, started: Started) -> str:
     """Return the command that finishes a run; empty if its start is not known."""
     start = started(run)
-    return _line(start, multirun=bool(start.sweep)) if start else ""
+    return _line(start, {}, multirun=bool(start.sweep)) if start else ""
 
 
 def more_seeds(setting: Setting, started: Started) -> str:
@@ -48,7 +48,7 @@ def more_seeds(setting: Setting, started: Started) -> str:
         return ""
     last = max(_seeds(setting), default=-1)
     seeds = ",".join(str(last + 1 + i) for i in range(MORE_SEEDS))
-    return _line(start, seed=seeds)
+    return _line(start, {"seed": seeds})
 
 
 def more_epochs(setting: Setting, started: Started) -> str:
@@ -57,7 +57,7 @@ def more_epochs(setting: Setting, started: Started) -> str:
     if start is None or type(epochs) is not int:
         return ""
     seeds = ",".join(map(str, _seeds(setting)))
-    return _line(start, **{"seed": seeds} if seeds else {}, **{"trainer.epochs": str(LONGER * epochs)})
+    return _line(start, {**({"seed": seeds} if seeds else {}), "trainer.epochs": str(LONGER * epochs)})
 
 
 def measure_again(folder: str) -> str:
@@ -69,7 +69,7 @@ def _seeds(setting: Setting) -> list[int]:
     return sorted({seed for run in setting.runs if type(seed := run.config.get("seed")) is int})
 
 
-def _line(start: Start, multirun: bool = True, **changed: str) -> str:
+def _line(start: Start, changed: Mapping[str, str], *, multirun: bool = True) -> str:
     replaced = {*changed, "sweep_name", *(["hydra.mode"] if multirun else [])}
     kept = [override for override in start.overrides if override.lstrip("+").partition("=")[0] not in replaced]
     new = [f"{key}={value}" for key, value in changed.items()]

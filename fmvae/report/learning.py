@@ -71,8 +71,8 @@ def learning_curves(
     """Draw validation's −ELBO and KL by epoch, a curve for each of at most ``MAX_RUNS`` runs.
 
     Curves look like those of the other charts; runs that are not complete are grey and dashed. The y axis shows
-    the epochs after the first ones, or one bad epoch would flatten all curves. ``marks`` gets a mark at the end and
-    at the best epoch of each curve. Return None if no run has an epoch.
+    the epochs after the first ones, or one bad epoch would flatten all curves. ``marks`` gets a mark at the end
+    and at the best epoch of each curve. Return None if no run has an epoch.
     """
     usable = [run for run in runs if run.state not in ("classifier", "damaged")]
     chosen = spread(usable, MAX_RUNS)

@@ -33,12 +33,15 @@ class Names:
         return ", ".join(filter(None, parts))
 
     def some(self, settings: Sequence[Setting], most: int = MAX_NAMED) -> str:
-        """Return the names of settings as a list in a sentence, of at most ``most`` and the number of the others."""
+        """Return the names of at most ``most`` settings as part of a sentence, and the number of the others."""
         return few([self.of(setting) for setting in settings], most)
 
 
 def few(texts: Sequence[str], most: int = MAX_NAMED) -> str:
-    """Return ``a, b and c``, or ``a, b and 7 more`` if there are more than ``most``. Texts with commas get semicolons."""
+    """Return ``a, b and c``, or ``a, b and 7 more`` if there are more than ``most``.
+
+    If a text has a comma in it, semicolons stand between the texts.
+    """
     if len(texts) > most:
         texts = [*texts[: most - 1], f"{len(texts) - most + 1:,} more"]
     mark = "; " if any(", " in one for one in texts) else ", "

@@ -203,7 +203,8 @@ def _figure(name: str, picture: Picture, folder: Path, *, inline: bool) -> str:
     if name.startswith("sheet"):
         kind, cells = "sheet", "\n".join(_cell(cell, folder) for cell in picture.cells)
         content += f"\n{cells}"
-    shown = f'<div class="wide" tabindex="0" role="region" aria-label="{heading}"><div class="{kind}">{content}</div></div>'
+    shown = f'<div class="{kind}">{content}</div>'
+    shown = f'<div class="wide" tabindex="0" role="region" aria-label="{heading}">{shown}</div>'
     return f"{note}\n<figure>{shown}\n{below}</figure>"
 
 

@@ -1,4 +1,4 @@
-"""Which settings are best by a number, which of them tie, and which trade rate for distortion. No input or output."""
+"""Which settings are best by a number, which of them tie, and the front of rate and distortion. No I/O."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def tie(column: Column, one: Setting, other: Setting) -> bool | None:
 
 
 def standard_error(setting: Setting, tag: str) -> float | None:
-    """Return the standard error of a setting's mean over seeds, or, of one run, that of its measure if it has one."""
+    """Return the standard error of a setting's mean over seeds; of one run, that of its measure if it has one."""
     statistic = setting.statistic(tag)
     if statistic is None:
         return None

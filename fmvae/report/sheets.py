@@ -163,8 +163,12 @@ def _sheet(
     figure.text(SPACE / total[0], 1 - SPACE / total[1], title, va="top", fontsize=12)
     upper = total[1] - SPACE - height
     boxes = {
-        (i, j): ((margin + j * (WIDTH + SPACE)) / total[0], (upper + tops[i]) / total[1])
-        + (WIDTH / total[0], heights[i] / total[1])
+        (i, j): (
+            (margin + j * (WIDTH + SPACE)) / total[0],
+            (upper + tops[i]) / total[1],
+            WIDTH / total[0],
+            heights[i] / total[1],
+        )
         for i in range(len(grid))
         for j in range(len(columns))
     }
