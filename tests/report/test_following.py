@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from fmvae.common.digests import digest
 from fmvae.report.collect import collect
 from fmvae.report.following import follow
 from fmvae.report.starts import started
 from fmvae.report.sweep import write_report
-from tests.cli.process import refused, succeeded
 from tests.report.fakes import write_run
 
 
@@ -47,20 +44,6 @@ def test_a_report_that_cannot_be_written_is_a_warning(tmp_path, caplog):
     follow(str(tmp_path / "sweep"))
     (said,) = caplog.messages
     assert said.startswith("no report: ")
-
-
-@pytest.mark.slow
-def test_so_it_is_on_the_command_line(study, tmp_path):
-    ours = study.copied_to(tmp_path / "study")
-    said = succeeded(ours.evaluate(f"run={ours.outputs}"))
-    assert said.splitlines()[-1].startswith("report: ")
-    before = (ours.outputs / "report" / "index.html").read_bytes()
-    run = next(path.parent for path in ours.outputs.glob("*/results.json"))
-    succeeded(ours.evaluate(f"run={run}", "evaluation.iwae.num_samples=3", "evaluation.iwae.num_images=20"))
-    after = (ours.outputs / "report" / "index.html").read_bytes()
-    assert b"IWAE 3" in after
-    assert b"IWAE 3" not in before
-    refused(ours.evaluate(f"run={tmp_path / 'nothing'}"))
 
 
 def test_a_folder_that_is_no_name_of_a_sweep_keeps_the_configs_name(tmp_path):
