@@ -130,21 +130,16 @@ def _sizes(column: Column, settings: Sequence[Setting]) -> set[int]:
 def _missing(settings: Sequence[Setting], ranked: Sequence[Ranking], names: Names) -> list[str]:
     """Say which numbers some settings lack. Accuracies are of conditional models only, so those are no gap."""
     lacking: dict[tuple[int, ...], list[str]] = {}
-    for ranking in ranked:
-        without = [i for i, one in enumerate(settings) if _could_have(one, ranking) and not _has(one, ranking)]
+    for tag, header in ((ranking.column.tag, ranking.column.header) for ranking in ranked):
+        has = [one.statistic(tag) is not None for one in settings]
+        of_conditional = all(one.first.conditional for one, found in zip(settings, has, strict=True) if found)
+        without = [
+            i for i, one in enumerate(settings) if not has[i] and (one.first.conditional or not of_conditional)
+        ]
         if without:
-            lacking.setdefault(tuple(without), []).append(ranking.column.header)
+            lacking.setdefault(tuple(without), []).append(header)
     return [
         f"{few(headers, len(headers))} {_were(len(headers))} not measured for {len(which):,} of {len(settings):,} "
         f"settings ({names.some([settings[i] for i in which])})."
         for which, headers in lacking.items()
     ]
-
-
-def _has(setting: Setting, ranking: Ranking) -> bool:
-    return setting.statistic(ranking.column.tag) is not None
-
-
-def _could_have(setting: Setting, ranking: Ranking) -> bool:
-    having = [one for one in ranking.settings if _has(one, ranking)]
-    return setting.first.conditional or not having or not all(one.first.conditional for one in having)
