@@ -31,7 +31,9 @@ class Column:
         header: the column's header in tables, and its name in titles of charts.
         unit: of the number; ``share`` is printed in per cent.
         digits: decimal places.
-        direction: which values are better; None for neither. Tables print the best in bold, and a search needs it.
+        direction: which values are better; None for neither. A search needs it.
+        ranked: whether reports name and mark the best of it. False where the order says little of the model: a
+            smaller beta gives a smaller recon, and unused latents a smaller TC.
         places: where it is shown, in addition to results.json, table.csv and TensorBoard's scalars: ``table`` (of
             a report), ``hparams`` (of TensorBoard), ``curve`` (against beta), ``status`` (one line per run of a
             sweep).
@@ -55,6 +57,12 @@ class Column:
     floor: str = ""
     note: str = ""
     split: str = "test set"
+    ranked: bool = True
+
+    @property
+    def has_best(self) -> bool:
+        """Whether reports name and mark the best of it."""
+        return self.ranked and self.direction is not None
 
     @property
     def share(self) -> bool:

@@ -118,7 +118,7 @@ def _part(tag: str, header: str, direction: Direction | None = None) -> tuple[Co
     """Return the columns of a part of the KL and of its standard error over draws."""
     together = "MI, TC and dimension-wise KL"
     note = f"{together}: of {{images}} training images."
-    part = Column(tag, header, NATS, 3, direction, chart=together, note=note, split="training set")
+    part = Column(tag, header, NATS, 3, direction, chart=together, note=note, split="training set", ranked=False)
     return part, Column(f"{tag}_se", f"standard error of {header}", NATS, 3, places=())
 
 
@@ -136,9 +136,17 @@ BLOCKS: dict[str, tuple[Column, ...]] = {
             places=(*EVERYWHERE, "status"),
             chart="negative ELBO and its importance-weighted bound",
         ),
-        Column("recon", "recon", NATS, direction="lower", places=("table", "hparams"), chart="reconstruction"),
+        Column(
+            "recon",
+            "recon",
+            NATS,
+            direction="lower",
+            places=("table", "hparams"),
+            chart="reconstruction",
+            ranked=False,
+        ),
         Column("kl", "KL", NATS, places=("table", "hparams"), chart="KL"),
-        Column("objective", "objective", NATS, direction="lower", places=("hparams", "status")),
+        Column("objective", "objective", NATS, direction="lower", places=("hparams", "status"), ranked=False),
         Column(
             "recon_at_mean",
             "recon at the mean",
@@ -146,8 +154,9 @@ BLOCKS: dict[str, tuple[Column, ...]] = {
             direction="lower",
             places=("hparams",),
             chart="reconstruction",
+            ranked=False,
         ),
-        Column("objective_at_mean", "objective at the mean", NATS, direction="lower", places=()),
+        Column("objective_at_mean", "objective at the mean", NATS, direction="lower", places=(), ranked=False),
         Column("sigma", "learned sigma", "pixel intensity", 4, places=("table", "hparams")),
     ),
     "iwae": (

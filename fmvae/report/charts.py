@@ -14,12 +14,21 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from fmvae.evaluation.column import NATS
-from fmvae.report.comparison import NO_MATCH, columns_of, floors_of, nats_compare
+from fmvae.report.comparable import NO_MATCH, nats_compare
+from fmvae.report.comparison import columns_of, floors_of
 from fmvae.report.settings import BETA, Curve, Setting, curves_of, label
 from fmvae.report.style import Style, Texts, caption, drawn_curves, legend
 
 MAX_TICKS = 12
 NEAR = 0.7  # share of ln N from which an MI is near it
+
+
+# is told of each point that a chart draws: its axes, its place, its setting, and the tags of its numbers
+Describe = Callable[[Axes, tuple[float, float], Setting, Sequence[str]], None]
+
+
+def silent(axes: Axes, point: tuple[float, float], setting: Setting, tags: Sequence[str]) -> None:
+    """Describe nothing."""
 
 
 class Pair(NamedTuple):
@@ -40,10 +49,10 @@ class Pair(NamedTuple):
     limits: Callable[[Axes, Sequence[Setting]], list[Line2D]] = lambda axes, settings: []
 
 
-def draw_pair(pair: Pair, settings: Sequence[Setting]) -> Figure | None:
+def draw_pair(pair: Pair, settings: Sequence[Setting], describe: Describe = silent) -> Figure | None:
     """Draw one number against another: a curve per z and family, each point labelled with its strength.
 
-    Return None if no setting has both numbers.
+    ``describe`` is told of each point. Return None if no setting has both numbers.
     """
     every = curves_of(settings)
     curves, note = drawn_curves(every)
@@ -62,6 +71,8 @@ def draw_pair(pair: Pair, settings: Sequence[Setting]) -> Figure | None:
     axes = figure.subplots()
     for curve, points in lines:
         style.draw(axes, curve, points, across=True)
+        for x, y, setting in points:
+            describe(axes, (x.mean, y.mean), setting, (pair.x, pair.y))
     limits = pair.limits(axes, [setting for _, points in lines for _, _, setting in points])
     axes.autoscale_view()
     strengths = list(dict.fromkeys(curve.strength for curve in drawn))
@@ -154,11 +165,11 @@ tc_recon = partial(draw_pair, TC_RECON)
 mi_kl = partial(draw_pair, MI_KL)
 
 
-def against_beta(settings: Sequence[Setting]) -> Figure | None:
+def against_beta(settings: Sequence[Setting], describe: Describe = silent) -> Figure | None:
     """Draw each quantity that is comparable across beta in a panel: the columns with ``curve`` in ``places``.
 
-    Curves along another number than beta are left out, and a caption says which. Return None if there is only one
-    beta, or nothing to draw.
+    Curves along another number than beta are left out, and a caption says which. ``describe`` is told of each
+    point. Return None if there is only one beta, or nothing to draw.
     """
     every = curves_of(settings)
     along = [curve for curve in every if curve.strength == BETA]
@@ -177,12 +188,14 @@ def against_beta(settings: Sequence[Setting]) -> Figure | None:
         beta_axis(axes, betas)
         for curve in curves:
             points = [
-                (setting.first.beta, statistic)
+                (setting.first.beta, statistic, setting)
                 for setting in curve.settings
                 if (statistic := setting.statistic(column.tag))
             ]
             if points:
                 style.draw(axes, curve, points)
+            for beta, statistic, setting in points:
+                describe(axes, (beta or 0.0, statistic.mean), setting, (column.tag,))
         floors = floors_of(settings, column)
         title = f"{column.header}, {column.split}{note}" + f"; floor {floors}" * bool(floors)
         axes.set(title=title, ylabel=column.unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from fmvae.config.stored import NotAVAE, read_config
 from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.evaluation.columns import Column
 from fmvae.runs.directory import RunDirectory, find_runs
-from fmvae.runs.results import columns_in, flat_scalars, read_results
+from fmvae.runs.results import blocks, columns_in, flat_scalars, read_results
 
 SEEDS = ("seed", "data.seed")  # the second equals the first unless it is set
 
@@ -31,6 +32,9 @@ class Run:
         scalars: the final numbers by tag; empty unless complete.
         sizes: the numbers of images they were measured on, by block (``test``, ``fid/pixels``).
         columns: the columns that describe these numbers, with whole tags; some numbers have none.
+        measured: with what each block was measured (settings, images, data), as JSON by block. Numbers of blocks
+            with different texts do not compare.
+        best_epoch: the epoch of the checkpoint that was measured; None if it is not known.
     """
 
     directory: RunDirectory
@@ -41,6 +45,8 @@ class Run:
     scalars: Mapping[str, float] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     columns: tuple[Column, ...] = ()
+    measured: Mapping[str, str] = field(default_factory=dict)
+    best_epoch: int | None = None
 
     @property
     def complete(self) -> bool:
@@ -162,7 +168,36 @@ def read_run(directory: RunDirectory) -> Run:
 def complete_run(directory: RunDirectory, name: str, config: Mapping[str, Any], results: Mapping[str, Any]) -> Run:
     """Return the run with this semantic config, by dotted key, and these results; they may be empty."""
     numbers, sizes, columns = flat_scalars(results), dict(_sizes(results)), tuple(columns_in(results))
-    return Run(directory, name, "complete", "", config, numbers, sizes, columns)
+    measured, epoch = dict(_measured(config, results)), _node(results, "checkpoint", "epoch")
+    best = epoch if type(epoch) is int else None
+    return Run(directory, name, "complete", "", config, numbers, sizes, columns, measured, best)
+
+
+def _measured(config: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each block's name and, as JSON, all that its numbers depend on besides the model.
+
+    These are its settings, the numbers of images and the test images: by the dataset's class, and by the digests
+    of the test split, or of all files if none is named as such. Digests of training images may depend on the seed.
+    """
+    known = _node(results, "provenance", "data_sha256")
+    digests = known if isinstance(known, Mapping) else {}
+    of_test = {name: value for name, value in digests.items() if "test" in name or "t10k" in name}
+    data = {key: config.get(key) for key in ("data._target_", "data.binarize")} | (of_test or dict(digests))
+    for name, block in blocks(results).items():
+        settings = block.get("settings")
+        with_what = {**data, **(settings if isinstance(settings, Mapping) else {})}
+        yield name, json.dumps({**with_what, **_counts(block)}, sort_keys=True)
+
+
+def _counts(block: Mapping[str, Any]) -> dict[str, int]:
+    return {f"{path}/num_images".lstrip("/"): size for path, size in _sizes(block) if "per_class" not in path}
+
+
+def _node(node: Any, *path: str) -> Any:
+    """Return the value at a path in nested mappings; None if there is none."""
+    for part in path:
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
 
 
 def _unfinished(status: Mapping[str, Any], config: Mapping[str, Any], *, held: bool) -> tuple[str, str]:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from fmvae.evaluation.columns import BLOCKS, IN_BATCHES, NATS, Column, in_table_order
 from fmvae.report.collect import Run, sortable
+from fmvae.report.comparable import NO_MATCH, nats_compare, unlike
 from fmvae.report.settings import (
     OWN,
     Setting,
     Statistic,
     differing,
-    in_scale,
     is_word,
     label,
     shown,
@@ -31,7 +31,6 @@ CAPTION = (
     "KL compares across β, the objective itself is in table.csv. Best of each column in bold{but}."
 )
 OF_ONE = "If n is 1, {names} ± the standard error of the estimate."
-NO_MATCH = "Nats of different likelihoods or data.binarize do not compare"
 PARTS = (
     "In batches: parts of the objective, means over batches of what it computes. A part that is estimated from a "
     "batch depends on the batch's size, and is not the measured number of that name."
@@ -79,8 +78,7 @@ def compare(settings: Sequence[Setting]) -> Comparison:
     schedules = {setting.first.schedule for setting in settings} - {"constant"}
     header = ["model", *(label(key, told.keys) for key in words), "z", "β", *(["schedule"] if schedules else [])]
     header += [*(label(key, told.keys) for key in keys), "n"]
-    nats = nats_compare(settings)
-    best = {column: _best(column, settings) if nats or column.unit != NATS else None for column in columns}
+    best = {column: _best(column, settings) for column in columns}
     rows = []
     for setting in settings:
         run = setting.first
@@ -95,18 +93,13 @@ def compare(settings: Sequence[Setting]) -> Comparison:
     return Comparison([*header, *(column.header for column in columns)], rows, caption(settings))
 
 
-def nats_compare(settings: Sequence[Setting]) -> bool:
-    """Return whether nats per image compare: all settings have one likelihood, and one ``data.binarize``."""
-    return not any(map(in_scale, differing([setting.first.config for setting in settings])))
-
-
 def _best(column: Column, settings: Sequence[Setting]) -> str | None:
     """Return the best mean of a column as printed text, so that equal texts are all bold.
 
-    None if the column has no direction or fewer than two means.
+    None if no best of the column is marked, it has fewer than two means, or they do not compare.
     """
     statistics = [statistic for setting in settings if (statistic := setting.statistic(column.tag))]
-    if column.direction is None or len(statistics) < 2:
+    if not column.has_best or len(statistics) < 2 or unlike(column, settings):
         return None
     best = max if column.direction == "higher" else min
     return text(column, best(statistic.mean for statistic in statistics))
@@ -139,8 +132,8 @@ def caption(settings: Sequence[Setting]) -> str:
 
     columns, test = columns_of(settings), images("test")
     nats = nats_compare(settings)
-    unordered = [column for column in columns if column.direction is None and (nats or column.unit != NATS)]
-    but = f" ({_headers(unordered)} {'have' if unordered[1:] else 'has'} none)" if unordered else ""
+    unordered = [column for column in columns if not column.has_best and (nats or column.unit != NATS)]
+    but = f" (none of {_headers(unordered)})" if unordered else ""
     in_nats = _headers([column for column in columns if column.unit == NATS])
     parts = [CAPTION.format(images=f", {test} images" if test else "", nats=in_nats, but=but)]
     parts += [] if nats else [f"{NO_MATCH}, so none of them is in bold."]

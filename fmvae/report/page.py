@@ -1,4 +1,7 @@
-"""The report's page: one self-contained HTML file, with links to the files of the runs."""
+"""The report's page: one HTML file that needs no other, with links to the files of the runs.
+
+Every text comes from ``escape``, and every address from ``address``: names and messages of runs are any text.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,15 @@ from urllib.parse import quote
 
 from fmvae.report.collect import Run
 from fmvae.report.comparison import Comparison
+from fmvae.report.conclusion import Conclusion
+from fmvae.report.naming import count
 from fmvae.report.settings import particulars, telling
+from fmvae.report.sheets import Cell
 
 MAX_OPEN = 60  # with more runs, their list is folded
+MAX_INLINE = 3_000_000  # bytes of pictures in the page; further ones are only files beside it
+EXPLORER = "explorer.html"  # of a run, or of a folder of runs
+ASSETS = Path(__file__).parent / "assets"
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -26,87 +35,137 @@ PAGE = """<!DOCTYPE html>
 <style>{style}</style>
 </head>
 <body>
+<header>
 <h1>{title}</h1>
 <p>{summary}</p>
+</header>
+<main>
+{conclusion}
+<nav aria-label="On this page"><ul>{contents}</ul></nav>
 {sections}
+</main>
+<script>{script}</script>
 </body>
 </html>
 """
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; --link: #2a5db0; }
-@media (prefers-color-scheme: dark) { :root { --link: #8ab4f8; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
-a { color: var(--link); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, .text td, .text th { text-align: left; }
-.text td:last-child { white-space: normal; overflow-wrap: anywhere; }
-tbody tr:hover { background: var(--soft); }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: white; }
-.sheet img { max-width: none; }
-.note { font-size: .9rem; opacity: .8; }
-@media print {
-  body { max-width: none; margin: 0; font-size: 10pt; } .wide { overflow: visible; }
-  .sheet img { max-width: 100%; } figure, tr { break-inside: avoid; } table { font-size: 8pt; }
-}
-"""
-
 
 class Picture(NamedTuple):
-    """A figure of the page, as PNG; ``note`` says what to read off it."""
+    """A figure of the page.
+
+    Args:
+        content: PNG.
+        note: what to read off it.
+        pdf: the same as PDF; None if there is none.
+        svg: the same as an SVG element; empty if there is none, or it is too large.
+        cells: the pictures of which a contact sheet consists.
+        preview: the same as JPEG, which is what the page shows; None if it shows ``content``.
+    """
 
     heading: str
     content: bytes
     note: str = ""
+    pdf: bytes | None = None
+    svg: str = ""
+    cells: Sequence[Cell] = ()
+    preview: bytes | None = None
 
 
 def render_page(
     title: str,
     runs: Sequence[Run],
+    conclusion: Conclusion,
     comparison: Comparison,
     figures: Mapping[str, Picture],
     folder: Path,
+    explorers: Sequence[Path] = (),
 ) -> str:
     """Return the page as HTML.
 
     Args:
         figures: by the name of the file beside the page.
         folder: the folder of the page; links are relative to it.
+        explorers: pages that show several runs at once.
     """
     complete = [run for run in runs if run.complete]
     others = [run for run in runs if not run.complete]
-    states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(run.state for run in others).items()))
-    summary = f"{_count(len(runs), 'run')}: {len(complete)} complete{', ' if states else ''}{escape(states)}."
+    states = ", ".join(
+        f"{number} {state}" for state, number in sorted(Counter(run.state for run in others).items())
+    )
+    summary = f"{count(len(runs), 'run')}: {len(complete)} complete{', ' if states else ''}{escape(states)}."
     if comparison.rows:
         summary += (
-            f" {_count(len(comparison.rows), 'setting')}; all numbers are in <a href='table.csv'>table.csv</a>"
+            f" {count(len(comparison.rows), 'setting')}; all numbers are in <a href='table.csv'>table.csv</a>"
         )
         summary += ", the table below in <a href='table.md'>table.md</a>."
-        sections = [f"<h2>Settings</h2>\n{_comparison(comparison)}"]
-    else:
-        sections = ["<p>No run is complete yet, so there is nothing to compare.</p>"]
+    sections = [("Conclusion", _conclusion(conclusion))]
+    if comparison.rows:
+        sections.append(("Settings", _comparison(comparison)))
     if others:
         keys = telling([run for run in runs if run.config])
         rows = [
             [_link(run, folder), escape(particulars(run, keys)), escape(run.state), escape(run.reason)]
             for run in others
         ]
-        sections.append(f"<h2>Not in the table</h2>\n{_table(['run', 'with', 'state', 'why'], rows, 'text')}")
-    sections += [_figure(name, picture) for name, picture in figures.items()]
+        sections.append(
+            ("Not in the table", _table("Not in the table", ["run", "with", "state", "why"], rows, "text"))
+        )
+    inlined = 0
+    for name, picture in figures.items():
+        size = 0 if picture.svg else len(picture.preview or picture.content)
+        inlined += size
+        sections.append((picture.heading, _figure(name, picture, folder, inline=inlined <= MAX_INLINE)))
     rows = [[_link(run, folder), escape(run.state), _files(run, folder)] for run in runs]
     opened = " open" if len(runs) <= MAX_OPEN else ""
-    table = _table(["run", "state", "files"], rows, "text")
-    sections.append(
-        f"<h2>Runs</h2>\n<details{opened}><summary>{_count(len(runs), 'run')}</summary>\n{table}\n</details>"
+    table = _table("Runs", ["run", "state", "files"], rows, "text")
+    folded = f"<details{opened}><summary>{count(len(runs), 'run')}</summary>\n{table}\n</details>"
+    sections.append(("Runs", folded))
+    contents = [
+        f'<li><a href="#s{i}">{escape(_brief(heading))}</a></li>' for i, (heading, _) in enumerate(sections) if i
+    ]
+    links = [(f"Explorer{f' {i + 1}' if explorers[1:] else ''}", path) for i, path in enumerate(explorers)]
+    contents += [f'<li><a href="{address(path, folder)}">{name}</a></li>' for name, path in links]
+    conclusion_first, *body = [_section(i, heading, content) for i, (heading, content) in enumerate(sections)]
+    style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return PAGE.format(
+        title=escape(title),
+        style=style,
+        script=script,
+        summary=summary,
+        conclusion=conclusion_first,
+        contents="\n".join(contents),
+        sections="\n".join(body),
     )
-    return PAGE.format(title=escape(title), style=STYLE, summary=summary, sections="\n".join(sections))
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _brief(heading: str) -> str:
+    return heading.partition(",")[0].partition(";")[0]
+
+
+def _section(number: int, heading: str, content: str) -> str:
+    kind = ' class="answer"' if number == 0 else ""
+    return f'<section{kind}>\n<h2 id="s{number}">{escape(heading)}</h2>\n{content}\n</section>'
+
+
+def _conclusion(conclusion: Conclusion) -> str:
+    def listed(kind: str, items: Sequence[str]) -> str:
+        return f'<ul class="{kind}">\n' + "\n".join(f"<li>{item}</li>" for item in items) + "\n</ul>"
+
+    said = [
+        (f"<strong>{escape(one.lead)}</strong>" if one.lead else "") + escape(one.rest)
+        for one in conclusion.findings
+    ]
+    parts = [listed("findings", said)]
+    parts += [f'<p class="note">{escape(conclusion.note)}</p>'] if conclusion.note else []
+    if conclusion.warnings:
+        parts += ["<h3>Beware</h3>", listed("warnings", [escape(warning) for warning in conclusion.warnings])]
+    if conclusion.commands:
+        lines = [
+            f"{escape(command.purpose)}\n<pre><code>{escape(command.line)}</code></pre>"
+            for command in conclusion.commands
+        ]
+        parts += ["<h3>Go on</h3>", listed("commands", lines)]
+    return "\n".join(parts)
 
 
 def _comparison(comparison: Comparison) -> str:
@@ -115,34 +174,58 @@ def _comparison(comparison: Comparison) -> str:
         for row in comparison.rows
     ]
     header = [escape(name) for name in comparison.header]
-    return f'{_table(header, rows)}\n<p class="note">{escape(comparison.caption)}</p>'
+    return f'{_table("Settings", header, rows)}\n<p class="note">{escape(comparison.caption)}</p>'
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
+def _table(name: str, header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
     """Return an HTML table; the cells are HTML."""
-    head = "".join(f"<th>{cell}</th>" for cell in header)
-    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
+    body = "\n".join("<tr>" + "".join(f"<td{_kind(cell)}>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-    return f'<div class="wide {kind}">\n{table}\n</div>'
+    return f'<div class="wide {kind}" tabindex="0" role="region" aria-label="{name}: table">\n{table}\n</div>'
 
 
-def _figure(name: str, picture: Picture) -> str:
-    kind = "wide sheet" if name.startswith("sheet") else "wide"
-    data, heading = base64.b64encode(picture.content).decode(), escape(picture.heading)
-    image = f'<a href="{quote(name)}"><img src="data:image/png;base64,{data}" alt="{heading}"></a>'
+def _kind(cell: str) -> str:
+    return ' class="best"' if cell.startswith("<strong>") else ""
+
+
+def _figure(name: str, picture: Picture, folder: Path, *, inline: bool) -> str:
+    heading = escape(picture.heading)
     note = f'\n<p class="note">{escape(picture.note)}</p>' if picture.note else ""
-    return f'<h2>{heading}</h2>\n<figure class="{kind}">{image}</figure>{note}'
+    files = [f'<a href="{quote(name)}">PNG</a>']
+    files += [f'<a href="{quote(name.removesuffix(".png"))}.pdf">PDF</a>'] if picture.pdf else []
+    below = f"<figcaption>{' · '.join(files)}</figcaption>"
+    kind, content = "chart", picture.svg
+    if not picture.svg:
+        data = base64.b64encode(picture.preview or picture.content).decode() if inline else ""
+        source = f"data:image/{'jpeg' if picture.preview else 'png'};base64,{data}" if inline else quote(name)
+        content = f'<img src="{source}" alt="{heading}">'
+    if name.startswith("sheet"):
+        kind, cells = "sheet", "\n".join(_cell(cell, folder) for cell in picture.cells)
+        content += f"\n{cells}"
+    shown = f'<div class="{kind}">{content}</div>'
+    shown = f'<div class="wide" tabindex="0" role="region" aria-label="{heading}">{shown}</div>'
+    return f"{note}\n<figure>{shown}\n{below}</figure>"
+
+
+def _cell(cell: Cell, folder: Path) -> str:
+    """Return a link over a picture of a contact sheet to its file."""
+    box = zip(("left", "top", "width", "height"), cell[2:], strict=True)
+    style = ";".join(f"{side}:{100 * share:.3f}%" for side, share in box)
+    text = escape(cell.text)
+    return f'<a href="{address(cell.path, folder)}" style="{style}" title="{text}" aria-label="{text}"></a>'
 
 
 def _link(run: Run, folder: Path) -> str:
-    return f'<a href="{_path(run.directory.path, folder)}/">{escape(run.name)}</a>'
+    return f'<a href="{address(run.directory.path, folder)}/">{escape(run.name)}</a>'
 
 
 def _files(run: Run, folder: Path) -> str:
     directory = run.directory
-    paths = (directory.config, directory.results, directory.figures, directory.log)
-    return " · ".join(f'<a href="{_path(path, folder)}">{path.name}</a>' for path in paths if path.exists())
+    paths = (directory.path / EXPLORER, directory.config, directory.results, directory.figures, directory.log)
+    return " · ".join(f'<a href="{address(path, folder)}">{path.name}</a>' for path in paths if path.exists())
 
 
-def _path(path: Path, folder: Path) -> str:
+def address(path: Path, folder: Path) -> str:
+    """Return the address of a file for a page in a folder, escaped."""
     return escape(quote(os.path.relpath(path, folder)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -22,14 +23,28 @@ MIN_DARK = 8  # pixels; a line of text has fewer rows that are mostly dark, a ti
 PAPER = 250  # lighter pixels (0 to 255) are background
 
 
-def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes | None:
+class Cell(NamedTuple):
+    """A picture on a sheet: its file, what it shows, and its box as shares of the sheet, from the upper left."""
+
+    path: Path
+    text: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def contact_sheet(
+    settings: Sequence[Setting], name: str, title: str, pictures: list[Cell] | None = None
+) -> bytes | None:
     """Draw ``figures/<name>.png`` of all settings into one PNG: a row per family and z, a column per strength.
 
     If curves run along different numbers, the columns are the places on the curves, and a row's name has its
     strengths.
 
     A setting's figure is that of its first seed with a readable one. If the grid has more than ``MAX_CELLS`` cells
-    or ``MAX_COLUMNS`` columns, rows and columns are left out evenly, and the title says so.
+    or ``MAX_COLUMNS`` columns, rows and columns are left out evenly, and the title says so. ``pictures`` gets the
+    cells that are drawn.
 
     Returns:
         The file's content; None if no run has the figure.
@@ -56,6 +71,7 @@ def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes |
     if all(cell is None for cell in cells.values()):
         return None
     grid = [[cells[row, column] for column in shown_columns] for row in shown_rows]
+    shown = [[cell and cell[1] for cell in row] for row in grid]
     total, drawn = sum(len(found) for found in rows.values()), sum(cell is not None for cell in cells.values())
     if drawn < total:
         title += f" ({drawn} of {total} settings)"
@@ -63,7 +79,11 @@ def contact_sheet(settings: Sequence[Setting], name: str, title: str) -> bytes |
         heads = [f"{_name(strengths[0], strengths)} = {value:g}" for value in shown_columns]
     else:
         heads = [f"strength {place + 1}" for place in shown_columns]
-    figure = _sheet(grid, [row.replace(", ", "\n") for row in shown_rows], heads, title)
+    figure, boxes = _sheet(shown, [row.replace(", ", "\n") for row in shown_rows], heads, title)
+    for (i, j), box in boxes.items() if pictures is not None else ():
+        assert pictures is not None
+        if cell := grid[i][j]:
+            pictures.append(Cell(cell[0], f"{shown_rows[i]}, {heads[j]}", *box))
     file = io.BytesIO()  # the pictures are grey, so save a third of the size
     Image.open(io.BytesIO(render(figure))).convert("L").save(file, format="png")
     return file.getvalue()
@@ -82,8 +102,8 @@ def _pictures(setting: Setting, name: str) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def _first(paths: Sequence[Path]) -> np.ndarray | None:
-    return next((picture for path in paths if (picture := _read(path)) is not None), None)
+def _first(paths: Sequence[Path]) -> tuple[Path, np.ndarray] | None:
+    return next(((path, picture) for path in paths if (picture := _read(path)) is not None), None)
 
 
 def _read(path: Path) -> np.ndarray | None:
@@ -119,8 +139,11 @@ def _tiles(ink: np.ndarray) -> tuple[int, int, int, int]:
 
 def _sheet(
     grid: Sequence[Sequence[np.ndarray | None]], rows: Sequence[str], columns: Sequence[str], title: str
-) -> Figure:
-    """Draw a grid of pictures (H, WIDTH), without scaling them, with names of rows and columns."""
+) -> tuple[Figure, dict[tuple[int, int], tuple[float, float, float, float]]]:
+    """Draw a grid of pictures (H, WIDTH), without scaling them, with names of rows and columns.
+
+    Return the figure, and by row and column the box of each cell: left, top, width and height, as shares of it.
+    """
     heights = [max((len(cell) for cell in row if cell is not None), default=WIDTH // 4) for row in grid]
     tops = np.cumsum([0, *(height + SPACE for height in heights)])
     tiles = np.full((tops[-1] - SPACE, len(columns) * (WIDTH + SPACE) - SPACE), np.nan, np.float32)
@@ -138,4 +161,15 @@ def _sheet(
     axes.set_yticks(tops[:-1] + np.array(heights) / 2, rows, fontsize=10)
     axes.xaxis.tick_top()
     figure.text(SPACE / total[0], 1 - SPACE / total[1], title, va="top", fontsize=12)
-    return figure
+    upper = total[1] - SPACE - height
+    boxes = {
+        (i, j): (
+            (margin + j * (WIDTH + SPACE)) / total[0],
+            (upper + tops[i]) / total[1],
+            WIDTH / total[0],
+            heights[i] / total[1],
+        )
+        for i in range(len(grid))
+        for j in range(len(columns))
+    }
+    return figure, boxes

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from fmvae.common.text import short
 from fmvae.evaluation.columns import SAMPLERS
 from fmvae.report.charts import against_beta, mi_kl, rate_distortion, tc_recon
 from fmvae.report.collect import Run, collect
-from fmvae.report.comparison import compare, markdown, run_table
-from fmvae.report.page import Picture, render_page
+from fmvae.report.comparison import columns_of, compare, markdown, run_table, text
+from fmvae.report.conclusion import conclude
+from fmvae.report.hover import MAX_SVG, Mark, svg
+from fmvae.report.learning import learning_curves
+from fmvae.report.naming import Names
+from fmvae.report.page import EXPLORER, Picture, address, render_page
 from fmvae.report.settings import Setting, particulars, settings_of, telling
-from fmvae.report.sheets import contact_sheet
+from fmvae.report.sheets import Cell, contact_sheet
+from fmvae.report.starts import started
 from fmvae.runs.files import write_bytes
 from fmvae.runs.recorder import render
 
@@ -38,6 +49,8 @@ CHARTS = {
     ),
     "against_beta": ("Against β", "", against_beta),
 }
+LEARNING = "learning_curves"
+QUALITY = 80  # of contact sheets as JPEG
 IN_ROWS = "one row per class, in the dataset's order"
 SHEETS = {  # headings, and what is added to them for conditional models
     "samples": ("Samples from the prior", IN_ROWS),
@@ -50,7 +63,7 @@ SHEETS = {  # headings, and what is added to them for conditional models
 
 
 def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
-    """Write ``index.html``, ``table.csv``, ``table.md`` and the figures of the runs in ``folders``.
+    """Write ``index.html``, ``table.csv``, ``table.md`` and the figures (PNG, and charts as PDF) of the runs.
 
     Equal run directories give equal files, byte for byte.
 
@@ -71,11 +84,16 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
     target = (to or folders[0] / "report").resolve()
     settings = settings_of(runs)
     comparison, title = compare(settings), " + ".join(dict.fromkeys(folder.resolve().name for folder in folders))
-    figures = {f"{name}.png": figure for name, figure in _figures(settings)}
+    conclusion = conclude(runs, settings, started, short(folders[0]))
+    figures = {f"{name}.png": figure for name, figure in _figures(runs, settings, target)}
     files = {name: figure.content for name, figure in figures.items()}
+    files |= {f"{Path(name).stem}.pdf": figure.pdf for name, figure in figures.items() if figure.pdf}
     files["table.csv"] = run_table(runs).encode()
-    files["table.md"] = _markdown(title, comparison.markdown() if settings else "", runs).encode()
-    files["index.html"] = render_page(title, runs, comparison, figures, target).encode()
+    table = comparison.markdown() if settings else ""
+    files["table.md"] = _markdown(title, conclusion.markdown(), table, runs).encode()
+    explorers = [path for folder in folders if (path := folder / EXPLORER).exists()]
+    page = render_page(title, runs, conclusion, comparison, figures, target, explorers)
+    files["index.html"] = page.encode()
     for name, content in files.items():
         write_bytes(target / name, content)
     for name in _names():  # remove figures of an earlier report
@@ -85,23 +103,81 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
 
 
 def _names() -> list[str]:
-    return [f"{name}.png" for name in (*CHARTS, *(f"sheet_{name}" for name in SHEETS))]
+    charts = (*CHARTS, LEARNING)
+    pictures = (*charts, *(f"sheet_{name}" for name in SHEETS))
+    return [*(f"{name}.png" for name in pictures), *(f"{name}.pdf" for name in charts)]
 
 
-def _figures(settings: Sequence[Setting]) -> Iterator[tuple[str, Picture]]:
+def _figures(runs: Sequence[Run], settings: Sequence[Setting], target: Path) -> Iterator[tuple[str, Picture]]:
     """Yield the name and picture of each figure for which the runs have data."""
+    points = _Points(settings, target)
     for name, (heading, note, draw) in CHARTS.items():
-        if figure := draw(settings):
-            yield name, Picture(heading, render(figure), note)
+        if figure := draw(settings, points.describe):
+            yield name, _picture(heading, figure, points.taken(), note)
+    marks: list[Mark] = []
+    if figure := learning_curves(runs, settings, points.of_run, marks):
+        yield LEARNING, _picture("Learning curves", figure, marks)
     conditional = any(setting.first.conditional for setting in settings)
     for name, (heading, of_classes) in SHEETS.items():
         heading += f"; conditional models: {of_classes}" if conditional else ""
-        if content := contact_sheet(settings, name, heading):
-            yield f"sheet_{name}", Picture(heading, content)
+        cells: list[Cell] = []
+        if content := contact_sheet(settings, name, heading, cells):
+            yield f"sheet_{name}", Picture(heading, content, cells=cells, preview=_preview(content))
 
 
-def _markdown(title: str, table: str, runs: Sequence[Run]) -> str:
-    parts = [f"# {markdown(title)}", table or "No run is complete yet."]
+def _picture(heading: str, figure: Figure, marks: Sequence[Mark], note: str = "") -> Picture:
+    figure.draw_without_rendering()  # lays it out, once for all three files
+    figure.set_layout_engine("none")
+    file = io.BytesIO()
+    figure.savefig(file, format="pdf", metadata={"CreationDate": None})
+    drawn = svg(figure, marks, heading)
+    return Picture(heading, render(figure), note, file.getvalue(), drawn if len(drawn) <= MAX_SVG else "")
+
+
+def _preview(png: bytes) -> bytes:
+    """Return a picture as JPEG, a fifth of the size."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(png)).save(file, format="jpeg", quality=QUALITY)
+    return file.getvalue()
+
+
+class _Points:
+    """What to say of the points of charts: the setting's name, its numbers, and a link to its first run."""
+
+    def __init__(self, settings: Sequence[Setting], target: Path):
+        self.target = target
+        self.columns = {column.tag: column for column in columns_of(settings)}
+        names = Names(settings)
+        self.names = {id(setting): names.of(setting) for setting in settings}
+        self.named = {id(run): self.names[id(setting)] for setting in settings for run in setting.runs}
+        self.marks: list[Mark] = []
+
+    def describe(self, axes: Axes, point: tuple[float, float], setting: Setting, tags: Sequence[str]) -> None:
+        lines = [self.names[id(setting)]]
+        for tag in tags:
+            column, statistic = self.columns[tag], setting.statistic(tag)
+            assert statistic is not None
+            spread = "" if statistic.sd is None else f" ± {text(column, statistic.sd)}"
+            lines.append(f"{column.header} {text(column, statistic.mean)}{spread}")
+        lines.append(f"n = {len(setting.runs)}")
+        self.marks.append(Mark(axes, *point, "\n".join(lines), self._address(setting.first)))
+
+    def of_run(self, run: Run) -> tuple[str, str]:
+        named = self.named.get(id(run))
+        name = run.name if named is None else f"{named}, seed {run.config.get('seed')}"
+        return name, self._address(run)
+
+    def _address(self, run: Run) -> str:
+        return f"{address(run.directory.path, self.target)}/"
+
+    def taken(self) -> list[Mark]:
+        """Return the marks of the chart that was drawn last."""
+        taken, self.marks = self.marks, []
+        return taken
+
+
+def _markdown(title: str, conclusion: str, table: str, runs: Sequence[Run]) -> str:
+    parts = [f"# {markdown(title)}", conclusion, *([table] if table else [])]
     if others := [run for run in runs if not run.complete]:
         keys = telling([run for run in runs if run.config])
         lines = [_line(run, particulars(run, keys)) for run in others]

@@ -361,3 +361,16 @@ def test_the_readmes_look_in_seconds_ends_with_results(tmp_path):
     succeeded(warmed().call("evaluate.py", "run=.", cwd=run))  # and again, by whatever name it is reached
     assert not (run / ".locks").exists()
     assert (run / "results.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_measuring_again_makes_the_report_anew(study, tmp_path):
+    ours = study.copied_to(tmp_path / "study")
+    said = succeeded(ours.evaluate(f"run={ours.outputs}"))
+    assert said.splitlines()[-1].startswith("report: ")
+    before = (ours.outputs / "report" / "index.html").read_bytes()
+    run = next(path.parent for path in ours.outputs.glob("*/results.json"))
+    succeeded(ours.evaluate(f"run={run}", "evaluation.iwae.num_samples=3", "evaluation.iwae.num_images=20"))
+    after = (ours.outputs / "report" / "index.html").read_bytes()
+    assert b"IWAE 3" in after
+    assert b"IWAE 3" not in before

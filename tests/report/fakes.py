@@ -42,11 +42,13 @@ def write_run(
     loss: Mapping[str, Any] | None = None,
     prior: Mapping[str, Any] | None = None,
     decomposition: Mapping[str, float] | None = None,
+    blocks: Mapping[str, Any] | None = None,
     **test: float,
 ) -> Path:
     """A run directory. ``test`` are the numbers of its results, a few are made up from beta, z and the seed.
 
     ``loss`` and ``prior`` are these groups of its config, ``decomposition`` is that block of its results.
+    ``blocks`` replaces blocks of its results by path, such as ``fid/pixels``; None leaves a block out.
     """
     config = copy.deepcopy(_composed(*overrides))
     config["beta"]["value"] = beta
@@ -77,6 +79,14 @@ def write_run(
     if decomposition is not None:
         # ``columns``, as a user's measure has, so that the numbers are read even if no column is listed for them
         results["decomposition"] = {**decomposition, "columns": [], "settings": {}}
+    for name, block in (blocks or {}).items():
+        *parents, leaf = name.split("/")
+        node = results
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = block
+        if block is None:
+            del node[leaf]
     if state == "complete":
         # write_record would wait for the disk, hundreds of times
         (path / "results.json").write_text(json.dumps({**results, "content_sha256": digest(results)}))

@@ -20,6 +20,7 @@ class Page(HTMLParser):
     """What a browser would make of the page: texts, links, and what it would load."""
 
     VOID = ("meta", "img", "link", "br")
+    OWN = ("style", "script")  # their text is the page's own
 
     def __init__(self, path: Path):
         super().__init__()
@@ -28,15 +29,18 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.loads: list[str] = []
         self.texts: list[str] = []
+        self.charts = 0
+        self.own = ""
         self.feed(path.read_text(encoding="utf-8"))
         assert not self.open
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
+        self.charts += tag == "svg"
         if tag not in self.VOID:
             self.open.append(tag)
         for name, value in attrs:
-            if name == "src" or (name == "href" and tag != "a"):
+            if name == "src" or (name.endswith("href") and tag != "a" and not (value or "").startswith("#")):
                 self.loads.append(value or "")
             elif name == "href":
                 self.links.append(value or "")
@@ -46,11 +50,16 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in self.OWN:
             self.texts.append(data)
         else:
-            assert "url(" not in data
-            assert "@import" not in data
+            self.own += data
+            assert not any(word in data for word in ("url(", "@import", "http:", "https:"))
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
 
 
 @pytest.fixture
@@ -73,12 +82,16 @@ def test_the_page_needs_nothing_but_itself_and_every_link_leads_somewhere(sweep)
     page = write_report([sweep])
     assert page == sweep / "report" / "index.html"
     parsed = Page(page)
-    assert len(parsed.loads) == 4
-    assert all(load.startswith("data:image/png;base64,") for load in parsed.loads)
-    assert not {"script", "link", "iframe", "object"} & parsed.tags
+    assert parsed.charts == 2
+    assert len(parsed.loads) == 2  # the contact sheets
+    assert all(load.startswith("data:image/jpeg;base64,") for load in parsed.loads)
+    assert not {"link", "iframe", "object"} & parsed.tags
     assert len(parsed.links) >= 9 * 2 + 8 * 3
     for link in parsed.links:
         address = urlparse(link)
+        if link.startswith("#"):
+            assert f'id="{link[1:]}"' in page.read_text()
+            continue
         assert not address.scheme
         assert not address.netloc
         assert (page.parent / unquote(address.path)).exists(), link
@@ -101,14 +114,14 @@ def test_the_parts_of_the_kl_have_figures_that_say_how_to_read_them(sweep):
     path = write_report([sweep])
     assert {"tc_recon.png", "mi_kl.png"} <= {file.name for file in path.parent.iterdir()}
     page = Page(path)
-    assert len(page.loads) == 6
+    assert (page.charts, len(page.loads)) == (4, 2)
     text = "".join(page.texts)
     assert "distance below the line MI = KL" in text
     assert "TC is 0 if q(z)" in text
     shutil.rmtree(sweep / "report")
     for run in sweep.glob("base-tc-*"):
         shutil.rmtree(run)
-    assert len(Page(write_report([sweep])).loads) == 4
+    assert Page(write_report([sweep])).charts == 2
 
 
 def test_page_and_tables_say_the_same(sweep):
@@ -127,7 +140,7 @@ def test_the_same_runs_give_the_same_bytes_and_another_number_other_ones(sweep, 
     write_report([sweep], tmp_path / "one" / "report")
     (tmp_path / "two").mkdir()
     first = {file.name: file.read_bytes() for file in (tmp_path / "one" / "report").iterdir()}
-    assert len(first) == 7
+    assert len(first) == 9
     write_report([sweep], tmp_path / "two" / "report")
     assert {file.name: file.read_bytes() for file in (tmp_path / "two" / "report").iterdir()} == first
     run = next(iter(sweep.glob("conv-b4-*-s0-*")))
@@ -160,6 +173,7 @@ def test_a_report_in_the_folder_is_no_run_and_an_earlier_ones_figures_go(sweep):
     write_report([sweep])
     assert sorted(file.name for file in first.parent.iterdir()) == [
         "index.html",
+        "rate_distortion.pdf",
         "rate_distortion.png",
         "table.csv",
         "table.md",
@@ -169,7 +183,7 @@ def test_a_report_in_the_folder_is_no_run_and_an_earlier_ones_figures_go(sweep):
 def test_one_run_is_a_report(tmp_path):
     write_run(tmp_path / "sweep", fid=None)
     page = Page(write_report([tmp_path / "sweep"]))
-    assert len(page.loads) == 1
+    assert (page.charts, page.loads) == (1, [])
     assert "1 run: 1 complete. 1 setting" in "".join(page.texts)
 
 
@@ -178,9 +192,10 @@ def test_without_a_complete_run_the_page_says_so(tmp_path, state):
     write_run(tmp_path / "sweep", state=state)
     path = write_report([tmp_path / "sweep"])
     page = Page(path)
-    assert page.loads == []
-    assert "No run is complete yet" in "".join(page.texts)
-    assert "No run is complete yet" in (path.parent / "table.md").read_text()
+    assert (page.charts, page.loads) == (0, [])
+    said = "The run failed, so" if state == "failed" else "No run is complete yet"
+    assert said in "".join(page.texts)
+    assert said in (path.parent / "table.md").read_text()
 
 
 def test_sheets_of_conditional_models_say_which_class(sweep):

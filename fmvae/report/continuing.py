@@ -1,0 +1,78 @@
+"""The commands with which a study goes on. No input or output: what a run was started with is handed in."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from fmvae.report.collect import Run
+from fmvae.report.settings import Setting
+
+MORE_SEEDS = 2  # seeds that a command adds
+LONGER = 2  # by this factor a run is trained longer
+
+
+class Start(NamedTuple):
+    """How a run was started.
+
+    Args:
+        overrides: those of its command line.
+        sweep: the name of the sweep's folder; empty for a single run.
+    """
+
+    overrides: Sequence[str]
+    sweep: str = ""
+
+
+Started = Callable[[Run], Start | None]  # how a run was started; None if it is not known
+
+
+class Command(NamedTuple):
+    """A command to paste, and what it does."""
+
+    purpose: str
+    line: str
+
+
+def again(run: Run, started: Started) -> str:
+    """Return the command that finishes a run; empty if its start is not known."""
+    start = started(run)
+    return _line(start, {}, multirun=bool(start.sweep)) if start else ""
+
+
+def more_seeds(setting: Setting, started: Started) -> str:
+    """Return the command that trains a setting with further seeds; empty if its start is not known."""
+    start = started(setting.first)
+    if start is None:
+        return ""
+    last = max(_seeds(setting), default=-1)
+    seeds = ",".join(str(last + 1 + i) for i in range(MORE_SEEDS))
+    return _line(start, {"seed": seeds})
+
+
+def more_epochs(setting: Setting, started: Started) -> str:
+    """Return the command that trains a setting's seeds anew for more epochs; empty if its start is not known."""
+    start, epochs = started(setting.first), setting.first.config.get("trainer.epochs")
+    if start is None or type(epochs) is not int:
+        return ""
+    seeds = ",".join(map(str, _seeds(setting)))
+    return _line(start, {**({"seed": seeds} if seeds else {}), "trainer.epochs": str(LONGER * epochs)})
+
+
+def measure_again(folder: str) -> str:
+    """Return the command that measures all runs of a folder alike."""
+    return shlex.join(["python", "evaluate.py", f"run={folder}"])
+
+
+def _seeds(setting: Setting) -> list[int]:
+    return sorted({seed for run in setting.runs if type(seed := run.config.get("seed")) is int})
+
+
+def _line(start: Start, changed: Mapping[str, str], *, multirun: bool = True) -> str:
+    replaced = {*changed, "sweep_name", *(["hydra.mode"] if multirun else [])}
+    kept = [override for override in start.overrides if override.lstrip("+").partition("=")[0] not in replaced]
+    new = [f"{key}={value}" for key, value in changed.items()]
+    name = [f"sweep_name={start.sweep}"] if start.sweep else []
+    line = shlex.join(["python", "train.py", *(["-m"] if multirun else []), *kept, *new, *name])
+    return line if line.isprintable() else ""  # a line break would end it where it is pasted

@@ -1,0 +1,74 @@
+"""Charts as SVG whose points can be pointed at: each has a link and a text, also without JavaScript.
+
+The chart is the figure that is also written as PNG and PDF, drawn once more by matplotlib. On top lie transparent
+circles, one for each point.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fmvae.report.style import spread
+
+MAX_MARKS = 600  # points of a chart that can be pointed at
+MAX_SVG = 500_000  # characters; a larger chart is shown as PNG
+RADIUS = 7  # of the place around a point that can be pointed at, in points (1/72 inch)
+INCH = 72  # the unit of matplotlib's SVG is a point
+NOT_SHOWN = re.compile(
+    r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL
+)
+GROUP_ID = re.compile(r'<g id="[^"]*">')  # they repeat in every figure, and nothing refers to them
+SIZE = re.compile(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>')
+
+
+class Mark(NamedTuple):
+    """A point of a chart: its place in data coordinates, what to say of it, and the address that it links to."""
+
+    axes: Axes
+    x: float
+    y: float
+    text: str
+    link: str
+
+
+def svg(figure: Figure, marks: Sequence[Mark], name: str) -> str:
+    """Return a figure as an SVG element.
+
+    Args:
+        marks: at most ``MAX_MARKS`` of them get a place to point at.
+        name: of the chart, for screen readers; charts of one page need different ones.
+    """
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    drawn = GROUP_ID.sub("<g>", NOT_SHOWN.sub("", file.getvalue())).strip()
+    opened = SIZE.match(drawn)
+    assert opened
+    body = drawn[opened.end() :].removesuffix("</svg>")
+    start = f'<svg viewBox="{opened[1]}" role="group" aria-label="{escape(name)}">'
+    places = "\n".join(_circle(figure, mark) for mark in spread([*marks], MAX_MARKS))
+    return f'{start}<g aria-hidden="true">{body.strip()}</g>\n<g class="marks">{places}</g></svg>'
+
+
+def place(figure: Figure, mark: Mark) -> tuple[float, float]:
+    """Return where a mark lies in the SVG, in points from the upper left. The figure must have been drawn."""
+    x, y = mark.axes.transData.transform((mark.x, mark.y)) * INCH / figure.dpi
+    return float(x), float(figure.get_figheight() * INCH - y)
+
+
+def _circle(figure: Figure, mark: Mark) -> str:
+    x, y = place(figure, mark)
+    if not (math.isfinite(x) and math.isfinite(y)):
+        return ""
+    text = escape(mark.text)
+    circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}"/>'
+    return f'<a href="{escape(mark.link)}" aria-label="{text}"><title>{text}</title>{circle}</a>'

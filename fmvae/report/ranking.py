@@ -1,0 +1,106 @@
+"""Which settings are best by a number, which of them tie, and the front of rate and distortion. No I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fmvae.evaluation.columns import Column
+from fmvae.report.comparable import unlike
+from fmvae.report.comparison import columns_of, text
+from fmvae.report.settings import Setting
+
+ERRORS = 2  # a difference of so many of its standard errors, or fewer, is a tie
+RATE, DISTORTION = "test/kl", "test/recon"
+
+
+class Ranking(NamedTuple):
+    """The settings that have a number, best mean first.
+
+    Args:
+        ties: those after the first whose difference to it is within noise.
+        unknown: how many others can't be told from it, as the noise of one of the two is not known.
+        refused: why the settings do not compare; empty if they do. Then the order means nothing.
+    """
+
+    column: Column
+    settings: list[Setting]
+    ties: list[Setting]
+    unknown: int
+    refused: str = ""
+
+    @property
+    def best(self) -> Setting:
+        return self.settings[0]
+
+
+def rankings(settings: Sequence[Setting]) -> list[Ranking]:
+    """Return a ranking for each column of the table that has a best, in the order of the table."""
+    return [rank(column, settings) for column in columns_of(settings) if column.has_best]
+
+
+def rank(column: Column, settings: Sequence[Setting]) -> Ranking:
+    """Rank the settings by their means of a column. Equal means keep the order of the settings."""
+    sign = -1 if column.direction == "higher" else 1
+    having = [setting for setting in settings if _mean(setting, column.tag) is not None]
+    ordered = sorted(having, key=lambda setting: sign * (_mean(setting, column.tag) or 0.0))
+    if refused := unlike(column, having):
+        return Ranking(column, ordered, [], 0, refused)
+    best, *others = ordered
+    verdicts = [(setting, tie(column, best, setting)) for setting in others]
+    ties = [setting for setting, tied in verdicts if tied]
+    return Ranking(column, ordered, ties, sum(tied is None for _, tied in verdicts))
+
+
+def tie(column: Column, one: Setting, other: Setting) -> bool | None:
+    """Return whether two settings tie: the difference of their means is within ``ERRORS`` standard errors of it.
+
+    Means that a table prints alike tie, too. None if the standard error of either is not known.
+    """
+    means = [_mean(setting, column.tag) for setting in (one, other)]
+    assert means[0] is not None
+    assert means[1] is not None
+    if text(column, means[0]) == text(column, means[1]):
+        return True
+    errors = [standard_error(setting, column.tag) for setting in (one, other)]
+    if errors[0] is None or errors[1] is None:
+        return None
+    return abs(means[0] - means[1]) <= ERRORS * math.hypot(errors[0], errors[1])
+
+
+def standard_error(setting: Setting, tag: str) -> float | None:
+    """Return the standard error of a setting's mean over seeds; of one run, that of its measure if it has one."""
+    statistic = setting.statistic(tag)
+    if statistic is None:
+        return None
+    if statistic.sd is not None:
+        return statistic.sd / math.sqrt(statistic.n)
+    error = next((run.scalars.get(f"{tag}_se") for run in setting.runs if tag in run.scalars), None)
+    return error if error is None or math.isfinite(error) else None
+
+
+def _mean(setting: Setting, tag: str) -> float | None:
+    statistic = setting.statistic(tag)
+    return statistic.mean if statistic and math.isfinite(statistic.mean) else None
+
+
+def front(settings: Sequence[Setting]) -> list[Setting]:
+    """Return the Pareto front of rate (KL) and distortion (recon), from the lowest rate on.
+
+    A setting is on it if no other has both means at most as large, and one of them smaller. It is empty if the
+    settings' nats do not compare.
+    """
+    found = [
+        (rate, distortion, setting)
+        for setting in settings
+        if (rate := _mean(setting, RATE)) is not None and (distortion := _mean(setting, DISTORTION)) is not None
+    ]
+    columns = [column for column in columns_of(settings) if column.tag in (RATE, DISTORTION)]
+    if any(unlike(column, [setting for *_, setting in found]) for column in columns):
+        return []
+    kept: list[tuple[float, float, Setting]] = []
+    for point in sorted(found, key=lambda one: one[:2]):
+        if not kept or point[1] < kept[-1][1] or point[:2] == kept[-1][:2]:
+            kept.append(point)
+    return [setting for *_, setting in kept]
