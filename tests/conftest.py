@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.browser import Tab, launched, opened_tab
 from tests.idx import write_idx_dataset
 from tests.tiers import ASKED, Counts, put_into_tiers
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from fmvae.data import FashionMNISTManager
 
 # a busy machine is no failure
@@ -89,6 +92,20 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., "Fashi
         return FashionMNISTManager(root, **{"sha256": sha256, "download": False, "val_size": 100} | arguments)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def chromium() -> "Iterator[Browser]":
+    """Chromium, started once; tests that ask for it are skipped where it is missing."""
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def tab(chromium) -> Iterator[Tab]:
+    """A new tab, 1,280 pixels wide, in light colours."""
+    with opened_tab(chromium, viewport={"width": 1280, "height": 900}, color_scheme="light") as own:
+        yield own
 
 
 @pytest.fixture(autouse=True)
