@@ -15,6 +15,7 @@ from fmvae.common.logs import Terminal
 from fmvae.common.text import short
 from fmvae.common.text import typed_path as path
 from fmvae.errors import ConfigError, FmvaeError, RunError
+from fmvae.explore import NAME
 
 MOST = 16  # runs on a page: each brings a decoder
 log = logging.getLogger("fmvae")
@@ -24,18 +25,16 @@ def explore(arguments: Sequence[str]) -> Path:
     """Write the page that the arguments ask for; return its path."""
     parser = argparse.ArgumentParser(
         prog="python -m fmvae.explore",
-        description="Write explorer.html: sliders for the latent dimensions of a trained run, decoded in the page. "
+        description="Write explorer.html: sliders for the latent dimensions of a run, decoded in the page. "
         "Of several runs, or a folder of them, the images stand side by side.",
     )
     parser.add_argument("run", nargs="+", type=path, help="a run's directory, or a folder of runs")
     parser.add_argument("--to", type=path, help="the file; usually explorer.html in the (first) folder given")
-    parser.add_argument(
-        "--device", default="cpu", help="cpu (the default), cuda or auto, for encoding test images"
-    )
+    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda or auto; it encodes images")
     parser.add_argument("--allow", action="append", default=[], help="a package of your own that configs may name")
     given = parser.parse_args(arguments)
     # torch, which --help need not wait for
-    from fmvae.explore.page import NAME, write_explorer
+    from fmvae.explore.page import write_explorer
 
     subjects, left_out = _subjects(given.run, given.device, given.allow)
     return write_explorer(given.to or given.run[0] / NAME, subjects, left_out)
@@ -85,11 +84,13 @@ def _subject(directory: Path, label: str, device: str, allow: Sequence[str]) -> 
 
 def _sources(loaded: Any) -> Mapping[str, Callable[[], Any]]:
     """Return the samplers that the run was measured with and whose fits are in its directory."""
+    from fmvae.evaluation.columns import SAMPLERS
     from fmvae.measurement.sampling import in_words, settings_of
     from fmvae.visualization import Source
 
     store, found = loaded.parts.evaluator.context.samplers, {}
-    for name in loaded.results.get("samplers", {}):
+    kept = [file.stem for file in sorted(loaded.run.samplers.glob("*.safetensors")) if file.stem in SAMPLERS]
+    for name in dict.fromkeys([*loaded.results.get("samplers", {}), *kept]):
         if name == "prior":
             continue
         settings = settings_of(loaded.results, loaded.config["evaluation"], name)

@@ -48,7 +48,7 @@ class Builder:
         values = values.detach().contiguous() if places else values.detach().float().contiguous()
         if len(values) > 1 and bool((values == values[0]).all()):
             values = values[:1]
-        key = (tuple(values.shape), sha256(values.numpy()).hexdigest())
+        key = (tuple(values.shape), sha256(values.numpy().tobytes()).hexdigest())
         if key not in self._known:
             self._known[key] = Place(len(self.program.constants), True)
             self.program.constants.append(Constant(values, places))

@@ -146,11 +146,12 @@ def _program(subject: Subject, z: Tensor) -> Halves:
 
 
 def _tried(mean: Tensor, std: Tensor, mu: Tensor, seed: int) -> Tensor:
-    """Return latents (N, z) from where people look: within the sliders' reach, and test images' posterior means."""
+    """Return latents (N, z) from where people look: within the sliders' reach, and posterior means."""
     generator = rng.stream(seed, "sampling")
     uniform = torch.rand((TRIED // 2, len(mean)), generator=generator, dtype=torch.float64)
     own = mu[torch.randint(len(mu), (TRIED // 2,), generator=generator)]
-    return torch.cat([mean + SPAN * (2 * uniform - 1) * std, own]).float()
+    z = torch.cat([mean + SPAN * (2 * uniform - 1) * std, own]).float()
+    return z[torch.randperm(TRIED, generator=generator)]  # classes have their share of both
 
 
 def _draws(subject: Subject, blob: Blob, *, standard: bool) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ from fmvae.runs.files import write_bytes
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("decoder.js", "state.js", "pictures.js", "map.js", "controls.js", "explorer.js")
-NAME = "explorer.html"
 log = logging.getLogger("fmvae")
 
 

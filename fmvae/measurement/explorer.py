@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from fmvae.assembly import Parts
 from fmvae.errors import RunError
-from fmvae.explore.content import Subject
-from fmvae.explore.page import write_explorer
+from fmvae.explore import NAME
 from fmvae.measurement.sampling import Which
-from fmvae.models.posterior import Posteriors
 from fmvae.runs.directory import RunDirectory
 from fmvae.visualization import Source, VAEVisualizer
+
+log = logging.getLogger("fmvae")
 
 
 def facts_of(results: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -25,26 +27,29 @@ def facts_of(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def write_run_explorer(
-    run: RunDirectory,
-    which: Which,
+def explorer_of(run: RunDirectory, which: Which) -> Path:
+    """Return the file of a checkpoint's explorer."""
+    return run.path / (NAME if which == "best" else f"explorer.{which}.html")
+
+
+def explore_run(
+    page: Path,
     parts: Parts,
     visualizer: VAEVisualizer,
     results: Mapping[str, Any],
-    posteriors: Posteriors,
     sources: Mapping[str, Callable[[], Source]],
-) -> str | None:
-    """Write the explorer of a run's checkpoint into its directory; return why not, if its decoder is refused.
+) -> None:
+    """Write the explorer of a measured run. If its decoder cannot run in a page, a line says so.
 
     Args:
         visualizer: with the epoch in its titles.
-        posteriors: of the test split.
         sources: by sampler, fitted at the first call.
     """
-    path = run.path / ("explorer.html" if which == "best" else f"explorer.{which}.html")
-    subject = Subject(run.path.name, visualizer, parts.data, "", facts_of(results), sources, posteriors)
+    from fmvae.explore.content import Subject  # with torch's tracer, which other runs need not load
+    from fmvae.explore.page import write_explorer
+
+    subject = Subject(page.parent.name, visualizer, parts.data, "", facts_of(results), sources)
     try:
-        write_explorer(path, [subject])
-    except RunError as error:
-        return error.problem
-    return None
+        write_explorer(page, [subject])
+    except RunError as error:  # the run has its numbers, and is complete
+        log.warning("no explorer: %s", error)

@@ -1,6 +1,7 @@
 // Sliders, buttons and thumbnails. Text of runs and classes is set as text, never as markup.
 
 const TILES = 9; // images of the row under a slider
+const NEAR = 300; // pixels beyond the window within which these rows are painted
 const COLLAPSED = 0.01; // nats: dimensions below hold nothing, and wait in a list of their own
 
 class Slider {
@@ -15,9 +16,8 @@ class Slider {
     const head = element("div", { className: "head" }, element("label", { htmlFor: id, textContent: name }));
     if (!state.several) head.append(...this.score(score, most));
     head.append(this.output);
-    this.row = element("div", { className: "dimension" }, head, this.input);
-    if (state.several) this.row.append(this.chips());
-    else this.row.append((this.strip = this.stripFor(state.runs[0])));
+    this.strips = state.runs.map((run) => (rank < run.latentDim ? this.stripFor(run) : null));
+    this.row = element("div", { className: "dimension" }, head, this.input, ...this.pictures());
     this.input.addEventListener("input", () => state.move(rank, this.input.valueAsNumber));
     this.input.addEventListener("keydown", (event) => this.onKey(event, (high - low) / 100));
   }
@@ -38,13 +38,17 @@ class Slider {
     return [element("span", { className: "score", textContent: `${symbol} ${score.toFixed(2)} nats` }), meter];
   }
 
-  chips() {
-    const texts = this.state.runs.map((run) => {
+  // The images along the slider: one row for each run, with its dimension in words if there are several.
+  pictures() {
+    if (!this.state.several) return this.strips;
+    return this.state.runs.map((run, i) => {
       const dimension = run.order[this.rank];
-      if (dimension === undefined) return `${run.label}: not moved (z = ${run.latentDim})`;
-      return `${run.label}: z${dimension}, ${run.score} ${run.scores[dimension].toFixed(2)}`;
+      const what = dimension === undefined
+        ? `not moved (z = ${run.latentDim})`
+        : `z${dimension}, ${run.score} ${run.scores[dimension].toFixed(2)}`;
+      const words = element("span", {}, element("b", { textContent: run.label }), ` ${what}`);
+      return element("div", { className: "along" }, words, ...(this.strips[i] ? [this.strips[i]] : []));
     });
-    return element("ul", { className: "chips" }, ...texts.map((text) => element("li", { textContent: text })));
   }
 
   stripFor(run) {
@@ -74,14 +78,19 @@ class Slider {
     this.input.setAttribute("aria-valuetext", this.output.textContent);
   }
 
-  // The work of painting the images along the slider, one task for each.
-  stripTasks() {
-    if (!this.strip || !this.row.offsetParent) return []; // in a closed list
-    const [run] = this.state.runs;
-    return Array.from({ length: TILES }, (_, tile) => () => {
-      const z = Float32Array.from(run.z);
-      z[run.order[this.rank]] = this.valueOf(tile);
-      paintDecoded(this.strip, run, z, this.state.label, tile);
+  // The work of painting the images along the slider, one task for each; none if they are out of sight or painted.
+  stripTasks(version) {
+    const box = this.row.getBoundingClientRect();
+    if (!this.row.offsetParent || box.bottom < -NEAR || box.top > innerHeight + NEAR) return [];
+    return this.strips.flatMap((strip, i) => {
+      if (!strip || strip.version === version) return [];
+      const run = this.state.runs[i];
+      return Array.from({ length: TILES }, (_, tile) => () => {
+        const z = Float32Array.from(run.z);
+        z[run.order[this.rank]] = this.state.zOf(run, this.rank, this.valueOf(tile));
+        paintDecoded(strip, run, z, this.state.label, tile);
+        if (tile === TILES - 1) strip.version = version;
+      });
     });
   }
 }
@@ -98,8 +107,8 @@ function slidersFor(state) {
   const count = closed.lastElementChild.childElementCount;
   const said = count === 1 ? "1 collapsed dimension" : `${count} collapsed dimensions`;
   closed.hidden = !count;
-  closed.firstElementChild.textContent = `${said} (below ${COLLAPSED} nats in every run)`.replace(
-    " in every run", state.several ? " in every run" : "");
+  const where = state.several ? " in every run" : "";
+  closed.firstElementChild.textContent = `${said} (below ${COLLAPSED} nats${where})`;
   return sliders;
 }
 

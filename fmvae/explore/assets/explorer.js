@@ -18,9 +18,12 @@ class Explorer {
     toolbar(this.state);
     this.later = new Later();
     this.state.changed = () => this.ask();
+    this.version = 0; // of what is shown, to know which pictures are old
     for (const id of ["collapsed", "starts"]) {
-      document.getElementById(id).addEventListener("toggle", () => this.ask());
+      document.getElementById(id).addEventListener("toggle", () => this.wait());
     }
+    addEventListener("scroll", () => this.wait(), { passive: true });
+    addEventListener("resize", () => this.wait());
     this.show();
   }
 
@@ -38,19 +41,27 @@ class Explorer {
     this.thumbnails.forEach((button, i) => button.setAttribute("aria-pressed", i === this.state.image));
     document.getElementById("status").textContent = this.words();
     this.state.said = null;
+    this.version += 1;
+    this.wait();
+  }
+
+  wait() {
     clearTimeout(this.timer);
     this.later.replace([]);
     this.timer = setTimeout(() => this.later.replace(this.whatCanWait()), WAIT);
   }
 
   whatCanWait() {
+    const { version } = this;
+    const strips = this.sliders.flatMap((slider) => slider.stripTasks(version));
+    if (this.painted === version) return strips;
     const tasks = this.figures.laterTasks();
     if (!this.state.several) {
       this.classes.forEach((button, label) => {
         tasks.push(() => paintDecoded(button.firstElementChild, this.runs[0], this.runs[0].z, label));
       });
     }
-    return [...tasks, ...this.sliders.flatMap((slider) => slider.stripTasks())];
+    return [...tasks, () => (this.painted = version), ...strips];
   }
 
   words() {
@@ -107,8 +118,10 @@ class Figures {
     Object.assign(this, { data, state, images });
     const place = document.getElementById("figures");
     this.decoded = state.runs.map((run) => this.figure(place, state.several ? run.label : "Decoded", run));
-    this.original = this.figure(place, "Test image", null, "small");
-    this.rebuilt = this.figure(place, "Its reconstruction", null, "small");
+    const beside = state.several ? document.getElementById("origin") : place.appendChild(element("div", { id: "beside" }));
+    this.original = this.figure(beside, "Test image", null, "small");
+    this.rebuilt = this.figure(beside, "Reconstruction", null, "small");
+    this.origin = document.getElementById("origin");
   }
 
   figure(place, title, run, className = "") {
@@ -121,7 +134,8 @@ class Figures {
       caption.append(element("ul", { className: "facts" }, ...factsOf(run)));
       if (run.conditional) figure.append((run.every = this.everyClass(run)));
     }
-    place.append(figure);
+    place.prepend(figure);
+    if (run) place.append(figure); // the text beside a test image follows it
     return { figure, canvas };
   }
 

@@ -60,10 +60,15 @@ class State {
     this.offsets[rank] = value;
     for (const run of this.runs) {
       if (rank >= run.latentDim) continue; // this run has no such dimension
-      const dimension = run.order[rank];
-      run.z[dimension] = this.several ? run.base[dimension] + value * run.std[dimension] : value;
+      run.z[run.order[rank]] = this.zOf(run, rank, value);
     }
     this.changed();
+  }
+
+  // What a slider's value means in a run's dimension.
+  zOf(run, rank, value) {
+    const dimension = run.order[rank];
+    return this.several ? run.base[dimension] + value * run.std[dimension] : value;
   }
 
   start(zOf, image = null) {
