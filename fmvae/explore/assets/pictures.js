@@ -17,7 +17,7 @@ function paint(canvas, image, shape, place = 0, most = 1) {
   const size = width * height;
   for (let i = 0; i < size; i++) {
     for (let c = 0; c < 3; c++) {
-      pixels.data[4 * i + c] = (255 / most) * image[channels === 3 ? c * size + i : i] + 0.5;
+      pixels.data[4 * i + c] = (255 / most) * image[channels === 3 ? c * size + i : i]; // rounded, and clipped
     }
     pixels.data[4 * i + 3] = 255;
   }
