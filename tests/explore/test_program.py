@@ -126,8 +126,8 @@ def test_weights_are_stored_in_float16_unless_that_is_seen(monkeypatch):
     assert "f32" in kinds(model)
     monkeypatch.undo()
     with torch.no_grad():
-        model.decoder[0].weight.mul_(3e5)  # beyond float16
-        model.decoder[3].weight.div_(3e5)
+        model.get_parameter("decoder.0.weight").mul_(3e5)  # beyond float16
+        model.get_parameter("decoder.3.weight").div_(3e5)
     assert "f32" in kinds(model)
 
 
