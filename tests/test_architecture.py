@@ -28,6 +28,7 @@ FLOORS = (
     "models",
     "visualization",
     "evaluation",
+    "explore",
     "training",
     "assembly",
     "measurement",
@@ -52,7 +53,7 @@ HYDRA = {
     "fmvae/plugins/hydra_plugins/fmvae_sweeper.py",
     "fmvae/plugins/hydra_plugins/fmvae_search.py",
 }
-ENTRY_SCRIPTS = {"fmvae/data/__main__.py", "fmvae/report/__main__.py"}
+ENTRY_SCRIPTS = {"fmvae/data/__main__.py", "fmvae/explore/__main__.py", "fmvae/report/__main__.py"}
 FILES = files()
 
 

@@ -213,7 +213,7 @@ RULES: dict[str, Rule] = {
     "figures.traversal.steps": Rule(int, minimum=2, maximum=101),
     "figures.traversal.dimensions": Rule(list, optional=True, of=int),
     "figures.traversal.every_class": Rule(bool),
-    "figures.gif": Rule(bool),
+    **dict.fromkeys(("figures.gif", "figures.explorer"), Rule(bool)),
     "figures.projector": SIZE,
     "evaluation.fid": Rule(dict),
     "evaluation.fid.num_images": Rule(int, minimum=0, optional=True),

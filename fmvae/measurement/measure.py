@@ -10,6 +10,7 @@ from fmvae.config.identity import RunIdentity
 from fmvae.errors import RunError
 from fmvae.evaluation.partial import Partials
 from fmvae.evaluation.samplers import fit_settings
+from fmvae.measurement.explorer import explore_run, explorer_of
 from fmvae.measurement.sampling import Which, sampler_store, sources
 from fmvae.runs.checkpoint import WAY_OUT, Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory
@@ -84,12 +85,19 @@ def measure(
             partials.done(name)
     evaluation = config["evaluation"]
     shown = samplers_drawn(config["figures"], fitted_samplers(evaluation))
-    drawn = {"settings": config["figures"], "checkpoint_sha256": checkpoint.sha256}
+    settings = {key: value for key, value in config["figures"].items() if key != "explorer"}  # no album picture
+    drawn = {"settings": settings, "checkpoint_sha256": checkpoint.sha256}
     drawn |= {"samplers": {name: fit_settings(evaluation, name) for name in shown}} if shown else {}
-    if new or draw or not album.holds(drawn):
+    changed = new or draw or not album.holds(drawn)
+    if changed:
         _draw(config, parts, checkpoint, results.measures, album)
         album.note(drawn)
     written = write()
+    page = explorer_of(run, which)
+    if config["figures"].get("explorer") and (changed or not page.exists()):
+        visualizer = parts.visualizer.at_epoch(epoch)
+        fits = sources(parts.evaluator.context, evaluation, fitted_samplers(evaluation))
+        explore_run(page, parts, visualizer, written, fits)
     album.show(flat_scalars(written), epoch)
     return written
 
