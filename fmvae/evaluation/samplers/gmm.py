@@ -29,9 +29,7 @@ from fmvae.evaluation.samplers.gaussians import FullGaussians
 
 KEY = "evaluation.gmm.num_components"
 TEMPERATURE = "evaluation.gmm.temperature"
-REGULARISATION = (
-    1e-6  # added to variances of standardised latents, so that a component of few points has a density
-)
+REGULARISATION = 1e-6  # of variances of standardised latents: a component of few points has a density
 TOLERANCE = 3e-3  # nats per draw; 1e-3 takes 1.7 times as long for 0.01 nats (100 components, wide_latent)
 ITERATIONS = 200  # at most; the defaults take about 30
 
@@ -40,10 +38,10 @@ class GaussianMixtureSampler(Sampler):
     """Mixtures of Gaussians, one for each class of a conditional model, by expectation maximisation.
 
     One component is the mean and covariance of the mixture of all training posteriors, in closed form. More are
-    fitted by scikit-learn to one draw of each posterior, in units of each dimension's standard deviation. There,
-    1e-6 is added to all variances. Of several numbers of components, the one with the highest mean log-likelihood
-    of draws of the validation posteriors is taken; numbers that exceed the images of the smallest class, or
-    cannot be fitted, are passed over.
+    fitted by scikit-learn to one draw of each posterior, in units of each dimension's standard deviation, with
+    ``REGULARISATION`` added to all variances. Of several numbers of components, the one with the highest mean
+    log-likelihood of draws of the validation posteriors is taken; numbers that exceed the images of the smallest
+    class, or cannot be fitted, are passed over.
 
     A temperature T multiplies the covariances of the components by T², also that of a class without training
     images. Below 1, images are more typical and less diverse; above 1, it is the other way round. The result is

@@ -25,10 +25,7 @@ from fmvae.evaluation.samplers.base import (
 from fmvae.runs.optimizers import flatten_optimizer, unflatten_optimizer
 
 RATE, LARGEST_NORM = 2e-3, 10.0
-STEPS, LARGEST_BATCH = (
-    50,
-    512,
-)  # of an epoch at least, if there are as many images; of few images, batches are small
+STEPS, LARGEST_BATCH = 50, 512  # an epoch has 50 steps at least: of few images, batches are small
 ROWS = 4096  # of a block of held-out draws
 HELD_OUT_NOISE = 3  # a part of the stream "samplers"
 
