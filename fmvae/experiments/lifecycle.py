@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -34,6 +35,7 @@ from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Recorder, history_text
 from fmvae.runs.results import read_results
 from fmvae.runs.resuming import check_data, newest_checkpoint
+from fmvae.runs.timing import Timing
 from fmvae.training import Checkpointer, EpochLog, Guard, ProgressBar, Trainer
 
 log = logging.getLogger("fmvae")
@@ -45,7 +47,8 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
     Raises:
         FmvaeError: any error of the run; it is also written to status.json and train.log in the run directory.
     """
-    with attempt(config, overrides) as (run, trainer):
+    bars = nullcontext() if config["trainer"]["progress"] else streams.without_bars()
+    with bars, attempt(config, overrides) as (run, trainer):
         if trainer:
             try:
                 trainer.train()
@@ -101,7 +104,9 @@ def attempt(
                 run.check_held()  # if the directory was removed, report that instead
                 raise
             run.check_held()
+            begun = time.perf_counter()
             experiment.measure(run, identity, recorder.album)
+            Timing.read(run)._replace(measuring=time.perf_counter() - begun).write(run)
             recorder.close(complete=True)
             run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
             run.previous.unlink(missing_ok=True)  # no longer needed; saves space in sweeps of thousands of runs

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fmvae.assembly import Parts, fitted_samplers
+from fmvae.common.phases import phase
 from fmvae.config.identity import RunIdentity
 from fmvae.errors import RunError
 from fmvae.evaluation.partial import Partials
@@ -118,8 +119,9 @@ def _draw(
     for name, content in result_animations(visualizer, data, settings, posteriors, fits):
         album.file(name, content)
     if settings["projector"] and album.events:
-        embedding = projector_data(visualizer, data.test, settings["projector"], posteriors)
-        write_projector(album.events.directory, embedding)
+        with phase("TensorBoard's projector", minor=True):
+            embedding = projector_data(visualizer, data.test, settings["projector"], posteriors)
+            write_projector(album.events.directory, embedding)
 
 
 def load_best_or_last(run: RunDirectory, identity: RunIdentity, parts: Parts, which: Which) -> Checkpoint:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from fmvae.common.phases import phase
 from fmvae.data import ImageData
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from fmvae.runs.recorder import Recorder
 
 log = logging.getLogger("fmvae")
+T = TypeVar("T")
 Drawings = dict[str, Callable[[], "Figure"]]
 Sources = Mapping[str, Callable[[], Source]]  # by sampler, fitted at the first call
 OF_MEASURES = ("confusion_matrix", "class_accuracy")  # the figures of measure_figures
@@ -135,7 +137,18 @@ def result_figures(
             log.info("figures.traversal.every_class: ignored, as the data have no labels")
     else:
         wanted = [name for name in drawings if {name, name.split(OF_CLASS)[0]} & set(settings["only"])]
-    return ((name, drawings[name]()) for name in wanted)
+    return _drawn("figures", {name: drawings[name] for name in wanted})
+
+
+def _drawn(what: str, drawings: Mapping[str, Callable[[], T]]) -> Iterator[tuple[str, T]]:
+    """Draw each picture when it is requested; the bar counts it when the next one is, so saving it is included."""
+    if not drawings:
+        return
+    with phase(what, len(drawings), counted=True) as current:
+        for name, draw in drawings.items():
+            current.now(name)
+            yield name, draw()
+            current.advance()
 
 
 def result_animations(
@@ -154,8 +167,9 @@ def result_animations(
     if not settings["gif"]:
         return
     traversal = settings["traversal"]
-    if only is None or "traversal_prior" in only:
-        content = traversal_animation(
+
+    def traversed() -> bytes:
+        return traversal_animation(
             visualizer,
             posteriors or visualizer.posteriors(data.test),
             label=_example_label(visualizer, data),
@@ -163,11 +177,12 @@ def result_animations(
             span=traversal["span"],
             steps=2 * traversal["steps"] - 1,  # half the figure's step, and includes its values
         )
-        yield "traversal_prior.gif", content
+
+    drawings = {"traversal_prior": traversed}
     for sampler, source in sources.items():
-        name = _names_of(sampler)[0]
-        if only is None or name in only:
-            yield f"{name}.gif", sample_walk(visualizer, source())
+        drawings[_names_of(sampler)[0]] = lambda source=source: sample_walk(visualizer, source())
+    wanted = {f"{name}.gif": draw for name, draw in drawings.items() if only is None or name in only}
+    yield from _drawn("animations", wanted)
 
 
 def measure_figures(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
+from fmvae.common.phases import phase
 from fmvae.errors import ConfigError
 from fmvae.evaluation.columns import BLOCKS, FEATURES, Column
 from fmvae.evaluation.distances import fid_block
@@ -113,15 +114,16 @@ class Distances(BuiltIn):
         generated, reconstructed = self.generated(context, sampler), None
         if sampler is None:
             reconstructed = features(context.reconstructed(num), "reconstructions", num).features
-        block = fid_block(
-            real=real.features,
-            train=known.features,
-            generated=generated.features,
-            reconstructed=reconstructed,
-            labels=(labels.cpu().numpy(), train.labels.cpu().numpy()) if self.by_class else None,
-            class_names=data.class_names or (),
-            num_neighbours=self.num_neighbours,
-        )
+        with phase(f"distances, {features.name}", minor=True):
+            block = fid_block(
+                real=real.features,
+                train=known.features,
+                generated=generated.features,
+                reconstructed=reconstructed,
+                labels=(labels.cpu().numpy(), train.labels.cpu().numpy()) if self.by_class else None,
+                class_names=data.class_names or (),
+                num_neighbours=self.num_neighbours,
+            )
         if self.by_class and generated.logits is not None:  # a second accuracy, from logits that are known already
             block["as_asked"] = float((generated.logits.argmax(1) == labels.cpu().numpy()).mean())
         return block | precision_check(features)

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
+from fmvae.common.phases import phase
 from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.evaluation.columns import DENSITIES
 from fmvae.evaluation.likelihood import importance_weighted_bound
@@ -112,7 +113,8 @@ class SampledDistances(Sampled):
         train = context.real_features(features, context.random_train(num_train), num_train)
         test = context.real_features(features, context.data.test, num)
         made = self.like.generated(context, sampler)
-        return found | copying_measures(test.features, train.features, made.features)
+        with phase(f"nearest images, {features.name}", minor=True):
+            return found | copying_measures(test.features, train.features, made.features)
 
 
 class SampledAccuracy(Sampled):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
+from fmvae.common.phases import phase
 from fmvae.common.threads import one_thread
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.partial import Partial
@@ -129,27 +130,30 @@ class GaussianMixtureSampler(Sampler):
         held_out = validation_draws(val, seed)
         draws = train.draw(rng.stream(seed, "samplers", TRAIN_DRAWS))
         best, values, failed = -math.inf, [], None
-        for number in self._candidates:
-            if number > smallest:
-                continue
-            fitted, notes = [], []
-            try:
-                for label, part in zip(self.classes(), parts, strict=True):
-                    points = draws if label is None else draws[train.labels == label]
-                    density, note = self._of_class(part, points, number, seed)
-                    fitted.append(density)
-                    notes.append(note)
-                value = self._log_prob(fitted, held_out, val.labels).mean().item()
-                if not math.isfinite(value):
-                    raise self._singular(number, f"the log-likelihood of validation posteriors is {value}")
-            except RunError as error:
-                failed = error
-                values.append({"num_components": number, "problem": error.problem})
-                continue
-            values.append({"num_components": number, "held_out": value, "fits": notes})
-            if value > best:
-                best, self._densities = value, fitted
-                self._meta = {"num_components": number, "held_out": value}
+        numbers = [number for number in self._candidates if number <= smallest]
+        with phase("gmm", len(numbers) * len(parts), counted=True, minor=True) as current:
+            for number in numbers:
+                fitted, notes = [], []
+                try:
+                    for label, part in zip(self.classes(), parts, strict=True):
+                        of_class = "" if label is None else f", class {label}"
+                        current.now(f"{number} components{of_class}")
+                        points = draws if label is None else draws[train.labels == label]
+                        density, note = self._of_class(part, points, number, seed)
+                        current.advance()
+                        fitted.append(density)
+                        notes.append(note)
+                    value = self._log_prob(fitted, held_out, val.labels).mean().item()
+                    if not math.isfinite(value):
+                        raise self._singular(number, f"the log-likelihood of validation posteriors is {value}")
+                except RunError as error:
+                    failed = error
+                    values.append({"num_components": number, "problem": error.problem})
+                    continue
+                values.append({"num_components": number, "held_out": value, "fits": notes})
+                if value > best:
+                    best, self._densities = value, fitted
+                    self._meta = {"num_components": number, "held_out": value}
         if failed and not self._densities:
             raise failed
         self._meta["candidates"] = values
