@@ -18,6 +18,8 @@ from fmvae.runs.recorder import Album
 from fmvae.runs.results import Results, flat_scalars
 from fmvae.runs.resuming import check_data, check_owner
 from fmvae.visualization import (
+    Appearance,
+    appearing,
     measure_figures,
     projector_data,
     result_animations,
@@ -112,10 +114,12 @@ def _draw(
     visualizer = parts.visualizer.at_epoch(checkpoint.meta["epoch"])
     posteriors = visualizer.posteriors(data.test)
     history = checkpoint.meta["history"]
-    for name, figure in result_figures(visualizer, data, history, settings, posteriors, fits):
-        album.figure(name, figure)
-    for name, figure in measure_figures(visualizer, measures, settings):
-        album.figure(name, figure)
+    look = Appearance.of(settings)
+    with appearing(look):
+        for name, figure in result_figures(visualizer, data, history, settings, posteriors, fits):
+            album.figure(name, figure, look.formats, look.dpi)
+        for name, figure in measure_figures(visualizer, measures, settings):
+            album.figure(name, figure, look.formats, look.dpi)
     for name, content in result_animations(visualizer, data, settings, posteriors, fits):
         album.file(name, content)
     if settings["projector"] and album.events:

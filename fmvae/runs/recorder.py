@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 INDEX = "index.json"  # lists the pictures in a directory
+DPI = 110  # pixels per inch of a picture
 NUM_SHOWN = 5  # settings that TensorBoard's HParams page shows by default
 Layout = Mapping[str, Mapping[str, Sequence[str]]]
 
@@ -46,11 +47,13 @@ class Album:
         write_bytes(self.directory / name, content)
         self.files[name] = sha256(content).hexdigest()
 
-    def figure(self, name: str, figure: Figure) -> None:
-        """Save a figure as ``<name>.png``, and show the same pixels in TensorBoard as ``figures/<name>``."""
-        png = render(figure)
-        self.file(f"{name}.png", png)
+    def figure(self, name: str, figure: Figure, formats: Sequence[str] = ("png",), dpi: int = DPI) -> None:
+        """Save a figure as ``<name>.<format>``, and show its pixels in TensorBoard as ``figures/<name>``."""
+        made = {kind: render(figure, kind, dpi) for kind in formats}
+        for kind, content in made.items():
+            self.file(f"{name}.{kind}", content)
         if self.events:
+            png = made["png"] if "png" in made and dpi == DPI else render(figure)
             self.events.image(f"figures/{name}", pixels(png))
 
     def note(self, drawn: Mapping[str, Any]) -> None:
@@ -166,10 +169,15 @@ def _in_order(experiment: Any) -> Any:
     return experiment
 
 
-def render(figure: Figure) -> bytes:
-    """Return a figure as PNG."""
+def render(figure: Figure, kind: str = "png", dpi: int = DPI) -> bytes:
+    """Return a figure as ``png``, ``pdf`` or ``svg``; the same figure always gives the same bytes.
+
+    Args:
+        dpi: pixels per inch; in the others, of the pictures in it.
+    """
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
+    dates: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    figure.savefig(file, format=kind, dpi=dpi, metadata=dates.get(kind))
     return file.getvalue()
 
 

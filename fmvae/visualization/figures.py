@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmvae.common.phases import phase
 from fmvae.data import ImageData
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
@@ -17,6 +16,7 @@ from fmvae.evaluation.columns import SAMPLERS
 from fmvae.models import VampPrior
 from fmvae.models.posterior import Posteriors
 from fmvae.runs.observer import Observer
+from fmvae.visualization.appearance import Appearance, drawn
 from fmvae.visualization.classes import class_accuracy, class_samples, confusion_matrix, style_transfer
 from fmvae.visualization.curves import training_curves
 from fmvae.visualization.interpolation import interpolation_pairs, interpolations
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from fmvae.runs.recorder import Recorder
 
 log = logging.getLogger("fmvae")
-T = TypeVar("T")
 Drawings = dict[str, Callable[[], "Figure"]]
 Sources = Mapping[str, Callable[[], Source]]  # by sampler, fitted at the first call
 OF_MEASURES = ("confusion_matrix", "class_accuracy")  # the figures of measure_figures
@@ -71,8 +70,9 @@ def check_figures(
 
     Raises:
         ConfigError: ``only`` names a figure that does not exist or does not fit the model, or a dimension to
-            traverse does not exist.
+            traverse does not exist, or the font is not installed.
     """
+    Appearance.of(settings)
     chosen_dimensions(settings["traversal"]["dimensions"], visualizer.latent_dim)
     sources: dict[str, Any] = dict.fromkeys(samplers)
     names: dict[str, Any] = {**_drawings(visualizer, data, [], settings, None, sources)}
@@ -137,18 +137,7 @@ def result_figures(
             log.info("figures.traversal.every_class: ignored, as the data have no labels")
     else:
         wanted = [name for name in drawings if {name, name.split(OF_CLASS)[0]} & set(settings["only"])]
-    return _drawn("figures", {name: drawings[name] for name in wanted})
-
-
-def _drawn(what: str, drawings: Mapping[str, Callable[[], T]]) -> Iterator[tuple[str, T]]:
-    """Draw each picture when it is requested; the bar counts it when the next one is, so saving it is included."""
-    if not drawings:
-        return
-    with phase(what, len(drawings), counted=True) as current:
-        for name, draw in drawings.items():
-            current.now(name)
-            yield name, draw()
-            current.advance()
+    return drawn("figures", {name: drawings[name] for name in wanted})
 
 
 def result_animations(
@@ -182,7 +171,7 @@ def result_animations(
     for sampler, source in sources.items():
         drawings[_names_of(sampler)[0]] = lambda source=source: sample_walk(visualizer, source())
     wanted = {f"{name}.gif": draw for name, draw in drawings.items() if only is None or name in only}
-    yield from _drawn("animations", wanted)
+    yield from drawn("animations", wanted)
 
 
 def measure_figures(
