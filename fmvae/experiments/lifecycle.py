@@ -27,6 +27,7 @@ from fmvae.config.stored import NotAVAE, read_config, to_yaml
 from fmvae.errors import ConfigError, FmvaeError, LostError, Terminated
 from fmvae.experiments.classifier import ClassifierExperiment
 from fmvae.experiments.experiment import Experiment
+from fmvae.experiments.hparams import first
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory
@@ -97,7 +98,7 @@ def attempt(
             if not trainer.data.named_by_config:
                 whose["data_sha256"] = trainer.data.sha256
             with only_of(run):
-                recorder = _prepare(run, config, experiment, checkpoint, whose)
+                recorder = _prepare(run, config, overrides, experiment, checkpoint, whose)
             try:
                 yield run, trainer
             except OSError:
@@ -150,6 +151,7 @@ def _mend(run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]
 def _prepare(
     run: RunDirectory,
     config: Mapping[str, Any],
+    overrides: Sequence[str],
     experiment: Experiment,
     checkpoint: Checkpoint | None,
     identity: Mapping[str, Any],
@@ -164,6 +166,9 @@ def _prepare(
         experiment.hparams,
         experiment.metrics,
         experiment.layout,
+        other_hparams=experiment.other_hparams,
+        first=first(overrides, experiment.hparams),
+        links=_links(config),
     )
     trainer.observers = [
         Guard(run),
@@ -188,6 +193,12 @@ def _prepare(
         log.info("training %s on %s", run, trainer.data.device)
     run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
     return recorder
+
+
+def _links(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the pages that belong to a run: their paths from its directory, by what they are."""
+    pages = {"explorer": "explorer.html"} if is_vae(config) else {}
+    return {**pages, "report of the sweep": "../report/index.html"} if config["sweep_name"] else pages
 
 
 def _provenance(

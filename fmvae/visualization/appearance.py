@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -80,6 +81,7 @@ def appearing(look: Appearance) -> Iterator[None]:
             return
         import matplotlib
 
+        logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells each table of a font in a PDF
         with matplotlib.rc_context(settings):
             yield
     finally:
