@@ -96,14 +96,18 @@ def bars_shown() -> bool:
     return not _hidden and is_terminal(sys.stderr)
 
 
-def size() -> os.terminal_size:
-    """Return the terminal's columns and lines."""
+def size(stream: Any) -> os.terminal_size:
+    """Return the columns and lines of a stream's terminal; of the user's setting, or 80 and 24, if it is none."""
+    with suppress(AttributeError, ValueError, OSError):
+        found = os.get_terminal_size(stream.fileno())
+        if found.columns and found.lines:
+            return found
     return shutil.get_terminal_size()
 
 
 def fitted(text: str) -> str:
     """Return a bar's text, shortened in the middle if the bar would not fit into the terminal's width."""
-    most = max(8, size().columns - AROUND)
+    most = max(8, size(sys.stderr).columns - AROUND)
     kept = most - 1
     return text if len(text) <= most else f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
 

@@ -137,7 +137,7 @@ def watch_status(folder: Path, every: float = REDRAWN) -> None:
 
 def on_screen(table: str) -> str:
     """Return a table that replaces what a terminal shows; lines that it has no room for are counted."""
-    size = streams.size()
+    size = streams.size(sys.stdout)
     lines = table.split("\n")
     room = max(2, size.lines - 2)
     if len(lines) > room:

@@ -152,8 +152,8 @@ class ProgressBar(Observer):
 
     def on_train_start(self, trainer: Trainer) -> None:
         total = trainer.epochs * trainer.num_steps
-        self.bar = new_bar(total=total, initial=trainer.epoch * trainer.num_steps)
-        self.bar.set_description_str(fitted(f"epoch {trainer.epoch + 1}/{trainer.epochs}"))
+        text = fitted(f"epoch {trainer.epoch + 1}/{trainer.epochs}")
+        self.bar = new_bar(desc=text, total=total, initial=trainer.epoch * trainer.num_steps)
 
     def on_step(self, trainer: Trainer, step: int) -> None:
         self.bar.update()
