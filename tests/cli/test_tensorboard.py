@@ -220,20 +220,11 @@ def test_hparams_show_the_settings_of_a_sweep_first(board):
 @pytest.mark.slow
 def test_hparams_show_every_key_in_which_the_runs_of_a_folder_differ(copied):
     """Whichever run TensorBoard finds first, and on the columns that it shows for the folder."""
-    config = compose(
-        ["model=conv", "loss=tc", "trainer.patience=3", "trainer.precision=bf16", "data.num_train=77"]
-    )
-    other = RunDirectory(copied / "zz")
-    others = hparam_settings.others()
-    Recorder(
-        other,
-        0,
-        "",
-        hparam_settings.hparams(config, 64),
-        ("test/kl",),
-        other_hparams=others,
-        first=["data.num_train"],
-    ).close(complete=True)
+    given = ["model=conv", "loss=beta_tcvae", "trainer.patience=3", "trainer.precision=bf16", "data.num_train=77"]
+    settings = hparam_settings.hparams(compose(given), 64)
+    first = hparam_settings.first(["data.num_train=77"], settings)
+    other, others = RunDirectory(copied / "zz"), hparam_settings.others()
+    Recorder(other, 0, "", settings, ("test/kl",), other_hparams=others, first=first).close(complete=True)
     for aside in ("zz", "aa"):  # the last, and the first
         other.path.rename(copied / aside)
         other = RunDirectory(copied / aside)
@@ -258,10 +249,8 @@ def test_hparams_show_every_key_in_which_the_runs_of_a_folder_differ(copied):
 
 
 def test_curves_come_before_all_other_groups(board, sweep):
-    tags = (
-        board.tags("scalars")[found(sweep, "evaluated").name]
-        | board.tags("images")[found(sweep, "evaluated").name]
-    )
+    run = found(sweep, "evaluated").name
+    tags = board.tags("scalars")[run] | board.tags("images")[run]
     groups = sorted({tag.partition("/")[0] for tag in tags})  # by code point, as TensorBoard's pages sort them
     assert groups[:2] == ["Train", "Val"]
     assert sorted(group.lower() for group in groups)[:2] != ["train", "val"]  # the control: what they were before
