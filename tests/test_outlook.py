@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,7 @@ NAMES = [f"base-b1-z2-s{seed}-0000000{seed}" for seed in range(3)]
 PLANS = {name: Plan((f"seed={seed}",), f"0000000{seed}", "a", 4, "here") for seed, name in enumerate(NAMES)}
 
 
-def begin(sweep: SweepDirectory, name: str, epoch: int, state="running") -> None:
+def begin(sweep: SweepDirectory, name: str, epoch: int, state: Any = "running") -> None:
     directory = sweep.run(name)
     directory.path.mkdir(parents=True, exist_ok=True)
     Timing([2.0] * epoch, [0.0] * epoch).write(directory)
