@@ -17,6 +17,7 @@ FLOORS = (
     "evaluation.columns",
     "evaluation.criteria",
     "config.project",
+    "config.rule",
     "config.schema",
     "config.hydra_internals",
     "config.presets",

@@ -163,7 +163,7 @@ def test_a_part_of_ones_own_is_wherever_ours_are(reader):
     test = results(alone)["test"]
     assert test["paid"] >= test["kl"]
     assert test["objective"] == pytest.approx(test["recon"] + test["paid"], rel=0.05), "other draws alone"
-    assert {"train/paid", "val/paid", "test/paid"} <= scalars(alone)
+    assert {"Train/paid", "Val/paid", "test/paid"} <= scalars(alone)
     assert (alone / "figures" / "training_curves.png").is_file()
 
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from fmvae.config import compose
-from fmvae.config.schema import OURS, RULES, Rule, validate, walk
+from fmvae.config.rule import Rule
+from fmvae.config.schema import OURS, RULES, validate, walk
 from fmvae.errors import ConfigError
 from fmvae.models.beta import NormOrder
 from fmvae.models.conditional import Backbone, Prior

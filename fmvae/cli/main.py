@@ -128,6 +128,7 @@ def _work(function: Callable[[dict[str, Any], list[str]], T], composed: DictConf
             config["device"] = f"auto:{hydra_config.job.num}"
         if not hydra_config.launcher._target_.endswith(IN_PROCESS) and "trainer" in config:
             config["trainer"]["progress"] = False  # several processes share one terminal
+            streams.hide_bars()
     with of_a_run():
         with Stop() as stop:  # C code that is being imported can lose an exception raised by a handler
             import_module("fmvae.measurement")

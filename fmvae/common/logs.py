@@ -22,13 +22,15 @@ class Unharmed(logging.Handler):
 
 
 class Terminal(Unharmed, logging.StreamHandler):
-    """A handler that writes to standard output, above any progress bars."""
+    """A handler that writes to standard output, above any progress bars, what these do not say already."""
 
     def __init__(self) -> None:
         streams.set_up()  # the worker process of a launcher does not run fmvae.cli.main
         super().__init__(sys.stdout)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, streams.HAD_A_BAR) and streams.bars_shown() and streams.is_terminal(self.stream):
+            return
         with streams.above_bars():
             super().emit(record)
 

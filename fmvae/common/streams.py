@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 HANDLER = "fmvae.stand_in"
 STAND_INS = {"−": "-", "–": "-", "×": "x", "±": "+-", "→": "->", "≥": ">=", "≤": "<=", "σ": "sigma", "β": "beta"}
 
+# how bars look: their text, which is fitted to the terminal, comes before anything that takes space from it
+MEASURED = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+COUNTED = "{desc} |{bar}| {n_fmt}/{total_fmt}"  # for units that take different times
+NUMBERED = "{desc} |{bar}|"
+NAMED = "{desc} {elapsed}"
+AROUND = 28  # columns of a bar beside its text: share, times of up to 99 hours, and three of the bar itself
+HAD_A_BAR = "had_a_bar"  # attribute of a log record: a terminal with bars has shown what it says
+
 _bars: list[tqdm] = []
+_lasting: list[tqdm] = []  # of a sweep; they stay when a run has ended
+_hidden = False
 
 
 def stand_in(error: UnicodeError) -> tuple[str, int]:
@@ -63,28 +74,75 @@ def is_terminal(stream: Any) -> bool:
         return False
 
 
-def new_bar(**settings: Any) -> tqdm:
-    """Return a progress bar on standard error (with tqdm's settings). It is hidden unless that is a terminal."""
+def hide_bars() -> None:
+    """Show no bars in this process from now on, as several processes share the terminal."""
+    global _hidden
+    _hidden = True
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Show no bars inside."""
+    global _hidden
+    before, _hidden = _hidden, True
+    try:
+        yield
+    finally:
+        _hidden = before
+
+
+def bars_shown() -> bool:
+    """Return whether bars are shown: on standard error, if that is a terminal."""
+    return not _hidden and is_terminal(sys.stderr)
+
+
+def size(stream: Any) -> os.terminal_size:
+    """Return the columns and lines of a stream's terminal; of the user's setting, or 80 and 24, if it is none."""
+    with suppress(AttributeError, ValueError, OSError):
+        found = os.get_terminal_size(stream.fileno())
+        if found.columns and found.lines:
+            return found
+    return shutil.get_terminal_size()
+
+
+def fitted(text: str) -> str:
+    """Return a bar's text, shortened in the middle if the bar would not fit into the terminal's width."""
+    most = max(8, size(sys.stderr).columns - AROUND)
+    kept = most - 1
+    return text if len(text) <= most else f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+
+
+def new_bar(*, lasting: bool = False, hidden: bool = False, **settings: Any) -> tqdm:
+    """Return a progress bar on standard error (with tqdm's settings), hidden unless ``bars_shown``.
+
+    Args:
+        lasting: the bar is not removed by ``close_bars``.
+    """
     from tqdm import tqdm
 
-    shown = is_terminal(sys.stderr)
+    shown = bars_shown() and not hidden
+    settings.setdefault("bar_format", MEASURED if settings.get("total") else NAMED)
     bar = tqdm(**settings, leave=False, file=sys.stderr, dynamic_ncols=True, disable=not shown)
     if shown:
-        _bars.append(bar)
+        (_lasting if lasting else _bars).append(bar)
     return bar
 
 
 def close_bars() -> None:
-    """Remove all progress bars from the terminal."""
-    while _bars:
+    """Remove the progress bars of a run from the terminal."""
+    _close(_bars)
+
+
+def _close(bars: list[tqdm]) -> None:
+    while bars:
         with suppress(OSError, ValueError):  # the terminal may be gone
-            _bars.pop().close()
+            bars.pop().close()
 
 
 @contextmanager
 def above_bars() -> Iterator[None]:
     """Remove progress bars from the terminal inside, and draw them again below what was written."""
-    if not any(not bar.disable for bar in _bars):  # a closed bar is disabled
+    if not any(not bar.disable for bar in (*_bars, *_lasting)):  # a closed bar is disabled
         yield
         return
     from tqdm import tqdm
@@ -96,5 +154,6 @@ def above_bars() -> Iterator[None]:
 def complain(line: str) -> None:
     """Write a program's last line to standard error, after removing progress bars. Ignore errors of the stream."""
     close_bars()
+    _close(_lasting)
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)

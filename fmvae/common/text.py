@@ -14,6 +14,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def roughly(seconds: float) -> str:
+    """Return an estimated duration as text, without digits that it can't support: 40 s, 4 min, 2 h 10 min."""
+    if seconds < 90:
+        return f"{max(10, round(seconds / 10) * 10)} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    tens = round(minutes / 10)
+    return f"{tens // 6} h {tens % 6 * 10:02d} min" if tens < 600 else f"{round(tens / 6)} h"
+
+
 def expand_home(text: str) -> str:
     """Expand ``~`` in a typed path to the home directory; shells do not expand it after a ``=``."""
     return os.path.expanduser(text)  # noqa: PTH111 (Path's raises for ~nobody)

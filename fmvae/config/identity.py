@@ -48,8 +48,15 @@ def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
     Left out are the keys in ``NON_SEMANTIC``, and those in ``NEWER`` and ``NEWER_ARGUMENTS`` that have the value
     given there.
     """
-    newer = {**NEWER_ARGUMENTS, **(NEWER if is_vae(config) else {})}
+    return _kept(config, {**NEWER_ARGUMENTS, **(NEWER if is_vae(config) else {})})
 
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all of a config that can change a trained bit: ``semantic``, and the keys that it leaves out."""
+    return _kept(config, {})
+
+
+def _kept(config: Mapping[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:
     def part(group: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         kept: dict[str, Any] = {}
         for key, value in sorted(group.items()):

@@ -47,20 +47,21 @@ def groups(*others: Path) -> dict[str, list[str]]:
     return found
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
+    """Return the content of a config file. Values are not resolved."""
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
 @cache
 def own_keys(primary: str) -> dict[str, Any]:
     """Return the tree of keys of ``conf/<primary>.yaml`` with its default options. Values are not resolved."""
-    tree = _load(CONF / f"{primary}.yaml")
+    tree = load(CONF / f"{primary}.yaml")
     defaults = tree.pop("defaults", [])
     tree.pop("hydra", None)
     for entry in defaults:
         for group, option in entry.items() if isinstance(entry, dict) else ():
             if option is not None and not group.startswith("override "):
-                tree[group] = _load(CONF / group / f"{option}.yaml")
+                tree[group] = load(CONF / group / f"{option}.yaml")
     return tree
 
 

@@ -3,95 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from fmvae.common.text import expand_home
+from fmvae.config.rule import Rule
 from fmvae.errors import ConfigError
 from fmvae.evaluation.columns import SAMPLERS
 from fmvae.evaluation.criteria import WORDS
 from fmvae.weights import SHIPPED
-
-LARGEST = 2**63 - 1  # the largest int64, torch's integer type
-
-
-@dataclass(frozen=True)
-class Rule:
-    """The values that a key accepts: a type, limits, and whether null is allowed (``optional``)."""
-
-    type: type
-    minimum: float = -math.inf
-    above: float = -math.inf
-    maximum: float = math.inf
-    below: float = math.inf
-    choices: tuple[str, ...] = ()
-    optional: bool = False
-    of: type | None = None  # type of a list's items
-    pattern: str = ""  # regular expression that a text must match as a whole
-    spare: bool = False  # only read by a constructor that has a default for it; may be removed with ~key
-    called: str = ""  # description in messages, if the type's name is not enough
-    many: bool = False  # a list of one or more such values is accepted, too
-    path: bool = False  # the path of a file or folder: ~ is expanded to the home directory
-
-    def __str__(self) -> str:
-        names = {
-            int: "a whole number",
-            float: "a finite number",
-            bool: "true or false",
-            str: "a text",
-            list: "a list of whole numbers, as [0,1]" if self.of is int else "a list of texts, as [a,b]",
-        }
-        kind = "a list of" if self.type is list else "one of"
-        choices = f"{kind} {', '.join(self.choices)}" if self.choices else ""
-        name = self.called or choices or names.get(self.type, "a group of keys")
-        limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
-        bounds = [f" {sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit)]
-        return name + " and".join(bounds) + " or a list of such" * self.many + " or null" * self.optional
-
-    def accept(self, value: Any) -> Any:
-        """Return ``value`` converted to this rule's type.
-
-        Raises:
-            ValueError: it can't be converted, or is out of range.
-            OverflowError: a whole number does not fit into 64 bits.
-        """
-        if value is None and self.optional:
-            return None
-        if self.many and isinstance(value, list) and value:
-            return [replace(self, many=False).accept(item) for item in value]
-        if self.type in (int, float):
-            return self._accept_number(value)
-        if self.type is str and type(value) is int and not self.choices:
-            value = str(value)  # a name, as sweep_name=2024
-        if not isinstance(value, self.type):
-            raise ValueError
-        items = value if isinstance(value, list) else [value]
-        if self.choices and not all(item in self.choices for item in items):
-            raise ValueError
-        if self.pattern and not re.fullmatch(self.pattern, str(value)):
-            raise ValueError
-        if self.of and isinstance(value, list) and not all(type(item) is self.of for item in value):
-            raise ValueError
-        return self._accept_path(str(value)) if self.path else value
-
-    @staticmethod
-    def _accept_path(value: str) -> str:
-        value.encode()  # raises UnicodeEncodeError, a ValueError, if the path can't be written to a file
-        return expand_home(value)
-
-    def _accept_number(self, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError
-        number = int(value) if self.type is int else float(value) + 0.0  # + 0.0 turns -0.0 into 0.0
-        if self.type is int and abs(number) > LARGEST:
-            raise OverflowError
-        inside = self.minimum <= number <= self.maximum and self.above < number < self.below
-        if number != value or not inside:
-            raise ValueError
-        return number
-
 
 COUNT = Rule(int, minimum=1)
 SIZE = Rule(int, minimum=0)
@@ -138,8 +58,7 @@ RULES: dict[str, Rule] = {
     "device": Rule(str),
     "workers": Rule(int, minimum=1, maximum=4096),
     "threads": Rule(int, minimum=1, maximum=4096, optional=True),
-    "restart": Rule(bool),
-    "dry_run": Rule(bool),
+    **dict.fromkeys(("restart", "dry_run", "force"), Rule(bool)),
     "output_root": PATH,
     "sweep_name": Rule(
         str,
@@ -148,7 +67,6 @@ RULES: dict[str, Rule] = {
         called="a name of letters, digits, '_', '.' and '-'",
     ),
     "objective": Rule(str, pattern=r"\w[^\0]*", called=f"{', '.join(WORDS)} or a number's tag, as fid/pixels/kid"),
-    "force": Rule(bool),
     "checkpoint": Rule(str, choices=("best", "last")),
     "beta.value": Rule(float, minimum=0),
     "beta.fraction": Rule(float, minimum=0, maximum=1),
@@ -173,8 +91,7 @@ RULES: dict[str, Rule] = {
     "data.seed": SIZE,
     "data.val_size": COUNT,
     "data.stratified": Rule(bool),
-    "data.num_train": Rule(int, minimum=1, optional=True),
-    "data.num_test": Rule(int, minimum=1, optional=True),
+    **dict.fromkeys(("data.num_train", "data.num_test"), Rule(int, minimum=1, optional=True)),
     "data.batch_size": COUNT,
     "trainer.epochs": COUNT,
     "trainer.validate_every": COUNT,
@@ -203,7 +120,7 @@ RULES: dict[str, Rule] = {
     "scheduler.gamma": Rule(float, above=0),
     "scheduler.factor": Rule(float, above=0),
     "scheduler.eta_min": Rule(float, minimum=0),
-    "figures.every": SIZE,
+    **dict.fromkeys(("figures.every", "figures.projector"), SIZE),
     "figures.only": Rule(list, optional=True, of=str),
     "figures.num_reconstructions": Rule(int, minimum=1, maximum=1000),
     "figures.num_samples": Rule(int, minimum=1, maximum=10_000),
@@ -212,9 +129,12 @@ RULES: dict[str, Rule] = {
     "figures.traversal.span": Rule(float, above=0, maximum=1000),
     "figures.traversal.steps": Rule(int, minimum=2, maximum=101),
     "figures.traversal.dimensions": Rule(list, optional=True, of=int),
-    "figures.traversal.every_class": Rule(bool),
-    **dict.fromkeys(("figures.gif", "figures.explorer"), Rule(bool)),
-    "figures.projector": SIZE,
+    **dict.fromkeys(("figures.traversal.every_class", "figures.gif", "figures.explorer"), Rule(bool)),
+    "figures.format": Rule(str, choices=("png", "pdf", "svg"), many=True),
+    "figures.font": Rule(str, optional=True, pattern=r"[^\0]{1,200}", called="the name of a font"),
+    "figures.font_size": Rule(float, minimum=4, maximum=40, optional=True),
+    "figures.width": Rule(float, minimum=3, maximum=40, optional=True),
+    "figures.dpi": Rule(int, minimum=30, maximum=1200),
     "evaluation.fid": Rule(dict),
     "evaluation.fid.num_images": Rule(int, minimum=0, optional=True),
     "evaluation.fid.features": Rule(list, of=str),

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from fmvae.common.phases import phase
 from fmvae.common.threads import one_thread
 from fmvae.objectives.densities import LOG_2PI, log_normal
 
@@ -80,7 +81,7 @@ def log_aggregate(
 
     # operations on tiles are short: two threads take about two thirds of the time on quiet cores, but many times
     # as long where other processes use the cores (``python -m benchmarks.decomposition``)
-    with one_thread():
+    with one_thread(), phase("parts of the KL", num_draws, detail=f", {num_draws:,} draws", minor=True) as current:
         for first in range(0, num_draws, rows):
             points = z[first : first + rows].T.contiguous()
             total = totals[:, first : first + rows]
@@ -95,5 +96,6 @@ def log_aggregate(
                     summed.add_(terms)
                     add(total[j], terms)
                 add(total[dim], summed)
+            current.advance(points.shape[1])
     totals -= math.log(num_images)
     return totals[dim], totals[:dim].T

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
 
+from fmvae.common.phases import phase
 from fmvae.data import ImageData
 from fmvae.errors import FmvaeError, RunError, of_the_machine
 from fmvae.evaluation.columns import Column, numbers
@@ -84,10 +86,20 @@ class Evaluator:
         for note in self.context.notes:
             log.info("%s", note)
         stored = stored or {}
+        kept = {name: stored[name] for name in self.measures if self._is_whole(stored.get(name), name)}
+        names = [name for name in self.measures if name not in kept]
         try:
-            for name in self.measures:
-                known = stored.get(name)
-                yield name, dict(known) if self._is_whole(known, name) else self.compute(name)
+            with phase("measures", len(names), counted=True) if names else nullcontext() as all_of_them:
+                for name in self.measures:
+                    if name in kept:
+                        yield name, dict(kept[name])
+                        continue
+                    assert all_of_them
+                    all_of_them.now(name)
+                    with phase(f"measured {name}", bar=False):
+                        block = self.compute(name)
+                    all_of_them.advance()
+                    yield name, block
         finally:
             self.context.forget()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fmvae.common.streams import new_bar
+from fmvae.common.phases import phase
 from fmvae.data import Split
 from fmvae.errors import RunError
 from fmvae.evaluation.likelihood import EVALUATION_BATCH
@@ -150,17 +149,16 @@ class ResNetFeatures:
     @torch.inference_mode()
     def __call__(self, batches: Iterable[Tensor], what: str = "", num: int = 0) -> Features:
         network, device = self.network, self.device
-        start, parts = time.perf_counter(), []
+        parts = []
         # otherwise cuDNN rounds float32 to TF32
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False)
-        with exact, new_bar(desc=f"features of {what}", total=num, unit="image") as bar:
+        with exact, phase(f"features of {what}", num, detail=f", {num:,} by resnet18") as current:
             for batch in batches:
                 for x in batch.split(EXTRACTION_BATCH):
                     with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                         output = network(x.to(device))
                     parts.append((output.features.float().cpu(), output.logits.float().cpu()))
-                    bar.update(len(x))
-        log.info("  resnet18 features of %s: %s images, %.0f s", what, f"{num:,}", time.perf_counter() - start)
+                    current.advance(len(x))
         features, logits = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
         if not np.isfinite(features).all():
             raise RunError(self.weights, f"its features of {what} are not finite", "name other weights")

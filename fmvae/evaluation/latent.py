@@ -1,5 +1,6 @@
 """Measures of latents: KL and activity of each dimension, q(z) compared with the prior, a linear probe."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmvae.common.phases import phase
 from fmvae.models import Posteriors
 from fmvae.objectives import kl_divergence
 
@@ -88,12 +90,15 @@ def probe_accuracy(train: Posteriors, test: Posteriors, num_classes: int) -> flo
         standardised = (mu[:, used] - mean[used]) / deviation[used]
         return np.column_stack([standardised, np.ones(len(mu))])
 
-    weights = fit_probe(inputs(mu), train.labels.cpu().numpy(), num_classes)
+    with phase("linear probe", PROBE_STEPS, counted=True, minor=True) as current:
+        weights = fit_probe(inputs(mu), train.labels.cpu().numpy(), num_classes, current.advance)
     predicted = (inputs(_float64(test.mu)) @ weights).argmax(1)
     return float((predicted == test.labels.cpu().numpy()).mean())
 
 
-def fit_probe(inputs: Array, labels: NDArray[np.int64], num_classes: int) -> Array:
+def fit_probe(
+    inputs: Array, labels: NDArray[np.int64], num_classes: int, stepped: Callable[[], None] | None = None
+) -> Array:
     """Return weights (D, num_classes) that minimise mean cross-entropy + PROBE_L2 / 2 * (sum of squared weights).
 
     The bias is penalised too, so that a unique minimum exists for all labels, even if a class is missing or the
@@ -102,6 +107,7 @@ def fit_probe(inputs: Array, labels: NDArray[np.int64], num_classes: int) -> Arr
     Args:
         inputs: (N, D).
         labels: (N,), in [0, num_classes).
+        stepped: called after each of at most PROBE_STEPS steps.
     """
     from scipy.optimize import minimize  # slow to import, and training needs none of it
 
@@ -121,7 +127,14 @@ def fit_probe(inputs: Array, labels: NDArray[np.int64], num_classes: int) -> Arr
     start = np.zeros(inputs.shape[1] * num_classes)
     # stop by the gradient only: the default criterion on the loss can stop far from the optimum
     options = {"maxiter": PROBE_STEPS, "gtol": 1e-5, "ftol": 0.0}
-    found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options)
+    found = minimize(
+        loss_and_gradient,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        options=options,
+        callback=stepped and (lambda _: stepped()),
+    )
     return found.x.reshape(-1, num_classes)
 
 

@@ -2,13 +2,12 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from fmvae.common.streams import new_bar
+from fmvae.common.phases import phase
 from fmvae.data import Split
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
@@ -131,9 +130,9 @@ def importance_weighted_bound(
     per_chunk = max(1, DECODED_ROWS // num_samples)
     partial = partial or Partial()
     bounds = _continued(partial, generator)
-    begun, what = time.perf_counter(), f"importance-weighted bound of {num_samples:,} draws"
-    bar = new_bar(desc=what, total=num_images, initial=len(bounds), unit="image")
-    with in_evaluation_mode(model, objective), bar:
+    what, detail = "importance-weighted bound", f" of {num_images:,} images, {num_samples:,} draws each"
+    bar = phase(what, num_images, done=len(bounds), detail=detail)
+    with in_evaluation_mode(model, objective), bar as current:
         log_prior = density or _log_prior(model.prior_density())
         for start in range(len(bounds), num_images, per_chunk):
             chunk = Posteriors(*(part[start : start + per_chunk] for part in posteriors))
@@ -144,10 +143,9 @@ def importance_weighted_bound(
             weights = [_log_weights(model, objective.likelihood, log_prior, x, chunk, part) for part in parts]
             found = math.log(num_samples) - torch.cat(weights, dim=1).logsumexp(1)
             bounds = torch.cat([bounds, found])
-            bar.update(len(found))
+            current.advance(len(found))
             if partial.is_due:
                 partial.keep({"bounds": bounds, "generator": generator.get_state()})
-    log.info("  %s: %s images, %.0f s", what, f"{num_images:,}", time.perf_counter() - begun)
     return bounds.mean().item()
 
 

@@ -23,12 +23,14 @@ class Experiment(ABC):
     Attributes:
         trainer: ready to train, or to load a checkpoint's state.
         hparams: the settings by which runs are compared in TensorBoard, a flat mapping.
+        other_hparams: settings that other runs may have, with a value of the right type.
         metrics: tags of the scalars by which runs are compared, the default first; empty for all.
         layout: of TensorBoard's Custom Scalars page, in the format of ``Recorder``.
     """
 
     trainer: Trainer
     hparams: Mapping[str, Any]
+    other_hparams: Mapping[str, Any] = {}
     metrics: Sequence[str] = ()
     layout: Layout
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -26,6 +27,7 @@ from fmvae.config.stored import NotAVAE, read_config, to_yaml
 from fmvae.errors import ConfigError, FmvaeError, LostError, Terminated
 from fmvae.experiments.classifier import ClassifierExperiment
 from fmvae.experiments.experiment import Experiment
+from fmvae.experiments.hparams import first
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory
@@ -34,6 +36,7 @@ from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Recorder, history_text
 from fmvae.runs.results import read_results
 from fmvae.runs.resuming import check_data, newest_checkpoint
+from fmvae.runs.timing import Timing
 from fmvae.training import Checkpointer, EpochLog, Guard, ProgressBar, Trainer
 
 log = logging.getLogger("fmvae")
@@ -45,7 +48,8 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, An
     Raises:
         FmvaeError: any error of the run; it is also written to status.json and train.log in the run directory.
     """
-    with attempt(config, overrides) as (run, trainer):
+    bars = nullcontext() if config["trainer"]["progress"] else streams.without_bars()
+    with bars, attempt(config, overrides) as (run, trainer):
         if trainer:
             try:
                 trainer.train()
@@ -94,14 +98,16 @@ def attempt(
             if not trainer.data.named_by_config:
                 whose["data_sha256"] = trainer.data.sha256
             with only_of(run):
-                recorder = _prepare(run, config, experiment, checkpoint, whose)
+                recorder = _prepare(run, config, overrides, experiment, checkpoint, whose)
             try:
                 yield run, trainer
             except OSError:
                 run.check_held()  # if the directory was removed, report that instead
                 raise
             run.check_held()
+            begun = time.perf_counter()
             experiment.measure(run, identity, recorder.album)
+            Timing.read(run)._replace(measuring=time.perf_counter() - begun).write(run)
             recorder.close(complete=True)
             run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
             run.previous.unlink(missing_ok=True)  # no longer needed; saves space in sweeps of thousands of runs
@@ -145,6 +151,7 @@ def _mend(run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]
 def _prepare(
     run: RunDirectory,
     config: Mapping[str, Any],
+    overrides: Sequence[str],
     experiment: Experiment,
     checkpoint: Checkpoint | None,
     identity: Mapping[str, Any],
@@ -159,6 +166,9 @@ def _prepare(
         experiment.hparams,
         experiment.metrics,
         experiment.layout,
+        other_hparams=experiment.other_hparams,
+        first=first(overrides, experiment.hparams),
+        links=_links(config),
     )
     trainer.observers = [
         Guard(run),
@@ -183,6 +193,12 @@ def _prepare(
         log.info("training %s on %s", run, trainer.data.device)
     run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs)
     return recorder
+
+
+def _links(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the pages that belong to a run: their paths from its directory, by what they are."""
+    pages = {"explorer": "explorer.html"} if is_vae(config) else {}
+    return {**pages, "report of the sweep": "../report/index.html"} if config["sweep_name"] else pages
 
 
 def _provenance(

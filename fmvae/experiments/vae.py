@@ -12,6 +12,7 @@ from fmvae.config.identity import RunIdentity
 from fmvae.evaluation import Evaluator
 from fmvae.evaluation.columns import Column, built_in_columns
 from fmvae.experiments.experiment import Experiment, optimization
+from fmvae.experiments.hparams import hparams, others
 from fmvae.experiments.search_target import check_objective
 from fmvae.measurement.measure import measure
 from fmvae.measurement.summary import describe
@@ -22,22 +23,19 @@ from fmvae.training.engines.cuda_graph import CUDAGraph, can_stay
 from fmvae.visualization import FigureObserver
 
 USUAL_IWAE = 64  # samples, as in conf/evaluation/full.yaml
+# curves have capitals, so that TensorBoard shows them first; runs of earlier versions have none
 TRAINING = {
     "training": {  # both splits in one chart
-        "objective": ("(train|val)/objective$",),
-        "reconstruction": ("(train|val)/recon$",),
-        "KL": ("(train|val)/kl$",),
-        "negative ELBO": ("(train|val)/neg_elbo$",),
+        "objective": ("([Tt]rain|[Vv]al)/objective$",),
+        "reconstruction": ("([Tt]rain|[Vv]al)/recon$",),
+        "KL": ("([Tt]rain|[Vv]al)/kl$",),
+        "negative ELBO": ("([Tt]rain|[Vv]al)/neg_elbo$",),
     },
     "schedule": {
         "beta": ("schedule/beta$",),
         "learning rate": ("schedule/lr$",),
     },
 }
-
-
-def _kind_of(node: Mapping[str, Any]) -> str:
-    return node["_target_"].rsplit(".", 1)[-1]
 
 
 def compared(evaluator: Evaluator) -> list[Column]:
@@ -85,20 +83,7 @@ class VAEExperiment(Experiment):
         )
         if device.type == "cuda" and can_stay(self.trainer):
             self.trainer.engine = CUDAGraph(self.trainer)
-        self.hparams = {
-            "model": config["model"]["_name_"],
-            "beta": config["beta"]["value"],
-            "beta_schedule": _kind_of(config["beta"]).lower(),
-            "latent_dim": config["latent_dim"]["value"],
-            "seed": config["seed"],
-            "likelihood": _kind_of(config["likelihood"]),
-            "loss": config["loss"].get("_name_", _kind_of(config["loss"])),
-            "prior": config["prior"].get("_name_", _kind_of(config["prior"])),
-            "epochs": settings["epochs"],
-            "batch_size": self.parts.data.batch_size,
-            "optimizer": _kind_of(config["optimizer"]),
-            "lr": config["optimizer"]["lr"],
-        }
+        self.hparams, self.other_hparams = hparams(config, self.parts.data.batch_size), others()
         num_samples = config["evaluation"]["iwae"]["num_samples"] or USUAL_IWAE
         shown = [column for column in compared(self.parts.evaluator) if "hparams" in column.places]
         shown.sort(key=lambda column: "table" not in column.places)  # columns of tables first

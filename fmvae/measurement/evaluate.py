@@ -14,6 +14,7 @@ import torch
 
 from fmvae.assembly import Parts, assemble
 from fmvae.common.disk import named
+from fmvae.common.streams import hide_bars
 from fmvae.common.text import typed_path
 from fmvae.common.torch_setup import set_up_torch
 from fmvae.config.own_code import allow_from_now_on, granted
@@ -80,13 +81,18 @@ def _outcomes(
     # divide the CPU's threads among the workers
     threads = settings["threads"] or max(1, torch.get_num_threads() // workers)
     own = (granted(), str(Path.cwd()))
-    with ProcessPoolExecutor(workers, get_context("spawn"), allow_from_now_on, own) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, own) as pool:
         futures = [pool.submit(_outcome, run, {**settings, "threads": threads}) for run in runs]
         for run, future in zip(runs, futures, strict=True):
             try:
                 yield run, future.result()
             except BrokenProcessPool:
                 yield run, RunError(run, "its worker was killed, or ran out of memory", "give fewer workers")
+
+
+def _begin_worker(allowed: Sequence[str], folder: str) -> None:
+    hide_bars()  # several processes share one terminal
+    allow_from_now_on(allowed, folder)
 
 
 def _outcome(run: RunDirectory, settings: Mapping[str, Any]) -> dict[str, Any] | FmvaeError:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fmvae.assembly import Parts, fitted_samplers
+from fmvae.common.phases import phase
 from fmvae.config.identity import RunIdentity
 from fmvae.errors import RunError
 from fmvae.evaluation.partial import Partials
@@ -19,6 +20,8 @@ from fmvae.runs.recorder import Album
 from fmvae.runs.results import Results, flat_scalars
 from fmvae.runs.resuming import check_data, check_owner
 from fmvae.visualization import (
+    Appearance,
+    appearing,
     measure_figures,
     projector_data,
     result_animations,
@@ -120,15 +123,18 @@ def _draw(
     visualizer = parts.visualizer.at_epoch(checkpoint.meta["epoch"])
     posteriors = visualizer.posteriors(data.test)
     history = checkpoint.meta["history"]
-    for name, figure in result_figures(visualizer, data, history, settings, posteriors, fits):
-        album.figure(name, figure)
-    for name, figure in measure_figures(visualizer, measures, settings):
-        album.figure(name, figure)
+    look = Appearance.of(settings)
+    with appearing(look):
+        for name, figure in result_figures(visualizer, data, history, settings, posteriors, fits):
+            album.figure(name, figure, look.formats, look.dpi)
+        for name, figure in measure_figures(visualizer, measures, settings):
+            album.figure(name, figure, look.formats, look.dpi)
     for name, content in result_animations(visualizer, data, settings, posteriors, fits):
         album.file(name, content)
     if settings["projector"] and album.events:
-        embedding = projector_data(visualizer, data.test, settings["projector"], posteriors)
-        write_projector(album.events.directory, embedding)
+        with phase("TensorBoard's projector", minor=True):
+            embedding = projector_data(visualizer, data.test, settings["projector"], posteriors)
+            write_projector(album.events.directory, embedding)
 
 
 def load_best_or_last(run: RunDirectory, identity: RunIdentity, parts: Parts, which: Which) -> Checkpoint:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fmvae.common.phases import phase
 from fmvae.data import Split
 from fmvae.models.modes import in_evaluation_mode
 from fmvae.models.vae import VAE
@@ -24,7 +25,10 @@ class Posteriors(NamedTuple):
 def encode_split(model: VAE, split: Split, num: int | None = None) -> Posteriors:
     """Encode the first ``num`` images of a split (all if None) in evaluation mode; restore the model's mode."""
     first = Split(split.name, split.images[:num], split.labels[:num])
-    with in_evaluation_mode(model):
-        encoded = [model.encode(x, labels) for x, labels in first.batches(ENCODING_BATCH)]
+    encoded = []
+    with in_evaluation_mode(model), phase(f"posteriors, {split.name}", len(first), minor=True) as current:
+        for x, labels in first.batches(ENCODING_BATCH):
+            encoded.append(model.encode(x, labels))
+            current.advance(len(x))
     mu, logvar = (torch.cat(parts) for parts in zip(*encoded, strict=True))
     return Posteriors(mu, logvar, first.labels)

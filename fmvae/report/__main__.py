@@ -40,11 +40,16 @@ def reference(arguments: list[str]) -> Path:
     return write_page(given.folder, given.to, "python -m fmvae.report reference")
 
 
-def status(arguments: list[str]) -> str:
+def status(arguments: list[str]) -> str | None:
     """``status <sweep>``: print the state of a sweep's runs, also while it runs."""
     parser = argparse.ArgumentParser(prog="python -m fmvae.report status", description=status.__doc__)
     parser.add_argument("folder", type=path, help="of the sweep")
+    parser.add_argument("--watch", action="store_true", help="print it again and again until all runs have ended")
     given = parser.parse_args(arguments)
+    if given.watch:
+        from fmvae.sweeps.watching import watch_status
+
+        return watch_status(given.folder)
     from fmvae.sweeps.status import status as table
 
     return table(given.folder)
@@ -61,7 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> int:
         named = given and given[0] in COMMANDS
-        say(COMMANDS[given[0]](given[1:]) if named else sweep(given))
+        printed = COMMANDS[given[0]](given[1:]) if named else sweep(given)
+        if printed is not None:
+            say(printed)
         return 0
 
     return run_command(command)

@@ -73,6 +73,20 @@ class FinalEvents:
                 file.unlink()
 
 
+def first_curve(directory: Path) -> str | None:
+    """Return the group of the first number that training wrote, as ``train`` of ``train/kl``; None without one."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    for file in sorted(directory.glob(f"{PREFIX}*")):
+        if file.name.endswith(SUFFIX):
+            continue
+        for event in LegacyEventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                if value.HasField("simple_value") and not value.tag.startswith("schedule/"):
+                    return value.tag.partition("/")[0]
+    return None
+
+
 def hide_events(directory: Path) -> None:
     """Rename event files so that TensorBoard ignores them."""
     for file in directory.glob(f"{PREFIX}*"):

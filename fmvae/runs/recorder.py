@@ -13,7 +13,7 @@ import numpy as np
 
 from fmvae.errors import RunError
 from fmvae.runs.directory import RunDirectory
-from fmvae.runs.events import FinalEvents
+from fmvae.runs.events import FinalEvents, first_curve
 from fmvae.runs.files import make_directory, read_record, write_bytes, write_record
 from fmvae.runs.observer import Observer
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 INDEX = "index.json"  # lists the pictures in a directory
+DPI = 110  # pixels per inch of a picture
 NUM_SHOWN = 5  # settings that TensorBoard's HParams page shows by default
+# groups of the curves in TensorBoard, which sorts groups by name, capitals first
+CURVES = {"train": "Train", "val": "Val"}
 Layout = Mapping[str, Mapping[str, Sequence[str]]]
 
 
@@ -46,11 +49,13 @@ class Album:
         write_bytes(self.directory / name, content)
         self.files[name] = sha256(content).hexdigest()
 
-    def figure(self, name: str, figure: Figure) -> None:
-        """Save a figure as ``<name>.png``, and show the same pixels in TensorBoard as ``figures/<name>``."""
-        png = render(figure)
-        self.file(f"{name}.png", png)
+    def figure(self, name: str, figure: Figure, formats: Sequence[str] = ("png",), dpi: int = DPI) -> None:
+        """Save a figure as ``<name>.<format>``, and show its pixels in TensorBoard as ``figures/<name>``."""
+        made = {kind: render(figure, kind, dpi) for kind in formats}
+        for kind, content in made.items():
+            self.file(f"{name}.{kind}", content)
         if self.events:
+            png = made["png"] if "png" in made and dpi == DPI else render(figure)
             self.events.image(f"figures/{name}", pixels(png))
 
     def note(self, drawn: Mapping[str, Any]) -> None:
@@ -85,6 +90,10 @@ class Recorder(Observer):
             first run that it finds to all runs.
         layout: of the Custom Scalars page: tags (regular expressions) by title of chart, by title of group. If
             several runs have the same chart, TensorBoard shows it once.
+        other_hparams: settings that other runs of the folder may have, each with a value of its type. TensorBoard
+            takes the columns of that page from the first run that it finds.
+        first: names of settings that are shown before the others.
+        links: paths from the run's directory by what they lead to, for the text page.
     """
 
     def __init__(
@@ -95,6 +104,10 @@ class Recorder(Observer):
         hparams: Mapping[str, Any],
         metrics: Sequence[str] = (),
         layout: Layout | None = None,
+        *,
+        other_hparams: Mapping[str, Any] | None = None,
+        first: Sequence[str] = (),
+        links: Mapping[str, str] | None = None,
     ):
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams as hparams_summary
@@ -104,12 +117,15 @@ class Recorder(Observer):
         self.writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else 0)
         self.album = Album(run.figures, FinalEvents(run.path))
         # write HParams into the run's own file; `add_hparams` would create a second run in a subfolder
-        experiment, start, self._end = hparams_summary(dict(hparams), dict.fromkeys(metrics, 0.0))
+        everything = {**hparams, **{k: v for k, v in (other_hparams or {}).items() if k not in hparams}}
+        experiment, _, _ = hparams_summary(everything, dict.fromkeys(metrics, 0.0))
+        _, start, self._end = hparams_summary(dict(hparams), {})
         events = self.writer.file_writer
         assert events is not None
         if metrics:
-            events.add_summary(_in_order(experiment))
+            events.add_summary(_in_order(experiment, [*first, *hparams]))
         events.add_summary(start)
+        self._groups = CURVES if not epoch or first_curve(run.path) not in CURVES else {}
         if not epoch:
             if layout:
                 self.writer.add_custom_scalars(
@@ -120,6 +136,10 @@ class Recorder(Observer):
                 )
             indented = "\n".join(f"    {line}" for line in config_text.splitlines())  # Markdown: a code block
             self.writer.add_text("config", indented, 0)
+            if links:
+                rows = "\n".join(f"| {name} | `{path}` |" for name, path in links.items())
+                head = "Pages of this run, from its directory. Open them in a browser.\n\n| | |\n|---|---|\n"
+                self.writer.add_text("pages", head + rows, 0)
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl from the rows of all epochs. It is replaced atomically: no row is incomplete."""
@@ -132,10 +152,14 @@ class Recorder(Observer):
 
     def on_epoch_end(self, trainer: Any, row: Mapping[str, Any]) -> None:
         # quantities without a split (beta, the learning rate) get the group `schedule`
-        tags = {tag: tag if "/" in tag else f"schedule/{tag}" for tag in row if tag != "epoch"}
+        tags = {tag: self._tag(tag) if "/" in tag else f"schedule/{tag}" for tag in row if tag != "epoch"}
         self.scalars({tag: row[name] for name, tag in tags.items()}, row["epoch"])
         self.write_history(trainer.history)
         self.writer.flush()
+
+    def _tag(self, name: str) -> str:
+        split, _, quantity = name.partition("/")
+        return f"{self._groups.get(split, split)}/{quantity}"
 
     def glance(self, name: str, figure: Figure, step: int) -> None:
         """Show a figure in TensorBoard at ``step`` (the epoch) as ``training/<name>``."""
@@ -154,22 +178,28 @@ def history_text(history: Sequence[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in history).encode()
 
 
-def _in_order(experiment: Any) -> Any:
-    """Make HParams show the first settings by default; TensorBoard would choose the alphabetically first ones."""
+def _in_order(experiment: Any, names: Sequence[str]) -> Any:
+    """Make HParams show these settings by default, the first five; it would choose the alphabetically first."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[attr-defined]
 
     plugin = experiment.value[0].metadata.plugin_data
     data = HParamsPluginData.FromString(plugin.content)
-    for info in data.experiment.hparam_infos[:NUM_SHOWN]:
-        info.differs = True  # TensorBoard sorts by this field
+    shown = set(list(dict.fromkeys(names))[:NUM_SHOWN])
+    for info in data.experiment.hparam_infos:
+        info.differs = info.name in shown  # TensorBoard sorts by this field
     plugin.content = data.SerializeToString()
     return experiment
 
 
-def render(figure: Figure) -> bytes:
-    """Return a figure as PNG."""
+def render(figure: Figure, kind: str = "png", dpi: int = DPI) -> bytes:
+    """Return a figure as ``png``, ``pdf`` or ``svg``; the same figure always gives the same bytes.
+
+    Args:
+        dpi: pixels per inch; in the others, of the pictures in it.
+    """
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
+    dates: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    figure.savefig(file, format=kind, dpi=dpi, metadata=dates.get(kind))
     return file.getvalue()
 
 

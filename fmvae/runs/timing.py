@@ -1,4 +1,4 @@
-"""timing.json: the seconds of each epoch of a run, and the time that an epoch takes on quiet CPU cores."""
+"""timing.json: the seconds of each epoch and of measuring, and the time of an epoch on quiet CPU cores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import write_bytes
@@ -24,10 +24,16 @@ class Pace(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """The epochs of a run: the seconds of each, and the share in which other processes used the CPU cores."""
+    """The epochs of a run: the seconds of each, and the share in which other processes used the CPU cores.
+
+    Attributes:
+        measuring: the seconds that measuring and drawing took at the run's end; None before, and if a part of it
+            was done by an earlier process.
+    """
 
     seconds: list[float]
     busy: list[float]
+    measuring: float | None = None
 
     @classmethod
     def read(cls, run: RunDirectory) -> Timing:
@@ -36,10 +42,12 @@ class Timing(NamedTuple):
             record = json.loads(run.timing.read_bytes())
             seconds = _numbers(record["epoch_seconds"])
             busy = _numbers(record.get("busy_share", []))
+            measuring = _numbers([record[key] for key in ("measuring_seconds",) if key in record])
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             return cls([], [])
         # epochs of earlier versions have no share
-        return cls(seconds, [*busy, *[0.0] * (len(seconds) - len(busy))][: len(seconds)])
+        shares = [*busy, *[0.0] * (len(seconds) - len(busy))][: len(seconds)]
+        return cls(seconds, shares, *measuring)
 
     def first(self, epochs: int) -> Timing:
         return Timing(self.seconds[:epochs], self.busy[:epochs])
@@ -49,7 +57,9 @@ class Timing(NamedTuple):
         self.busy.append(round(busy, 2))
 
     def write(self, run: RunDirectory) -> None:
-        record = {"epoch_seconds": self.seconds, "busy_share": self.busy}
+        record: dict[str, Any] = {"epoch_seconds": self.seconds, "busy_share": self.busy}
+        if self.measuring is not None:
+            record["measuring_seconds"] = round(self.measuring, 1)
         write_bytes(run.timing, (json.dumps(record) + "\n").encode())
 
     def pace(self) -> Pace | None:

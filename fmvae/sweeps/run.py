@@ -9,11 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from fmvae.common.command import say
+from fmvae.common.phases import phase
 from fmvae.common.text import short
 from fmvae.errors import FmvaeError, HeldError
 from fmvae.runs.files import make_directory
-from fmvae.sweeps.directory import Plan, SweepDirectory, progress
+from fmvae.sweeps.directory import Plan, SweepDirectory, known_paces, progress
 from fmvae.sweeps.status import summary
+from fmvae.sweeps.watching import Sight, watched
 
 Launch = Callable[[Sequence[Sequence[str]], int], object]
 WriteReport = Callable[[Sequence[Path]], Path]  # writes the report on the runs in folders; returns its page
@@ -29,6 +31,8 @@ def run_sweep(
     launch: Launch,
     write_report: WriteReport,
     restart: bool = False,
+    *,
+    in_process: bool = False,
 ) -> None:
     """Launch the runs that are not complete, then write the report and print the state of every run.
 
@@ -38,6 +42,7 @@ def run_sweep(
             raise.
         write_report: is called with the sweep's folder when all runs have ended.
         restart: launch complete runs, too.
+        in_process: the launcher starts no processes, so that the sweep may have a bar on the terminal.
 
     Raises:
         FmvaeError: a run failed, or the launcher started none.
@@ -50,7 +55,9 @@ def run_sweep(
     if len(waiting) < len(plans):
         log.info("%s: %d of %d runs are complete", sweep, len(plans) - len(waiting), len(plans))
     if waiting:
-        _launch_all(sweep, plans, waiting, launch)
+        sight = Sight(sweep, plans, waiting, known_paces(sweep.path.resolve().parent))
+        with watched(sight, bar=in_process):
+            _launch_all(sweep, plans, waiting, launch)
     if waiting or _report_is_old(sweep, plans):
         report(sweep, write_report)
     else:
@@ -128,7 +135,9 @@ def _report_is_old(sweep: SweepDirectory, plans: Mapping[str, Plan]) -> bool:
 def report(sweep: SweepDirectory, write_report: WriteReport) -> None:
     """Write the report on all runs in the folder. If it can't be written, log a warning."""
     try:
-        say(f"\nreport: {short(write_report([sweep.path]))}")
+        with phase("report"):
+            page = write_report([sweep.path])
+        say(f"\nreport: {short(page)}")
     except (FmvaeError, OSError) as error:
         log.warning("no report: %s", error)
 

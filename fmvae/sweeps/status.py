@@ -11,7 +11,9 @@ from fmvae.common.text import duration, short
 from fmvae.evaluation.columns import in_table_order
 from fmvae.runs.directory import find_runs
 from fmvae.runs.results import columns_in, flat_scalars
+from fmvae.runs.timing import Timing
 from fmvae.sweeps.directory import Plan, Progress, SweepDirectory, known_paces, progress
+from fmvae.sweeps.outlook import Standing, outlook
 
 SHOWN = 50  # a summary of more runs only counts the complete ones
 ORDER = {
@@ -64,7 +66,14 @@ def forecast_run(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
 
 
 def status(folder: Path) -> str:
-    """Return a table of the runs of a sweep that are not complete. It may be called while the sweep runs.
+    """Return a table of the runs of a sweep that are not complete; see ``look``."""
+    return look(folder)[0]
+
+
+def look(folder: Path) -> tuple[str, bool]:
+    """Return a table of the runs of a sweep that are not complete, and whether all runs have ended.
+
+    It may be called while the sweep runs.
 
     Raises:
         FmvaeError: the folder holds no runs, and none are planned in it.
@@ -90,12 +99,20 @@ def status(folder: Path) -> str:
     counts = Counter(state.state for state in states)
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     lines = ["", f"{sweep}: {told}", "", *aligned(rows)]
-    left = [state.seconds_left for state in states if state.state not in ("complete", "failed")]
-    if left and None not in left:
-        at_once = max(1, counts["running"])
-        total = sum(seconds for seconds in left if seconds is not None) / at_once
-        lines.append(f"\n  about {duration(total)} of training left, {at_once} at a time")
-    return "\n".join([*lines, ""])
+    remaining = [state for state in states if state.state not in ("complete", "failed")]
+    if remaining:
+        lines.append(f"\n  {outlook([_standing(s, plans) for s in states], paces=paces)}")
+    return "\n".join([*lines, ""]), not remaining
+
+
+def _standing(state: Progress, plans: Mapping[str, Plan]) -> Standing:
+    """Return where a run stands. A run counts as running if a process holds it now."""
+    plan, status = plans.get(state.run.path.name), state.run.read_status()
+    process = f"{status.get('pid')} on {status.get('host')}" if state.state == "running" else ""
+    ended = state.state in ("complete", "failed")
+    pace = plan.pace if plan else state.run.path.name
+    timing = Timing.read(state.run)
+    return Standing(bool(process), ended, process, state.epoch, state.epochs, pace, timing)
 
 
 def _terms(results: Mapping[str, Any]) -> str:

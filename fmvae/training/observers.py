@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmvae.common.contention import BusyShare
-from fmvae.common.streams import new_bar
+from fmvae.common.streams import fitted, new_bar
 from fmvae.common.text import duration
 from fmvae.errors import RunError
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -145,16 +145,24 @@ class EpochLog(Observer):
 
 
 class ProgressBar(Observer):
-    """Show a progress bar of steps in the terminal, with the last epoch's terms."""
+    """Show a progress bar of steps in the terminal, with the epoch and its validation objective.
+
+    Its text leaves room for the bar in 80 columns, and fits into 60. The other terms are in the epoch's log line.
+    """
 
     def on_train_start(self, trainer: Trainer) -> None:
         total = trainer.epochs * trainer.num_steps
-        self.bar = new_bar(total=total, initial=trainer.epoch * trainer.num_steps, unit="step")
+        text = fitted(f"epoch {trainer.epoch + 1}/{trainer.epochs}")
+        self.bar = new_bar(desc=text, total=total, initial=trainer.epoch * trainer.num_steps)
 
     def on_step(self, trainer: Trainer, step: int) -> None:
         self.bar.update()
 
     def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
-        self.bar.set_description(f"epoch {trainer.epoch}/{trainer.epochs} | {describe(row, trainer.terms)}")
         if trainer.epoch == trainer.epochs or trainer.stopped_early:
             self.bar.close()
+            return
+        text = f"epoch {trainer.epoch + 1}/{trainer.epochs}"
+        if (value := row.get(f"val/{trainer.terms[0]}")) is not None:
+            text += f", val {value:.2f}"
+        self.bar.set_description_str(fitted(text))

@@ -1,5 +1,6 @@
 """Figures of trained models and of training; each function returns a matplotlib figure."""
 
+from fmvae.visualization.appearance import Appearance, appearing
 from fmvae.visualization.classes import class_accuracy, class_samples, confusion_matrix, style_transfer
 from fmvae.visualization.curves import classifier_curves, training_curves
 from fmvae.visualization.figures import (
@@ -21,9 +22,11 @@ from fmvae.visualization.visualizer import VAEVisualizer
 from fmvae.visualization.walk import sample_walk
 
 __all__ = [
+    "Appearance",
     "FigureObserver",
     "Source",
     "VAEVisualizer",
+    "appearing",
     "check_figures",
     "class_accuracy",
     "class_samples",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fmvae.visualization.appearance import in_lines, text_size
 from fmvae.visualization.model_view import ModelView, Source
 from fmvae.visualization.samples import drawn_from, samples
 from fmvae.visualization.tiles import GAP, new_figure, set_title, show_tiles, tile, tile_centres
@@ -59,7 +60,7 @@ def style_transfer(view: ModelView, images: Tensor, labels: Tensor) -> Figure:
     centres = tile_centres(num_classes + 1, width)
     from matplotlib.patches import Rectangle
 
-    axes.set_xticks(centres, ["original", *names], fontsize=8)
+    axes.set_xticks(centres, ["original", *names], fontsize=text_size(8))
     axes.set_yticks(tile_centres(num_rows, height), [names[label] for label in labels.tolist()])
     axes.xaxis.tick_top()
     axes.axvline((centres[0] + centres[1]) / 2, color="white", linewidth=2)
@@ -68,7 +69,8 @@ def style_transfer(view: ModelView, images: Tensor, labels: Tensor) -> Figure:
         axes.add_patch(
             Rectangle(corner, width + 1, height + 1, fill=False, color=FRAME_COLOUR, linewidth=1.5, clip_on=False)
         )
-    axes.set_xlabel("class given to the decoder (framed: the image's own class, its reconstruction)", fontsize=9)
+    note = "class given to the decoder (framed: the image's own class, its reconstruction)"
+    axes.set_xlabel(in_lines(note), fontsize=text_size(9))
     set_title(figure, f"One style, every class: {view.name}")
     return figure
 
@@ -108,7 +110,7 @@ def confusion_matrix(
     axes.set_yticks(range(num_classes), class_names)
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.5 else "black" if count else "#aaaaaa"
-        axes.text(column, row, f"{count:g}", ha="center", va="center", color=colour, fontsize=9)
+        axes.text(column, row, f"{count:g}", ha="center", va="center", color=colour, fontsize=text_size(9))
     figure.colorbar(image, ax=axes, label="share of the row", fraction=0.04)
     return figure
 
@@ -141,7 +143,7 @@ def class_accuracy(
         label = f"{name}: {known.mean():.2%} on average over classes"
         bars = axes.bar(np.arange(len(values)) + offset, values, 0.4, color=colour, label=label)
         texts = ["" if np.isnan(value) else f"{100 * value:.1f}" for value in values]
-        axes.bar_label(bars, texts, fontsize=8, padding=1)
+        axes.bar_label(bars, texts, fontsize=text_size(8), padding=1)
     axes.set_xticks(range(len(class_names)), class_names)
     axes.set_yticks(np.linspace(0, 1, 6), [f"{value:.0%}" for value in np.linspace(0, 1, 6)])
     set_title(figure, title)

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fmvae.visualization.appearance import own_width
 from fmvae.visualization.tiles import new_figure, set_title
 
 if TYPE_CHECKING:
@@ -13,7 +16,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVE_COLOURS = {"train": "#4477aa", "val": "#cc6633"}
+SPLITS = {"train": "training", "val": "validation"}  # in legends
 TITLES = {"objective": "Objective", "recon": "Reconstruction", "kl": "KL"}
+# of the other parts of fmvae's own objectives; a user's parts keep their names
+PARTS = {
+    "mi": "Mutual information",
+    "tc": "Total correlation",
+    "dimension_wise": "Dimension-wise KL",
+    "dip": "Covariance penalty",
+    "mmd": "Maximum mean discrepancy",
+    "discriminator": "Loss of the discriminator",
+}
+FIRST = 0.1  # share of the epochs that does not decide what range of values a panel shows
+RULED = 3.0  # a panel is cut if all its values span this many times the range that it would show then
+MIDDLE, FENCES = 0.9, 2.0  # values count within so many ranges of the middle 90 % from these
+NARROW = 5.5  # inches: panels of a narrower figure lie below each other
 
 
 def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
@@ -39,7 +56,15 @@ def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
     for start in range(len(TITLES), len(quantities), len(TITLES)):
         others = quantities[start : start + len(TITLES)]
         rows, heights = [*rows, [*others, *["."] * (len(TITLES) - len(others))]], [*heights, 4.0]
-    figure = new_figure(13, 0.8 + 3.6 * sum(heights) / 4 - 0.9 * beta_varies)
+    height = 0.8 + 3.6 * sum(heights) / 4 - 0.9 * beta_varies
+    if own_width(13) < NARROW:
+        rows = [[quantity] for quantity in quantities]
+        heights = [4.0] * len(rows)
+        if beta_varies:
+            at = list(TITLES).index("kl") + 1
+            rows, heights = [*rows[:at], ["beta"], *rows[at:]], [*heights[:at], 1.0, *heights[at:]]
+        height = 0.8 + 2.2 * sum(heights) / 4
+    figure = new_figure(13, height, least=height)
     panels = figure.subplot_mosaic(rows, sharex=True, height_ratios=heights)
     for quantity in quantities:
         axes = panels[quantity]
@@ -47,11 +72,12 @@ def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
         for split, colour in CURVE_COLOURS.items():
             epochs, values = _curve(history, f"{split}/{quantity}")
             if epochs:
-                axes.plot(epochs, values, marker=".", color=colour, label=split)
-        axes.set(title=TITLES.get(quantity, quantity), ylabel=unit, xlabel="epoch")
+                axes.plot(epochs, values, marker=".", color=colour, label=SPLITS[split])
+        axes.set(title={**TITLES, **PARTS}.get(quantity, quantity), ylabel=unit, xlabel="epoch")
         axes.tick_params(labelbottom=True)
+        _show_what_matters(axes, history, quantity)
     if beta_varies:
-        panels["kl"].set_xlabel("")
+        panels["kl"].set_xlabel(panels["kl"].get_xlabel().removeprefix("epoch").lstrip("\n"))
         panels["kl"].tick_params(labelbottom=False)
         panels["beta"].tick_params(labelbottom=True)
         panels["beta"].step(*_curve(history, "beta"), where="mid", color="black")
@@ -63,10 +89,18 @@ def training_curves(history: Sequence[Mapping], name: str = "") -> Figure:
         value, best = min(validated)
         title += f"\n(best validation objective {value:.2f} at epoch {best})"
         for axes in panels.values():
-            axes.axvline(best, color="gray", linestyle=":", label="best")
+            axes.axvline(best, color="gray", linestyle=":", label="best epoch")
     set_title(figure, title)
-    panels["objective"].legend()
+    _explain(figure, panels["objective"])
     return figure
+
+
+def _explain(figure: Figure, panel: Axes) -> None:
+    """Add the legend, below the panels of a figure that the user has made narrower."""
+    if own_width(13) == 13:
+        panel.legend()
+    else:
+        figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
 
 
 def _other_parts(history: Sequence[Mapping]) -> list[str]:
@@ -96,14 +130,57 @@ def classifier_curves(history: Sequence[Mapping]) -> Figure:
         for split, colour in CURVE_COLOURS.items():
             epochs, values = _curve(history, f"{split}/{quantity}")
             if epochs:
-                axes.plot(epochs, values, marker=".", color=colour, label=split)
+                axes.plot(epochs, values, marker=".", color=colour, label=SPLITS[split])
         axes.set(title=quantity.capitalize(), ylabel=unit, xlabel="epoch")
+        _show_what_matters(axes, history, quantity)
     panels[2].plot(*_curve(history, "lr"), marker=".", color="black")
     panels[2].set(title="Learning rate at the epoch's end", xlabel="epoch")
     _count_epochs(panels[0])  # the axis is shared
     set_title(figure, "Training curves of the classifier")
-    panels[0].legend()
+    _explain(figure, panels[0])
     return figure
+
+
+def shown_range(epochs: Sequence[int], values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the range of values that a panel should show; None if it can show all.
+
+    The first epochs, and values far from all others, do not count: they would leave the rest a flat line.
+    """
+    finite = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if math.isfinite(value)]
+    if not finite:
+        return None
+    least = 1 + FIRST * (max(epochs) - 1)
+    later = np.array([value for epoch, value in finite if epoch > least] or [value for _, value in finite])
+    first, last = np.quantile(later, [0.5 - MIDDLE / 2, 0.5 + MIDDLE / 2])
+    reach = FENCES * (last - first)
+    later = later[(later >= first - reach) & (later <= last + reach)]
+    low, high = float(later.min()), float(later.max())
+    everything = [value for _, value in finite]
+    if max(everything) - min(everything) <= RULED * (high - low) or low == high:
+        return None
+    margin = 0.1 * (high - low)
+    return low - margin, high + margin
+
+
+def _show_what_matters(axes: Axes, history: Sequence[Mapping], quantity: str) -> None:
+    """Set the range of a panel, and name on its axis the epochs whose values are outside."""
+    curves = [_curve(history, f"{split}/{quantity}") for split in CURVE_COLOURS]
+    points = [point for epochs, values in curves for point in zip(epochs, values, strict=True)]
+    limits = shown_range([epoch for epoch, _ in points], [value for _, value in points])
+    if limits is None:
+        return
+    axes.set_ylim(*limits)
+    low, high = limits
+    told = ["epoch"]
+    for where, end, outside in (
+        ("above", max, [point for point in points if high < point[1] < math.inf]),
+        ("below", min, [point for point in points if -math.inf < point[1] < low]),
+    ):
+        if outside:
+            which = sorted({epoch for epoch, _ in outside})
+            names = f"epoch {which[0]}" if len(which) == 1 else f"{len(which)} epochs"
+            told.append(f"{where}: {names}, to {end(value for _, value in outside):.4g}")
+    axes.set_xlabel("\n".join(told))
 
 
 def _count_epochs(axes: Axes) -> None:

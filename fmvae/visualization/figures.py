@@ -16,6 +16,7 @@ from fmvae.evaluation.columns import SAMPLERS
 from fmvae.models import VampPrior
 from fmvae.models.posterior import Posteriors
 from fmvae.runs.observer import Observer
+from fmvae.visualization.appearance import Appearance, drawn
 from fmvae.visualization.classes import class_accuracy, class_samples, confusion_matrix, style_transfer
 from fmvae.visualization.curves import training_curves
 from fmvae.visualization.interpolation import interpolation_pairs, interpolations
@@ -70,8 +71,9 @@ def check_figures(
 
     Raises:
         ConfigError: ``only`` names a figure that does not exist or does not fit the model, or a dimension to
-            traverse does not exist.
+            traverse does not exist, or the font is not installed.
     """
+    Appearance.of(settings)
     chosen_dimensions(settings["traversal"]["dimensions"], visualizer.latent_dim)
     sources: dict[str, Any] = dict.fromkeys(samplers)
     names: dict[str, Any] = {**_drawings(visualizer, data, [], settings, None, sources)}
@@ -136,7 +138,7 @@ def result_figures(
             log.info("figures.traversal.every_class: ignored, as the data have no labels")
     else:
         wanted = [name for name in drawings if {name, name.split(OF_CLASS)[0]} & set(settings["only"])]
-    return ((name, drawings[name]()) for name in wanted)
+    return drawn("figures", {name: drawings[name] for name in wanted})
 
 
 def result_animations(
@@ -155,8 +157,9 @@ def result_animations(
     if not settings["gif"]:
         return
     traversal = settings["traversal"]
-    if only is None or "traversal_prior" in only:
-        content = traversal_animation(
+
+    def traversed() -> bytes:
+        return traversal_animation(
             visualizer,
             posteriors or visualizer.posteriors(data.test),
             label=_example_label(visualizer, data),
@@ -164,11 +167,12 @@ def result_animations(
             span=traversal["span"],
             steps=2 * traversal["steps"] - 1,  # half the figure's step, and includes its values
         )
-        yield "traversal_prior.gif", content
+
+    drawings = {"traversal_prior": traversed}
     for sampler, source in sources.items():
-        name = _names_of(sampler)[0]
-        if only is None or name in only:
-            yield f"{name}.gif", sample_walk(visualizer, source())
+        drawings[_names_of(sampler)[0]] = lambda source=source: sample_walk(visualizer, source())
+    wanted = {f"{name}.gif": draw for name, draw in drawings.items() if only is None or name in only}
+    yield from drawn("animations", wanted)
 
 
 def measure_figures(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fmvae.data.split import Split
+from fmvae.visualization.appearance import in_lines, text_size
 from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.tiles import new_figure, set_title, show_tiles, tile, tile_centres
 
@@ -79,7 +80,7 @@ def interpolations(
     axes.xaxis.tick_top()
     for between in ((centres[0] + centres[1]) / 2, (centres[-2] + centres[-1]) / 2):  # data | model | data
         axes.axvline(between, color="#ee7733", linewidth=2)
-    axes.set_xlabel("position between the two posterior means (0 left, 1 right)", fontsize=9)
+    axes.set_xlabel(in_lines("position between the two posterior means (0 left, 1 right)"), fontsize=text_size(9))
     different = bool((left_labels != right_labels).any())
     note = "; decoded as the left image's class" if view.conditional and different else ""
     set_title(figure, f"Interpolations between posterior means{note}\n{view.name}")

@@ -11,9 +11,10 @@ import torch
 from fmvae import rng
 from fmvae.models.posterior import Posteriors
 from fmvae.objectives import Density, kl_divergence
+from fmvae.visualization.appearance import own_width, text_size
 from fmvae.visualization.density import contour_handles, draw_contours, on_plane
 from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.tiles import new_figure, set_title
+from fmvae.visualization.tiles import POINTS, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,8 @@ PRIOR_SHARE = 0.95
 PRIOR_RADIUS = math.sqrt(-2 * math.log(1 - PRIOR_SHARE))  # 2-D standard normal: chi-squared, 2 degrees of freedom
 PRIOR_INTERVAL = 1.959964  # a 1-D standard normal has the same share of its mass within +- this value
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, sec. 5.3
+MOST_ROWS = 4  # of bars, in the figure of the KL by dimension
+NARROW = 6.0  # inches: in a narrower figure, legends lie below
 ACTIVE_COLOUR, INACTIVE_COLOUR = "#4477aa", "#bbbbbb"
 
 
@@ -109,7 +112,7 @@ def latent_scatter(
     num_points = len(order)
     mu, labels = posteriors.mu.cpu().numpy(), posteriors.labels.cpu().numpy()[order]
     prior = view.prior()
-    figure = new_figure(9.6, 7)
+    figure = new_figure(9.6, 7, least=5.5)
     axes = figure.subplots()
     if view.latent_dim == 1:
         jitter = 0.7 * torch.rand(num_points, generator=generator).numpy() - 0.35
@@ -142,7 +145,10 @@ def latent_scatter(
     else:
         title += "\nthe prior is not N(0, 1), and is not drawn"
     set_title(figure, title)
-    axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    if own_width(9.6) < NARROW:
+        figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+    else:
+        axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
 
 
@@ -207,6 +213,7 @@ def kl_per_dimension(view: ModelView, posteriors: Posteriors, split_name: str = 
     """Draw each dimension's mean KL in nats per image as a bar, largest first, active units in colour.
 
     A unit is active if the variance of its posterior mean over images is above 0.01 (Burda et al. 2016, sec. 5.3).
+    Many dimensions take up to four rows on one scale; where names have no room, every second or third is named.
 
     Args:
         posteriors: of N >= 1 images.
@@ -220,23 +227,35 @@ def kl_per_dimension(view: ModelView, posteriors: Posteriors, split_name: str = 
     kl = mean_kl(posteriors)
     active = posteriors.mu.cpu().double().var(0, correction=0).numpy() > ACTIVE_VARIANCE
     order = Ranking(kl, "KL", "KL").order()
-    many = len(order) > 24
-    figure = new_figure(min(16, max(6.5, 0.45 * len(order) + 2)), 4.2)
-    axes = figure.subplots()
-    axes.bar(range(len(order)), kl[order], color=[ACTIVE_COLOUR if active[d] else INACTIVE_COLOUR for d in order])
-    axes.set_xticks(range(len(order)), [f"z{d}" for d in order])
-    axes.tick_params(axis="x", rotation=90 if many else 0, labelsize=8 if many else 10)
+    width = min(16, max(6.5, 0.45 * len(order) + 2))
+    room = own_width(width) - 1.4  # inches
+    named = max(1, int(room / (1.5 * text_size(8) / POINTS)))  # bars in a row that have room for their names
+    num_rows = min(MOST_ROWS, math.ceil(len(order) / named))
+    in_a_row = math.ceil(len(order) / num_rows)  # rows of about equal length
+    every, many = math.ceil(in_a_row / named), in_a_row > min(24, room / 0.3)
+    figure = new_figure(width, 4.2 + 2.2 * (num_rows - 1), least=2.2 + 1.2 * num_rows)
+    rows = figure.subplots(num_rows, 1, sharey=True, squeeze=False)[:, 0]
+    for axes, start in zip(rows, range(0, len(order), in_a_row), strict=True):
+        some = order[start : start + in_a_row]
+        axes.bar(range(len(some)), kl[some], color=[ACTIVE_COLOUR if active[d] else INACTIVE_COLOUR for d in some])
+        axes.set_xticks(range(0, len(some), every), [f"z{d}" for d in some[::every]])
+        axes.tick_params(axis="x", rotation=90 if many else 0, labelsize=text_size(8 if many else 10))
+        axes.set_ylabel("KL (nats per image)" if num_rows == 1 else "KL (nats)")
+        axes.set_xlim(-0.6, max(in_a_row, 6) - 0.4)  # keep a single bar narrow
     counted = f"{active.sum()} of {len(order)} units active, {kl.sum():.2f} nats in all"
     images = f"mean of {len(posteriors.labels):,} {split_name} images"
-    set_title(figure, f"KL per latent dimension: {view.name}\n{images}; {counted}", fontsize=11)
-    axes.set(xlabel="latent dimension, by KL", ylabel="KL (nats per image)")
-    axes.set_xlim(-0.6, max(len(order), 6) - 0.4)  # keep a single bar narrow
+    set_title(figure, f"KL per latent dimension: {view.name}\n{images}; {counted}", fontsize=text_size(11))
+    rows[-1].set_xlabel("latent dimension, by KL")
     variance = f"variance of the posterior mean > {ACTIVE_VARIANCE:g}"
     kinds = {f"active ({variance})": ACTIVE_COLOUR, "inactive": INACTIVE_COLOUR}
-    shown = [kind for kind, any_such in zip(kinds, (active.any(), not active.all()), strict=True) if any_such]
+    there = [kind for kind, any_such in zip(kinds, (active.any(), not active.all()), strict=True) if any_such]
     from matplotlib.patches import Patch
 
     figure.legend(
-        [Patch(color=kinds[kind]) for kind in shown], shown, loc="outside lower center", ncols=2, frameon=False
+        [Patch(color=kinds[kind]) for kind in there],
+        there,
+        loc="outside lower center",
+        ncols=1 if own_width(width) < NARROW else 2,
+        frameon=False,
     )
     return figure

@@ -9,6 +9,7 @@ import numpy as np
 
 from fmvae.models import VampPrior
 from fmvae.models.posterior import Posteriors
+from fmvae.visualization.appearance import text_size
 from fmvae.visualization.density import Plane, contour_handles, draw_contours, on_plane
 from fmvae.visualization.latent import chosen_points, class_colours, class_handles
 from fmvae.visualization.model_view import ModelView
@@ -80,8 +81,8 @@ def prior_density(
     right.scatter(
         *points.T, s=5 if len(points) > 3000 else 16, c=class_colours(view)[labels], alpha=0.6, linewidths=0
     )
-    left.set_title("density of the prior", fontsize=10)
-    right.set_title("posterior means, and the same contours", fontsize=10)
+    left.set_title("density of the prior", fontsize=text_size(10))
+    right.set_title("posterior means, and the same contours", fontsize=text_size(10))
     for axes in (left, right):
         draw_contours(axes, plane)
         axes.set(xlabel="z0", ylabel="z1", aspect="equal")

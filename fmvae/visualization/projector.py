@@ -8,12 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fmvae.data.split import Split, to_float
 from fmvae.models.posterior import Posteriors
 from fmvae.runs.files import write_bytes
+from fmvae.visualization.latent import class_colours
 from fmvae.visualization.model_view import ModelView
 
 TAG = "posterior_means"
@@ -30,11 +32,13 @@ class ProjectorData(NamedTuple):
         mu: (N, z), on the CPU.
         metadata: for each image ``[class name, index in the split]``; without labels only the index.
         images: (N, C, H, W) in [0, 1], on the CPU.
+        colours: (N, 3) in [0, 1], of each image's class; None without labels.
     """
 
     mu: Tensor
     metadata: list[list[str]] | list[str]
     images: Tensor
+    colours: Tensor | None = None
 
 
 def projector_data(
@@ -58,7 +62,28 @@ def projector_data(
     metadata: list[list[str]] | list[str] = [str(index) for index in range(num)]
     if view.class_names is not None:
         metadata = [[name, str(index)] for index, name in enumerate(view.names_of(split.labels[:num]))]
-    return ProjectorData(posteriors.mu[:num].float().cpu(), metadata, to_float(split.images[:num]).cpu())
+    colours = None
+    if view.class_names is not None:
+        of_classes = torch.from_numpy(class_colours(view)[:, :3]).float()
+        colours = of_classes[split.labels[:num].cpu()]
+    images = to_float(split.images[:num]).cpu()
+    return ProjectorData(posteriors.mu[:num].float().cpu(), metadata, images, colours)
+
+
+def coloured(images: Tensor, colours: Tensor | None) -> Tensor:
+    """Return images (N, C, H, W) that show their class: grey ones in its colour, others in a frame of it.
+
+    The projector colours nothing by itself before its user asks for it, but shows the images from the start.
+    """
+    if colours is None:
+        return images
+    shade = colours[:, :, None, None]
+    if images.shape[1] == 1:
+        return images * shade
+    framed = shade.expand(-1, -1, *images.shape[2:]).clone()
+    edge = max(1, min(images.shape[2:]) // 14)
+    framed[:, :, edge:-edge, edge:-edge] = images[:, :, edge:-edge, edge:-edge]
+    return framed
 
 
 def write_projector(directory: Path, data: ProjectorData) -> None:
@@ -72,7 +97,7 @@ def write_projector(directory: Path, data: ProjectorData) -> None:
     mu = np.pad(mu, ((0, 0), (0, max(0, MIN_COLUMNS - mu.shape[1]))))
     height, width = data.images.shape[2:]
     side = max(height, width)  # TensorBoard's sprites take no image that is higher than wide
-    images = F.pad(data.images, (0, side - width, 0, side - height))
+    images = F.pad(coloured(data.images, data.colours), (0, side - width, 0, side - height))
     embedding = Path("00000") / TAG
     with TemporaryDirectory() as made:
         # a new writer in a temporary folder: a writer adds to earlier data, and also writes an empty event file

@@ -15,6 +15,7 @@ from fmvae.data.images import CHANNELS
 from fmvae.errors import ConfigError
 from fmvae.models import VAE
 from fmvae.models.modes import in_evaluation_mode
+from fmvae.visualization.appearance import size, text_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +27,11 @@ TITLE_MARGIN = 0.15  # inches to the left and to the right of a title, at least
 LINE, POINTS = 1.2, 72  # height of a line, of its font's size; points of an inch
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Create an empty figure with this size in inches; it is not registered with pyplot.
+def new_figure(width: float, height: float, least: float = 2.4) -> Figure:
+    """Create an empty figure with this size in inches, or the user's width; it is not registered with pyplot.
+
+    Args:
+        least: the smallest height of a figure that the user has made narrower.
 
     Raises:
         ConfigError: matplotlib cannot be imported with the user's settings.
@@ -37,7 +41,7 @@ def new_figure(width: float, height: float) -> Figure:
     except (ImportError, ValueError, OSError) as error:
         problem = f"matplotlib cannot be imported ({str(error).partition(chr(10))[0]})"
         raise ConfigError("figures", problem, "correct its settings and repeat the command") from None
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=size(width, height, least), layout="constrained")
 
 
 def set_title(figure: Figure, text: str, **options: Any) -> None:
@@ -115,5 +119,5 @@ def show_tiles(axes: Axes, tiles: np.ndarray) -> None:
     """Draw a tiled array, grey (H, W) or RGB (H, W, 3), with no frame and no ticks; NaN is white."""
     axes.imshow(np.nan_to_num(tiles, nan=1) if tiles.ndim == 3 else tiles, cmap="gray", vmin=0, vmax=1)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize=9)
+    axes.tick_params(length=0, labelsize=text_size(9))
     axes.set(xticks=[], yticks=[])

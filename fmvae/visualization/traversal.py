@@ -13,6 +13,7 @@ from fmvae.errors import ConfigError
 from fmvae.models.posterior import Posteriors
 from fmvae.objectives import Density
 from fmvae.visualization.animation import enlarged, frame, gif
+from fmvae.visualization.appearance import in_lines, text_size
 from fmvae.visualization.latent import Ranking, ranking
 from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.tiles import GAP, new_figure, set_title, show_tiles, tile, tile_centres
@@ -165,7 +166,7 @@ def latent_traversal(
         note = note.replace(", absolute", "") + f"\n{OTHER_UNITS}"
     if from_image:
         _mark_own_values(axes, traversal, height, breadth)
-    axes.set_xlabel(note, fontsize=9)
+    axes.set_xlabel(in_lines(note), fontsize=text_size(9))
     set_title(figure, _title(view, traversal, dimensions is None, label, from_image))
     return figure
 

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from fmvae.config import compose
+from fmvae.experiments import hparams as hparam_settings
 from fmvae.experiments import train
 from fmvae.measurement.evaluate import evaluate_runs
 from fmvae.runs.directory import RunDirectory, find_runs
@@ -166,7 +167,7 @@ def board_repeats(folder: Path) -> list[tuple[str, str]]:
 def test_every_epoch_is_there_once(name, board, sweep):
     run = found(sweep, name).name
     epochs = list(range(1, EPOCHS + 1 if name in FINISHED else 3))
-    for tag in ("train/objective", "val/recon", "val/kl", "schedule/beta", "schedule/lr"):
+    for tag in ("Train/objective", "Val/recon", "Val/kl", "schedule/beta", "schedule/lr"):
         assert [step for step, _ in board.scalar(run, tag)] == epochs
 
 
@@ -216,6 +217,53 @@ def test_hparams_show_the_settings_of_a_sweep_first(board):
     assert first == ["beta", "beta_schedule", "latent_dim", "model", "seed"]
 
 
+@pytest.mark.slow
+def test_hparams_show_every_key_in_which_the_runs_of_a_folder_differ(copied):
+    """Whichever run TensorBoard finds first, and on the columns that it shows for the folder."""
+    given = ["model=conv", "loss=beta_tcvae", "trainer.patience=3", "trainer.precision=bf16", "data.num_train=77"]
+    settings = hparam_settings.hparams(compose(given), 64)
+    first = hparam_settings.first(["data.num_train=77"], settings)
+    other, others = RunDirectory(copied / "zz"), hparam_settings.others()
+    Recorder(other, 0, "", settings, ("test/kl",), other_hparams=others, first=first).close(complete=True)
+    for aside in ("zz", "aa"):  # the last, and the first
+        other.path.rename(copied / aside)
+        other = RunDirectory(copied / aside)
+        shown = TensorBoard(copied)
+        columns = [hparam["name"] for hparam in experiment(shown)["hparamInfos"]]
+        row = shown.sessions()[aside]["hparams"]
+        rest = shown.sessions()[found(copied, "complete").name]["hparams"]
+        differ = {key for key in {**row, **rest} if row.get(key) != rest.get(key)}
+        assert {"model", "loss", "loss.estimate", "trainer.patience", "trainer.precision", "batch_size"} <= differ
+        assert differ <= set(columns)
+        assert (row["trainer.patience"], rest["trainer.patience"]) == ("3", "null")
+        assert (row["data.num_train"], rest["data.num_train"]) == ("77", "null")
+        assert len(columns) == len(set(columns)) <= 90
+    alone = [hparam["name"] for hparam in experiment(TensorBoard(other.path))["hparamInfos"]]
+    assert "data.num_train" in alone[:5]  # what the command line gave is shown by default
+    # the control: with the keys of each run alone, those of the others have no column
+    for name in ("aa", *(path.name for path in copied.glob("*-s*") if not path.name.endswith("old-1"))):
+        for file in (copied / name).glob("events*"):
+            file.unlink()
+    for name, settings in (("aa", rest), ("zz", row)):
+        Recorder(RunDirectory(copied / name), 0, "", settings, ("test/kl",)).close(complete=True)
+    assert "loss.estimate" not in {hparam["name"] for hparam in experiment(TensorBoard(copied))["hparamInfos"]}
+
+
+def test_curves_come_before_all_other_groups(board, sweep):
+    run = found(sweep, "evaluated").name
+    tags = board.tags("scalars")[run] | board.tags("images")[run]
+    groups = sorted({tag.partition("/")[0] for tag in tags})  # by code point, as TensorBoard's pages sort them
+    assert groups[:2] == ["Train", "Val"]
+    assert sorted(group.lower() for group in groups)[:2] != ["train", "val"]  # the control: what they were before
+
+
+def test_a_run_names_the_pages_that_belong_to_it(board, sweep):
+    run = found(sweep, "complete").name
+    (text,) = board.get("plugin/text/text", run=run, tag="pages/text_summary")
+    assert "explorer.html" in text["text"]
+    assert "../report/index.html" in text["text"]
+
+
 def test_the_custom_scalars_are_one_layout_whose_charts_all_find_their_tags(board, sweep):
     layout = board.get("plugin/custom_scalars/layout")
     assert [category["title"] for category in layout["category"]] == ["training", "schedule", "test"]
@@ -231,7 +279,7 @@ def test_the_custom_scalars_are_one_layout_whose_charts_all_find_their_tags(boar
         for chart in category["chart"]
     }
     for title, quantity in (("objective", "objective"), ("reconstruction", "recon"), ("KL", "kl")):
-        assert shown[f"training/{title}"] == {f"train/{quantity}", f"val/{quantity}"}
+        assert shown[f"training/{title}"] == {f"Train/{quantity}", f"Val/{quantity}"}
     assert shown["schedule/beta"] == {"schedule/beta"}
     # no distances of data this small
     assert {title for title, tags in shown.items() if not tags} == {

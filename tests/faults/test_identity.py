@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fmvae.common.digests import digest
 from fmvae.config import compose, identity
 from fmvae.config.identity import NON_SEMANTIC, RunIdentity
-from fmvae.config.schema import RULES, Rule, validate, walk
+from fmvae.config.rule import Rule
+from fmvae.config.schema import RULES, validate, walk
 
 Config = dict[str, Any]
 NUM_CONFIGS = 1000

@@ -174,7 +174,7 @@ LONG = ["trainer.epochs=500", "trainer.progress=true"]
 @pytest.mark.one_in(2)
 def test_the_last_line_stands_alone_below_a_bar(study, number, status):
     program = OnTerminal(str(ROOT / "train.py"), *study.settings, *LONG)
-    assert program.read(r"step/s")
+    assert program.read(r"epoch 2/500")
     program.process.send_signal(number)
     program.read()
     assert program.process.returncode == status, program.shown

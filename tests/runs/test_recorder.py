@@ -71,7 +71,7 @@ def picture(shade: float = 0.5) -> Figure:
 def test_scalars_read_back_with_tag_step_and_value(run):
     history = rows(1, 2, 3)
     record(run, 0, history)
-    tags = {"schedule/beta": "beta", "train/kl": "train/kl", "val/objective": "val/objective"}  # epochs are steps
+    tags = {"schedule/beta": "beta", "Train/kl": "train/kl", "Val/objective": "val/objective"}  # epochs are steps
     assert set(events(run).Tags()["scalars"]) == set(tags)
     for tag, key in tags.items():
         assert scalar(run, tag) == [(row["epoch"], pytest.approx(row[key], rel=1e-6)) for row in history]
@@ -79,7 +79,7 @@ def test_scalars_read_back_with_tag_step_and_value(run):
 
 def test_an_epoch_can_be_seen_before_the_run_ends(run):
     record(run, 0, rows(1), close=False)
-    assert [step for step, _ in scalar(run, "train/kl")] == [1]
+    assert [step for step, _ in scalar(run, "Train/kl")] == [1]
 
 
 def test_the_config_is_shown_as_a_block_of_code(run):
@@ -143,7 +143,7 @@ def test_a_resumed_run_shows_every_epoch_once(epoch, run):
     """The killed process recorded epoch 3, but its newest checkpoint may be an older one."""
     killed(run, 0, rows(1, 2, 3))
     record(run, epoch, rows(1, 2, 3, 4))
-    for tag in ("train/kl", "val/objective"):
+    for tag in ("Train/kl", "Val/objective"):
         assert [step for step, _ in scalar(run, tag)] == [1, 2, 3, 4]
     assert {text.tensor_proto.string_val[0] for text in events(run).Tensors("config/text_summary")} == {TEXT}
     assert {path.parent for path in event_files(run)} == {run.path}
@@ -153,7 +153,16 @@ def test_a_run_killed_twice_shows_every_epoch_once(run):
     killed(run, 0, rows(1, 2, 3), order=1)
     killed(run, 2, rows(1, 2, 3, 4), order=2)
     record(run, 3, rows(1, 2, 3, 4, 5))
-    assert [step for step, _ in scalar(run, "train/kl")] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in scalar(run, "Train/kl")] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_that_an_earlier_version_began_keeps_the_names_of_its_curves(run, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr("fmvae.runs.recorder.CURVES", {})
+        killed(run, 0, rows(1, 2))
+    record(run, 2, rows(1, 2, 3))
+    assert [step for step, _ in scalar(run, "train/kl")] == [1, 2, 3]
+    assert "Train/kl" not in events(run).Tags()["scalars"]
 
 
 @pytest.mark.parametrize("epoch", [0, 2])
@@ -162,7 +171,7 @@ def test_without_a_purge_the_killed_epochs_would_show_twice(epoch, run, monkeypa
     writer = torch.utils.tensorboard.SummaryWriter
     monkeypatch.setattr(torch.utils.tensorboard, "SummaryWriter", lambda path, purge_step: writer(path))
     record(run, epoch, rows(1, 2, 3, 4))
-    steps = [step for step, _ in scalar(run, "train/kl")]
+    steps = [step for step, _ in scalar(run, "Train/kl")]
     assert len(steps) > len(set(steps))
 
 

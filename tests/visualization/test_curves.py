@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from fmvae.visualization import training_curves
+from fmvae.visualization.curves import SPLITS, shown_range
 
 
 def history(num_epochs: int, *, validate_every: int = 1, betas=None) -> list[dict[str, float]]:
@@ -40,14 +41,14 @@ def test_curves_are_the_history(validate_every):
         for split in ("train", "val"):
             kept = [row for row in rows if f"{split}/{quantity}" in row]
             drawn = [row["epoch"] for row in kept], [row[f"{split}/{quantity}"] for row in kept]
-            assert line(axes, split) == drawn
-    assert len(line(panel(figure, "KL"), "val")[0]) == 7 // validate_every
+            assert line(axes, SPLITS[split]) == drawn
+    assert len(line(panel(figure, "KL"), "validation")[0]) == 7 // validate_every
 
 
 def test_rows_with_none_for_a_missing_value_are_skipped():
     rows = history(3)
     rows[1] |= dict.fromkeys(("val/objective", "val/recon", "val/kl"), None)  # type: ignore[arg-type]
-    assert line(panel(training_curves(rows), "Objective"), "val")[0] == [1, 3]
+    assert line(panel(training_curves(rows), "Objective"), "validation")[0] == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -64,13 +65,13 @@ def test_the_best_validated_epoch_is_marked_and_nan_is_never_best(objectives, be
     for row, objective in zip(rows, objectives, strict=True):
         row["val/objective"] = objective
     figure = training_curves(rows)
-    assert [line(axes, "best")[0] for axes in figure.axes] == [[best, best]] * 3
+    assert [line(axes, "best epoch")[0] for axes in figure.axes] == [[best, best]] * 3
     assert f"{objectives[best - 1]:.2f} at epoch {best}" in figure.get_suptitle()
 
 
 def test_nothing_is_marked_without_validation():
     figure = training_curves(history(2, validate_every=5))
-    assert [found.get_label() for found in figure.axes[0].lines] == ["train"]
+    assert [found.get_label() for found in figure.axes[0].lines] == ["training"]
     assert figure.get_suptitle() == "Training curves"
 
 
@@ -95,3 +96,43 @@ def test_epochs_are_ticked_as_integers(num_epochs):
 def test_an_empty_history_is_an_error():
     with pytest.raises(ValueError, match="0 epochs"):
         training_curves([])
+
+
+# --- the range of values that a panel shows -------------------------------------------------------------------
+
+
+def learning(spike: int | None = None, first: float = 120.0) -> list[dict[str, float]]:
+    """A run that learns most in its first epoch, and may fail in another one."""
+    rows = history(30)
+    for row in rows:
+        epoch = row["epoch"]
+        for split in ("train", "val"):
+            row[f"{split}/recon"] = 255 + first * 0.3 ** (epoch - 1) + 3 * 0.9**epoch + 500 * (epoch == spike)
+    return rows
+
+
+@pytest.mark.parametrize("spike", [None, 17])
+def test_a_panel_is_not_ruled_by_its_first_epochs_and_its_axis_names_those_outside(spike):
+    rows = learning(spike)
+    axes = panel(training_curves(rows), "Reconstruction")
+    low, high = axes.get_ylim()
+    outside = [row["epoch"] for row in rows if not low <= row["train/recon"] <= high]
+    assert high - low < 12  # of more than 120
+    assert all(low <= row["train/recon"] <= high for row in rows[4:] if row["epoch"] != spike)
+    largest = max(row["train/recon"] for row in rows)
+    assert axes.get_xlabel() == f"epoch\nabove: {len(outside)} epochs, to {largest:.4g}"
+    assert spike is None or spike in outside
+
+
+def test_negative_control_a_panel_without_such_epochs_shows_all_and_says_nothing():
+    axes = panel(training_curves(learning(first=0.0)), "Reconstruction")
+    assert axes.get_autoscaley_on()
+    assert axes.get_xlabel() == "epoch"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[], [1.0], [float("nan")] * 3, [5.0] * 9, [100.0, 1.0], [float("inf"), 1.0, 1.1, 1.2], [3.0, 2.0, 1.5, 1.2]],
+)
+def test_few_constant_or_missing_values_are_shown_as_they_are(values):
+    assert shown_range(range(1, len(values) + 1), values) is None

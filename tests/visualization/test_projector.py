@@ -15,7 +15,11 @@ from fmvae.data import CLASS_NAMES
 from fmvae.data.split import Split, to_float
 from fmvae.models import BaseVAE, ConditionalVAE
 from fmvae.visualization import projector_data, write_projector
+from fmvae.visualization.projector import coloured
 from tests.visualization.helpers import random_split, seeded, visualizer
+
+CODES = ["1f77b4", "ff7f0e", "2ca02c", "d62728", "9467bd", "8c564b", "e377c2", "7f7f7f", "bcbd22", "17becf"]
+TAB10 = [[int(code[at : at + 2], 16) / 255 for at in (0, 2, 4)] for code in CODES]  # matplotlib's colours
 
 
 def read_back(directory: Path) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -47,16 +51,27 @@ def test_the_files_hold_means_names_and_images(model_class, tmp_path, capfd):
     for index in (0, 4, 5, 22):
         row, column = divmod(index, 5)
         sprite = sheet[row * 28 : (row + 1) * 28, column * 28 : (column + 1) * 28]
-        assert (sprite == split.images[index, 0].numpy()[:, :, None]).all(), "the very greys of the file"
-    assert not (sheet[:28, 28:56, 0] == split.images[0, 0].numpy()).all()
+        grey, label = split.images[index, 0].numpy()[:, :, None], int(split.labels[index])
+        assert np.abs(sprite - grey * np.array(TAB10[label])).max() <= 1, "the greys, in the class's colour"
+        assert np.abs(sprite - grey * np.array(TAB10[(label + 1) % 10])).max() > 20
     assert capfd.readouterr() == ("", "")
 
 
 def test_every_grey_survives(tmp_path):
     images = torch.arange(256, dtype=torch.uint8).repeat(4)[: 28 * 28].reshape(1, 1, 28, 28)
     split = Split("test", images, torch.tensor([0]))
-    write_projector(tmp_path, projector_data(visualizer(seeded(BaseVAE, 3, hidden_dim=4)), split))
+    data = projector_data(visualizer(seeded(BaseVAE, 3, hidden_dim=4)), split)
+    write_projector(tmp_path, data._replace(colours=None))  # as without labels
     np.testing.assert_array_equal(read_back(tmp_path)[2][:, :, 0], images[0, 0])
+
+
+def test_images_of_three_channels_keep_theirs_in_a_frame_of_the_class():
+    images, colours = torch.full((2, 3, 28, 28), 0.5), torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    framed = coloured(images, colours)
+    assert (framed[:, :, 2:-2, 2:-2] == images[:, :, 2:-2, 2:-2]).all()
+    for edge in (framed[:, :, 0], framed[:, :, -1], framed[..., 0], framed[..., 1]):
+        assert (edge == colours[:, :, None]).all()
+    assert coloured(images, None) is images
 
 
 def test_a_second_time_replaces_the_first_and_no_events_are_left(tmp_path, capfd):

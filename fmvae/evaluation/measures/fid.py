@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from fmvae.common.digests import digest
+from fmvae.common.phases import phase
 from fmvae.errors import ConfigError
 from fmvae.evaluation.columns import BLOCKS, FEATURES, Column
 from fmvae.evaluation.distances import RealImages
@@ -116,7 +117,8 @@ class Distances(BuiltIn):
 
     def _distances(self, context: Context, sampler: Sampler | None) -> dict[str, Any]:
         real, generated = self._real(context), self.generated(context, sampler)
-        block = real.block(generated.features, self.num_neighbours)
+        with phase(f"distances, {self.features.name}", minor=True):
+            block = real.block(generated.features, self.num_neighbours)
         if self.by_class and generated.logits is not None:  # a second accuracy, from logits that are known already
             labels = context.data.test.labels[: self.num_images].cpu().numpy()
             block["as_asked"] = float((generated.logits.argmax(1) == labels).mean())

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from fmvae.common.digests import digest
+from fmvae.common.phases import phase
 from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.evaluation.columns import DENSITIES
 from fmvae.evaluation.likelihood import importance_weighted_bound
@@ -113,8 +114,10 @@ class SampledDistances(Sampled):
         train = context.real_features(features, context.random_train(num_train), num_train).features
         test = context.real_features(features, context.data.test, num).features
         known = "real neighbours", digest(dict(features.identity)), num, num_train
-        real = context.once(known, lambda: real_copying_measures(test, train))
-        return found | copying_measures(test, train, self.like.generated(context, sampler).features, real)
+        made = self.like.generated(context, sampler).features
+        with phase(f"nearest images, {features.name}", minor=True):
+            real = context.once(known, lambda: real_copying_measures(test, train))
+            return found | copying_measures(test, train, made, real)
 
 
 class SampledAccuracy(Sampled):

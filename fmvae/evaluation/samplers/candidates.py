@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fmvae.common.streams import new_bar
+from fmvae.common.phases import Phase, phase
 from fmvae.errors import RunError
 from fmvae.evaluation.partial import Partial
 from fmvae.evaluation.samplers.gaussians import FullGaussians
@@ -87,14 +87,14 @@ class Progress:
         total, before = len(classes) * len(numbers), len(classes) * len(done.rows) + len(done.densities)
         if before:
             log.info("  sampler gmm: continuing after %d of %d fits", before, total)
-        self.bar = new_bar(desc="sampler gmm", total=total, initial=before, unit="fit")
+        self.phase = phase("gmm", total, done=before, counted=True, minor=True)
         self._number, self._told = 1, time.monotonic()
 
-    def tell(self, number: int, label: int | None) -> None:
+    def tell(self, current: Phase, number: int, label: int | None) -> None:
         """Show what is fitted next. The log has a line for each number but 1, and for classes that take long."""
         what = f"{number} component{'s' * (number > 1)}"
         what += "" if label is None else f", class {label + 1} of {len(self.classes)}"
-        self.bar.set_description(f"sampler gmm: {what}")
+        current.now(what)
         if number != self._number or time.monotonic() - self._told >= SECONDS:
             self._number, self._told = number, time.monotonic()
             place = self.numbers.index(number)

@@ -97,14 +97,14 @@ class GaussianMixtureSampler(Sampler):
         partial = partial or Partial()
         done = Finished(partial)
         progress = Progress(self.classes(), numbers, done)
-        with progress.bar:
+        with progress.phase as current:
             for number in numbers[len(done.rows) :]:
                 try:
                     for label, part in list(zip(self.classes(), parts, strict=True))[len(done.densities) :]:
-                        progress.tell(number, label)
+                        progress.tell(current, number, label)
                         points = draws if label is None else draws[train.labels == label]
                         done.add(*self._of_class(part, points, number, seed))
-                        progress.bar.update()
+                        current.advance()
                         done.keep_if_due(partial)
                     value = self._log_prob(done.densities, held_out, val.labels).mean().item()
                     if not math.isfinite(value):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fmvae import rng
+from fmvae.common.phases import Phase, phase
 from fmvae.common.threads import one_thread
 from fmvae.errors import RunError
 from fmvae.evaluation.partial import Partial
@@ -56,10 +57,11 @@ class NetworkSampler(Sampler):
         """Return the loss (B,) in nats of standardised latents z (B, D) with one-hot rows (B, num_classes)."""
 
     def fit(self, train: Latents, val: Latents, seed: int, partial: Partial | None = None) -> None:
-        with torch.inference_mode(False), torch.enable_grad(), one_thread():
-            self._fit(train, val, seed, partial or Partial())
+        epochs = phase(f"sampler {self.name}", self.epochs, minor=True)
+        with torch.inference_mode(False), torch.enable_grad(), one_thread(), epochs as current:
+            self._fit(train, val, seed, partial or Partial(), current)
 
-    def _fit(self, train: Latents, val: Latents, seed: int, partial: Partial) -> None:
+    def _fit(self, train: Latents, val: Latents, seed: int, partial: Partial, current: Phase) -> None:
         self.scale = Scale.of(train, self.name)
         with rng.seeded(seed, "samplers", START):
             network = self.build(train.mu.shape[1]).double()
@@ -77,6 +79,7 @@ class NetworkSampler(Sampler):
             self.one_hot(val.labels, val.labels.shape),
         )
         size = min(max(1, len(train.mu) // STEPS), LARGEST_BATCH)
+        current.advance(len(history))
         while len(history) < self.epochs and len(history) - _best_epoch(history) < self.PATIENCE:
             epoch = len(history) + 1
             generator = rng.stream(seed, "samplers", FIRST_EPOCH + epoch)
@@ -90,6 +93,7 @@ class NetworkSampler(Sampler):
                 nn.utils.clip_grad_norm_(network.parameters(), LARGEST_NORM)
                 optimizer.step()
             history.append(self._held_out(network, held_out, of_val, seed))
+            current.advance()
             if not math.isfinite(history[-1]):
                 problem = f"its loss is {history[-1]} after epoch {epoch}"
                 raise RunError(f"sampler {self.name}", problem, "leave it out of evaluation.samplers")

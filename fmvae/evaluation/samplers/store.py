@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fmvae.common.digests import digest
+from fmvae.common.phases import phase
 from fmvae.common.threads import one_thread
 from fmvae.data import ImageData
 from fmvae.errors import RunError
@@ -162,10 +162,8 @@ class SamplerStore:
             partial = Partial(path.with_suffix(f".partial{path.suffix}") if path else None, key)
             if self.anew:
                 partial.remove()
-            begun = time.perf_counter()
-            sampler.fit(*self._latents(), self.seed, partial)
-            if sampler.stored:
-                log.info("  sampler %s: fitted, %.0f s", sampler.name, time.perf_counter() - begun)
+            with phase(f"fit of sampler {sampler.name}", bar=False, minor=not sampler.stored):
+                sampler.fit(*self._latents(), self.seed, partial)
             if path:
                 tensors, meta = sampler.state()
                 _write(path, tensors, {"key": key, "fit": meta})

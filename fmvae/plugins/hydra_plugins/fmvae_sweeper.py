@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict
 
 from fmvae.cli import gate
 from fmvae.cli.arguments import check_removed
-from fmvae.cli.main import explain
+from fmvae.cli.main import IN_PROCESS, explain
 from fmvae.common.command import say
 from fmvae.common.text import expand_home
 from fmvae.config import own_code
@@ -79,7 +79,8 @@ class FmvaeSweeper(BasicSweeper):
         if self.config.dry_run:
             say(forecast(sweep, plans, Path(expand_home(self.config.output_root)), self.config.restart))
         else:
-            run_sweep(sweep, plans, self._launch, write_report, self.config.restart)
+            alone = self.config.hydra.launcher._target_.endswith(IN_PROCESS)
+            run_sweep(sweep, plans, self._launch, write_report, self.config.restart, in_process=alone)
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> None:
         assert self.launcher is not None
