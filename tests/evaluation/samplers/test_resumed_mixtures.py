@@ -79,7 +79,7 @@ def test_killed_anywhere_it_goes_on_with_the_same_bits(classes, tried, tmp_path,
         tried.clear()
         assert same(fit(classes, path), whole)
         # a number that failed leaves nothing to keep until the next fit, so it may be tried again
-        assert tried in (all_of_them[num:], all_of_them[num - 1 :] if all_of_them[num - 1] == 4 else None)
+        assert tried in (all_of_them[num:], *([all_of_them[num - 1 :]] if all_of_them[num - 1] == 4 else []))
         tried.clear()
         other = GaussianMixtureSampler(classes, num_components=NUMBERS)
         other.fit(TRAIN, VAL, 0, Partial(path, {"of": "another"}))  # control: nothing of another fit
