@@ -19,7 +19,7 @@ HEAD = """# How fast it is
 
 Written by `python -m benchmarks.page` from what `make bench` measured. Numbers in bold are ratios of two sides
 that took turns in one run on one machine, the median over rounds; seconds (s) are medians too, and of that machine
-only. `a / b` is the time of a divided by that of b. Machines of different instruction sets have parts of their own.
+only. `a / b` is the time of a divided by that of b. Machines of other instruction sets have parts of their own.
 
 - **limit**: the model's own matrix products and convolutions, both ways, and the optimizer's step alone, as torch
   computes them;

@@ -21,7 +21,8 @@ def missing(text: str) -> list[str]:
 def anchors(text: str) -> set[str]:
     """What a link can name of a Markdown text: its headings, in the form that GitHub gives them."""
     titles = re.findall(r"^#+ (.+)$", CODE.sub("", text), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+    named = re.findall(r'<a id="([^"]+)">', text)
+    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles} | set(named)
 
 
 def dead_links(path: Path, text: str) -> list[str]:

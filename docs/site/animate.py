@@ -1,7 +1,7 @@
-"""Film the explorer while two sliders move: python docs/site/animate.py outputs/<sweep>/explorer.html docs/images/explorer.gif
+"""Film the explorer while two sliders move: python docs/site/animate.py explorer.html docs/images/explorer.gif
 
-It needs Chromium and Playwright, as the tests of pages do. The film is the explorer of a trained run or sweep, frame by frame,
-in few colours, so that the README stays small.
+It needs Chromium and Playwright, as the tests of pages do. The film is the explorer of trained runs, frame by
+frame, in few colours, so that the README stays small.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.browser import launched
 
-SIZE = (1000, 620)  # of the browser's window
-WIDTH = 800  # of the film, in pixels
+SIZE = (1180, 640)  # of the browser's window
+WIDTH = 840  # of the film, in pixels
+START = 1  # which of the test images to start from
 FRAMES = 24  # of each slider's way there and back
 MILLISECONDS = 90  # between frames
 COLOURS = 48
 MOVE = """([id, share]) => {
   const slider = document.getElementById(id);
-  slider.focus();
+  slider.focus({ preventScroll: true });
   const [low, high] = [Number(slider.min), Number(slider.max)];
   slider.value = low + (high - low) * share;
   slider.dispatchEvent(new Event("input", { bubbles: true }));
@@ -38,6 +39,9 @@ def film(page_file: Path, sliders: tuple[str, ...] = ("dimension-0", "dimension-
     with launched() as browser:
         page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]}, color_scheme="light")
         page.goto(page_file.resolve().as_uri())
+        page.evaluate("() => { document.getElementById('starts').open = true; }")
+        page.locator("#starts button").nth(START).click()
+        page.evaluate("() => { document.getElementById('starts').open = false; scrollTo(0, 0); }")
         for slider in sliders:
             for i in range(FRAMES):
                 page.evaluate(MOVE, [slider, 0.5 + 0.4 * math.sin(2 * math.pi * i / FRAMES)])

@@ -1,8 +1,8 @@
 """Hooks of MkDocs: what the site has besides the pages in docs/.
 
-The README is the first page, CONTRIBUTING.md and CHANGELOG.md are pages, each package of ``fmvae`` has a page of
-reference made from its docstrings, and files of the project that pages link to are copied. Links are changed to fit, so
-that the same text works on GitHub.
+The README is the first page, CONTRIBUTING.md and CHANGELOG.md are pages, each package of ``fmvae`` has a page
+of reference made from its docstrings, and files of the project that pages link to are copied. Links are changed to
+fit, so that the same text works on GitHub.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in docs/, and the files that pages link to."""
     for source, target in PAGES.items():
         files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
+    polyfill = Path(__file__).with_name("iframe-worker.js").read_bytes()
+    files.append(File.generated(config, "assets/iframe-worker.js", content=polyfill))
     for package in packages():
         text = "\n\n".join([f"# fmvae.{package}", *(f"::: {name}" for name in modules(package))])
         files.append(File.generated(config, f"reference/{package}.md", content=text + "\n"))
