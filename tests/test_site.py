@@ -17,7 +17,7 @@ from tests.browser import Tab
 pytest.importorskip("material", reason="mkdocs-material is not installed")
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("docs", "fmvae", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "notebooks")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]
+pytestmark = pytest.mark.slow
 
 
 def build(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
@@ -107,7 +107,7 @@ def test_negative_control_broken_links_fail_the_build(tmp_path):
     done = build(tmp_path, tmp_path / "built")
     assert done.returncode != 0
     assert [link for link in broken if f"'{link}'" in done.stderr] == list(broken), done.stderr
-    assert f"{len(broken)} warnings in strict mode" in done.stderr, done.stderr
+    assert done.stderr.count("WARNING") == len(broken), done.stderr  # and nothing else is wrong
 
 
 @pytest.mark.parametrize("name", ["index.html", "results.html", "reference/objectives.html"])
@@ -120,8 +120,10 @@ def test_a_page_opens_from_disk_and_asks_no_other_server(site, tab: Tab, name: s
 
 def test_search_works_from_disk(site, tab: Tab):
     page = tab.open(site / "index.html")
-    page.locator("[data-md-component=search-query]").fill("importance-weighted")
-    page.locator(".md-search-result__item a").first.wait_for(timeout=30_000)
+    field = page.locator("[data-md-component=search-query]")
+    field.press_sequentially("importance-weighted", delay=20)
+    page.locator(".md-search-result__item a").first.wait_for(timeout=60_000)
     assert not [url for url in tab.requests if not url.startswith("file:")]
-    page.locator("[data-md-component=search-query]").fill("qqqqqq")  # the control
-    page.get_by_text("No matching documents").first.wait_for(timeout=30_000)
+    field.fill("")  # the control
+    field.press_sequentially("qqqqqq", delay=20)
+    page.get_by_text("No matching documents").first.wait_for(timeout=60_000)

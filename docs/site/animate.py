@@ -51,7 +51,7 @@ def film(page_file: Path, sliders: tuple[str, ...] = ("dimension-0", "dimension-
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Film the explorer while two sliders move.")
     parser.add_argument("explorer", type=Path)
     parser.add_argument("gif", type=Path)
     given = parser.parse_args()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,14 @@ PICTURES = {
     "class_samples": "samples of each class, a row for each",
 }
 TRAVERSALS = {"traversal_prior": "each row moves one latent dimension, the others stay at 0"}
+
+LIKELIHOODS, DISTANCES, LATENTS = "Likelihood", "Fréchet distances and related measures", "Latents"
+CLASSES_SHOWN = "Do generated images show the requested class?"
+PICTURES_OF_ALL, ORIGIN = "Pictures", "Where each row comes from"
+ORDER = (
+    *(LIKELIHOODS, literature.HEADING, DISTANCES, CLASSES_SHOWN),
+    *(LATENTS, family.HEADING, PICTURES_OF_ALL, ORIGIN),
+)
 
 PAGE = """# Results
 
@@ -139,37 +147,13 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
         for i, one in enumerate(row.found):
             for path in keep(one, kept, tuple(figures) if i == 0 else ()):
                 pictures.append((path, f"{row.title}: {figures[Path(path).stem]}"))
-    sizes, classified, others = _sizes(found), judged(found), [row for row in found if row not in rows]
-    sections = {
-        "Likelihood": LIKELIHOOD.format(
-            likelihood=likelihood_table([*rows, *traversals]),
-            published=_added(BESIDE, published_table(rows, published)),
-        ),
+    classified = judged(found)
+    sections = _sections(rows, traversals, found, published) | {
         literature.HEADING: literature.section(likelihoods, published, kept),
-        "Fréchet distances and related measures": FID.format(
-            fid=fid_table(found, published), companions=_added("\n\n{table}", companions_table(found)), **sizes
-        ),
-        "Do generated images show the requested class?": ACCURACY.format(
-            accuracy=accuracy_table([row for row in classified if row in rows] or classified, published),
-            grid=_added(GRID, grid_table([row for row in classified if row in others])),
-            **sizes,
-        )
-        if classified
-        else "",
-        "Latents": "\n\n".join(
-            text
-            for text in (
-                latent_table([row for row in found if row in rows]),
-                _folded("The runs of `conditional_study`", latent_table(others)),
-            )
-            if text
-        ),
         family.HEADING: family.section(study, kept),
-        "Pictures": gallery(pictures, WIDTH) if pictures else "",
-        "Where each row comes from": "[A page of its own](results/provenance.md) has the command, config, commit"
-        " and hashes of every run.",
+        PICTURES_OF_ALL: gallery(pictures, WIDTH) if pictures else "",
     }
-    sections = {title: text for title, text in sections.items() if text}
+    sections = {title: sections[title] for title in ORDER if sections[title]}
     every = {row.title: row for row in (*rows, *traversals, *conditionals)} | study.titled
     told = findings.told(FINDING, every, family.columns() | columns(published))
     pages = {
@@ -188,6 +172,41 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
     for path, text in pages.items():
         write_bytes(path, text.encode())
     return docs / "results.md"
+
+
+def _sections(
+    rows: Sequence[Row], traversals: Sequence[Row], found: Sequence[Row], published: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the sections on the reference studies by heading; those without numbers are empty.
+
+    Args:
+        rows: of published experiments; they may have no runs.
+        traversals: of ``sweep=traversal_study``, alike.
+        found: all rows with runs, those of ``sweep=conditional_study`` too.
+    """
+    sizes, classified, others = _sizes(found), judged(found), [row for row in found if row not in rows]
+    latents = (
+        latent_table([row for row in found if row in rows]),
+        _folded("The runs of `conditional_study`", latent_table(others)),
+    )
+    return {
+        LIKELIHOODS: LIKELIHOOD.format(
+            likelihood=likelihood_table([*rows, *traversals]),
+            published=_added(BESIDE, published_table(rows, published)),
+        ),
+        DISTANCES: FID.format(
+            fid=fid_table(found, published), companions=_added("\n\n{table}", companions_table(found)), **sizes
+        ),
+        CLASSES_SHOWN: ACCURACY.format(
+            accuracy=accuracy_table([row for row in classified if row in rows] or classified, published),
+            grid=_added(GRID, grid_table([row for row in classified if row in others])),
+            **sizes,
+        )
+        if classified
+        else "",
+        LATENTS: "\n\n".join(filter(None, latents)),
+        ORIGIN: "Command, config, commit and hashes of every run: [a page of their own](results/provenance.md).",
+    }
 
 
 def anchor(title: str) -> str:
