@@ -54,8 +54,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in docs/, and the files that pages link to."""
     for source, target in PAGES.items():
         files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
-    polyfill = Path(__file__).with_name("iframe-worker.js").read_bytes()
-    files.append(File.generated(config, "assets/iframe-worker.js", content=polyfill))
+    for name in ("iframe-worker.js", "site.css"):
+        content = Path(__file__).with_name(name).read_bytes()
+        files.append(File.generated(config, f"assets/{name}", content=content))
     for package in packages():
         text = "\n\n".join([f"# fmvae.{package}", *(f"::: {name}" for name in modules(package))])
         files.append(File.generated(config, f"reference/{package}.md", content=text + "\n"))

@@ -118,7 +118,7 @@ def judged(rows: Sequence[Row]) -> list[Row]:
 
 def accuracy_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
     """Return the shares of images that show the class asked for, of rows of ``judged``, and of the test images."""
-    header = ["", "theirs", "shown as asked", "lowest class", "its share", "by FID's network", "FID resnet18"]
+    header = ["experiment", "theirs", "shown as asked", "lowest class", "its share", "by FID's network", "FID resnet18"]
 
     def cells(row: Row, whose: str) -> list[str]:
         shares = {name: statistics.fmean(row.values(_share_of(whose, name))) for name in _classes(row)}
@@ -162,7 +162,7 @@ def classes_tables(rows: Sequence[Row], prefix: str) -> str:
     tables = []
     for names in (classes[i : i + size] for i in range(0, len(classes), size)):
         body = [[title, *(row.share(_share_of(whose, name), 1) for name in names)] for title, row, whose in shown]
-        tables.append(table(["", *names], body))
+        tables.append(table(["experiment", *names], body))
     return "\n\n".join(tables)
 
 
