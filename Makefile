@@ -1,6 +1,7 @@
 # make train       installs the environment, fetches the dataset, trains the baseline and evaluates it
 # make test        runs the quick tests (some minutes); they try each promise at least once
 # make test-all    runs all tests
+# make docs        builds the documentation site into site/
 # make test-crash  runs all trials of tests/faults, and writes their table in docs/reliability.md
 # You need python3 (3.11 to 3.13), make and git; make installs everything else into .venv.
 
@@ -12,7 +13,7 @@ PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: train test test-rest test-all test-crash real-data lint format data bench bench-gpu notebook env clean
+.PHONY: docs train test test-rest test-all test-crash real-data lint format data bench bench-gpu notebook env clean
 .DEFAULT_GOAL := train
 
 train: env
@@ -67,6 +68,10 @@ bench: env  # close other programs first
 bench-gpu: env  # at most ten minutes; its summary says what failed
 	-$(PY) -m benchmarks.gpu_minutes
 	$(PY) -m benchmarks.page
+
+docs: env
+	@$(PY) -c 'import mkdocs, mkdocstrings' 2> /dev/null || $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --config-file docs/site/mkdocs.yml && echo site/index.html
 
 notebook: env  # opens it in the browser
 	@$(PY) -c 'import jupyterlab' 2> /dev/null || $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.results_folder import RESULTS
@@ -17,9 +17,9 @@ from fmvae.runs.files import write_bytes
 PAGE = PROJECT_ROOT / "docs" / "performance.md"
 HEAD = """# How fast it is
 
-Written by `python -m benchmarks.page` from what `make bench` measured. Every number is a ratio of two sides that
-took turns in one run on one machine, the median over rounds; seconds are medians too, and of that machine only.
-Machines of different instruction sets have parts of their own.
+Written by `python -m benchmarks.page` from what `make bench` measured. Numbers in bold are ratios of two sides
+that took turns in one run on one machine, the median over rounds; seconds (s) are medians too, and of that machine
+only. `a / b` is the time of a divided by that of b. Machines of other instruction sets have parts of their own.
 
 - **limit**: the model's own matrix products and convolutions, both ways, and the optimizer's step alone, as torch
   computes them;
@@ -71,40 +71,70 @@ def sections(before: str) -> Iterator[str]:
             yield f"## {title}\n\n{told}"
 
 
+MAX_COLUMNS = 9  # what fits GitHub's width
+
+
 def table(name: str, result: Mapping[str, Any]) -> str:
-    """What a benchmark left, and the machine that it ran on."""
-    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {"seconds": seconds, "ratios": ratios}
-    columns |= {
-        title: shown
-        for title, shown in (("peak GPU memory, MiB", peaks), ("counts", counts), ("checks", checks))
-        if any(shown(found) for found in result["cases"].values())
+    """What a benchmark left, as tables of one number a cell, and the machine that it ran on."""
+    told = f"\n`python -m benchmarks.{name.removesuffix('_gpu')}`, {described(result['provenance'])}\n"
+    return "\n".join([told, *(tables(cases) for cases in alike(result["cases"]))])
+
+
+def alike(cases: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
+    """Cases in groups: neighbours that have a side in common share tables."""
+    groups: list[dict[str, Mapping[str, Any]]] = []
+    for case, found in cases.items():
+        if not groups or not any(set(found["times"]) & set(one["times"]) for one in groups[-1].values()):
+            groups.append({})
+        groups[-1][case] = found
+    return groups
+
+
+def tables(cases: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tables of a group: one if all columns fit, else one for each kind of number, in parts if too wide."""
+    kinds = [
+        columns
+        for kind in (seconds, ratios, peaks, counts, checks)
+        if (columns := {column: None for found in cases.values() for column in kind(found)})
+    ]
+    numbers = {
+        case: {**seconds(found), **ratios(found), **peaks(found), **counts(found), **checks(found)}
+        for case, found in cases.items()
     }
-    lines = [f"\n`python -m benchmarks.{name.removesuffix('_gpu')}`, {described(result['provenance'])}\n"]
-    lines += [f"| case | {' | '.join(columns)} |", f"| --- {'| --- ' * len(columns)}|"]
-    for case, found in result["cases"].items():
-        lines.append(f"| {case} | {' | '.join(shown(found) for shown in columns.values())} |")
+    room = MAX_COLUMNS - 1
+    blocks = [[column for kind in kinds for column in kind]]
+    if len(blocks[0]) > room:
+        blocks = [list(kind)[i : i + room] for kind in kinds for i in range(0, len(kind), room)]
+    return "\n".join(_table(block, numbers) for block in blocks)
+
+
+def _table(columns: Sequence[str], numbers: Mapping[str, Mapping[str, str]]) -> str:
+    lines = [f"| case | {' | '.join(columns)} |", f"| --- | {'---: | ' * len(columns)}".rstrip()]
+    for case, own in numbers.items():
+        lines.append(f"| {case} | {' | '.join(own.get(column, '') for column in columns)} |")
     return "\n".join(lines) + "\n"
 
 
-def seconds(found: Mapping[str, Any]) -> str:
-    return ", ".join(f"{side} {statistics.median(times):.3g}" for side, times in found["times"].items())
+def seconds(found: Mapping[str, Any]) -> dict[str, str]:
+    return {f"{side}, s": f"{statistics.median(times):.3g}" for side, times in found["times"].items()}
 
 
-def ratios(found: Mapping[str, Any]) -> str:
-    return ", ".join(f"{pair} **{value:.2f}**" for pair, value in found["ratios"].items())
+def ratios(found: Mapping[str, Any]) -> dict[str, str]:
+    return {pair: f"**{value:.2f}**" for pair, value in found["ratios"].items()}
 
 
-def peaks(found: Mapping[str, Any]) -> str:
+def peaks(found: Mapping[str, Any]) -> dict[str, str]:
     """The peak memory of each side; on a CPU it is not measured."""
-    return ", ".join(f"{side} {size / 2**20:.0f}" for side, size in found.get("peaks", {}).items() if size)
+    sizes = found.get("peaks", {})
+    return {f"{side}, MiB on the GPU": f"{size / 2**20:.0f}" for side, size in sizes.items() if size}
 
 
-def counts(found: Mapping[str, Any]) -> str:
-    return ", ".join(f"{what} {number:,.0f}" for what, number in found.get("counts", {}).items())
+def counts(found: Mapping[str, Any]) -> dict[str, str]:
+    return {what: f"{number:,.0f}" for what, number in found.get("counts", {}).items()}
 
 
-def checks(found: Mapping[str, Any]) -> str:
-    return ", ".join(f"{side}: {outcome.replace('|', '/')}" for side, outcome in found.get("checks", {}).items())
+def checks(found: Mapping[str, Any]) -> dict[str, str]:
+    return {side: outcome.replace("|", "/") for side, outcome in found.get("checks", {}).items()}
 
 
 def described(where: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/results/*.md")]
+MAX_COLUMNS = 9  # of a table on GitHub, without scrolling
 NAMED = re.compile(r"`((?:fmvae|tests|conf|sweeps|benchmarks)/[\w./-]*\w)`")
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)")
 CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
@@ -20,7 +21,8 @@ def missing(text: str) -> list[str]:
 def anchors(text: str) -> set[str]:
     """What a link can name of a Markdown text: its headings, in the form that GitHub gives them."""
     titles = re.findall(r"^#+ (.+)$", CODE.sub("", text), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+    named = re.findall(r'<a id="([^"]+)">', text)
+    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles} | set(named)
 
 
 def dead_links(path: Path, text: str) -> list[str]:
@@ -31,6 +33,18 @@ def dead_links(path: Path, text: str) -> list[str]:
         if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
             dead.append(f"{name}#{anchor}" if anchor else name)
     return dead
+
+
+def wide_tables(text: str) -> list[str]:
+    """First rows of tables with too many columns."""
+    lines = CODE.sub("", text).splitlines()
+    rules = [i for i, line in enumerate(lines) if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line.strip())]
+    return [lines[i - 1] for i in rules if lines[i].count("|") - 1 > MAX_COLUMNS]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_tables_of_a_document_fit_githubs_width(path):
+    assert not wide_tables(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -58,3 +72,10 @@ def test_a_link_to_a_page_or_heading_that_is_gone_is_noticed():
     text = "# Here\n[a](docs/gone.md), [b](docs/faq.md#gone), [c](docs/faq.md), [d](#here), [e](https://x.org/y#z)"
     page = ROOT / "README.md"
     assert dead_links(page, text.replace("#here", "#every-day")) == ["docs/gone.md", "docs/faq.md#gone"]
+
+
+def test_a_table_that_is_too_wide_is_noticed():
+    fits = "| a |\n|---|\n" + "\n| b" + " | c" * 8 + " |\n" + "| ---: " * 9 + "|\n"
+    assert not wide_tables(fits)
+    wide = "| d" + " | e" * 9 + " |\n" + "| --- " * 10 + "|\n"
+    assert [row[:3] for row in wide_tables(fits + "\n" + wide)] == ["| d"]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fmvae.common.trees import flat
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.identity import RunIdentity, whole
 from fmvae.config.project import PROJECT_ROOT
-from fmvae.errors import FmvaeError
-from fmvae.report import keeping
+from fmvae.report import findings, keeping
 from fmvae.report.collect import complete_run
 from fmvae.report.settings import BETA, Curve, Setting, curves_of, label, settings_of
 from fmvae.report.sweep import CHARTS
-from fmvae.report.tables import Row, table
+from fmvae.report.tables import Row, folded, table
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import write_bytes
 from fmvae.runs.recorder import render
@@ -26,8 +24,6 @@ SWEEP = "family"
 FINDING = PROJECT_ROOT / "docs" / "findings" / "family.md"  # written by hand
 DRAWN = ("rate_distortion", "tc_recon", "mi_kl")
 WIDTH = 620  # of a chart on the page, in pixels
-FIELD = re.compile(r"\{([^{}]*?):\s*([^{}:]*)\}")  # {beta, factor, gamma 20: TC}
-COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 # by column: the tag of the number, its digits, and that of its standard error
 COLUMNS: dict[str, tuple[str, int, str | None]] = {
@@ -39,18 +35,16 @@ COLUMNS: dict[str, tuple[str, int, str | None]] = {
     "−ELBO": ("test/neg_elbo", 2, None),
 }
 
-SECTION = """## What each objective presses on
-
-The runs of `python train.py sweep={sweep}`: {shown} of its {planned} runs are shown, of z = {z}, {epochs} epochs.
+HEADING = "What each objective presses on"
+SECTION = """The runs of `python train.py sweep={sweep}`: {shown} of its {planned} runs are shown, of z = {z},
+{epochs} epochs.
 Each objective was trained at several strengths. For `elbo` and `tc` the strength is β; for the others it is the
 named weight, and β = 1. recon, KL and −ELBO are those of the test set, in nats per image. MI, TC and
 dimension-wise KL add up to the KL of the training images; they are estimated with
 {draws} draws and all posteriors of {images} images. ± is the standard deviation over seeds, or, for a single seed,
 the standard error of the draws.
 
-{parts}
-
-"""
+{parts}"""
 
 
 class Study(NamedTuple):
@@ -69,6 +63,10 @@ class Study(NamedTuple):
     @property
     def every(self) -> list[Row]:
         return [row for rows in self.rows.values() for row in rows.values()]
+
+    @property
+    def titled(self) -> dict[str, Row]:
+        return {row.title: row for row in self.every}
 
     @property
     def found(self) -> list[Row]:
@@ -131,10 +129,14 @@ def section(study: Study, kept: Path) -> str:
         if figure := draw(study.settings):
             write_bytes(path, render(figure))
             parts.append(f'<img src="{kept.name}/{path.name}" width="{WIDTH}" alt="{heading}">')
-            parts += [note] if note else []
+            parts.append(f"*{heading}.*" + f" {note}" * bool(note))
         else:
             path.unlink(missing_ok=True)
-    parts += [f"### {model}\n\n{text}" for model, rows in study.rows.items() if (text := _table(rows))]
+    parts += [
+        folded(f"All numbers of model={model}", text)
+        for model, rows in study.rows.items()
+        if (text := _table(rows))
+    ]
     first, values = study.found[0].config, partial(_values, study)
     return SECTION.format(
         sweep=SWEEP,
@@ -169,28 +171,15 @@ def _cell(row: Row, column: str) -> str:
     return row.cell(path, digits, error=error)
 
 
-def told(study: Study) -> str:
-    """Return the words of the finding, with the fields' numbers; a paragraph without all its numbers is left out.
+def columns() -> dict[str, Callable[[Row], str]]:
+    """Return the numbers that findings may name, as functions of a row."""
+    return {name: partial(_cell, column=name) for name in COLUMNS}
 
-    A field is ``{row: column}``, such as ``{beta, factor, gamma 20: TC}``: the number as in the table.
+
+def told(study: Study) -> str:
+    """Return the words of the finding, with the fields' numbers, as in ``findings.told``.
 
     Raises:
-        FmvaeError: there is no such row or column in the sweep.
+        FmvaeError: a field names a row or column that the sweep does not have.
     """
-    if not FINDING.exists():
-        return ""
-    rows: dict[str, Any] = {row.title: row for row in study.every}
-
-    def filled(field: re.Match[str]) -> str:
-        title, column = field.groups()
-        if title not in rows or column not in COLUMNS:
-            known = "; ".join([*rows, *COLUMNS])
-            raise FmvaeError(
-                FINDING, f"{field.group()} is no row and column of the tables", f"choose from {known}"
-            )
-        return _cell(rows[title], column) if rows[title].found else ""
-
-    text = COMMENT.sub("", FINDING.read_text(encoding="utf-8"))
-    paragraphs = [paragraph.strip() for paragraph in re.split(r"\n\s*\n", text)]
-    whole_ones = [p for p in paragraphs if all(filled(field) for field in FIELD.finditer(p))]
-    return "\n\n".join(FIELD.sub(filled, paragraph) for paragraph in whole_ones if paragraph)
+    return findings.told(FINDING, study.titled, columns())

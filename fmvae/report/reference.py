@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,73 +12,102 @@ import yaml
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.project import PROJECT_ROOT
 from fmvae.errors import FmvaeError
-from fmvae.report import family, literature
+from fmvae.report import family, findings, literature
 from fmvae.report.keeping import check_comparable, find, keep
-from fmvae.report.tables import (
-    Row,
+from fmvae.report.reference_tables import (
     accuracy_table,
+    classes_tables,
+    columns,
+    companions_table,
     fid_table,
+    gallery,
+    grid_table,
+    judged,
     latent_table,
     likelihood_table,
-    percent,
     provenance_table,
+    published_table,
 )
+from fmvae.report.tables import Row, folded, percent
 from fmvae.runs.files import write_bytes
 
 PUBLISHED = PROJECT_ROOT / "docs" / "published.yaml"
-FIGURES = 420  # width of a picture on the page, in pixels
-PICTURES = ("samples", "class_samples")
-TRAVERSALS = ("traversal_prior",)
+FINDING = PROJECT_ROOT / "docs" / "findings" / "results.md"  # written by hand
+WIDTH = 380  # of a picture on the page, in pixels
+PICTURES = {
+    "samples": "samples, decoder means of latents from the prior",
+    "class_samples": "samples of each class, a row for each",
+}
+TRAVERSALS = {"traversal_prior": "each row moves one latent dimension, the others stay at 0"}
+
+LIKELIHOODS, DISTANCES, LATENTS = "Likelihood", "Fréchet distances and related measures", "Latents"
+CLASSES_SHOWN = "Do generated images show the requested class?"
+PICTURES_OF_ALL, ORIGIN = "Pictures", "Where each row comes from"
+ORDER = (
+    *(LIKELIHOODS, literature.HEADING, DISTANCES, CLASSES_SHOWN),
+    *(LATENTS, family.HEADING, PICTURES_OF_ALL, ORIGIN),
+)
 
 PAGE = """# Results
 
 The runs of the reference studies, by us, and the numbers published for them. This page is written by
 `{command}` from run directories, and from copies of runs on other machines (`docs/results/`).
-Only the published numbers were entered by hand (`docs/published.yaml`). A title links to all numbers of its run;
-the run's config, commit and hashes are in the last table.
+Its sentences are written by hand (`docs/findings/`), and so are the published numbers (`docs/published.yaml`); all
+other numbers come from the runs. A title links to all numbers of its run.
 
-## Likelihood
+{findings}## Contents
 
-Test set, nats per image; of several seeds the mean ± standard deviation. *ours* draws z from the posterior, *at μ*
-decodes its mean, as for many published tables; −ELBO = recon + KL compares across β; IWAE 64 is the
-importance-weighted bound of 64 draws (lower is closer to −log p(x)).
+{contents}
 
-{likelihood}
+{sections}
+"""
+LIKELIHOOD = """Test set, nats per image; of several seeds the mean ± standard deviation. −ELBO = recon + KL
+compares across β; IWAE 64 is the importance-weighted bound of 64 draws (lower is closer to −log p(x)).
 
-{literature}## Fréchet distances and related measures
+{likelihood}{published}"""
+BESIDE = """
 
-{num_images} generated images (decoder means) against as many test images, in the features of our FashionResNet18
-and in pixels; ± is the standard deviation over seeds, of one seed the standard error of the draw. *recon.* is the
-distance of reconstructions, *floor* that of training images: what a perfect model would score. Published distances
-use other extractors: compare the order of models, not the values.
+The published numbers beside ours. The objective is recon + β · KL. *ours* draws z from the posterior, *at μ*
+decodes its mean, as for many published tables.
 
-{fid}
+{table}"""
+FID = """{num_images} generated images (decoder means) against as many test images, in the features of our
+FashionResNet18 and in pixels; ± is the standard deviation over seeds, of one seed the standard error of the draw.
+*recon.* is the distance of reconstructions, *floor* that of training images: what a perfect model would score.
+Published distances use other extractors: compare the order of models, not the values.
 
-## Do generated images show the requested class?
+{fid}{companions}"""
+ACCURACY = """{num_generated} generated images, {per_class} of each class, classified by the FashionResNet18 that
+was also trained on blurred images ({classifier}). *By FID's network*: the images that FID compares, classified by
+the network of FID's features. The shares of every class are on [a page of their own](results/classes.md).
 
-{num_generated} generated images, {per_class} of each class, classified by the FashionResNet18 that was also
-trained on blurred images ({classifier}). The last column but one: the images that FID compares, classified by the
-network of FID's features.
-The rows below the reference rows are those of `python train.py sweep=conditional_study`.
+{accuracy}{grid}"""
+GRID = """
 
-{accuracy}
+The runs of `python train.py sweep=conditional_study`: the share of images that show the class asked for, for each
+model, z and β, one seed each.
 
-## Latents
+{table}"""
+CLASSES = """# Do generated images show the requested class? Each class
 
-{latent}
+Written by `{command}`; it belongs to
+[the results](../results.md#do-generated-images-show-the-requested-class). The share of generated images of each
+class that the classifier takes for that class.
 
-{family}## Pictures
+{tables}
+"""
+PROVENANCE = """# Where each row of the results comes from
 
-{pictures}
+Written by `{command}`; it belongs to [the results](../results.md). For each run: the command
+that trains it, its config, its best epoch, the commit that trained it, and the SHA-256 (the first ten digits) of
+the test images, of the checkpoint, of FID's classifier and of the classifier that judges classes.
 
-## Where each row comes from
-
-{provenance}
+{table}
 """
 
 
 def write_page(folder: Path, docs: Path, command: str) -> Path:
-    """Write ``results.md`` into ``docs``; return its path.
+    """Write ``results.md`` and its pages in ``results/`` into ``docs``; return the path of the first.
 
     Its rows are the runs in ``folder``. For runs that are not there, the copies in ``docs/results`` are used.
 
@@ -113,25 +143,83 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
         check_comparable(folder, kept, rows_of_one_study)
     pictures = []
     for row in found:
-        figures = PICTURES if row in rows else TRAVERSALS if row in traversals else ()
+        figures = PICTURES if row in rows else TRAVERSALS if row in traversals else {}
         for i, one in enumerate(row.found):
-            for path in keep(one, kept, figures if i == 0 else ()):
-                pictures.append(f'<img src="{path}" width="{FIGURES}" alt="{row.title}: {Path(path).stem}">')
-    text = PAGE.format(
-        command=command,
-        likelihood=likelihood_table([*rows, *traversals], published),
-        fid=fid_table(found, published),
-        accuracy=accuracy_table(found, published),
-        latent=latent_table(found),
-        literature=literature.section(likelihoods, published, kept),
-        family=family.section(study, kept),
-        provenance=provenance_table([*found, *likelihoods, *study.found]),
-        pictures="\n".join(pictures),
-        **_sizes(found),
+            for path in keep(one, kept, tuple(figures) if i == 0 else ()):
+                pictures.append((path, f"{row.title}: {figures[Path(path).stem]}"))
+    classified = judged(found)
+    sections = _sections(rows, traversals, found, published) | {
+        literature.HEADING: literature.section(likelihoods, published, kept),
+        family.HEADING: family.section(study, kept),
+        PICTURES_OF_ALL: gallery(pictures, WIDTH) if pictures else "",
+    }
+    sections = {title: sections[title] for title in ORDER if sections[title]}
+    every = {row.title: row for row in (*rows, *traversals, *conditionals)} | study.titled
+    told = findings.told(FINDING, every, family.columns() | columns(published))
+    pages = {
+        docs / "results.md": PAGE.format(
+            command=command,
+            findings=told and f"## Findings\n\n{told}\n\n",
+            contents="\n".join(f"- [{title}](#{anchor(title)})" for title in sections),
+            sections="\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()),
+        ),
+        kept / "provenance.md": PROVENANCE.format(
+            command=command, table=provenance_table([*found, *likelihoods, *study.found], "")
+        ),
+    }
+    if classified:
+        pages[kept / "classes.md"] = CLASSES.format(command=command, tables=classes_tables(classified, ""))
+    for path, text in pages.items():
+        write_bytes(path, text.encode())
+    return docs / "results.md"
+
+
+def _sections(
+    rows: Sequence[Row], traversals: Sequence[Row], found: Sequence[Row], published: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the sections on the reference studies by heading; those without numbers are empty.
+
+    Args:
+        rows: of published experiments; they may have no runs.
+        traversals: of ``sweep=traversal_study``, alike.
+        found: all rows with runs, those of ``sweep=conditional_study`` too.
+    """
+    sizes, classified, others = _sizes(found), judged(found), [row for row in found if row not in rows]
+    latents = (
+        latent_table([row for row in found if row in rows]),
+        _folded("The runs of `conditional_study`", latent_table(others)),
     )
-    path = docs / "results.md"
-    write_bytes(path, text.encode())
-    return path
+    return {
+        LIKELIHOODS: LIKELIHOOD.format(
+            likelihood=likelihood_table([*rows, *traversals]),
+            published=_added(BESIDE, published_table(rows, published)),
+        ),
+        DISTANCES: FID.format(
+            fid=fid_table(found, published), companions=_added("\n\n{table}", companions_table(found)), **sizes
+        ),
+        CLASSES_SHOWN: ACCURACY.format(
+            accuracy=accuracy_table([row for row in classified if row in rows] or classified, published),
+            grid=_added(GRID, grid_table([row for row in classified if row in others])),
+            **sizes,
+        )
+        if classified
+        else "",
+        LATENTS: "\n\n".join(filter(None, latents)),
+        ORIGIN: "Command, config, commit and hashes of every run: [a page of their own](results/provenance.md).",
+    }
+
+
+def anchor(title: str) -> str:
+    """Return the name that GitHub, and the documentation site, give a heading."""
+    return re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-")
+
+
+def _added(text: str, table: str) -> str:
+    return table and text.format(table=table)
+
+
+def _folded(summary: str, table: str) -> str:
+    return table and folded(summary, table)
 
 
 def _sizes(rows: Sequence[Row]) -> dict[str, str]:

@@ -9,10 +9,10 @@ import pytest
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.project import PROJECT_ROOT
 from fmvae.errors import FmvaeError
-from fmvae.report import family
+from fmvae.report import family, reference
 from fmvae.report.reference import write_page
 from fmvae.runs.files import read_record, write_record
-from tests.report.test_reference import DRAWN, FINDING, JOBS, cells, quick, write_run  # noqa: F401  (a fixture)
+from tests.report.test_reference import DRAWN, FINDING, JOBS, origin, quick, write_run  # noqa: F401  (a fixture)
 
 HEADING = "What each objective presses on"
 
@@ -40,7 +40,7 @@ def page_of(tmp_path: Path, folder: str = "runs") -> str:
 
 def rows(page: str, model: str) -> list[list[str]]:
     """The rows of a model's table, without the links; none if there is no such table."""
-    table = page.partition(f"### {model}\n")[2].partition("\n#")[0]
+    table = page.partition(f"<summary>All numbers of model={model}</summary>\n")[2].partition("</details>")[0]
     lines = [line for line in table.splitlines() if line.startswith("| [")]
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [[row[0].partition("]")[0].lstrip("["), *row[1:]] for row in found]
@@ -79,10 +79,10 @@ def test_rows_hold_means_over_seeds_and_the_error_of_the_draws_of_one_seed(part)
 def test_what_is_not_there_is_left_out_and_the_page_says_how_much_is(part):
     page = page_of(part)
     assert len(JOBS) == 18
-    assert "3 of its 18 runs are shown, of z = 10, 10 epochs" in page
+    assert "3 of its 18 runs are shown, of z = 10,\n10 epochs" in page
     assert "2,000 draws and all posteriors of 54,000 images" in page
     assert rows(page, "conv") == []
-    assert "### conv" not in page
+    assert "model=conv" not in page
     write(part / "runs", jobs("model=conv", "seed=0", "beta.value=1")[0], 230.0)
     page = page_of(part)
     assert "4 of its 18 runs" in page
@@ -116,7 +116,8 @@ def test_a_page_without_such_runs_is_as_it_was(part, monkeypatch):
     assert page_of(part) == page
     assert HEADING not in page
     assert "\n\n## Pictures\n" in page
-    assert [path.name for path in (part / "docs" / "results").iterdir()] == ["base-b1-z2-s0-d1c89a85"]
+    folders = [path.name for path in (part / "docs" / "results").iterdir() if path.is_dir()]
+    assert folders == ["base-b1-z2-s0-d1c89a85"]
 
 
 def test_a_page_of_such_runs_alone(part):
@@ -138,12 +139,12 @@ def test_copies_alone_give_the_same_page_and_hold_no_pictures(part, monkeypatch)
 
 
 def test_every_run_leads_to_its_config_and_command(part):
-    page = page_of(part)
+    page_of(part)
     job = jobs("loss=factor_vae", "loss.gamma=20", "seed=1")[0]
     command = f"python train.py -m {' '.join(job)}"
-    row = cells(page, "Where each row comes from", f"beta, factor, gamma 20: `{command}`")
-    assert (part / "docs" / row[1].partition("](")[2].rstrip(")")).is_file()
-    assert row[2:5] == ["`cccccccccc`", "`aaaaaaaaaa`", "`dddddddddd`"]
+    row = origin(part, f"beta, factor, gamma 20: `{command}`")
+    assert (part / "docs" / "results" / row[1].partition("](")[2].rstrip(")")).is_file()
+    assert row[3:6] == ["`cccccccccc`", "`aaaaaaaaaa`", "`dddddddddd`"]
 
 
 def test_charts_are_drawn_from_the_same_runs_and_an_old_one_is_removed(part, monkeypatch):
@@ -153,7 +154,8 @@ def test_charts_are_drawn_from_the_same_runs_and_an_old_one_is_removed(part, mon
     assert all((kept / name).read_bytes().startswith(b"\x89PNG\r\n") for name in names)
     places = [page.index(f'src="results/{name}"') for name in names]
     assert places == sorted(places)
-    assert places[-1] < page.index("### beta")
+    assert places[-1] < page.index("<details")
+    assert "*Rate and distortion.*" in page
     before = (kept / names[0]).read_bytes()
     for run in (part / "runs" / "family").iterdir():
         results = read_record(run / "results.json")
@@ -220,14 +222,17 @@ def test_the_words_of_the_page_have_fields_of_the_sweep(part, monkeypatch):
 @pytest.mark.slow
 def test_the_page_is_what_its_command_writes_from_its_copies(tmp_path, monkeypatch):
     monkeypatch.setattr(family, "FINDING", FINDING)
+    monkeypatch.setattr(reference, "FINDING", FINDING.with_name("results.md"))
     monkeypatch.setattr(family, "sweep_jobs", sweep_jobs)
     monkeypatch.setattr(family, "DRAWN", DRAWN)
     shutil.copytree(PROJECT_ROOT / "docs" / "results", tmp_path / "docs" / "results")
+    names = ("results.md", "results/classes.md", "results/provenance.md")
 
-    def written() -> bytes:
-        return write_page(tmp_path, tmp_path / "docs", "python -m fmvae.report reference").read_bytes()
+    def written() -> list[bytes]:
+        write_page(tmp_path, tmp_path / "docs", "python -m fmvae.report reference")
+        return [(tmp_path / "docs" / name).read_bytes() for name in names]
 
-    committed = (PROJECT_ROOT / "docs" / "results.md").read_bytes()
+    committed = [(PROJECT_ROOT / "docs" / name).read_bytes() for name in names]
     assert written() == committed
     shutil.rmtree(next((tmp_path / "docs" / "results").glob("base-b1-z10-*")))
     assert written() != committed

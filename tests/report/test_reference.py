@@ -16,9 +16,11 @@ from fmvae.config.composing import sweep_jobs
 from fmvae.config.identity import RunIdentity
 from fmvae.config.stored import to_yaml
 from fmvae.errors import FmvaeError, RunError
-from fmvae.report import family, keeping
+from fmvae.report import family, keeping, reference
 from fmvae.report.__main__ import main
 from fmvae.report.reference import PUBLISHED, find, write_page
+from fmvae.report.reference_tables import CLASSIFIER, gallery, grid_table, judged
+from fmvae.report.tables import Found, Row
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import read_record, write_record
 
@@ -34,6 +36,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(family, "sweep_jobs", lambda name: JOBS)
     monkeypatch.setattr(family, "DRAWN", ())
     monkeypatch.setattr(family, "FINDING", tmp_path / "finding.md")
+    monkeypatch.setattr(reference, "FINDING", tmp_path / "findings.md")
 
 
 @functools.cache
@@ -78,14 +81,22 @@ def write_run(folder: Path, overrides: list[str], number: float) -> Path:
     return run
 
 
-def cells(page: str, section: str, title: str) -> list[str]:
-    """The cells of a row of the table under a heading."""
-    table = page.partition(f"## {section}")[2].partition("\n## ")[0]
-    (line,) = [line for line in table.splitlines() if line.startswith((f"| [{title}]", f"| {title} |"))]
-    return [cell.strip() for cell in line.strip("|").split("|")]
+def cells(page: str, section: str, title: str, table: int = 0) -> list[str]:
+    """The cells of a row of a table under a heading."""
+    lines = page.partition(f"## {section}")[2].partition("\n## ")[0].splitlines()
+    starts = [i for i, line in enumerate(lines) if line.startswith("| ---")] + [len(lines)]
+    own = lines[starts[table] : starts[table + 1]]
+    (line,) = [line for line in own if line.startswith((f"| [{title}]", f"| {title} |"))]
+    return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
 
 
-def judged(overall: float) -> dict[str, Any]:
+def origin(folder: Path, title: str) -> list[str]:
+    """The cells of a row of the page on where the rows come from."""
+    text = (folder / "docs" / "results" / "provenance.md").read_text(encoding="utf-8")
+    return cells(f"#{text}", "Where each row of the results comes from", title)
+
+
+def judged_block(overall: float) -> dict[str, Any]:
     """An accuracy block; each class has its own share."""
     shares = {name: overall - i / 100 for i, name in enumerate(("T-shirt/top", "Coat"))}
     made = {"overall": overall, "per_class": shares, "num_images": 5_000}
@@ -97,7 +108,7 @@ def write_conditional(folder: Path, seed: int, number: float, accuracy: float | 
     run = write_run(folder, ["experiment=conditional_z32", f"seed={seed}"], number)
     results = read_record(run / "results.json")
     if accuracy is not None:
-        results["accuracy"] = judged(accuracy)
+        results["accuracy"] = judged_block(accuracy)
         results["fid"]["resnet18"]["as_asked"] = accuracy - 0.1
     else:
         del results["fid"]
@@ -116,18 +127,19 @@ def page(tmp_path) -> str:
 
 def test_a_row_holds_theirs_beside_ours(page):
     theirs = yaml.safe_load(PUBLISHED.read_text())["baseline"]
-    row = cells(page, "Likelihood", "baseline")
-    assert row[1:6] == ["base", "2", "1", "3 of 30", "1"]
-    assert row[6:9] == [f"{theirs['objective']:.2f}", "261.00", "266.00"]
-    assert row[9:14] == [f"{theirs['recon']:.2f}", "262.00", "265.00", f"{theirs['kl']:.2f}", "263.00"]
-    assert row[14] == "264.00"
+    assert cells(page, "Likelihood", "baseline")[1:] == ["base", "2", "1", "1", "264.00", "262.00", "263.00", ""]
+    row = cells(page, "Likelihood", "baseline", table=1)
+    assert row[1:4] == [f"{theirs['objective']:.2f}", "261.00", "266.00"]
+    assert row[4:] == [f"{theirs['recon']:.2f}", "262.00", "265.00", f"{theirs['kl']:.2f}", "263.00"]
     distances = cells(page, "Fréchet distances", "baseline")
     assert distances[1:5] == [f"{theirs['fid']:.2f}", "2.610 ± 2.611", "2.612", "2.613"]
-    assert distances[-3:] == ["26.10 ± 26.10", "26.10", "26.10"]
+    assert distances[5:] == ["26.10 ± 26.10", "26.10", "26.10"]
+    companions = cells(page, "Fréchet distances", "baseline", table=1)
+    assert companions[1:] == ["2614.000", "2.615", "2.616", "2.617", "2.618"]
 
 
 def test_a_run_within_a_sweep_and_a_row_of_the_traversal_study_are_found(page):
-    assert cells(page, "Likelihood", "wide_latent")[5] == "3"
+    assert cells(page, "Likelihood", "wide_latent")[4] == "3"
     assert cells(page, "Likelihood", "conv, z = 10, β = 0.5, 20 epochs")[1:4] == ["conv", "10", "0.5"]
 
 
@@ -135,18 +147,17 @@ def test_a_row_without_a_run_says_how_to_make_it(page):
     assert "`python train.py experiment=low_beta seed=0`" in cells(page, "Likelihood", "low_beta")[1]
 
 
-def test_seeds_are_one_row_with_their_mean_and_sample_standard_deviation(page):
+def test_seeds_are_one_row_with_their_mean_and_sample_standard_deviation(page, tmp_path):
     mean, sd = np.mean([241, 242, 244.5]), np.std([241, 242, 244.5], ddof=1)
     row = cells(page, "Likelihood", "wide_latent")
-    assert row[4:6] == ["3, 3, 3 of 30", "3"]
-    assert row[7] == f"{mean:.2f} ± {sd:.2f}"
+    assert row[4:6] == ["3", f"{mean + 3:.2f} ± {sd:.2f}"]
+    assert cells(page, "Likelihood", "wide_latent", table=1)[2] == f"{mean:.2f} ± {sd:.2f}"
     distances = cells(page, "Fréchet distances", "wide_latent")
     assert distances[2] == f"{mean / 100:.3f} ± {sd / 100:.3f}"
     assert distances[-3] == f"{mean / 10:.2f} ± {sd / 10:.2f}"
     for seed in range(3):  # each with its own config and hashes
-        cells(
-            page, "Where each row comes from", f"wide_latent: `python train.py experiment=wide_latent seed={seed}`"
-        )
+        title = f"wide_latent: `python train.py experiment=wide_latent seed={seed}`"
+        assert origin(tmp_path, title)[2] == "3 of 30"
 
 
 def test_accuracies_are_over_the_seeds_that_have_one_and_say_how_many(tmp_path):
@@ -157,18 +168,22 @@ def test_accuracies_are_over_the_seeds_that_have_one_and_say_how_many(tmp_path):
     row = cells(page, "Do generated images", "conditional_z32")
     sd = 100 * np.std([0.91, 0.94], ddof=1)
     assert row[1:3] == ["90.66%", f"92.50 ± {sd:.2f} % (n = 2)"]
-    assert row[3:5] == [f"92.5 ± {sd:.1f} % (n = 2)", f"91.5 ± {sd:.1f} % (n = 2)"]
+    assert row[3:5] == ["Coat", f"91.5 ± {sd:.1f} % (n = 2)"]
     assert row[5] == f"82.50 ± {sd:.2f} % (n = 2)"
-    assert cells(page, "Do generated images", "the classifier on the real test images")[2] == "95.00 %"
+    assert cells(page, "Do generated images", CLASSIFIER)[2] == "95.00 %"
+    classes = (tmp_path / "docs" / "results" / "classes.md").read_text(encoding="utf-8")
+    each = cells(f"#{classes}", "Do generated images", "conditional_z32")
+    assert each[1:] == [f"92.5 ± {sd:.1f} % (n = 2)", f"91.5 ± {sd:.1f} % (n = 2)"]
+    assert cells(f"#{classes}", "Do generated images", CLASSIFIER)[1:] == ["96.0 %", "96.0 %"]
     title = "conditional_z32: `python train.py experiment=conditional_z32 seed=2`"
-    assert cells(page, "Where each row comes from", title)[-2:] == ["`eeeeeeeeee`", "`ffffffffff`"]
+    assert origin(tmp_path, title)[-2:] == ["`eeeeeeeeee`", "`ffffffffff`"]
 
 
 def test_a_run_without_distances_has_no_row_of_them(tmp_path):
     write_conditional(tmp_path, 0, 230.0, accuracy=None)
     write_run(tmp_path, ["experiment=baseline"], 261.0)
     page = write_page(tmp_path, tmp_path / "docs", "").read_text()
-    assert cells(page, "Likelihood", "conditional_z32")[7] == "230.00"
+    assert cells(page, "Likelihood", "conditional_z32")[5] == "233.00"
     with pytest.raises(ValueError, match="not enough values"):
         cells(page, "Fréchet distances", "conditional_z32")
     assert cells(page, "Fréchet distances", "baseline")[2]
@@ -188,10 +203,11 @@ def test_numbers_of_two_extractors_share_no_table(tmp_path):
 def test_every_row_leads_to_its_config_commit_and_hashes(page, tmp_path):
     links = re.findall(r"\]\((results/[^)]+)\)|src=\"(results/[^\"]+)\"", page)
     files = [a or b for a, b in links]
-    assert len(set(files)) >= 3 * 3  # results, config and picture of each
+    assert len(set(files)) >= 3 * 2  # results and picture of each
     assert all((tmp_path / "docs" / file).is_file() for file in files)
-    row = cells(page, "Where each row comes from", "baseline: `python train.py experiment=baseline seed=0`")
-    assert row[2:] == ["`cccccccccc`", "`aaaaaaaaaa`", "`dddddddddd`", "`eeeeeeeeee`", ""]
+    row = origin(tmp_path, "baseline: `python train.py experiment=baseline seed=0`")
+    assert (tmp_path / "docs" / "results" / row[1].partition("](")[2].rstrip(")")).is_file()
+    assert row[3:] == ["`cccccccccc`", "`aaaaaaaaaa`", "`dddddddddd`", "`eeeeeeeeee`", ""]
     (one,) = find(tmp_path / "outputs", tmp_path, ["experiment=baseline"], "x").found
     run = one.run
     kept = yaml.safe_load((tmp_path / "docs" / "results" / run.path.name / "config.yaml").read_text())
@@ -222,10 +238,10 @@ def test_a_run_on_another_machine_stays_on_the_page(tmp_path):
     write_page(tmp_path / "there", docs, "")
     write_run(here, ["experiment=baseline", "seed=1"], 263.0)
     page = write_page(here, docs, "").read_text()
-    assert cells(page, "Likelihood", "baseline")[5:8:2] == ["2", f"262.00 ± {2**0.5:.2f}"]
+    assert cells(page, "Likelihood", "baseline")[4:6] == ["2", f"265.00 ± {2**0.5:.2f}"]
     assert page == write_page(here, docs, "").read_text()
     for seed in (0, 1):
-        cells(page, "Where each row comes from", f"baseline: `python train.py experiment=baseline seed={seed}`")
+        origin(tmp_path, f"baseline: `python train.py experiment=baseline seed={seed}`")
     assert page.count("samples.png") == 1  # the picture is kept too
 
 
@@ -234,7 +250,7 @@ def test_what_is_here_goes_before_what_was_kept(tmp_path):
     write_page(tmp_path / "runs", tmp_path / "docs", "")
     write_record(run / "results.json", results_of(compose(["experiment=baseline"]), 251.0))
     page = write_page(tmp_path / "runs", tmp_path / "docs", "").read_text()
-    assert cells(page, "Likelihood", "baseline")[7] == "251.00"
+    assert cells(page, "Likelihood", "baseline")[5] == "254.00"
 
 
 def test_what_was_kept_is_refused_if_damaged(tmp_path):
@@ -252,3 +268,46 @@ def test_a_folder_without_runs_is_an_error_in_one_line(tmp_path, capsys):
     assert main(["reference", str(tmp_path), "--to", str(tmp_path / "docs")]) == 1
     assert capsys.readouterr().err.startswith("fmvae: error: ")
     assert not (tmp_path / "docs").exists()
+
+
+def test_the_findings_come_first_with_numbers_of_the_runs_and_of_the_papers(tmp_path):
+    write_run(tmp_path / "outputs", ["experiment=baseline"], 261.0)
+    words = "Ours is {baseline: objective}, theirs {baseline: objective theirs}.\n\nNot yet: {conv_z10: −ELBO}.\n"
+    (tmp_path / "findings.md").write_text(words, encoding="utf-8")
+    page = write_page(tmp_path / "outputs", tmp_path / "docs", "the command").read_text()
+    assert "## Findings\n\nOurs is 261.00, theirs 261.66.\n\n## Contents\n" in page
+    assert "Not yet" not in page
+    (tmp_path / "findings.md").write_text("It is {baseline: beauty}.", encoding="utf-8")
+    with pytest.raises(FmvaeError, match=r"findings\.md: \{baseline: beauty\} is no row and column"):
+        write_page(tmp_path / "outputs", tmp_path / "docs", "the command")
+
+
+def test_the_contents_name_the_sections_that_are_there(page):
+    named = re.findall(r"^- \[(.+)\]\(#(.+)\)$", page, re.MULTILINE)
+    assert [title for title, _ in named] == re.findall(
+        r"^## (.+)$", page.partition("## Contents")[2], re.MULTILINE
+    )
+    assert ("Fréchet distances and related measures", "fréchet-distances-and-related-measures") in named
+    assert "Latents" not in dict(named)  # no run has them
+
+
+def test_shares_of_a_study_have_a_column_for_each_beta(tmp_path):
+    def row(beta: float, z: int, share: float | None) -> Row:
+        job = ["model=conditional", f"beta={beta}", f"latent_dim={z}"]
+        run = RunDirectory(write_run(tmp_path, job, 230.0))
+        results = read_record(run.results) | ({"accuracy": judged_block(share)} if share else {})
+        return Row("", "", (Found("", run, results),))
+
+    shown = grid_table(judged([row(4, 2, 0.9), row(1, 2, 0.8), row(1, 8, 0.7), row(4, 8, None)]))
+    assert shown.splitlines()[0] == "| model | z | β = 1 | β = 4 |"
+    assert shown.splitlines()[2:] == [
+        "| conditional | 2 | 80.00 % | 90.00 % |",
+        "| conditional | 8 | 70.00 % |  |",
+    ]
+    assert not grid_table([])
+
+
+def test_pictures_stand_above_their_captions():
+    lines = gallery([("a.png", "first"), ("b.png", "second"), ("c.png", "third")], 100).splitlines()
+    assert lines[3] == "| *first* | *second* |"
+    assert lines[4:] == ['| <img src="c.png" width="100" alt="third"> |  |', "| *third* |  |"]
