@@ -229,6 +229,13 @@ RULES: dict[str, Rule] = {
     "evaluation.latent": Rule(bool),
     "evaluation.decomposition": Rule(dict),
     "evaluation.decomposition.num_samples": Rule(int, minimum=0, maximum=10**9),
+    "evaluation.disentanglement": Rule(dict),
+    # two points are needed, 0 leaves it out
+    "evaluation.disentanglement.num_train": Rule(int, minimum=0, optional=True),
+    "evaluation.disentanglement.num_test": Rule(int, minimum=2, optional=True),
+    "evaluation.disentanglement.num_groups": Rule(int, minimum=0, maximum=100_000),
+    "evaluation.disentanglement.group_size": Rule(int, minimum=2, maximum=10_000),
+    "evaluation.disentanglement.seed": Rule(int, minimum=0, maximum=2**32 - 1),
     "evaluation.accuracy": Rule(dict),
     "evaluation.accuracy.weights": WEIGHTS,
     "evaluation.accuracy.num_per_class": Rule(int, minimum=0, optional=True),

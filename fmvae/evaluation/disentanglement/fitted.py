@@ -105,7 +105,8 @@ def dci(
             n_estimators=ROUNDS, learning_rate=LEARNING_RATE, max_depth=DEPTH, random_state=seed
         )
         trees.fit(points.codes, points.factors[:, index])
-        return trees.feature_importances_, float((trees.predict(test_codes) == test_factors[:, index]).mean())
+        weights = np.asarray(trees.feature_importances_)
+        return weights, float((trees.predict(test_codes) == test_factors[:, index]).mean())
 
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         fits = list(pool.map(fit, points.varied))

@@ -52,7 +52,7 @@ def purities(importance: np.ndarray) -> tuple[float, float]:
     """DCI's disentanglement and completeness, by SciPy's entropies."""
     dimensions, factors = importance.shape
     weights = importance.sum(1) / importance.sum()
-    rows = [1 - entropy(row, base=factors) if row.any() else 0 for row in importance]
+    rows = np.array([1 - float(entropy(row, base=factors)) if row.any() else 0 for row in importance])
     columns = [1 - entropy(column, base=dimensions) for column in importance.T]
     return float(np.dot(weights, rows)), float(np.mean(columns))
 
@@ -173,7 +173,7 @@ def boosted(z: np.ndarray, factor: np.ndarray, *, rounds: int, rate: float, dept
 
 def pair_score(a: np.ndarray, b: np.ndarray) -> float:
     """UDR's score of two models whose dimensions all count, by SciPy's correlations."""
-    found = np.abs([[spearmanr(x, y).statistic for y in b.T] for x in a.T])
+    found = np.abs([[spearmanr(x, y)[0] for y in b.T] for x in a.T])
     by_column = sum(max(column) ** 2 / sum(column) for column in found.T)
     by_row = sum(max(row) ** 2 / sum(row) for row in found)
     return float((by_column + by_row) / (a.shape[1] + b.shape[1]))
