@@ -19,17 +19,9 @@ SAMPLERS = tuple(HAS_DENSITY)
 IN_BRACKETS = "In brackets: what latents were drawn from instead of the prior; the numbers of images are the same."
 IN_BATCHES = "(in batches)"  # ends the headers of an objective's parts
 PRECISION_CHECK = "precision_check"  # entry of a block: the numbers by which bf16 was chosen for its features
+COUNTS = ("num_images", "num_draws", "num_twins")
 # entries of a block that are not numbers by which to compare runs
-NO_NUMBERS = (
-    "settings",
-    "per_class",
-    "num_images",
-    "num_draws",
-    "num_twins",
-    "columns",
-    "fitted",
-    PRECISION_CHECK,
-)
+NO_NUMBERS = ("settings", "per_class", "columns", "fitted", PRECISION_CHECK, *COUNTS)
 # numbers that earlier versions stored under another tag, and their tags today
 RENAMED = {"latent/total_correlation": "latent/gaussian_total_correlation"}
 

@@ -25,8 +25,8 @@ BUILT_IN: dict[str, type[BuiltIn]] = {
     "iwae": ImportanceWeighted,
     "latent": Latents,
     "decomposition": Decomposition,
-    "disentanglement": Disentanglement,
     "fid": Distances,
+    "disentanglement": Disentanglement,
     "accuracy": Accuracy,
     "samplers": Sampled,
 }

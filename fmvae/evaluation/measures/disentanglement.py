@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
-from fmvae.data import ImageData, Split
+from fmvae.data import Split
 from fmvae.errors import ConfigError
 from fmvae.evaluation import disentanglement as scores
 from fmvae.evaluation.columns import BLOCKS, RENDERED, Column
@@ -162,9 +162,7 @@ def _unfit(context: Context) -> str:
 def _cannot_render(context: Context) -> str:
     if context.model.conditional:
         return "rendered images have no labels, which this model needs"
-    if type(context.data).render is ImageData.render:
-        return "the data cannot render given factors"
-    return ""
+    return "" if context.data.renders else "the data cannot render given factors"
 
 
 def _size(name: str, asked: int | None, usual: int, split: Split) -> int:
