@@ -36,6 +36,7 @@ FLOORS = (
     "sweeps",
     "report",
     "verify",
+    "udr",
     "cli",
     "plugins",
 )

@@ -174,7 +174,8 @@ def boosted(z: np.ndarray, factor: np.ndarray, *, rounds: int, rate: float, dept
 
 def pair_score(a: np.ndarray, b: np.ndarray) -> float:
     """UDR's score of two models whose dimensions all count, by SciPy's correlations."""
-    found: Any = np.array([[abs(spearmanr(x, y)[0]) for y in b.T] for x in a.T])
+    correlation: Any = spearmanr
+    found = np.array([[abs(correlation(x, y)[0]) for y in b.T] for x in a.T])
     by_column = sum(max(column) ** 2 / sum(column) for column in found.T)
     by_row = sum(max(row) ** 2 / sum(row) for row in found)
     return float((by_column + by_row) / (a.shape[1] + b.shape[1]))
