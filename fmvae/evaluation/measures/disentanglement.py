@@ -12,8 +12,20 @@ from torch import Tensor
 from fmvae import rng
 from fmvae.data import Split
 from fmvae.errors import ConfigError
-from fmvae.evaluation import disentanglement as scores
 from fmvae.evaluation.columns import BLOCKS, RENDERED, Column
+from fmvae.evaluation.disentanglement import (
+    DCI,
+    beta_vae_score,
+    dci,
+    explicitness,
+    factor_vae_score,
+    infoc,
+    infom,
+    mig,
+    modularity,
+    mutual_information,
+    sap,
+)
 from fmvae.evaluation.measure import BuiltIn, Context
 
 NUM_TRAIN, NUM_TEST = 10_000, 5_000  # by default, as in Locatello et al. 2019
@@ -86,10 +98,10 @@ class Disentanglement(BuiltIn):
         order, test_order = (torch.randperm(len(part), generator=shuffle).numpy() for part in (codes, test[0]))
         shuffled, test_shuffled = factors[order], (test[0], test[1][test_order])
         with threadpool_limits(1):  # sums of more threads would have other bits
-            fit = scores.dci(codes, factors, test, seed=self.seed, threads=threads)
+            fit = dci(codes, factors, test, seed=self.seed, threads=threads)
             few, few_test = (max(len(part) // FEWER, 2) for part in (codes, test[0]))
             fewer_test = test[0][:few_test], test_shuffled[1][:few_test]
-            chance = scores.dci(codes[:few], shuffled[:few], fewer_test, seed=self.seed, threads=threads)
+            chance = dci(codes[:few], shuffled[:few], fewer_test, seed=self.seed, threads=threads)
             block = {
                 **_scores(codes, factors, test, fit),
                 "chance": _scores(codes, shuffled, test_shuffled, chance),
@@ -102,7 +114,7 @@ class Disentanglement(BuiltIn):
         return {
             **block,
             "factors": list(data.factor_names),
-            "mutual_information": scores.mutual_information(codes, factors).tolist(),
+            "mutual_information": mutual_information(codes, factors).tolist(),
             "importance": fit.importance.tolist(),
             "num_images": len(codes) + len(test[0]),
         }
@@ -124,7 +136,7 @@ class Disentanglement(BuiltIn):
             return context.posteriors(Split("rendered", images, unlabelled)).mu
 
         size = {"num_train": self.num_groups, "num_test": self.num_groups, "group_size": self.group_size}
-        made = zip(RENDERED, (scores.factor_vae_score, scores.beta_vae_score), (FACTOR_VAE, BETA_VAE), strict=True)
+        made = zip(RENDERED, (factor_vae_score, beta_vae_score), (FACTOR_VAE, BETA_VAE), strict=True)
         return {
             name: score(codes_of, data.factor_sizes, rng.stream(self.seed, "evaluation", part), **size)
             for name, score, part in made
@@ -132,18 +144,18 @@ class Disentanglement(BuiltIn):
 
 
 def _scores(
-    codes: np.ndarray, factors: np.ndarray, test: tuple[np.ndarray, np.ndarray], fit: scores.DCI
+    codes: np.ndarray, factors: np.ndarray, test: tuple[np.ndarray, np.ndarray], fit: DCI
 ) -> dict[str, Any]:
     return {
-        "mig": scores.mig(codes, factors),
-        "sap": scores.sap(codes, factors, test),
+        "mig": mig(codes, factors),
+        "sap": sap(codes, factors, test),
         "dci_disentanglement": fit.disentanglement,
         "dci_completeness": fit.completeness,
         "dci_informativeness": fit.informativeness,
-        "modularity": scores.modularity(codes, factors),
-        "explicitness": scores.explicitness(codes, factors, test),
-        "infom": scores.infom(codes, factors),
-        "infoc": scores.infoc(codes, factors),
+        "modularity": modularity(codes, factors),
+        "explicitness": explicitness(codes, factors, test),
+        "infom": infom(codes, factors),
+        "infoc": infoc(codes, factors),
     }
 
 
