@@ -37,6 +37,7 @@ FLOORS = (
     "sweeps",
     "report",
     "verify",
+    "udr",
     "cli",
     "plugins",
 )

@@ -24,6 +24,7 @@ NON_SEMANTIC = (
     "data.download",
     "data.download_to",
     "data.class_names",
+    "data.cache",
     "trainer.checkpoint_every",
     *NAMED_BY_CONTENT,
     "trainer.progress",

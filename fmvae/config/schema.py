@@ -15,6 +15,7 @@ from fmvae.weights import SHIPPED
 
 COUNT = Rule(int, minimum=1)
 SIZE = Rule(int, minimum=0)
+ANY_SIZE = Rule(int, minimum=0, optional=True)
 DEPTH = Rule(int, minimum=1, maximum=1000)  # layers are built one by one: a million would take hours
 PATH = Rule(str, path=True, pattern=r"[^\0]+", called="a path")
 FOLDER = replace(PATH, optional=True, pattern=r"[^\0]*")
@@ -26,6 +27,7 @@ WORD = Rule(
     called="a name that begins with a letter or digit (200 signs at most)",
 )
 # of arguments of fmvae's own classes; a user's class may take other values under the same name
+FITTED = ("gmm", "flow", "two_stage")
 OURS: dict[str, Rule] = {
     "loss.num_samples": Rule(int, minimum=1, maximum=10**6),
     **dict.fromkeys(("loss.latent_dim", "loss.width"), COUNT),
@@ -52,6 +54,7 @@ OURS: dict[str, Rule] = {
     "likelihood.method": Rule(str, choices=("optimal", "trained")),
     "likelihood.start": Rule(float, above=0, maximum=1e6),  # its square is a float32
 }
+PARTS = ("fid", "extractor", "iwae", "decomposition", "disentanglement", "accuracy", "measures", *FITTED)
 RULES: dict[str, Rule] = {
     **OURS,
     "seed": SIZE,
@@ -81,18 +84,16 @@ RULES: dict[str, Rule] = {
     "model.backbone": Rule(str, choices=("mlp", "conv", "residual")),
     "model.prior": Rule(str, choices=("standard", "learned")),
     "likelihood.sigma": Rule(float, above=0),
-    "data.root": FOLDER,
-    "data.download_to": FOLDER,
-    "data_root": FOLDER,
+    **dict.fromkeys(("data.root", "data.download_to", "data.cache", "data_root"), FOLDER),
     "data.download": Rule(bool),
     "data.binarize": Rule(str, choices=("static", "dynamic"), optional=True),
     "data.num_classes": SIZE,  # 0 for data without labels
     "data.class_names": Rule(list, optional=True, of=str),
+    "data.apart": Rule(list, optional=True, of=str),
     "data.seed": SIZE,
-    "data.val_size": COUNT,
+    **dict.fromkeys(("data.val_size", "data.batch_size", "data.version"), COUNT),
     "data.stratified": Rule(bool),
     **dict.fromkeys(("data.num_train", "data.num_test"), Rule(int, minimum=1, optional=True)),
-    "data.batch_size": COUNT,
     "trainer.epochs": COUNT,
     "trainer.validate_every": COUNT,
     "trainer.patience": Rule(int, minimum=1, optional=True),
@@ -135,33 +136,30 @@ RULES: dict[str, Rule] = {
     "figures.font_size": Rule(float, minimum=4, maximum=40, optional=True),
     "figures.width": Rule(float, minimum=3, maximum=40, optional=True),
     "figures.dpi": Rule(int, minimum=30, maximum=1200),
-    "evaluation.fid": Rule(dict),
-    "evaluation.fid.num_images": Rule(int, minimum=0, optional=True),
+    **{f"evaluation.{name}": Rule(dict) for name in PARTS},
+    "evaluation.fid.num_images": ANY_SIZE,
     "evaluation.fid.features": Rule(list, of=str),
-    "evaluation.fid.num_neighbours": COUNT,
     "evaluation.fid.num_train": Rule(int, minimum=1, optional=True),
-    "evaluation.extractor": Rule(dict),
     "evaluation.extractor.weights": WEIGHTS,
     "evaluation.extractor.precision": Rule(str, choices=("fp32", "bf16", "auto")),
-    "evaluation.iwae": Rule(dict),
     "evaluation.iwae.num_samples": SIZE,
-    "evaluation.iwae.num_images": COUNT,
+    **dict.fromkeys(("evaluation.iwae.num_images", "evaluation.fid.num_neighbours"), COUNT),
     "evaluation.latent": Rule(bool),
-    "evaluation.decomposition": Rule(dict),
     "evaluation.decomposition.num_samples": Rule(int, minimum=0, maximum=10**9),
-    "evaluation.accuracy": Rule(dict),
+    **dict.fromkeys(("evaluation.accuracy.num_per_class", "evaluation.disentanglement.num_train"), ANY_SIZE),
+    "evaluation.disentanglement.num_test": Rule(int, minimum=2, optional=True),
+    "evaluation.disentanglement.num_groups": Rule(int, minimum=0, maximum=100_000),
+    "evaluation.disentanglement.group_size": Rule(int, minimum=2, maximum=10_000),
+    "evaluation.disentanglement.seed": Rule(int, minimum=0, maximum=2**32 - 1),
     "evaluation.accuracy.weights": WEIGHTS,
-    "evaluation.accuracy.num_per_class": Rule(int, minimum=0, optional=True),
     "evaluation.samplers": Rule(list, choices=SAMPLERS),
-    **{f"evaluation.{name}": Rule(dict) for name in ("gmm", "flow", "two_stage")},
     "evaluation.gmm.num_components": Rule(int, minimum=1, maximum=100_000, many=True),
     # 0 would be no density; above 1 is allowed, so that a search can see that 1 is best
     "evaluation.gmm.temperature": Rule(float, minimum=0.01, maximum=2),
     "evaluation.flow.transforms": DEPTH,
-    **{f"evaluation.{name}.hidden": Rule(list, of=int) for name in ("flow", "two_stage")},
     "evaluation.flow.bins": Rule(int, minimum=2, maximum=10_000),
-    **{f"evaluation.{name}.epochs": Rule(int, minimum=1, maximum=100_000) for name in ("flow", "two_stage")},
-    "evaluation.measures": Rule(dict),
+    **{f"evaluation.{name}.hidden": Rule(list, of=int) for name in FITTED[1:]},
+    **{f"evaluation.{name}.epochs": Rule(int, minimum=1, maximum=100_000) for name in FITTED[1:]},
     "evaluation.cache": FOLDER,
 }
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fmvae import rng
 from fmvae.data.binarize import Binarize, binarized, check_binarize, fixed_draw
+from fmvae.data.checks import (
+    Array,
+    checked_factors,
+    checked_images,
+    checked_labels,
+    checked_names,
+    digests_of,
+)
 from fmvae.data.split import Split
 from fmvae.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = Tensor | np.ndarray
 SaveFigure = Callable[[str, "Figure"], object]
-CHANNELS = (1, 3)  # grey and RGB, the formats that figures can show
 
 
 class ImageData:
@@ -58,6 +63,9 @@ class ImageData:
             once. None keeps the images as they are. A subclass offers it by passing it on, with ``seed``.
         seed: the run's seed, for the draws of training images. Those of validation and test images are the same
             for all seeds, as runs are compared on them.
+        factors: the ground-truth factors of each split's images by the split's name, whole numbers (N, K), if the
+            data have some: factor k has the values 0, ..., ``factor_sizes[k]`` - 1.
+        factor_names, factor_sizes: K names, all different, and K numbers of values.
 
     Attributes:
         train, val, test: the splits. For data without labels, all labels are zero. With ``binarize``, these are
@@ -68,9 +76,10 @@ class ImageData:
         sha256: digests of the content by name, before ``binarize``.
         content: ``fashion-mnist`` for the published files of Fashion-MNIST, else empty; empty with ``binarize``.
         batch_size, device, binarize: as given.
+        factor_names, factor_sizes: as given; empty without factors. A split's ``factors`` are then None.
 
     Raises:
-        DataError: images or labels have a wrong type, shape or range, or a split is empty.
+        DataError: images, labels or factors have a wrong type, shape or range, or a split is empty.
         ConfigError: ``batch_size`` < 1, ``binarize`` is unknown, or there is not exactly one name for each class.
     """
 
@@ -91,12 +100,15 @@ class ImageData:
         device: torch.device | str = "cpu",
         binarize: Binarize | None = None,
         seed: int = 0,
+        factors: Mapping[str, Array] | None = None,
+        factor_names: Sequence[str] = (),
+        factor_sizes: Sequence[int] = (),
     ):
         check_binarize(binarize)
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError("data.batch_size", f"{batch_size!r} images per batch", "give a whole number >= 1")
         given = {"train": train, "val": val, "test": test}
-        images = {name: _images(name, part[0]) for name, part in given.items()}
+        images = {name: checked_images(name, part[0]) for name, part in given.items()}
         shapes = {name: tuple(part.shape[1:]) for name, part in images.items()}
         if len(set(shapes.values())) > 1:
             told = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
@@ -105,25 +117,33 @@ class ImageData:
         if without and len(without) < len(given):
             problem = f"the {' and '.join(without)} split has no labels, but another has"
             raise DataError("data", problem, "give labels for all splits, or for none")
-        labels = {name: _labels(name, part[1], len(images[name])) for name, part in given.items()}
+        labels = {name: checked_labels(name, part[1], len(images[name])) for name, part in given.items()}
 
+        self.factor_names, self.factor_sizes = tuple(factor_names), tuple(factor_sizes)
+        of_images = checked_factors(factors, self.factor_names, self.factor_sizes, images)
         self.batch_size, self.device = batch_size, torch.device(device)
         self.binarize: Binarize | None = binarize
         self.content = "" if binarize else content
         self.image_shape: tuple[int, ...] = shapes["train"]
-        self.class_names = None if without else _names(labels, num_classes, class_names)
+        self.class_names = None if without else checked_names(labels, num_classes, class_names)
         self.num_classes = len(self.class_names or ())
         if without and (num_classes or class_names):
             problem = f"{num_classes or len(class_names or ())} classes, but the data have no labels"
             key = "data.num_classes" if num_classes else "data.class_names"
             raise ConfigError(key, problem, f"give {key}={0 if num_classes else 'null'}, or labels")
-        self.sha256 = dict(sha256) if sha256 else _digests(images, {} if without else labels)
+        self.sha256 = dict(sha256) if sha256 else digests_of(images, {} if without else labels)
         self._seed, self._grey, self._of_epoch = seed, None, None
         if binarize:
             self._grey = images["train"].to(self.device) if binarize == "dynamic" else None
             images = {name: fixed_draw(name, part, seed) for name, part in images.items()}
         self.train, self.val, self.test = (
-            Split(name, images[name].to(self.device), labels[name].to(self.device)) for name in given
+            Split(
+                name,
+                images[name].to(self.device),
+                labels[name].to(self.device),
+                of_images[name].to(self.device) if of_images else None,
+            )
+            for name in given
         )
 
     @property
@@ -139,7 +159,7 @@ class ImageData:
         if self._grey is None:
             return self.train
         if self._of_epoch is None:
-            self._of_epoch = Split(self.train.name, torch.empty_like(self._grey), self.train.labels)
+            self._of_epoch = replace(self.train, images=torch.empty_like(self._grey))
         draws = rng.stream(self._seed, "binarize", epoch, self.device)
         binarized(self._grey, draws, out=self._of_epoch.images)
         return self._of_epoch
@@ -148,6 +168,25 @@ class ImageData:
     def labelled(self) -> bool:
         """Whether images have classes. If not, every label is 0 and has no meaning."""
         return self.class_names is not None
+
+    @property
+    def factors(self) -> Tensor | None:
+        """The training images' ground-truth factors (N, K); None for data without factors."""
+        return self.train.factors
+
+    @property
+    def renders(self) -> bool:
+        """Whether these data offer ``render``."""
+        return type(self).render is not ImageData.render
+
+    def render(self, factors: Tensor) -> Tensor:
+        """Return the images (N, C, H, W) uint8 that have these factors (N, K), on the data's device.
+
+        Raises:
+            DataError: the data cannot make images, or the factors are no whole numbers (N, K) in range.
+        """
+        problem = "images cannot be made from factors"
+        raise DataError(type(self).__name__, problem, "choose data that can, as data=sprites")
 
     # --- a first look -----------------------------------------------------------------------------------------
 
@@ -174,88 +213,17 @@ class ImageData:
     def perform_eda(self, save: SaveFigure | None = None) -> dict[str, Figure]:
         """Draw class distribution, pixel intensities, mean intensity per image, and class means, a figure each.
 
-        Without labels, only the two of intensities. ``save(name, figure)`` is called with each, for instance to
-        write a PNG and show it in TensorBoard.
+        Without labels, only the two of intensities. With factors, also how often each value occurs, and images in
+        which one factor varies if the data can render them. ``save(name, figure)`` is called with each, for
+        instance to write a PNG and show it in TensorBoard.
         """
         from fmvae.data.eda import eda_figures
+        from fmvae.data.factor_figures import factor_figures
 
         figures = eda_figures(self.splits, self.class_names)
+        if self.factor_names:
+            figures |= factor_figures(self)
         for name, figure in figures.items():
             if save:
                 save(name, figure)
         return figures
-
-
-def _tensor(subject: str, given: Array) -> Tensor:
-    """Return an array as a tensor, in the usual order of memory."""
-    try:
-        return torch.as_tensor(np.ascontiguousarray(given) if isinstance(given, np.ndarray) else given)
-    except (TypeError, ValueError, RuntimeError):
-        kind = getattr(given, "dtype", type(given).__name__)
-        raise DataError(
-            subject, f"{kind} cannot be used as numbers", "give a tensor or array of whole numbers"
-        ) from None
-
-
-def _images(name: str, given: Array) -> Tensor:
-    """Check a split's images; return them contiguous on the CPU, as another memory layout can change rounding."""
-    images = _tensor(f"data ({name} images)", given)
-    subject, found = f"data ({name} images)", f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
-    if images.dtype != torch.uint8:
-        raise DataError(subject, f"{found} is not uint8", "give whole numbers from 0 (black) to 255 as uint8")
-    if images.ndim != 4:
-        raise DataError(subject, f"{found} is not (N, C, H, W)", "give four dimensions, grey images with C = 1")
-    if images.shape[1] not in CHANNELS:
-        problem = f"{found} has {images.shape[1]} channels"
-        raise DataError(subject, problem, "give 1 (grey) or 3 (RGB), in the order (N, C, H, W)")
-    if not images.numel():
-        raise DataError(subject, f"{found} holds nothing", "give one image at least")
-    return images.cpu().contiguous()
-
-
-def _labels(name: str, given: Array | None, num_images: int) -> Tensor:
-    """Check a split's labels; return them as int64 on the CPU, or zeros if it has none."""
-    if given is None:
-        return torch.zeros(num_images, dtype=torch.int64)
-    labels = _tensor(f"data ({name} labels)", given)
-    subject, found = f"data ({name} labels)", f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise DataError(subject, f"{found} is no whole number for each image", "give the classes as int64")
-    if labels.shape != (num_images,):
-        raise DataError(subject, f"{found} for {num_images} images", "give one label for each image")
-    labels = labels.cpu().to(torch.int64)
-    if (smallest := int(labels.min())) < 0:
-        raise DataError(subject, f"label {smallest} is negative", "count classes from 0")
-    return labels
-
-
-def _names(labels: Mapping[str, Tensor], num_classes: int | None, given: Sequence[str] | None) -> tuple[str, ...]:
-    """Return a name for each class, after a check that every label has one."""
-    largest = max(int(part.max()) for part in labels.values())
-    if num_classes is None:
-        num_classes = largest + 1 if given is None else len(given)
-    if largest >= num_classes:
-        problem = f"the images have label {largest}, but only {num_classes} classes are configured"
-        raise DataError("data.num_classes", problem, f"set data.num_classes={largest + 1}")
-    if given is None:
-        return tuple(map(str, range(num_classes)))
-    if isinstance(given, str) or not all(isinstance(name, str) for name in given):
-        raise ConfigError("data.class_names", f"{given!r} is no list of texts", "give a text for each class")
-    if len(given) != num_classes:
-        problem = f"{len(given)} names for {num_classes} classes"
-        raise ConfigError("data.class_names", problem, f"give {num_classes}, or null")
-    if twice := sorted({name for name in given if list(given).count(name) > 1}):
-        raise ConfigError("data.class_names", f"{twice[0]!r} names two classes", "give each class its own name")
-    return tuple(given)
-
-
-def _digests(images: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the SHA-256 of shape and bytes of each split's images and labels, by name."""
-    named = {f"{split}-images": part for split, part in images.items()}
-    named |= {f"{split}-labels": part for split, part in labels.items()}
-    digests = {}
-    for name, part in named.items():
-        content = hashlib.sha256(f"{list(part.shape)}\n".encode())
-        content.update(part.numpy().data)
-        digests[name] = content.hexdigest()
-    return digests

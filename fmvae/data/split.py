@@ -18,11 +18,12 @@ def to_float(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) uint8 and labels (N,) int64, both on the training device."""
+    """Images (N, C, H, W) uint8, labels (N,) int64 and perhaps factors (N, K) int64, on the training device."""
 
     name: str
     images: Tensor
     labels: Tensor
+    factors: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -19,17 +19,9 @@ SAMPLERS = tuple(HAS_DENSITY)
 IN_BRACKETS = "In brackets: what latents were drawn from instead of the prior; the numbers of images are the same."
 IN_BATCHES = "(in batches)"  # ends the headers of an objective's parts
 PRECISION_CHECK = "precision_check"  # entry of a block: the numbers by which bf16 was chosen for its features
+COUNTS = ("num_images", "num_draws", "num_twins")
 # entries of a block that are not numbers by which to compare runs
-NO_NUMBERS = (
-    "settings",
-    "per_class",
-    "num_images",
-    "num_draws",
-    "num_twins",
-    "columns",
-    "fitted",
-    PRECISION_CHECK,
-)
+NO_NUMBERS = ("settings", "per_class", "columns", "fitted", PRECISION_CHECK, *COUNTS)
 # numbers that earlier versions stored under another tag, and their tags today
 RENAMED = {"latent/total_correlation": "latent/gaussian_total_correlation"}
 
@@ -122,6 +114,17 @@ def _part(tag: str, header: str, direction: Direction | None = None) -> tuple[Co
     return part, Column(f"{tag}_se", f"standard error of {header}", NATS, 3, places=())
 
 
+RENDERED = ("factor_vae", "beta_vae")  # the scores of images that are rendered on demand
+
+
+def _score(tag: str, header: str, *, shown: bool = False, split: str = "test set") -> tuple[Column, Column]:
+    """Return the columns of a score of disentanglement and of its chance level, which has no direction."""
+    note = "MIG to FactorVAE score: of {images} images. Chance levels are in results.json." if tag == "mig" else ""
+    places: tuple[Place, ...] = ("table", "curve") if shown else ()
+    score = Column(tag, header, "", 3, "higher", places, "disentanglement", split=split, note=note)
+    return score, Column(f"chance/{tag}", f"{header} by chance", "", 3, places=())
+
+
 FEATURES = {"resnet18": 3, "pixels": 2}  # features of distances, with the digits to print
 # fitted samplers with a log density, which gives a bound
 DENSITIES = tuple(name for name, is_density in HAS_DENSITY.items() if is_density and name != "prior")
@@ -184,6 +187,19 @@ BLOCKS: dict[str, tuple[Column, ...]] = {
         *_part("tc", "TC", "lower"),
         *_part("dimension_wise", "dimension-wise KL"),
         *(replace(column, places=(), chart="", note="") for column in _part("kl", "KL of the draws")),
+    ),
+    "disentanglement": (
+        *_score("mig", "MIG", shown=True, split="training images"),
+        *_score("sap", "SAP", shown=True),
+        *_score("dci_disentanglement", "DCI disentanglement", shown=True),
+        *_score("dci_completeness", "DCI completeness"),
+        *_score("dci_informativeness", "DCI informativeness"),
+        *_score("modularity", "modularity", shown=True, split="training images"),
+        *_score("explicitness", "explicitness"),
+        *_score("infom", "InfoM", split="training images"),
+        *_score("infoc", "InfoC", split="training images"),
+        *_score("factor_vae", "FactorVAE score", shown=True, split="rendered images"),
+        *_score("beta_vae", "beta-VAE score", split="rendered images"),
     ),
     "accuracy": (
         Column(

@@ -68,7 +68,7 @@ class Context:
         """The values of ``Measure.needs`` that this model and these data satisfy."""
         has: dict[Need, bool] = {
             "labels": self.data.labelled,
-            "factors": getattr(self.data, "factors", None) is not None,
+            "factors": self.data.factors is not None,
             "conditional model": self.model.conditional,
         }
         return {need for need, there in has.items() if there}

@@ -12,6 +12,7 @@ from fmvae.evaluation.columns import NAME, RESERVED, Column, built_in_columns, k
 from fmvae.evaluation.measure import BuiltIn, Context, Measure, Need
 from fmvae.evaluation.measures.accuracy import Accuracy
 from fmvae.evaluation.measures.decomposition import Decomposition
+from fmvae.evaluation.measures.disentanglement import Disentanglement
 from fmvae.evaluation.measures.elbo import Elbo
 from fmvae.evaluation.measures.fid import Distances
 from fmvae.evaluation.measures.iwae import ImportanceWeighted
@@ -25,6 +26,7 @@ BUILT_IN: dict[str, type[BuiltIn]] = {
     "latent": Latents,
     "decomposition": Decomposition,
     "fid": Distances,
+    "disentanglement": Disentanglement,
     "accuracy": Accuracy,
     "samplers": Sampled,
 }

@@ -19,6 +19,7 @@ from fmvae.report.comparison import columns_of, compare, markdown, run_table, te
 from fmvae.report.conclusion import conclude
 from fmvae.report.hover import MAX_SVG, Mark, svg
 from fmvae.report.learning import learning_curves
+from fmvae.report.matching import pairing_chart, udr_chart
 from fmvae.report.naming import Names
 from fmvae.report.page import EXPLORER, Picture, address, render_page
 from fmvae.report.settings import Setting, particulars, settings_of, telling
@@ -48,6 +49,13 @@ CHARTS = {
         mi_kl,
     ),
     "against_beta": ("Against β", "", against_beta),
+    "udr": (
+        "UDR: latents of other seeds",
+        "Do other seeds find the same latents? UDR is near 1 if the informative dimensions of two runs match one "
+        "to one, in any order and with any sign. A run's score is the median over the other seeds.",
+        udr_chart,
+    ),
+    "latent_pairs": ("The latents of two seeds, paired", "", pairing_chart),
 }
 LEARNING = "learning_curves"
 QUALITY = 80  # of contact sheets as JPEG

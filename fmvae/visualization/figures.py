@@ -19,6 +19,7 @@ from fmvae.runs.observer import Observer
 from fmvae.visualization.appearance import Appearance, drawn
 from fmvae.visualization.classes import class_accuracy, class_samples, confusion_matrix, style_transfer
 from fmvae.visualization.curves import training_curves
+from fmvae.visualization.factors import MATRICES, wanted_factor_figures
 from fmvae.visualization.interpolation import interpolation_pairs, interpolations
 from fmvae.visualization.latent import kl_per_dimension, latent_scatter
 from fmvae.visualization.model_view import Source
@@ -79,6 +80,8 @@ def check_figures(
     names: dict[str, Any] = {**_drawings(visualizer, data, [], settings, None, sources)}
     if visualizer.conditional:
         names |= dict.fromkeys(OF_MEASURES)
+    if data.factor_names:
+        names |= dict.fromkeys(MATRICES)
     groups = {name.split(OF_CLASS)[0] for name in names}
     for asked in settings["only"] or []:
         if asked in {*names, *groups}:
@@ -185,6 +188,8 @@ def measure_figures(
             with ``confusion`` (C, C) and ``num_images``.
         settings: the config's ``figures``; if ``only`` is given, it must name a figure.
     """
+    if block := measures.get("disentanglement"):
+        yield from wanted_factor_figures(block, visualizer.name, settings["only"])
     if "accuracy" not in measures:
         for name in set(settings["only"] or []) & set(OF_MEASURES):
             log.warning(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
-from fmvae.data.images import CHANNELS
+from fmvae.data.checks import CHANNELS
 from fmvae.data.split import Split
 from fmvae.models import VAE, ConditionalVAE
 from fmvae.models.posterior import Posteriors, encode_split

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, inference_mode
 
-from fmvae.data.images import CHANNELS
+from fmvae.data.checks import CHANNELS
 from fmvae.errors import ConfigError
 from fmvae.models import VAE
 from fmvae.models.modes import in_evaluation_mode

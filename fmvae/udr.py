@@ -1,0 +1,126 @@
+"""``python -m fmvae.udr outputs/<sweep>``: compare the latents of runs that differ in their seeds (UDR)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fmvae.common.command import run_command, say
+from fmvae.common.text import typed_path
+from fmvae.config.own_code import names_in, taken_out
+from fmvae.errors import FmvaeError, RunError
+
+if TYPE_CHECKING:
+    from fmvae.report.settings import Setting
+
+NUM_IMAGES = 5000
+MIN_KL = 0.01  # nats per image: dimensions with less are not informative (Duan et al. 2020)
+FORMAT = 1  # increase it when the numbers of equal runs change
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare the runs of each setting, write ``udr.json`` into the folder, and print the scores."""
+    parser = argparse.ArgumentParser(prog="python -m fmvae.udr", description=__doc__)
+    parser.add_argument("folder", type=typed_path, help="of the sweep's runs")
+    parser.add_argument("--num-images", type=int, default=NUM_IMAGES, help="test images to encode")
+    parser.add_argument("--device", default="auto", help="where to encode; auto, cpu, cuda, ...")
+    parser.add_argument("--allow", type=names_in, default=[], help="packages of yours, as mymodels,b.c")
+    arguments = sys.argv[1:] if arguments is None else arguments
+
+    def compare() -> int:
+        names, rest = taken_out(arguments)
+        given = parser.parse_args(rest)
+        for line in compare_seeds(given.folder, given.num_images, given.device, [*names, *given.allow]):
+            say(line)
+        return 0
+
+    return run_command(compare)
+
+
+def compare_seeds(
+    folder: Path, num_images: int, device: str = "auto", allow: list[str] | None = None
+) -> Iterator[str]:
+    """Compute UDR for each setting with three seeds or more; yield a line for each, and one for what is left out.
+
+    ``udr.json`` in ``folder`` is written after each setting, and settings in it whose checkpoints are the same are
+    not computed again. The report of the sweep reads it.
+
+    Raises:
+        FmvaeError: ``num_images`` is too small, there are no runs, or no setting has three seeds.
+    """
+    from fmvae.evaluation.disentanglement.udr import FEWEST
+    from fmvae.report.collect import collect
+    from fmvae.report.matching import FILE, compared
+    from fmvae.report.naming import Names
+    from fmvae.report.settings import settings_of
+    from fmvae.runs.files import write_record
+    from fmvae.runs.results import read_results
+
+    if num_images < 2:
+        raise FmvaeError("--num-images", f"{num_images}", "give 2 or more; ranks of 5000 are reliable")
+    settings = settings_of(collect([folder]))
+    enough = [setting for setting in settings if len(setting.runs) >= FEWEST]
+    if not enough:
+        most = max((len(setting.runs) for setting in settings), default=0)
+        problem = f"no setting has {FEWEST} complete runs that differ only in their seeds (at most {most})"
+        raise RunError(folder, problem, "train more seeds, as seed=0,1,2")
+    known, names, done = compared(folder), Names(settings), []
+    for setting in enough:
+        checkpoints = {
+            run.name: read_results(run.directory.results)["checkpoint"]["sha256"] for run in setting.runs
+        }
+        key = {"format": FORMAT, "num_images": num_images, "checkpoints": checkpoints}
+        found = next((entry for entry in known if entry.get("key") == key), None)
+        if found is None:
+            found = {"key": key, **_compare(setting, num_images, device, allow or [])}
+        done.append(found)
+        write_record(folder / FILE, {"settings": done})
+        scores = list(found["scores"].values())
+        yield f"{names.of(setting)}: UDR {sum(scores) / len(scores):.3f} ({min(scores):.3f} to {max(scores):.3f})"
+    if left := len(settings) - len(enough):
+        yield f"{left} settings with fewer than {FEWEST} complete runs are left out"
+
+
+def _compare(setting: Setting, num_images: int, device: str, allow: list[str]) -> Mapping[str, Any]:
+    """Return the scores of a setting's runs by name, those of pairs, and the similarities of the first pair."""
+    import torch
+
+    from fmvae import rng
+    from fmvae.data import Split
+    from fmvae.evaluation.disentanglement import udr
+    from fmvae.evaluation.latent import ACTIVE_VARIANCE
+    from fmvae.measurement.load import load_run
+    from fmvae.models import encode_split
+    from fmvae.visualization.latent import mean_kl
+
+    images, codes, informative = None, [], []
+    for run in setting.runs:
+        loaded = load_run(run.directory.path, device=device, allow=allow)
+        if images is None:  # the first run's test images for all, as another seed may hold out others
+            test = loaded.parts.data.test
+            order = torch.randperm(len(test), generator=rng.stream(0, "evaluation"))[:num_images].to(
+                test.labels.device
+            )
+            images = Split(test.name, test.images[order], test.labels[order])
+        found = encode_split(loaded.parts.model, images)
+        codes.append(found.mu.cpu())
+        standard = loaded.parts.model.prior_density().is_standard
+        # no other prior has a KL for each dimension alone
+        active = found.mu.cpu().double().var(0, correction=0).numpy() > ACTIVE_VARIANCE
+        informative.append(mean_kl(found) > MIN_KL if standard else active)
+    measured = udr(codes, informative)
+    return {
+        "scores": {run.name: float(score) for run, score in zip(setting.runs, measured.scores, strict=True)},
+        "seeds": [run.config.get("seed") for run in setting.runs],
+        "pairs": measured.pairs.tolist(),
+        "informative": [one.tolist() for one in informative],
+        "similarity": measured.similarity[0, 1].tolist(),
+        "num_images": len(codes[0]),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

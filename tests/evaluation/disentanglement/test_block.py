@@ -1,0 +1,154 @@
+"""The block ``disentanglement``: its numbers, chance levels, settings, and when it is left out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fmvae.config import compose
+from fmvae.data import ImageData
+from fmvae.errors import ConfigError
+from fmvae.evaluation import Evaluator, columns
+from fmvae.evaluation import disentanglement as scores
+from fmvae.evaluation.registry import BUILT_IN, merged, nothing
+from fmvae.experiments.search_target import direction
+from fmvae.models import VAE, BaseVAE, ConditionalVAE
+from fmvae.objectives import ELBO, Bernoulli, Constant
+from tests.evaluation.disentanglement.squares import SIDE, Measuring, Squares
+
+SMALL = ["num_groups=40", "group_size=16"]
+OFF = ["iwae.num_samples=0", "decomposition.num_samples=0", "latent=false", "fid.num_images=0", "samplers=[]"]
+NUMBERS = {
+    *("mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness", "modularity"),
+    *("explicitness", "infom", "infoc", "factor_vae", "beta_vae"),
+}
+
+
+def evaluation(*overrides: str) -> dict[str, Any]:
+    own = [f"evaluation.disentanglement.{override}" for override in (*SMALL, *overrides)]
+    return compose([*own, *(f"evaluation.{off}" for off in OFF), "evaluation.cache=null"])["evaluation"]
+
+
+def evaluator(*overrides: str, model: VAE | None = None, data: ImageData | None = None) -> Evaluator:
+    made = Measuring() if model is None else model
+    objective = ELBO(Bernoulli(), Constant(1.0))
+    return Evaluator(made, objective, data or Squares(), seed=0, settings=evaluation(*overrides))
+
+
+@pytest.fixture(scope="module")
+def block() -> dict[str, Any]:
+    return evaluator().compute("disentanglement")
+
+
+def test_an_encoder_that_measures_the_factors_scores_high_and_shuffled_factors_chance(block):
+    chance = block["chance"]
+    assert block["factors"] == ["x", "y", "brightness"]
+    for name in ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness", "factor_vae"):
+        assert block[name] > 0.85, (name, block)
+        assert chance[name] < 0.75 * block[name], name
+    assert block["beta_vae"] > chance["beta_vae"] + 0.3
+    assert chance["factor_vae"] == chance["beta_vae"] == 1 / 3
+    assert np.array(block["mutual_information"]).argmax(0).tolist() == [0, 1, 2]
+    assert np.array(block["importance"]).shape == (4, 3)
+    with torch.no_grad():  # negative control: an untrained encoder
+        untrained = evaluator(model=BaseVAE(4, hidden_dim=8, image_shape=(1, SIDE, SIDE)))
+    assert untrained.compute("disentanglement")["mig"] < 0.5 * block["mig"]
+
+
+def test_its_numbers_are_those_of_the_functions(block):
+    data, model = Squares(), Measuring()
+    order = torch.randperm(108, generator=torch.Generator().manual_seed(0))
+    assert data.train.factors is not None
+    codes, factors = model.encode(data.train.images[order] / 255)[0].detach(), data.train.factors[order]
+    for name in ("mig", "modularity", "infom", "infoc"):
+        assert block[name] == pytest.approx(getattr(scores, name)(codes, factors), abs=1e-6), name
+        shuffled = factors[:, [1, 2, 0]].flip(0)
+        assert block["chance"][name] == pytest.approx(getattr(scores, name)(codes, shuffled), abs=0.2), name
+
+
+def test_every_number_has_a_column_and_every_column_a_number(block):
+    tags = {tag for tag, _ in columns.numbers(block)}
+    assert tags == NUMBERS | {f"chance/{name}" for name in NUMBERS}
+    assert tags == {column.tag for column in evaluator().measures["disentanglement"].columns}
+    directed = {column.tag for column in columns.BLOCKS["disentanglement"] if column.direction == "higher"}
+    assert directed == NUMBERS
+    assert direction(compose(["objective=disentanglement/mig"])) == "maximize"
+
+
+def test_it_repeats_with_any_number_of_threads_and_from_its_settings(block):
+    off = nothing(evaluation())
+    settings = off | merged(off, BUILT_IN["disentanglement"].again("disentanglement", block["settings"]))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        again = Evaluator(Measuring(), ELBO(Bernoulli(), Constant(1.0)), Squares(), seed=7, settings=settings)
+        assert again.compute("disentanglement") == block
+    finally:
+        torch.set_num_threads(threads)
+    assert block["settings"] == {"num_train": 108, "num_test": 108, "num_groups": 40, "group_size": 16, "seed": 0}
+    other = evaluator("seed=1").compute("disentanglement")
+    assert other["chance"] != block["chance"]  # negative control
+    (kept,) = [known for name, known in evaluator().measure({"disentanglement": block}) if name != "test"]
+    assert kept == block
+
+
+def notes(*overrides: str, **others: Any) -> list[str]:
+    made = evaluator(*overrides, **others)
+    assert ("disentanglement" in made.plan()) is not any(
+        note.startswith("disentanglement is left out") for note in made.context.notes
+    )
+    return made.context.notes
+
+
+def test_what_it_cannot_measure_is_left_out_in_one_line(small_data):
+    assert notes() == []
+    flat = {"image_shape": (1, SIDE, SIDE), "hidden_dim": 8}
+    (note,) = notes(model=BaseVAE(1, **flat))
+    assert note == "disentanglement is left out: it compares latent dimensions, and the model has one"
+    plain = small_data()
+    (note,) = notes("num_train=50", data=plain, model=BaseVAE(2, hidden_dim=8))
+    assert note == "disentanglement is left out: the data have no factors"
+    made = evaluator(data=plain, model=BaseVAE(2, hidden_dim=8))  # by default nobody asked for it
+    assert (list(made.plan()), made.context.notes) == (["test"], [])
+    assert list(evaluator("num_train=0").plan()) == ["test"]
+    assert compose(["evaluation=fast"])["evaluation"]["disentanglement"]["num_train"] == 0
+    single = Squares()
+    single.factor_sizes = (6, 1, 1)
+    (note,) = notes(data=single)
+    assert "fewer than two" in note
+
+
+def test_without_rendering_two_scores_are_left_out(monkeypatch):
+    monkeypatch.setattr(Squares, "render", ImageData.render)
+    made = evaluator()
+    (note,) = made.context.notes
+    assert note == "the scores of FactorVAE and beta-VAE are left out: the data cannot render given factors"
+    found = made.compute("disentanglement")
+    assert {column.tag for column in made.columns()} >= {"disentanglement/mig"}
+    assert {"factor_vae", "beta_vae"}.isdisjoint({*found, *found["chance"]})
+    tags = {tag for tag, _ in columns.numbers(found)}
+    assert tags == {column.tag for column in made.measures["disentanglement"].columns}
+    monkeypatch.undo()
+    assert evaluator("num_groups=0").context.notes == []
+    labelled = ConditionalVAE(2, hidden_dim=8, image_shape=(1, SIDE, SIDE))
+    said = evaluator(model=labelled).context.notes
+    assert any(note.endswith("rendered images have no labels, which this model needs") for note in said)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "num_train=109",
+            r"^evaluation.disentanglement.num_train: 109 images of a split that holds 108; give fewer",
+        ),
+        ("num_test=2000", r"^evaluation.disentanglement.num_test: 2000 "),
+        ("group_size=1", r"^evaluation.disentanglement.group_size: 1 "),
+        ("num_test=1", r"^evaluation.disentanglement.num_test: 1 "),
+        ("seed=-1", r"^evaluation.disentanglement.seed: -1 "),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(override, words):
+    with pytest.raises(ConfigError, match=words):
+        evaluator(override)
