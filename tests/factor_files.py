@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
+
+from fmvae.data import Split
 
 SPRITES_SIZES = (1, 2, 3, 2, 4, 3)  # colour, shape, scale, orientation, x, y
 SHAPES_SIZES = (2, 3, 2, 2, 2, 3)
@@ -23,6 +26,12 @@ def combinations(sizes: Sequence[int]) -> np.ndarray:
 
 def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def factors_of(split: Split) -> Tensor:
+    """The factors of a split that has some."""
+    assert split.factors is not None
+    return split.factors
 
 
 class Bomb:
@@ -81,5 +90,5 @@ def stand_in_h5py(monkeypatch: pytest.MonkeyPatch) -> None:
 def write_shapes(path: Path, **changed: np.ndarray) -> str:
     """Write a file for the stand-in; return its SHA-256."""
     with path.open("wb") as file:
-        np.savez(file, **{**shapes_arrays(), **changed})
+        np.savez(file, allow_pickle=False, **{**shapes_arrays(), **changed})
     return sha256_of(path)

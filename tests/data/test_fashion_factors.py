@@ -24,9 +24,11 @@ from fmvae.data.fashion_factors import (
 )
 from fmvae.data.sources import RawDataset, load_dataset
 from fmvae.errors import ConfigError, DataError
+from tests.factor_files import factors_of
 from tests.idx import write_idx_dataset
 
-WARPED = "4e51059ac7dd641e078fa4c1162027c8d21932ecd232e31c7d25d28b267ac005"  # SHA-256 of sums that every machine must find
+# SHA-256 of sums that every machine must find
+WARPED = "4e51059ac7dd641e078fa4c1162027c8d21932ecd232e31c7d25d28b267ac005"
 SMALL = {"num_train": 500, "val_size": 50, "num_test": 100, "download": False}
 
 
@@ -50,7 +52,7 @@ def rows(num: int, **changed: torch.Tensor | int) -> torch.Tensor:
     return factors
 
 
-# --- rendering ----------------------------------------------------------------------------------------------------
+# --- rendering ---------------------------------------------------------------------------------------------------
 
 
 def blots(num: int = 3) -> np.ndarray:
@@ -101,7 +103,7 @@ def test_no_position_is_so_near_a_tie_that_rounding_decides():
     assert min(ties) > 1e-9
 
 
-# --- factors ------------------------------------------------------------------------------------------------------
+# --- factors -----------------------------------------------------------------------------------------------------
 
 
 def test_all_images_are_distinct_and_there_are_at_most_100_000(data):
@@ -161,7 +163,7 @@ def test_rotations_turn_counterclockwise(data):
     assert turned == pytest.approx(DEGREES, abs=2)
 
 
-# --- garments and config ------------------------------------------------------------------------------------------
+# --- garments and config -----------------------------------------------------------------------------------------
 
 
 def test_garments_are_the_first_ten_of_each_class_of_the_training_file(files):
@@ -176,8 +178,10 @@ def test_garments_are_the_first_ten_of_each_class_of_the_training_file(files):
 def test_garments_can_be_kept_apart(files):
     root, sha256 = files
     data = FashionFactors(root, sha256=sha256, apart=["garment"], **SMALL)
-    seen = [set(split.factors[:, 0].tolist()) for split in data.splits]
-    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    seen = [set(factors_of(split)[:, 0].tolist()) for split in data.splits]
+    assert not (seen[0] & seen[1])
+    assert not (seen[0] & seen[2])
+    assert not (seen[1] & seen[2])
     assert len(seen[2]) == 1
 
 
@@ -196,7 +200,9 @@ def made_of(images: np.ndarray, labels: np.ndarray) -> RawDataset:
 
 def test_too_few_garments_or_others_are_told_in_one_line():
     labels = np.repeat(np.arange(10), 10)[:-1]
-    with pytest.raises(DataError, match=r"^there: has 9 training images of class 9, of which 10 are needed; set da"):
+    with pytest.raises(
+        DataError, match=r"^there: has 9 training images of class 9, of which 10 are needed; set da"
+    ):
         chosen_garments(made_of(np.zeros((99, 28, 28), np.uint8), labels))
     with pytest.raises(DataError, match=r"^there: holds images of 16x16 pixels, not 28x28; set data\.root"):
         chosen_garments(made_of(np.zeros((99, 16, 16), np.uint8), labels))

@@ -80,10 +80,22 @@ def test_the_seed_chooses_val_and_train_but_never_test():
     [
         (["hue"], {}, r"data\.apart: there is no factor 'hue'; give some of shape, scale, x, y$"),
         (["x", "x"], {}, r"data\.apart: \[x, x\] names a factor twice; give each once$"),
-        (["shape"], {"num_test": 130}, r"data\.num_test: 2 and 1 of the 3 combinations of shape for test and val.*"),
+        (
+            ["shape"],
+            {"num_test": 130},
+            r"data\.num_test: 2 and 1 of the 3 combinations of shape for test and val.*",
+        ),
         (None, {"num_test": 320}, r"data\.num_test: 320 test and 40 validation images leave none of 360 to train"),
-        (None, {"num_test": None}, r"data\.num_test: null, but images are held out by number; give a whole number"),
-        (None, {"num_train": 251}, r"data\.num_train: 251 images, but val and test leave 250; lower it, or give null"),
+        (
+            None,
+            {"num_test": None},
+            r"data\.num_test: null, but images are held out by number; give a whole number",
+        ),
+        (
+            None,
+            {"num_train": 251},
+            r"data\.num_train: 251 images, but val and test leave 250; lower it, or give null",
+        ),
     ],
 )
 def test_what_cannot_be_split_is_told_in_one_line(apart, sizes, message):

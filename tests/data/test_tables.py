@@ -105,7 +105,7 @@ def test_an_interruption_removes_what_is_half(tmp_path):
 
 
 def two_at_once(cache: Path, made: Path) -> tuple[int, list[int | None]]:
-    """Let two processes open a table, the second while the first is making it; return blocks made and exit codes."""
+    """Let two processes open a table, the second while the first makes it; return blocks made, and exit codes."""
     children = [FORK.Process(target=opened, args=(cache, made, 0.3)) for _ in range(2)]
     children[0].start()
     wait_for(made)
@@ -178,5 +178,7 @@ def test_negative_control_a_flipped_bit_is_another_image(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"/file: the images of test cannot be kept there \(.+\); give data\.cache="):
+    with pytest.raises(
+        DataError, match=r"/file: the images of test cannot be kept there \(.+\); give data\.cache="
+    ):
         opened(tmp_path / "file")
