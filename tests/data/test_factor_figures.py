@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
 from fmvae.data import ImageData, Sprites
@@ -20,6 +21,10 @@ def data() -> Sprites:
     return Sprites(num_train=300, val_size=50, num_test=80)
 
 
+def drawn_of(data: Sprites) -> dict[str, Figure]:
+    return factor_figures(data.splits, data.factor_names, data.factor_sizes, data.render)
+
+
 @pytest.mark.parametrize(("size", "shown"), [(1, [0]), (2, [0, 1]), (10, [*range(10)]), (19, [*range(0, 19, 2)])])
 def test_shown_values_are_all_or_evenly_spread(size, shown):
     assert shown_values(size) == shown
@@ -31,7 +36,7 @@ def test_only_one_factor_varies_in_a_row():
 
 
 def test_pictures_are_rendered_from_the_factors_that_the_titles_name(data):
-    figure = factor_figures(data)["factors"]
+    figure = drawn_of(data)["factors"]
     panels = np.array(figure.axes).reshape(5, 10)
     for k, (name, row) in enumerate(zip(data.factor_names, panels, strict=True)):
         assert name in row[0].get_ylabel()
@@ -44,7 +49,7 @@ def test_pictures_are_rendered_from_the_factors_that_the_titles_name(data):
 
 
 def test_bars_are_the_shares_of_values(data):
-    figure = factor_figures(data)["factor_values"]
+    figure = drawn_of(data)["factor_values"]
     for k, (name, axes) in enumerate(zip(data.factor_names, figure.axes, strict=True)):
         assert name in axes.get_xlabel()
         lines = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
@@ -60,9 +65,7 @@ def test_without_render_only_counts_are_drawn():
     of_each: dict[str, Array] = dict.fromkeys(parts, factors)
     own = ImageData(**parts, factors=of_each, factor_names=["a", "b"], factor_sizes=[3, 2])
     assert not own.renders
-    assert (
-        {*factor_figures(own)} == {"factor_values"} == {*own.perform_eda()} - {"mean_intensity", "pixel_intensity"}
-    )
+    assert {*own.perform_eda()} == {"factor_values", "mean_intensity", "pixel_intensity"}
     with pytest.raises(
         DataError, match=r"^ImageData: images cannot be made from factors; choose data that can, as"
     ):
