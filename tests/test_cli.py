@@ -121,7 +121,7 @@ def test_a_sweep_by_hydras_own_mode_is_named_too():
         ("~beta.value", "beta.value=<a finite number >= 0>"),
         ("~model._target_", "model._target_=<value>"),
         ("~trainer.epochs", "trainer.epochs=<a whole number >= 1>"),
-        ("~data", "data=fashion_mnist (or fashion_mnist_small)"),
+        ("~data", "data=dsprites (or fashion_factors, fashion_mnist, fashion_mnist_small, shapes3d, sprites)"),
     ],
 )
 def test_a_key_the_program_reads_cannot_be_removed(override, example):

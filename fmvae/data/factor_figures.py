@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,16 +10,17 @@ from matplotlib.figure import Figure
 
 from fmvae.data.split import Split, to_float
 
-if TYPE_CHECKING:
-    from fmvae.data.images import ImageData
+Render = Callable[[torch.Tensor], torch.Tensor]
 
 MAX_COLUMNS = 10  # values of a factor that are drawn; of more, these are evenly spread
 
 
-def factor_figures(data: ImageData) -> dict[str, Figure]:
+def factor_figures(
+    splits: Sequence[Split], names: Sequence[str], sizes: Sequence[int], render: Render | None
+) -> dict[str, Figure]:
     """Return the figures of data with factors: counts of values, and images if the data can render them."""
-    figures = {"factor_values": factor_values(data.splits, data.factor_names, data.factor_sizes)}
-    return {"factors": factor_grid(data), **figures} if data.renders else figures
+    figures = {"factor_values": factor_values(splits, names, sizes)}
+    return {"factors": factor_grid(names, sizes, render), **figures} if render else figures
 
 
 def shown_values(size: int) -> list[int]:
@@ -37,16 +37,15 @@ def varied(sizes: Sequence[int], k: int) -> torch.Tensor:
     return rows
 
 
-def factor_grid(data: ImageData) -> Figure:
+def factor_grid(names: Sequence[str], sizes: Sequence[int], render: Render) -> Figure:
     """Draw a row of images for each factor: it varies, and the others keep their middle values."""
-    names, sizes = data.factor_names, data.factor_sizes
     columns = max(len(shown_values(size)) for size in sizes)
     figure = Figure(figsize=(0.9 * columns + 1.6, 1.05 * len(names) + 0.7), layout="constrained")
     figure.suptitle("Each row varies one factor; the others keep their middle values")
     panels = figure.subplots(len(names), columns, squeeze=False)
     for k, (name, row) in enumerate(zip(names, panels, strict=True)):
         factors = varied(sizes, k)
-        images = to_float(data.render(factors)).cpu().numpy()
+        images = to_float(render(factors)).cpu().numpy()
         for axes in row:
             axes.set(xticks=[], yticks=[])
             axes.set_frame_on(False)

@@ -222,7 +222,8 @@ class ImageData:
 
         figures = eda_figures(self.splits, self.class_names)
         if self.factor_names:
-            figures |= factor_figures(self)
+            render = self.render if self.renders else None
+            figures |= factor_figures(self.splits, self.factor_names, self.factor_sizes, render)
         for name, figure in figures.items():
             if save:
                 save(name, figure)

@@ -1,5 +1,6 @@
 """conf/: every option of every group composes and builds; every experiment is its row of the reference table."""
 
+import inspect
 import itertools
 import re
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from fmvae.config import compose
-from fmvae.config.building import build
+from fmvae.config.building import build, find_class
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.identity import RunIdentity
 from fmvae.config.schema import RULES, walk
@@ -134,8 +135,15 @@ def test_latent_dimensions_are_what_their_names_say(option):
 
 
 @pytest.mark.parametrize("option", options("data"))
-def test_every_dataset_builds(option, small_data):
-    """With files of another size; the classes and the shape are its own."""
+def test_every_dataset_takes_the_keys_of_its_file(option, composed):
+    node = composed["data", option]["data"]
+    taken = inspect.signature(find_class(node["_target_"])).parameters
+    assert {*node} - {"_target_"} == {*taken} - {"device"}
+
+
+@pytest.mark.parametrize("option", [name for name in options("data") if name.startswith("fashion_mnist")])
+def test_every_form_of_fashion_mnist_builds(option, small_data):
+    """With files of another size; the classes and the shape are its own. For other data see tests/experiments."""
     config = compose([f"data={option}", "data.val_size=100", "data.num_train=500", "data.num_test=300", "seed=5"])
     ours = small_data()
     files = {"root": str(ours.root), "sha256": ours.sha256, "download": False}
