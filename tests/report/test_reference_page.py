@@ -17,9 +17,9 @@ def test_the_findings_come_first_with_numbers_of_the_runs_and_of_the_papers(tmp_
     write_run(tmp_path / "outputs", ["experiment=baseline"], 261.0)
     words = "Ours is {baseline: objective}, theirs {baseline: objective theirs}.\n\nNot yet: {conv_z10: −ELBO}.\n"
     (tmp_path / "findings.md").write_text(words, encoding="utf-8")
-    page = write_page(tmp_path / "outputs", tmp_path / "docs", "the command").read_text()
-    assert "## Findings\n\nOurs is 261.00, theirs 261.66.\n\n## Contents\n" in page
-    assert "Not yet" not in page
+    text = write_page(tmp_path / "outputs", tmp_path / "docs", "the command").read_text()
+    assert "## Findings\n\nOurs is 261.00, theirs 261.66.\n\n## Contents\n" in text
+    assert "Not yet" not in text
     (tmp_path / "findings.md").write_text("It is {baseline: beauty}.", encoding="utf-8")
     with pytest.raises(FmvaeError, match=r"findings\.md: \{baseline: beauty\} is no row and column"):
         write_page(tmp_path / "outputs", tmp_path / "docs", "the command")
