@@ -118,7 +118,7 @@ def judged(rows: Sequence[Row]) -> list[Row]:
 
 def accuracy_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
     """Return the shares of images that show the class asked for, of rows of ``judged``, and of the test images."""
-    header = ["experiment", "theirs", "shown as asked", "lowest class", "its share", "by FID's network", "FID resnet18"]
+    header = ["experiment", "theirs", "shown as asked", "lowest class", "its share", "by FID's network", "FID"]
 
     def cells(row: Row, whose: str) -> list[str]:
         shares = {name: statistics.fmean(row.values(_share_of(whose, name))) for name in _classes(row)}

@@ -82,7 +82,7 @@ def test_what_is_not_there_is_left_out_and_the_page_says_how_much_is(part):
     assert "3 of its 18 runs are shown, of z = 10,\n10 epochs" in page
     assert "2,000 draws and all posteriors of 54,000 images" in page
     assert rows(page, "conv") == []
-    assert "model=conv" not in page
+    assert "All numbers of model=conv" not in page
     write(part / "runs", jobs("model=conv", "seed=0", "beta.value=1")[0], 230.0)
     page = page_of(part)
     assert "4 of its 18 runs" in page
