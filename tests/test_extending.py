@@ -174,7 +174,7 @@ def test_it_is_in_the_report_of_a_sweep(reader):
         table = list(csv.DictReader(file))
     assert [float(row["test/paid"]) > 0 for row in table] == [True, True]
     assert "| paid (in batches) |" in (report / "table.md").read_text()
-    assert "<th>paid (in batches)</th>" in (report / "index.html").read_text()
+    assert '<th scope="col">paid (in batches)' in (report / "index.html").read_text()
 
 
 @pytest.mark.usefixtures("done")

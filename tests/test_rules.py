@@ -53,7 +53,7 @@ def accepted(rule: Rule) -> Iterator[Any]:
         list: [[], list(rule.choices) or ([rule.of(1)] if rule.of else [1, "a"])],
     }
     if rule.many:
-        yield [rule.minimum, rule.minimum]
+        yield [*rule.choices] or [rule.minimum, rule.minimum]
     yield from others.get(rule.type, [])
     yield from [None] * rule.optional
 
@@ -139,10 +139,11 @@ def test_every_type_of_rule_is_tried():
 def test_whole_floats_are_whole_numbers():
     for key, rule in RULES.items():
         if rule.type is int:
-            whole = int(min(rule.maximum, 7))
+            whole = int(max(rule.minimum, min(rule.maximum, 7)))
             assert repr(validated(key, float(whole))) == repr(whole)
         if rule.type is float and rule.below > 1:
-            assert repr(validated(key, 1)) == "1.0"
+            whole = max(1, math.ceil(rule.minimum)) if math.isfinite(rule.minimum) else 1
+            assert repr(validated(key, whole)) == f"{whole}.0"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ def check_known(
             raise ConfigError(path, "a key with a dot in it", f"write it as `{parent}: {{{leaf}: ...}}` in a file")
         close = _nearest(path, [name for name in beside if name != path.rpartition(".")[2]], config)
         where = f" (in {file})" if file else ""
-        way_out = f"did you mean {close}?" if close else f"leave it out ({_rest(path, beside)})"
+        rest = "" if close and _group(close) == _group(path) else f" ({_rest(path, beside)})"
+        way_out = (f"did you mean {close}?" if close else "leave it out") + rest
         raise ConfigError(path, f"there is no such key{where}", way_out)
 
 
@@ -156,9 +157,13 @@ def _nearest(path: str, beside: list[str], config: Mapping[str, Any]) -> str:
     return next((name for name in close if name != path), "")
 
 
+def _group(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
 def _rest(path: str, beside: list[str]) -> str:
     """Return a text that lists the known keys of an unknown key's group."""
-    group = path.rpartition(".")[0]
+    group = _group(path)
     names = ", ".join(name for name in beside if not name.startswith("_"))
     if not names and group.startswith(OWN_MEASURES):
         return f"the class that {group} names takes no arguments"

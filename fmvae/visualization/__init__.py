@@ -6,13 +6,13 @@ from fmvae.visualization.curves import classifier_curves, training_curves
 from fmvae.visualization.figures import (
     FigureObserver,
     check_figures,
-    measure_figures,
     result_animations,
     result_figures,
     samplers_drawn,
 )
 from fmvae.visualization.interpolation import interpolations
 from fmvae.visualization.latent import kl_per_dimension, latent_scatter
+from fmvae.visualization.measured import measure_figures
 from fmvae.visualization.model_view import Source
 from fmvae.visualization.naming import describe_model
 from fmvae.visualization.priors import prior_density, pseudo_inputs

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fmvae.data import ImageData
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
@@ -17,18 +15,18 @@ from fmvae.models import VampPrior
 from fmvae.models.posterior import Posteriors
 from fmvae.runs.observer import Observer
 from fmvae.visualization.appearance import Appearance, drawn
-from fmvae.visualization.classes import class_accuracy, class_samples, confusion_matrix, style_transfer
+from fmvae.visualization.classes import class_samples, style_transfer
 from fmvae.visualization.curves import training_curves
-from fmvae.visualization.factors import MATRICES, wanted_factor_figures
+from fmvae.visualization.factors import MATRICES
 from fmvae.visualization.interpolation import interpolation_pairs, interpolations
 from fmvae.visualization.latent import kl_per_dimension, latent_scatter
+from fmvae.visualization.measured import OF_MEASURES
 from fmvae.visualization.model_view import Source
 from fmvae.visualization.neighbours import NUM_NEAREST, neighbours
 from fmvae.visualization.priors import prior_density, pseudo_inputs
 from fmvae.visualization.traversal import chosen_dimensions, latent_traversal, traversal_animation
 from fmvae.visualization.visualizer import VAEVisualizer
 from fmvae.visualization.walk import sample_walk
-from fmvae.weights import weights_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("fmvae")
 Drawings = dict[str, Callable[[], "Figure"]]
 Sources = Mapping[str, Callable[[], Source]]  # by sampler, fitted at the first call
-OF_MEASURES = ("confusion_matrix", "class_accuracy")  # the figures of measure_figures
 OF_CLASS = "_class_"  # latent_manifold_class_3 belongs to the figures latent_manifold
 
 
@@ -176,49 +173,6 @@ def result_animations(
         drawings[_names_of(sampler)[0]] = lambda source=source: sample_walk(visualizer, source())
     wanted = {f"{name}.gif": draw for name, draw in drawings.items() if only is None or name in only}
     yield from drawn("animations", wanted)
-
-
-def measure_figures(
-    visualizer: VAEVisualizer, measures: Mapping[str, Any], settings: Mapping[str, Any]
-) -> Iterator[tuple[str, Figure]]:
-    """Yield names and figures of measured numbers: ``confusion_matrix`` and ``class_accuracy``.
-
-    Args:
-        measures: by name. Both figures need ``accuracy``, with ``settings``, and ``generated`` and ``real``, each
-            with ``confusion`` (C, C) and ``num_images``.
-        settings: the config's ``figures``; if ``only`` is given, it must name a figure.
-    """
-    if block := measures.get("disentanglement"):
-        yield from wanted_factor_figures(block, visualizer.name, settings["only"])
-    if "accuracy" not in measures:
-        for name in set(settings["only"] or []) & set(OF_MEASURES):
-            log.warning(
-                "figures.only: %s shows an accuracy, which evaluation.accuracy.num_per_class=500 measures", name
-            )
-        return
-    generated, real = measures["accuracy"]["generated"], measures["accuracy"]["real"]
-    names = visualizer.names
-
-    def rates(side: Mapping[str, Any]) -> np.ndarray:
-        """Return each class's accuracy, NaN without images; by index, as names may have changed since."""
-        counts = np.array(side["confusion"], dtype=float)
-        totals = counts.sum(1)
-        return np.divide(counts.diagonal(), totals, out=np.full(len(totals), np.nan), where=totals > 0)
-
-    def bars() -> Figure:
-        title = f"Accuracy of {judge}, by class: {visualizer.name}\n{counted}"
-        return class_accuracy(rates(generated), rates(real), names, title)
-
-    judge = f"FashionResNet18 ({weights_name(measures['accuracy']['settings']['extractor_sha256'])})"
-    counted = f"{generated['num_images']:,} generated images, {real['num_images']:,} of the test split"
-    title = f"Predictions of {judge} for {generated['num_images']:,} generated images: {visualizer.name}"
-    drawings: Drawings = {
-        "confusion_matrix": lambda: confusion_matrix(generated["confusion"], names, title, rows="asked class"),
-        "class_accuracy": bars,
-    }
-    for name, draw in drawings.items():
-        if settings["only"] is None or name in settings["only"]:
-            yield name, draw()
 
 
 def _example_label(visualizer: VAEVisualizer, data: ImageData) -> int | None:

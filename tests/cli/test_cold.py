@@ -15,11 +15,10 @@ BITS = [name for name in COMPARED if name != "fid.json"]  # which is not measure
 
 
 def said(finished: Finished, folder: Path) -> tuple[str, ...]:
-    """All that a process said, but for the times and for where it worked."""
-    times = re.compile(r"\d+\.\d s, \d+ s left")
-    return tuple(
-        times.sub("", line).replace(str(folder), "") for line in (finished.stdout + finished.stderr).splitlines()
-    )
+    """All that a process said, but for times, phases (a short one has no line) and where it worked."""
+    times, phase = re.compile(r"\d+\.\d s, \d+ s left"), re.compile(r"  .+: \d+\.\d s")
+    lines = (finished.stdout + finished.stderr).splitlines()
+    return tuple(times.sub("", line).replace(str(folder), "") for line in lines if not phase.fullmatch(line))
 
 
 def bits(study: Study, name: str = "base-*") -> list[bytes]:

@@ -125,7 +125,7 @@ def test_every_picture_and_the_projector(untrained, tmp_path):
         *(f"{name}.png" for name in ("reconstructions", "samples", "training_curves", "interpolations")),
         *(f"{name}.png" for name in ("latent_manifold", "latent_scatter", "kl_per_dimension")),
         *(f"{name}.png" for name in ("traversal_prior", "traversal_posterior")),
-        *("traversal_prior.gif", "samples_gmm.png", "samples_gmm.gif"),
+        *("traversal_prior.gif", "neighbours_gmm.png", "samples_gmm.png", "samples_gmm.gif"),
         "index.json",
     }
     assert (run / "projector_config.pbtxt").is_file()
@@ -177,7 +177,7 @@ def test_a_sweep_is_one_folder_of_complete_runs(swept):
         config = check_run(run)
         native = {f"beta.value={config['beta']['value']:g}", f"latent_dim.value={config['latent_dim']['value']}"}
         assert native < set(overrides_of(run))
-    assert stdout.count("training ") == 4
+    assert len(re.findall("^training ", stdout, re.MULTILINE)) == 4
 
 
 def test_the_same_sweep_again_finds_its_folder_and_trains_nothing(swept):

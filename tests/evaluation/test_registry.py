@@ -197,7 +197,7 @@ def test_its_numbers_are_in_the_report(sweep, tmp_path):
     assert [cell.text for cell in (row[place] for row in comparison.rows) if cell.best] == [f"{best:.6f}"]
     assert all(row[place + 1].text.endswith("%") and not row[place + 1].best for row in comparison.rows)
     assert "entropy: bits, 50 images." in comparison.caption
-    assert "(KL, active units, MI, dimension-wise KL and lit have none)" in comparison.caption
+    assert "Best of each column in bold (none of recon, KL, " in comparison.caption
     figure = against_beta(settings)
     assert figure
     panels = {axes.get_title(): axes.get_ylabel() for axes in figure.axes}

@@ -291,7 +291,7 @@ def test_the_bar_counts_steps_and_ends(data, capsys, monkeypatch):
     assert (bar.bar.initial, bar.bar.n) == (2 * NUM_STEPS, 3 * NUM_STEPS)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "epoch 2/3 | train objective" in captured.err or "epoch 3/3 | train objective" in captured.err
+    assert "epoch 3/3" in captured.err
 
 
 def test_everything_that_watches_a_run_together_changes_no_bit(run, data, capsys):
