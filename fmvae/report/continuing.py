@@ -11,6 +11,7 @@ from fmvae.report.settings import Setting
 
 MORE_SEEDS = 2  # seeds that a command adds
 LONGER = 2  # by this factor a run is trained longer
+OF_ONE_COMMAND = ("restart", "dry_run", "trainer.progress")  # a restart would train again what is there
 
 
 class Start(NamedTuple):
@@ -70,7 +71,7 @@ def _seeds(setting: Setting) -> list[int]:
 
 
 def _line(start: Start, changed: Mapping[str, str], *, multirun: bool = True) -> str:
-    replaced = {*changed, "sweep_name", *(["hydra.mode"] if multirun else [])}
+    replaced = {*changed, *OF_ONE_COMMAND, "sweep_name", *(["hydra.mode"] if multirun else [])}
     kept = [override for override in start.overrides if override.lstrip("+").partition("=")[0] not in replaced]
     new = [f"{key}={value}" for key, value in changed.items()]
     name = [f"sweep_name={start.sweep}"] if start.sweep else []

@@ -79,3 +79,15 @@ def test_so_do_those_of_the_sweeps_by_name(tmp_path, name):
 
 def test_the_command_that_measures_alike_names_the_folder():
     assert shlex.split(measure_again("out puts/x;y")) == ["python", "evaluate.py", "run=out puts/x;y"]
+
+
+@pytest.mark.parametrize("once", ["restart=true", "+restart=true", "dry_run=true", "trainer.progress=false"])
+def test_what_was_for_one_command_alone_is_not_repeated(once):
+    """A restart would train again what is there."""
+    one, given = setting([]), ["beta.value=2", once, "threads=1"]
+    for make in (more_seeds, more_epochs):
+        words = shlex.split(make(one, lambda run: Start(given, "study")))
+        assert once not in words
+        assert {"beta.value=2", "threads=1"} <= {*words}  # the control: all else is
+    words = shlex.split(again(one.first, lambda run: Start(given, "study")))
+    assert once not in words
