@@ -92,8 +92,8 @@ PATHS = [key for key, rule in RULES.items() if rule.path]
 
 def test_every_key_that_names_a_place_is_a_path():
     assert set(PATHS) == {
-        "output_root", "data.root", "data.cache", "data.download_to", "data_root", "trainer.start", "evaluation.cache",
-        "evaluation.extractor.weights", "evaluation.accuracy.weights",
+        "output_root", "data.root", "data.cache", "data.download_to", "data_root", "trainer.start",
+        "evaluation.cache", "evaluation.extractor.weights", "evaluation.accuracy.weights",
     }  # fmt: skip
 
 
