@@ -114,3 +114,11 @@ def denormal_numbers() -> Iterator[None]:
     yield
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def shown_bars() -> Iterator[None]:
+    """Workers hide progress bars for the rest of their process; a test may do a worker's work in its own."""
+    yield
+    if streams := sys.modules.get("fmvae.common.streams"):
+        streams._hidden = False

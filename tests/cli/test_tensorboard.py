@@ -281,10 +281,11 @@ def test_the_custom_scalars_are_one_layout_whose_charts_all_find_their_tags(boar
     for title, quantity in (("objective", "objective"), ("reconstruction", "recon"), ("KL", "kl")):
         assert shown[f"training/{title}"] == {f"Train/{quantity}", f"Val/{quantity}"}
     assert shown["schedule/beta"] == {"schedule/beta"}
-    # no distances of data this small
+    # no distances of data this small, and no factors
     assert {title for title, tags in shown.items() if not tags} == {
         "test/FID of samples",
         "test/FID of reconstructions",
+        "test/disentanglement",
         *(f"test/FID of samples, by sampler ({features})" for features in ("resnet18", "pixels")),
     }
 

@@ -21,6 +21,7 @@ COMPOSED = [
     compose(),
     compose(["model=conditional", "beta=cyclical", "likelihood=gaussian", "optimizer=sgd", "scheduler=plateau"]),
     compose(["model=beta", "beta=capacity", "data=fashion_mnist_small", "scheduler=cosine", "data.sha256={a: b}"]),
+    compose(["data=sprites", "model=conv"]),
     compose(config_name="classifier"),
 ]
 
@@ -155,7 +156,7 @@ def shared(found: Iterable[Config]) -> list[tuple[str, set[tuple[str, str]]]]:
 
 
 def test_the_configs_are_many_and_differ(generated):
-    assert len({meaning(config) for config in generated}) > 0.6 * NUM_CONFIGS
+    assert len({meaning(config) for config in generated}) > 0.5 * NUM_CONFIGS  # many keys are of figures
     touched = {key for config in generated for key, _ in meaning(config) ^ meaning(COMPOSED[0])}
     assert len(touched) > 50  # of 61 that it usually touches: hypothesis may pass over some
 

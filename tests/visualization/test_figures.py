@@ -136,7 +136,7 @@ def test_few_test_images_are_enough(small_data):
 def test_the_first_image_of_a_class_is_meant_though_other_classes_are_missing(small_data):
     whole = small_data().test
     two = Split("test", whole.images[:6], torch.tensor([3, 3, 5, 3, 5, 5]))  # round-robin goes round three times
-    data = SimpleNamespace(test=two, num_classes=10, labelled=True)
+    data = SimpleNamespace(test=two, num_classes=10, labelled=True, factor_names=())
     figures = dict(result_figures(shows(), data, HISTORY, settings(only=["traversal"])))  # type: ignore[arg-type]
     assert set(figures) == {"traversal_class_3", "traversal_class_5"}
     for c, index in ((3, 0), (5, 2)):
