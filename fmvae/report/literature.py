@@ -13,7 +13,7 @@ from fmvae.report.tables import Row, model_of, number, table
 NUM_SAMPLES = 5000  # draws of the published bounds
 HEADING = "Likelihoods that compare with papers"
 SECTION = """Black and white test images, nats per image; of several seeds the mean ± standard deviation.
-*theirs* and *ours* are importance-weighted bounds of {draws} draws, on {images} test images; {theirs}
+*theirs* and *ours* are importance-weighted bounds of {draws} draws, on {images} test images; {theirs},
 ± as printed there. The protocol: pixels are drawn black or white by their grey values, for
 each epoch anew; 50,000 images are for training; two gated layers of 300 each way, z = 40; at most 2,000 epochs,
 with early stopping. Grey values as probabilities, as in the first table, are another scale.
@@ -37,11 +37,11 @@ def section(rows: Sequence[Row], published: Mapping[str, Any], kept: Path) -> st
     sources: dict[str, list[str]] = {}
     for row in rows:
         sources.setdefault(_source(row.title, published[row.title]), []).append(f"`{row.title}`")
-    told = "; ".join(f"of {', '.join(names)}, {source}" for source, names in sources.items())
+    told = "; ".join(f"{source} for {' and '.join(names)}" for source, names in sources.items())
     images = sorted({value for row in found for value in row.values("iwae/num_images")})
     return SECTION.format(
         draws=f"{NUM_SAMPLES:,}",
-        theirs=f"theirs are from: {told};",
+        theirs=f"theirs are from {told}",
         images=" or ".join(f"{value:,}" for value in images) or "no",
         table=_table(rows, published),
     )
