@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import yaml
+
 from fmvae.config.identity import NON_SEMANTIC, settings_of
-from fmvae.config.project import CONF, load
+from fmvae.config.project import CONF, is_visible_file, load
 from fmvae.config.schema import RULES
 
 Shown = bool | float | str
@@ -89,8 +91,12 @@ def others() -> dict[str, Shown]:
     """
     found: dict[str, Shown] = {}
     for group in GROUPS:
-        for path in sorted((CONF / group).glob("*.yaml")):
-            for key, value in flat({group: load(path)}).items():
+        for path in filter(is_visible_file, sorted((CONF / group).glob("*.yaml"))):
+            try:
+                tree = load(path)
+            except (OSError, ValueError, yaml.YAMLError):  # of another option than this run's
+                continue
+            for key, value in flat({group: tree}).items():
                 if key not in (*SHORT, *NON_SEMANTIC) and not key.startswith(f"{group}.defaults"):
                     found.setdefault(key, _typed(key, value))
     return found

@@ -21,7 +21,7 @@ from tests.faults.warmed import warmed
 NAMED = sorted(path.stem for path in (SWEEPS / "sweep").glob("*.yaml"))
 GIVEN = {
     "a sweep over a group and a number": (["model=conv", "beta.value=0.5", "latent_dim.value=10"], "study"),
-    "a schedule, which has keys of its own": (["beta=warmup", "beta.value=4", "beta.epochs=5"], "study"),
+    "a schedule, which has keys of its own": (["beta=warmup", "beta.value=4", "beta.fraction=0.5"], "study"),
     "a loss's own key": (["loss=factor_vae", "loss.gamma=20", "loss.width=64"], "study"),
     "an experiment": (["experiment=wide_latent"], ""),
     "lists and a seed": (["figures.only=[samples,reconstructions]", "seed=4"], "study-2"),
