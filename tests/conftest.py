@@ -121,4 +121,4 @@ def shown_bars() -> Iterator[None]:
     """Workers hide progress bars for the rest of their process; a test may do a worker's work in its own."""
     yield
     if streams := sys.modules.get("fmvae.common.streams"):
-        streams._hidden = False
+        vars(streams)["_hidden"] = False
