@@ -201,9 +201,10 @@ class Shapes3D(PublishedFactors):
             ) from None
         try:
             with h5py.File(path, "r") as file:
-                labels, images = np.asarray(file["labels"]), file["images"]
+                images: Any = file["images"]  # h5py's types allow a group here, which has no shape
+                labels = np.asarray(file["labels"])
                 shape, dtype = tuple(images.shape), images.dtype
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, AttributeError) as error:
             raise unlike(path, str(error)) from None
         if labels.ndim != 2 or labels.shape[1] != len(cls.factors_in_file):
             raise unlike(path, f"labels is {labels.dtype} {labels.shape}")

@@ -233,6 +233,12 @@ def test_3d_shapes_are_read_by_h5py_itself(tmp_path):
     path.write_bytes(b"no HDF5")
     with pytest.raises(DataError, match=r"has another form than the published file: .*; give data"):
         Shapes3D(tmp_path, sha256=sha256_of(path), cache=tmp_path / "cache", **SMALL)
+    for group in shapes_arrays():
+        with h5py.File(path, "w") as file:
+            for name, array in shapes_arrays().items():
+                file.create_group(name) if name == group else file.create_dataset(name, data=array)
+        with pytest.raises(DataError, match="has another form than the published file"):
+            Shapes3D(tmp_path, sha256=sha256_of(path), cache=tmp_path / "cache", **SMALL)
 
 
 @pytest.mark.parametrize(
