@@ -61,6 +61,7 @@ bench: env  # close other programs first
 	$(PY) -m benchmarks.label_maps
 	$(PY) -m benchmarks.evaluation
 	$(PY) -m benchmarks.decomposition
+	$(PY) -m benchmarks.mixtures
 	$(PY) -m benchmarks.features
 	$(PY) -m benchmarks.launchers
 	$(PY) -m benchmarks.page
