@@ -12,7 +12,7 @@ import yaml
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.project import PROJECT_ROOT
 from fmvae.errors import FmvaeError
-from fmvae.report import family, findings, literature
+from fmvae.report import family, findings, generators, literature
 from fmvae.report.keeping import check_comparable, find, keep
 from fmvae.report.reference_tables import (
     accuracy_table,
@@ -44,7 +44,7 @@ LIKELIHOODS, DISTANCES, LATENTS = "Likelihood", "Fréchet distances and related 
 CLASSES_SHOWN = "Do generated images show the requested class?"
 PICTURES_OF_ALL, ORIGIN = "Pictures", "Where each row comes from"
 ORDER = (
-    *(LIKELIHOODS, literature.HEADING, DISTANCES, CLASSES_SHOWN),
+    *(LIKELIHOODS, literature.HEADING, DISTANCES, generators.HEADING, CLASSES_SHOWN),
     *(LATENTS, family.HEADING, PICTURES_OF_ALL, ORIGIN),
 )
 
@@ -131,8 +131,8 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
         [find(folder, kept, job) for job in sweep_jobs(name)] for name in ("traversal_study", "conditional_study")
     )
     found = [row for row in (*rows, *traversals, *conditionals) if row.found]
-    study = family.read(folder, kept)
-    if not found and not study.found and not any(row.found for row in likelihoods):
+    study, search = family.read(folder, kept), generators.read(folder, kept, list(seeds))
+    if not any((found, study.found, search.found, *(row.found for row in likelihoods))):
         names = ", ".join(row.title for row in (*rows, *likelihoods))
         raise FmvaeError(
             folder,
@@ -150,12 +150,13 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
     classified = judged(found)
     sections = _sections(rows, traversals, found, published) | {
         literature.HEADING: literature.section(likelihoods, published, kept),
+        generators.HEADING: generators.section(search, folder, kept),
         family.HEADING: family.section(study, kept),
         PICTURES_OF_ALL: gallery(pictures, WIDTH) if pictures else "",
     }
     sections = {title: sections[title] for title in ORDER if sections[title]}
-    every = {row.title: row for row in (*rows, *traversals, *conditionals)} | study.titled
-    told = findings.told(FINDING, every, family.columns() | columns(published))
+    every = {row.title: row for row in (*rows, *traversals, *conditionals)} | study.titled | search.titled
+    told = findings.told(FINDING, every, family.columns() | generators.COLUMNS | columns(published))
     pages = {
         docs / "results.md": PAGE.format(
             command=command,
@@ -164,7 +165,7 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
             sections="\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()),
         ),
         kept / "provenance.md": PROVENANCE.format(
-            command=command, table=provenance_table([*found, *likelihoods, *study.found], "")
+            command=command, table=provenance_table([*found, *likelihoods, *search.found, *study.found], "")
         ),
     }
     if classified:

@@ -16,7 +16,7 @@ from fmvae.config.composing import sweep_jobs
 from fmvae.config.identity import RunIdentity
 from fmvae.config.stored import to_yaml
 from fmvae.errors import FmvaeError, RunError
-from fmvae.report import family, keeping, reference
+from fmvae.report import family, generators, keeping, reference
 from fmvae.report.__main__ import main
 from fmvae.report.reference import PUBLISHED, find, write_page
 from fmvae.report.reference_tables import CLASSIFIER
@@ -35,6 +35,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(family, "sweep_jobs", lambda name: JOBS)
     monkeypatch.setattr(family, "DRAWN", ())
     monkeypatch.setattr(family, "FINDING", tmp_path / "finding.md")
+    monkeypatch.setattr(generators, "FINDING", tmp_path / "generators.md")
     monkeypatch.setattr(reference, "FINDING", tmp_path / "findings.md")
 
 
