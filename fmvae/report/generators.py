@@ -23,9 +23,9 @@ FEATURES = "resnet18"
 MIXTURE = f"samplers/gmm/{FEATURES}/generation"
 WIDTH = 620  # of a picture on the page, in pixels
 HEADING = "The best generators we found"
-SECTION = """Found by a search (`python train.py sweep={sweep}`) over models, dimensions, β and likelihoods, and then
-trained for longer. FID is measured as in the tables above, on images made from latents of three sources: the prior;
-`gmm`, a mixture of Gaussians fitted to the posteriors of the training images; and `q(z)`, these posteriors themselves,
+SECTION = """Found by a search (`python train.py sweep={sweep}`) over models, dimensions, β and likelihoods, then
+trained for longer. FID is measured as in the tables above, on images made from latents of three sources: the
+prior; `gmm`, a mixture of Gaussians fitted to the posteriors of the training images; and `q(z)`, these posteriors,
 which a better density could come close to. *recon.* is the distance of reconstructions.
 
 {generators}
