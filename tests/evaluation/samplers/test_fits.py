@@ -84,6 +84,7 @@ def test_threads_change_no_bit(name, monkeypatch):
     num = 3000 if name == "gmm" else 300
     alone, threads = fitted(name, num=num), torch.get_num_threads()
     used: set[int] = set()
+    values: list[int] = []  # threads of a mixture's log-likelihoods: those of the fit, then those of ``same``
     if name == "gmm":
         from sklearn.mixture import GaussianMixture
 
@@ -94,6 +95,13 @@ def test_threads_change_no_bit(name, monkeypatch):
             return plain(self, *given)
 
         monkeypatch.setattr(GaussianMixture, "fit", watched)
+        plain_value = GaussianMixtureSampler._log_prob
+
+        def watched_value(self: Any, *given: Any) -> Tensor:
+            values.append(torch.get_num_threads())
+            return plain_value(self, *given)
+
+        monkeypatch.setattr(GaussianMixtureSampler, "_log_prob", watched_value)
     else:
         plain_loss = network.NetworkSampler._held_out
 
@@ -110,6 +118,7 @@ def test_threads_change_no_bit(name, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     assert used == {1}
+    assert values == ([1, 1, 2, 2] if name == "gmm" else [])  # each of two numbers, each of two samplers
 
 
 # --- a kill within a fit --------------------------------------------------------------------------------------
