@@ -18,7 +18,11 @@ def check_combination(config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: they do not fit. The message says what to choose instead.
     """
+    binarize = config.get("data", {}).get("binarize")
     if not is_vae(config):
+        if binarize == "dynamic":
+            problem = "a classifier is trained on one draw of black and white images"
+            raise ConfigError("data.binarize", problem, "give data.binarize=static")
         return
     loss, beta, likelihood = (find_class(config[k]["_target_"], k) for k in ("loss", "beta", "likelihood"))
     if config["prior"]["_target_"] != STANDARD:
@@ -27,7 +31,6 @@ def check_combination(config: Mapping[str, Any]) -> None:
     if not getattr(loss, "any_schedule", True) and getattr(beta, "penalty", None) is not usual.__dict__["penalty"]:
         problem = f"{beta.__name__} is a penalty on the KL, and {loss.__name__} takes a weight"
         raise ConfigError("beta", problem, "choose beta=constant, warmup or cyclical")
-    binarize = config["data"].get("binarize")
     if binarize and not issubclass(likelihood, find_class("fmvae.objectives.Bernoulli")):
         problem = f"{binarize!r} makes every pixel 0 or 1, and {likelihood.__name__} is for grey values"
         raise ConfigError("data.binarize", problem, "choose likelihood=bernoulli, or data.binarize=null")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -256,3 +256,22 @@ class BuiltIn(Measure):
     def classifier_of(cls, name: str) -> Literal["extractor", "accuracy"] | None:
         """Return the part of ``evaluation`` that names the classifier of a block; None if it uses none."""
         return None
+
+
+class Planned(BuiltIn):
+    """A built-in measure whose plan others can ask for, to repeat it, as samplers do with other latents."""
+
+    @classmethod
+    def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
+        planned, notes = cls.planned(context, evaluation)
+        context.notes += notes
+        yield from planned
+
+    @classmethod
+    @abstractmethod
+    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[Sequence[Self], list[str]]:
+        """Return the measures that ``evaluation`` requests, and a note for each that is left out.
+
+        Raises:
+            ConfigError: a request does not fit the model or the data.
+        """

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.project import PROJECT_ROOT
+from fmvae.measurement.summary import sampler_name
 from fmvae.report import findings, keeping
 from fmvae.report.tables import Row, folded, model_of, table
 
@@ -16,7 +17,7 @@ FINDING = PROJECT_ROOT / "docs" / "findings" / "generators.md"  # written by han
 FREE, CONDITIONAL, LIKELIHOOD = "best_generator", "best_conditional", "best_likelihood"
 PICTURES = {
     "samples_gmm": "samples, decoder means of latents from the mixture",
-    "neighbours_gmm": "samples, each beside the training images nearest to it in the features of FID",
+    "neighbours_gmm": "samples, each above the training images that are nearest to it in pixels",
     "class_samples_gmm": "samples of each class",
 }
 FEATURES = "resnet18"
@@ -26,13 +27,16 @@ HEADING = "The best generators we found"
 SECTION = """Found by a search (`python train.py sweep={sweep}`) over models, dimensions, β and likelihoods, then
 trained for longer. FID is measured as in the tables above, on images made from latents of three sources: the
 prior; `gmm`, a mixture of Gaussians fitted to the posteriors of the training images; and `q(z)`, these posteriors,
-which a better density could come close to. *recon.* is the distance of reconstructions.
+which a better density could come close to. *recon.* is the distance of reconstructions. The search chose models
+and temperature by the same distances from test images, which favours what it chose; numbers of components are
+chosen by validation images.
 
 {generators}
 
-The other measures of images from the mixture. *nearest* is the median distance to the nearest training image,
-divided by that to the nearest test image: far below 1 if training images are copied, near 1 if not. *shown as
-asked* is the share of images that show the class asked for.
+The other measures of images from the mixture. *mixture*: its number of components, and T, which multiplied their
+standard deviations when latents were drawn. *nearest*: the median distance to the nearest training image, divided
+by that to the nearest test image and by the same ratio of test images; far below 1 if training images are copied,
+near 1 if not. *shown as asked*: the share of images that the classifier recognises as the class asked for.
 
 {companions}
 
@@ -141,10 +145,18 @@ def _generators(search: Search) -> str:
 
 
 def _companions(rows: Sequence[Row]) -> str:
-    return table(
-        ["experiment", *COMPANIONS],
-        [[row.link, *(COLUMNS[name](row) for name in COMPANIONS)] for row in rows if row.values(MIXTURE)],
-    )
+    body = [
+        [row.link, _mixture(row), *(COLUMNS[name](row) for name in COMPANIONS)]
+        for row in rows
+        if row.values(MIXTURE)
+    ]
+    return table(["experiment", "mixture", *COMPANIONS], body)
+
+
+def _mixture(row: Row) -> str:
+    """Return the name of the mixture with what its fit has chosen; of all seeds, if they differ."""
+    blocks = [one.at(f"samplers/gmm/{FEATURES}") for one in row.found]
+    return "; ".join(sorted({sampler_name("gmm", block) for block in blocks if block}))
 
 
 def _search(search: Search) -> str:

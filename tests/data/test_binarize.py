@@ -10,6 +10,8 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from fmvae.config import compose
+from fmvae.config.project import groups
 from fmvae.data import FashionMNISTManager, ImageData, binarize, fashion_mnist
 from fmvae.data.binarize import binarized, fixed_draw
 from fmvae.data.split import to_float
@@ -181,6 +183,27 @@ def test_another_value_is_refused_in_one_line(value, small_data):
             ConfigError, match=r"^data.binarize: .* is no way to draw .*; give static, dynamic or null$"
         ):
             make(value)
+
+
+LIKELIHOODS = ["continuous_bernoulli", "gaussian", "gaussian_learned", "laplace"]
+
+
+@pytest.mark.parametrize("how", ["static", "dynamic"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_a_likelihood_for_grey_values_is_refused_while_composing(likelihood, how):
+    told = rf"^data\.binarize: '{how}' makes every pixel 0 or 1, and \w+ is for grey .*; choose likelihood=b"
+    with pytest.raises(ConfigError, match=told):
+        compose([f"likelihood={likelihood}", f"data.binarize={how}"])
+    compose([f"likelihood={likelihood}"])  # the controls
+    assert compose([f"data.binarize={how}"])["data"]["binarize"] == how
+    assert {*LIKELIHOODS, "bernoulli"} == set(groups()["likelihood"])
+
+
+def test_a_classifier_is_trained_on_one_draw_and_takes_no_other():
+    """It reads the training split as it is, so ``dynamic`` would be ``static`` under another name."""
+    with pytest.raises(ConfigError, match=r"^data\.binarize: a classifier .*; give data\.binarize=static$"):
+        compose(["data.binarize=dynamic"], "classifier")
+    assert compose(["data.binarize=static"], "classifier")["data"]["binarize"] == "static"
 
 
 # --- Fashion-MNIST --------------------------------------------------------------------------------------------

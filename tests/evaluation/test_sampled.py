@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -22,9 +22,10 @@ from fmvae.evaluation import measure as context_module
 from fmvae.evaluation import partial as partial_results
 from fmvae.evaluation.column import group_of
 from fmvae.evaluation.columns import DENSITIES, SAMPLERS, columns_of, numbers
-from fmvae.evaluation.features import Pixels
+from fmvae.evaluation.features import Features, Pixels
 from fmvae.evaluation.likelihood import importance_weighted_bound
-from fmvae.evaluation.measures.samplers import Sampled
+from fmvae.evaluation.measures.accuracy import Accuracy
+from fmvae.evaluation.measures.samplers import Sampled, SampledAccuracy
 from fmvae.evaluation.partial import Partial, Partials
 from fmvae.evaluation.samplers import Latents
 from fmvae.evaluation.samplers.gmm import GaussianMixtureSampler
@@ -264,6 +265,47 @@ def test_posteriors_are_encoded_with_one_thread():
         assert set(seen) == {3}
     finally:
         torch.set_num_threads(threads)
+
+
+# --- accuracy -------------------------------------------------------------------------------------------------
+
+
+class ExactConditionalVAE(ExactVAE):
+    """The class is in the latents alone: the decoder does not look at the labels."""
+
+    conditional = True
+
+
+class Brightness:
+    """A classifier that takes images above a mean of 0.45 for those of the second, bright class."""
+
+    name = "resnet18"
+    identity: Mapping[str, Any] = {"features": "the mean of all pixels"}
+
+    def __call__(self, batches: Any, what: str = "", num: int = 0) -> Features:
+        means = np.concatenate([batch.double().mean((1, 2, 3)).numpy() for batch in batches])
+        return Features(means[:, None], np.stack([0.45 - means, means - 0.45], 1))
+
+
+def test_the_accuracy_of_a_sampler_is_that_of_its_own_images_and_of_the_class_asked_for():
+    """Its latents are drawn here once more, and their pixels averaged; a class has 60 images."""
+    made = evaluator(ExactConditionalVAE(), smooth_data(0))
+    like, asked = Accuracy(Brightness(), 60), torch.arange(2).repeat_interleave(60)
+    found = {}
+    for name, fit in (("gmm", {"num_components": 1}), ("aggregate", {}), ("prior", {})):
+        sampler = made.context.samplers.get(name, fit)
+        with torch.inference_mode():
+            block = SampledAccuracy(name, fit, like).block(made.context, sampler)["generated"]
+        z = sampler.sample(120, asked, rng.stream(0, "sampling", 1)).clamp(1e-6, 1 - 1e-6)
+        bright = (z.mean(1) > 0.45).long()
+        assert block["overall"] == (bright == asked).double().mean().item()
+        assert block["confusion"] == [[int(((asked == a) & (bright == b)).sum()) for b in (0, 1)] for a in (0, 1)]
+        assert (block["num_images"], list(block["per_class"])) == (120, ["0", "1"])
+        found[name] = block["overall"]
+    assert min(found["gmm"], found["aggregate"]) > 0.9
+    assert found["prior"] < 0.7  # control: latents without a class
+    with torch.inference_mode():
+        assert like.compute(made.context)["generated"]["overall"] == found["prior"]
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------

@@ -4,24 +4,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from fmvae.data import Split
 from fmvae.errors import FmvaeError
+from fmvae.models import BaseVAE
 from fmvae.report import generators
 from fmvae.report.findings import COMMENT, FIELD
 from fmvae.report.generators import COLUMNS, FINDING, HEADING
 from fmvae.report.reference import write_page
 from fmvae.runs.files import read_record, write_record
+from fmvae.visualization.neighbours import neighbours
 from tests.report.test_reference import cells, quick, write_run  # noqa: F401  (a fixture)
+from tests.visualization.helpers import seeded, visualizer
 
 WORDS = FINDING
 MEASURES = ("precision", "recall", "density", "coverage", "nearest_ratio")
 
 
 def sampled(value: float, **settings: Any) -> dict[str, Any]:
+    fitted = {"num_components": 7, **settings}
     block = {"generation": value, "generation_se": 0.001} | {
         name: value + i / 100 for i, name in enumerate(MEASURES, 1)
     }
-    return block | {"fitted": {"num_components": 7}, "settings": {"fit": {"num_components": 7}} | settings}
+    return block | {"fitted": fitted, "settings": {"fit": {"num_components": 7}} | settings}
 
 
 def write(folder: Path, overrides: list[str], number: float, **settings: Any) -> Path:
@@ -60,7 +66,7 @@ def test_each_column_is_of_its_sampler(tmp_path):
     assert row[1:4] == ["residual", "64, 0.1", "2"]
     assert row[5:] == ["3.010 ± 0.014", "0.301 ± 0.001", "0.150 ± 0.001", "3.012 ± 0.014"]
     assert cells(page, HEADING, "best_generator", 1)[1:] == [
-        *("0.311 ± 0.001", "0.321 ± 0.001", "0.331 ± 0.001", "0.341 ± 0.001", "0.351 ± 0.001", "")
+        *("gmm, 7", "0.311 ± 0.001", "0.321 ± 0.001", "0.331 ± 0.001", "0.341 ± 0.001", "0.351 ± 0.001", "")
     ]
     other = cells(page, HEADING, "best_conditional")
     assert other[1] == "not run yet: `python train.py experiment=best_conditional seed=0`"
@@ -76,6 +82,23 @@ def test_of_one_seed_the_error_is_that_of_the_draws(tmp_path):
     page = page_of(tmp_path)
     assert cells(page, HEADING, "best_conditional")[6] == "0.400 ± 0.001"
     assert cells(page, HEADING, "best_conditional", 1)[-1] == "97.00 %"
+
+
+def test_the_mixture_is_told_with_its_temperature_and_of_each_seed(tmp_path):
+    for seed in (0, 1):
+        run = write(tmp_path / "runs", ["experiment=best_conditional", f"seed={seed}"], 400, temperature=0.9)
+        results = read_record(run / "results.json")
+        results["samplers"]["gmm"]["resnet18"]["fitted"]["num_components"] = (10, 30)[seed]
+        write_record(run / "results.json", results)
+    assert cells(page_of(tmp_path), HEADING, "best_conditional", 1)[1] == "gmm, 10, T = 0.9; gmm, 30, T = 0.9"
+
+
+def test_the_caption_of_neighbours_says_what_the_figure_says():
+    """Distances are in pixels, and not in the features of FID."""
+    images = Split("train", torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8), torch.zeros(3).long())
+    title = neighbours(visualizer(seeded(BaseVAE, 2, hidden_dim=4)), images, images).get_suptitle()
+    assert "in pixels:" in " ".join(title.split())
+    assert generators.PICTURES["neighbours_gmm"].endswith("in pixels")
 
 
 def test_the_search_is_a_table_of_its_own(tmp_path):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from fmvae.errors import ConfigError
 from fmvae.evaluation.accuracy import accuracy_block
 from fmvae.evaluation.features import Features, FeatureSet
 from fmvae.evaluation.frechet import MIN_RELIABLE
-from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.measure import Context, Planned
 from fmvae.evaluation.precision import precision_check
 from fmvae.evaluation.samplers import Sampler
 from fmvae.weights import SHIPPED
@@ -20,7 +20,7 @@ from fmvae.weights import SHIPPED
 PER_CLASS = 500  # generated images of each class by default
 
 
-class Accuracy(BuiltIn):
+class Accuracy(Planned):
     """The accuracy of a classifier on ``num_per_class`` generated images of each class."""
 
     name = "accuracy"
@@ -32,18 +32,7 @@ class Accuracy(BuiltIn):
         self.judge, self.num_per_class = judge, num_per_class
 
     @classmethod
-    def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
-        planned, notes = cls.planned(context, evaluation)
-        context.notes += notes
-        yield from planned
-
-    @classmethod
-    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[list[Accuracy], list[str]]:
-        """Return the measure if ``evaluation`` requests it, and a note if it is left out.
-
-        Raises:
-            ConfigError: the request does not fit the model or the data.
-        """
+    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[Sequence[Self], list[str]]:
         notes: list[str] = []
         asked, weights = evaluation["accuracy"]["num_per_class"], evaluation["accuracy"]["weights"]
         if asked and not context.model.conditional:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 from fmvae.common.digests import digest
 from fmvae.common.phases import phase
@@ -13,7 +13,7 @@ from fmvae.evaluation.columns import BLOCKS, FEATURES, Column
 from fmvae.evaluation.distances import RealImages
 from fmvae.evaluation.features import Features, FeatureSet, Pixels
 from fmvae.evaluation.frechet import MIN_RELIABLE
-from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.measure import Context, Planned
 from fmvae.evaluation.precision import precision_check
 from fmvae.evaluation.samplers import Sampler
 from fmvae.models import FashionResNet18
@@ -22,7 +22,7 @@ from fmvae.weights import SHIPPED
 FID_IMAGES = 10_000  # on each side by default, as for published numbers
 
 
-class Distances(BuiltIn):
+class Distances(Planned):
     """Distances in one set of features, from ``num_images`` images on each side.
 
     Args:
@@ -38,18 +38,7 @@ class Distances(BuiltIn):
         self.name = f"fid/{features.name}"
 
     @classmethod
-    def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
-        planned, notes = cls.planned(context, evaluation)
-        context.notes += notes
-        yield from planned
-
-    @classmethod
-    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[list[Distances], list[str]]:
-        """Return the measures that ``evaluation`` requests, and a note for each that is left out.
-
-        Raises:
-            ConfigError: a request does not fit the model or the data.
-        """
+    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[Sequence[Self], list[str]]:
         notes: list[str] = []
         asked, neighbours = evaluation["fid"]["num_images"], evaluation["fid"]["num_neighbours"]
         nums = {str(name): _num_images(context, name, asked) for name in evaluation["fid"]["features"]}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 from fmvae.evaluation.columns import BLOCKS, Column
 from fmvae.evaluation.likelihood import importance_weighted_bound
-from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.measure import Context, Planned
 
 
-class ImportanceWeighted(BuiltIn):
+class ImportanceWeighted(Planned):
     """The bound with ``num_samples`` draws per image, on the first ``num_images`` test images."""
 
     name = "iwae"
@@ -21,13 +21,8 @@ class ImportanceWeighted(BuiltIn):
         self.num_samples, self.num_images = num_samples, num_images
 
     @classmethod
-    def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
-        yield from cls.planned(evaluation)
-
-    @classmethod
-    def planned(cls, evaluation: Mapping[str, Any]) -> list[ImportanceWeighted]:
-        """Return the measure if ``evaluation`` requests it."""
-        return [cls(**evaluation["iwae"])] if evaluation["iwae"]["num_samples"] else []
+    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[Sequence[Self], list[str]]:
+        return [cls(**evaluation["iwae"])] if evaluation["iwae"]["num_samples"] else [], []
 
     @classmethod
     def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -44,9 +44,10 @@ class Sampled(BuiltIn):
     def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
         if not evaluation.get("samplers"):
             return
+        # the notes on what is left out are told once, by these measures themselves
         distances, _ = fid.Distances.planned(context, evaluation)
         accuracy, _ = Accuracy.planned(context, evaluation)
-        bounds = ImportanceWeighted.planned(evaluation)
+        bounds, _ = ImportanceWeighted.planned(context, evaluation)
         for name in dict.fromkeys(evaluation["samplers"]):
             fit = fit_settings(evaluation, name)
             yield from (SampledDistances(name, fit, one, evaluation["fid"]["num_train"]) for one in distances)

@@ -88,13 +88,16 @@ class GaussianMixtureSampler(Sampler):
             )
 
     def fit(self, train: Latents, val: Latents, seed: int, partial: Partial | None = None) -> None:
+        with one_thread():  # the held-out log-likelihoods, too: of 100 components, three threads give other bits
+            self._fit(train, val, seed, partial or Partial())
+
+    def _fit(self, train: Latents, val: Latents, seed: int, partial: Partial) -> None:
         parts = [train.of_class(label) for label in self.classes()]
         smallest = min((len(part.mu) for part in parts if len(part.mu)), default=0)
         self.check(smallest)
         held_out = validation_draws(val, seed)
         draws = train.draw(rng.stream(seed, "samplers", TRAIN_DRAWS))
         numbers = [number for number in self._candidates if number <= smallest]
-        partial = partial or Partial()
         done = Finished(partial)
         progress = Progress(self.classes(), numbers, done)
         with progress.phase as current:
@@ -130,12 +133,11 @@ class GaussianMixtureSampler(Sampler):
         return self._one(part) if number == 1 else self._several(part, points, number, seed)
 
     def _one(self, part: Latents) -> tuple[FullGaussians, dict[str, Any]]:
-        with one_thread():
-            scale = Scale.of(part, self.name)
-            mean, covariance = part.moments()
-            factor, failed = torch.linalg.cholesky_ex(covariance)
-            if failed:  # as scikit-learn does with several components
-                factor, failed = torch.linalg.cholesky_ex(covariance + (REGULARISATION * scale.std**2).diag())
+        scale = Scale.of(part, self.name)
+        mean, covariance = part.moments()
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if failed:  # as scikit-learn does with several components
+            factor, failed = torch.linalg.cholesky_ex(covariance + (REGULARISATION * scale.std**2).diag())
         if failed:
             raise self._singular(1, "the covariance of the training posteriors is singular")
         return FullGaussians(torch.ones(1, dtype=mean.dtype), mean[None], factor[None]), {}
@@ -147,8 +149,7 @@ class GaussianMixtureSampler(Sampler):
         from sklearn.mixture import GaussianMixture  # takes a second to import
         from threadpoolctl import threadpool_limits
 
-        with one_thread():
-            scale = Scale.of(part, self.name)
+        scale = Scale.of(part, self.name)
         mixture = GaussianMixture(
             number,
             covariance_type="full",
@@ -166,8 +167,7 @@ class GaussianMixtureSampler(Sampler):
                 raise self._singular(number, str(error)) from None
         covariances = torch.from_numpy(mixture.covariances_) * scale.std[:, None] * scale.std
         weights, means = torch.from_numpy(mixture.weights_), scale.undo(torch.from_numpy(mixture.means_))
-        with one_thread():
-            factors, failed = torch.linalg.cholesky_ex(covariances)
+        factors, failed = torch.linalg.cholesky_ex(covariances)
         if failed.any():
             raise self._singular(number, "a covariance is singular")
         note = {"iterations": int(mixture.n_iter_), "converged": bool(mixture.converged_)}

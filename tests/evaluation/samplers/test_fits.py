@@ -84,6 +84,7 @@ def test_threads_change_no_bit(name, monkeypatch):
     num = 3000 if name == "gmm" else 300
     alone, threads = fitted(name, num=num), torch.get_num_threads()
     used: set[int] = set()
+    values: list[int] = []  # threads of a mixture's log-likelihoods: those of the fit, then those of ``same``
     if name == "gmm":
         from sklearn.mixture import GaussianMixture
 
@@ -94,6 +95,13 @@ def test_threads_change_no_bit(name, monkeypatch):
             return plain(self, *given)
 
         monkeypatch.setattr(GaussianMixture, "fit", watched)
+        plain_value = GaussianMixtureSampler._log_prob
+
+        def watched_value(self: Any, *given: Any) -> Tensor:
+            values.append(torch.get_num_threads())
+            return plain_value(self, *given)
+
+        monkeypatch.setattr(GaussianMixtureSampler, "_log_prob", watched_value)
     else:
         plain_loss = network.NetworkSampler._held_out
 
@@ -110,6 +118,7 @@ def test_threads_change_no_bit(name, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     assert used == {1}
+    assert values == ([1, 1, 2, 2] if name == "gmm" else [])  # each of two numbers, each of two samplers
 
 
 # --- a kill within a fit --------------------------------------------------------------------------------------
@@ -184,6 +193,38 @@ def test_the_best_epoch_is_kept_and_training_ends_early(monkeypatch):
     generated = network.validation_draws(val, 0)
     assert -sampler.log_prob(generated).mean().item() == pytest.approx(history[best - 1], abs=1e-9)
     assert history[-1] > history[best - 1] + 1e-6  # control: the last epoch's weights would give another number
+
+
+def test_each_epoch_has_draws_of_its_own_and_the_rate_falls_along_a_cosine(monkeypatch):
+    """All of the steps of a fit that does not end early, and every posterior once in an epoch."""
+    rates: list[float] = []
+    drawn: list[Tensor] = []
+    plain_step, plain_loss = torch.optim.Adam.step, TwoStageSampler.loss
+
+    def step(self: Any, *given: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return plain_step(self, *given)
+
+    def loss(self: Any, net: Any, z: Tensor, *given: Any) -> Tensor:
+        if torch.is_grad_enabled():  # in training, and not of validation draws
+            drawn.append(z)
+        return plain_loss(self, net, z, *given)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    monkeypatch.setattr(TwoStageSampler, "loss", loss)
+    sampler, train = TwoStageSampler(hidden=[4], epochs=3), clusters(100, 3, seed=1)
+    sampler.fit(train, clusters(30, 3, seed=2), 0)
+    assert len(rates) == len(drawn) == 3 * network.STEPS
+    expected = network.RATE * (1 + torch.arange(150.0, dtype=torch.float64).mul(torch.pi / 150).cos()) / 2
+    torch.testing.assert_close(torch.tensor(rates, dtype=torch.float64), expected, rtol=1e-9, atol=0)
+    assert rates[-1] < 1e-3 * network.RATE
+    epochs = [sampler.scale.undo(torch.cat(drawn[i : i + network.STEPS])) for i in range(0, 150, network.STEPS)]
+    mu, std = train.mu.double(), (0.5 * train.logvar.double()).exp()
+    seeds = [network.rng.stream(0, "samplers", network.FIRST_EPOCH + epoch) for epoch in (1, 2, 3)]
+    for z, generator_of_epoch in zip(epochs, seeds, strict=True):
+        expected = mu + std * torch.randn(100, 3, generator=generator_of_epoch, dtype=torch.float64)
+        torch.testing.assert_close(z.sort(0).values, expected.sort(0).values, rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(epochs[0].sort(0).values, epochs[1].sort(0).values)  # control: other draws
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------
