@@ -89,7 +89,6 @@ def _compare(setting: Setting, num_images: int, device: str, allow: list[str]) -
     import torch
 
     from fmvae import rng
-    from fmvae.data import Split
     from fmvae.evaluation.disentanglement import udr
     from fmvae.evaluation.latent import ACTIVE_VARIANCE
     from fmvae.measurement.load import load_run

@@ -88,9 +88,7 @@ class Disentanglement(BuiltIn):
             context.notes.append(f"the scores of FactorVAE and beta-VAE are left out: {reason}")
             num_groups = 0
         known = context.untrained is not None
-        yield cls(
-            **sizes, num_groups=num_groups, group_size=group_size, seed=settings["seed"], untrained=known
-        )
+        yield cls(**sizes, num_groups=num_groups, group_size=group_size, seed=settings["seed"], untrained=known)
 
     @classmethod
     def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -111,8 +109,7 @@ class Disentanglement(BuiltIn):
 
         data, threads = context.data, torch.get_num_threads()
         train_images, test_images = (
-            self._chosen(split, num)
-            for split, num in ((data.train, self.num_train), (data.test, self.num_test))
+            self._chosen(split, num) for split, num in ((data.train, self.num_train), (data.test, self.num_test))
         )
         codes, factors = _points(context.model, train_images)
         test = _points(context.model, test_images)
