@@ -52,8 +52,8 @@ CHARTS = {
     "against_beta": ("Against β", "", against_beta),
     "scores": (
         "Scores of disentanglement",
-        "How far do latents follow the known factors of the data, and by how much do seeds differ? Compare with the "
-        "levels, not with 0: random features of images follow some factors, too.",
+        "How far do latents follow the known factors of the data, and by how much do seeds differ? Compare with "
+        "the levels, not with 0: random features of images follow some factors, too.",
         score_chart,
     ),
     "score_correlations": (

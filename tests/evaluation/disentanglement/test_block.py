@@ -61,7 +61,7 @@ def test_an_encoder_that_measures_the_factors_scores_high_and_shuffled_factors_c
 
 
 def test_the_scores_of_the_model_before_training_stand_beside_its_own(block):
-    """They are what the measure says of that model, which is clearly below an encoder that measures the factors."""
+    """They are what the measure says of that model, clearly below an encoder that measures the factors."""
     found = evaluator(untrained=begun).compute("disentanglement")
     untrained = found.pop("untrained")
     assert found == block
