@@ -49,6 +49,7 @@ TITLES = {
     "label_maps": "Label maps, looked up",
     "evaluation": "Measures and figures of a run",
     "decomposition": "MI, TC and dimension-wise KL",
+    "disentanglement": "Scores of disentanglement",
     "features": "Features of FashionResNet18",
     "features_gpu": "Features of FashionResNet18 on a GPU",
     "launchers": "A sweep by each launcher",

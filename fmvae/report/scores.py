@@ -45,7 +45,7 @@ def score_chart(settings: Sequence[Setting], describe: Describe = silent) -> Fig
     rows: list[Column | None] = [*columns, *([None] if similar else [])]
     every = [curve for *_, own in panels for curve in own]
     style = Style(every)
-    wide = 2.5 * len(panels) + 0.8 + style.width(every)
+    wide = max(2.5 * len(panels) + 0.8 + style.width(every), 6.5)
     figure = new_figure(wide, 1.75 * len(rows) + 1.5)
     grid = figure.subplots(len(rows), len(panels), sharey="row", squeeze=False)
     for j, (name, group, strength, curves) in enumerate(panels):
@@ -73,7 +73,7 @@ def score_chart(settings: Sequence[Setting], describe: Describe = silent) -> Fig
     legend(figure, style.handles(every))
     key = levels_key(settings, columns)
     caption(figure, "Points are means over seeds, bars their standard deviations.", f"Levels: {key}." * bool(key))
-    set_title(figure, "Scores of disentanglement against the strength of each objective")
+    set_title(figure, "Scores of disentanglement by strength")
     return figure
 
 
@@ -85,7 +85,7 @@ def correlation_chart(settings: Sequence[Setting], describe: Describe = silent) 
     known = {name: score for _, entry in matches(settings) for name, score in entry["scores"].items()}
     found = []
     for name, group in _groups(settings).items():
-        runs = [run for setting in group for run in setting.runs if any(map(run.scalars.__contains__, _tags(run)))]
+        runs = [run for setting in group for run in setting.runs if _tags(run)]
         numbers = _numbers(runs, known)
         if len(runs) >= FEWEST and len(numbers) > 1:
             found.append((name, len(runs), numbers))
@@ -104,7 +104,15 @@ def correlation_chart(settings: Sequence[Setting], describe: Describe = silent) 
         for (row, column), value in np.ndenumerate(matrix):
             if row != column and np.isfinite(value):
                 colour = "white" if abs(value) > 0.6 else "black"
-                axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
+                axes.text(
+                    column,
+                    row,
+                    f"{round(float(value), 1) + 0.0:.1f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=colour,
+                )
         axes.set_title(f"{name}, {num} runs", fontsize=9)
     figure.colorbar(shown, ax=list(panels), label="Spearman's rank correlation", fraction=0.03)
     set_title(figure, "Do scores agree? Rank correlations over runs")
