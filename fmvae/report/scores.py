@@ -114,6 +114,7 @@ def correlation_chart(settings: Sequence[Setting], describe: Describe = silent) 
                     color=colour,
                 )
         axes.set_title(f"{name}, {num} runs", fontsize=9)
+    assert shown is not None
     figure.colorbar(shown, ax=list(panels), label="Spearman's rank correlation", fraction=0.03)
     set_title(figure, "Do scores agree? Rank correlations over runs")
     return figure

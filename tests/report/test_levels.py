@@ -89,10 +89,10 @@ def test_the_chart_has_means_bars_and_levels(tmp_path):
     assert figure is not None
     axes = figure.axes[0]
     assert axes.get_ylabel() == "MIG"
-    heights = sorted({round(float(line.get_ydata()[0]), 3) for line in axes.lines if len(line.get_ydata()) == 2})
-    assert {0.001, 0.03} <= set(heights)
-    (bar,) = axes.containers
-    assert np.allclose(bar.lines[0].get_ydata(), [0.501, 0.032])
+    drawn = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]
+    heights = {round(float(line[0]), 3) for line in drawn}
+    assert {0.001, 0.03} <= heights
+    assert any(np.allclose(line, [0.501, 0.032]) for line in drawn if len(line) == 2)
     text = " ".join(t.get_text() for t in figure.texts) + figure.get_supxlabel()
     assert "untrained" in text
 
@@ -101,8 +101,8 @@ def test_rank_correlations_equal_scipys_without_missing_numbers():
     drawn = np.random.default_rng(0).integers(0, 6, size=(4, 30)).astype(float)
     drawn[2, 5], drawn[3] = np.nan, 7
     found = spearman(drawn)
-    assert found[0, 1] == pytest.approx(spearmanr(drawn[0], drawn[1]).statistic, abs=1e-12)
+    assert found[0, 1] == pytest.approx(spearmanr(drawn[0], drawn[1])[0], abs=1e-12)
     there = np.isfinite(drawn[2])
-    assert found[0, 2] == pytest.approx(spearmanr(drawn[0][there], drawn[2][there]).statistic, abs=1e-12)
+    assert found[0, 2] == pytest.approx(spearmanr(drawn[0][there], drawn[2][there])[0], abs=1e-12)
     assert np.isnan(found[3]).all()
     assert abs(found[0, 1] - np.corrcoef(drawn[0], drawn[1])[0, 1]) > 1e-4  # control: not that of the values
