@@ -50,6 +50,7 @@ TITLES = {
     "evaluation": "Measures and figures of a run",
     "decomposition": "MI, TC and dimension-wise KL",
     "mixtures": "Mixtures of Gaussians, and the residual model",
+    "disentanglement": "Scores of disentanglement",
     "features": "Features of FashionResNet18",
     "features_gpu": "Features of FashionResNet18 on a GPU",
     "launchers": "A sweep by each launcher",

@@ -159,5 +159,12 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
         name=describe_model(config),
     )
     check_figures(visualizer, data, config["figures"], fitted_samplers(config["evaluation"]))
-    evaluator = Evaluator(model, objective, data, seed=config["seed"], settings=config["evaluation"])
+
+    def untrained() -> VAE:
+        with rng.seeded_init(config["seed"]):
+            return build(config["model"], "model", VAE).to(device)
+
+    evaluator = Evaluator(
+        *(model, objective, data), seed=config["seed"], settings=config["evaluation"], untrained=untrained
+    )
     return Parts(data, model, objective, visualizer, evaluator)

@@ -89,7 +89,6 @@ def _compare(setting: Setting, num_images: int, device: str, allow: list[str]) -
     import torch
 
     from fmvae import rng
-    from fmvae.data import Split
     from fmvae.evaluation.disentanglement import udr
     from fmvae.evaluation.latent import ACTIVE_VARIANCE
     from fmvae.measurement.load import load_run
@@ -104,7 +103,7 @@ def _compare(setting: Setting, num_images: int, device: str, allow: list[str]) -
             order = torch.randperm(len(test), generator=rng.stream(0, "evaluation"))[:num_images].to(
                 test.labels.device
             )
-            images = Split(test.name, test.images[order], test.labels[order])
+            images = test.take(order)
         found = encode_split(loaded.parts.model, images)
         codes.append(found.mu.cpu())
         standard = loaded.parts.model.prior_density().is_standard

@@ -1,7 +1,9 @@
 """A split of the dataset in memory, its batches, and the choice of images for splits."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -27,6 +29,12 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, which: Tensor | slice) -> Split:
+        """Return the images of these indices (M,), or of a slice, with all that is known of them."""
+        chosen = which if isinstance(which, slice) else which.to(self.labels.device)
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: one[chosen] for k, one in known.items() if isinstance(one, Tensor)})
 
     def batches(
         self, batch_size: int, generator: torch.Generator | None = None

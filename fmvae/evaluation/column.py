@@ -42,7 +42,8 @@ class Column:
         counted: the block of results.json with the number of images on which it is measured.
         floor: the tag of the score that a perfect model would have.
         split: the images that it is measured on, for titles.
-        note: for a table's caption, with ``{header}``, ``{images}`` and ``{floor}``.
+        note: for a table's caption, with ``{header}``, ``{images}``, ``{floor}``, and ``{levels}`` of scores of
+            disentanglement.
     """
 
     tag: str

@@ -117,12 +117,14 @@ def _part(tag: str, header: str, direction: Direction | None = None) -> tuple[Co
 RENDERED = ("factor_vae", "beta_vae")  # the scores of images that are rendered on demand
 
 
-def _score(tag: str, header: str, *, shown: bool = False, split: str = "test set") -> tuple[Column, Column]:
-    """Return the columns of a score of disentanglement and of its chance level, which has no direction."""
-    note = "MIG to FactorVAE score: of {images} images. Chance levels are in results.json." if tag == "mig" else ""
+def _score(tag: str, header: str, *, shown: bool = False, split: str = "test set") -> tuple[Column, ...]:
+    """Return the columns of a score of disentanglement, and of its two levels, which have no direction."""
     places: tuple[Place, ...] = ("table", "curve") if shown else ()
-    score = Column(tag, header, "", 3, "higher", places, "disentanglement", split=split, note=note)
-    return score, Column(f"chance/{tag}", f"{header} by chance", "", 3, places=())
+    score = Column(tag, header, "", 3, "higher", places, "disentanglement", split=split)
+    if shown:
+        score = replace(score, note="{header}: of {images} images{levels}.")
+    levels = {"chance": f"{header} by chance", "untrained": f"{header} untrained"}
+    return score, *(Column(f"{level}/{tag}", said, "", 3, places=()) for level, said in levels.items())
 
 
 FEATURES = {"resnet18": 3, "pixels": 2}  # features of distances, with the digits to print

@@ -34,6 +34,7 @@ class Evaluator:
     Args:
         seed: the run's seed; posterior and prior draws come from its streams.
         settings: the config group ``evaluation``.
+        untrained: makes the model as it was before training, a level to compare with; None: no such level.
 
     Attributes:
         measures: by name, in the order of computation.
@@ -52,9 +53,11 @@ class Evaluator:
         *,
         seed: int,
         settings: Mapping[str, Any],
+        untrained: Callable[[], VAE] | None = None,
     ):
         cache = Path(settings["cache"]) if settings["cache"] else None
         self.context = Context(model, objective, data, seed=seed, cache=cache)
+        self.context.untrained = untrained
         check_samplers(settings, model, data)
         self.measures: dict[str, Measure] = {made.name: made for made in built_in(self.context, settings)}
         self.own: dict[str, Own] = {}

@@ -34,14 +34,14 @@ log = logging.getLogger("fmvae")
 
 def real_images(split: Split, num: int) -> Iterator[Tensor]:
     """Yield the first ``num`` images of a split (all if it has fewer), in batches (B, C, H, W) in [0, 1]."""
-    first = Split(split.name, split.images[:num], split.labels[:num])
+    first = split.take(slice(num))
     yield from (x for x, _ in first.batches(EVALUATION_BATCH))
 
 
 @torch.inference_mode()
 def reconstructed_images(model: VAE, likelihood: Likelihood, split: Split, num: int) -> Iterator[Tensor]:
     """Yield reconstructions at the posterior mean of the first ``num`` images of a split, in batches."""
-    first = Split(split.name, split.images[:num], split.labels[:num])
+    first = split.take(slice(num))
     for x, labels in first.batches(EVALUATION_BATCH):
         mu, _ = model.encode(x, labels)
         yield likelihood.mean(model.decode(mu, labels))

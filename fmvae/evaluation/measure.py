@@ -48,6 +48,7 @@ class Context:
         cache: the folder for features of real images; None disables the cache.
         notes: one line for each measure that is left out, with the reason.
         samplers: the fitted samplers; a caller with a run's directory sets a store that keeps them there.
+        untrained: makes the model as it was before training; None if that is not known.
         partials: where measures that take long keep what they have so far; nowhere until a caller sets it.
     """
 
@@ -55,6 +56,7 @@ class Context:
         self.model, self.objective, self.data, self.seed, self.cache = model, objective, data, seed, cache
         self.notes: list[str] = []
         self.samplers = SamplerStore(None, model, data, seed=seed)
+        self.untrained: Callable[[], VAE] | None = None
         self.partials = Partials()
         self._classifiers: dict[tuple[str, str, int], FeatureSet] = {}
         self._kept: dict[Hashable, Any] = {}
@@ -134,7 +136,7 @@ class Context:
     def random_train(self, num: int) -> Split:
         """Return ``num`` training images in a fixed random order, as the stored order may be sorted by class."""
         train, order = self.data.train, self.random_order()[:num]
-        return Split("train", train.images[order], train.labels[order])
+        return train.take(order)
 
     def random_order(self) -> Tensor:
         """Return the indices of the training images (N,) in a fixed random order."""

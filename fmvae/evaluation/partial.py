@@ -61,11 +61,15 @@ class Partial:
             log.warning("%s: %s; partial results are not kept", self.path, error.strerror)
 
     def remove(self) -> None:
-        """Delete the file, and its folder if that is empty then."""
-        if self.path is not None and self.path.exists():
+        """Delete the file, and its folder if that is empty then. If the disk refuses, a warning is logged."""
+        if self.path is None or not self.path.exists():
+            return
+        try:
             self.path.unlink()
-            with suppress(OSError):  # other files are in it
-                self.path.parent.rmdir()
+        except OSError as error:
+            log.warning("%s: %s; it is no longer needed, so delete it", self.path, error.strerror)
+        with suppress(OSError):  # other files are in it
+            self.path.parent.rmdir()
 
 
 class Partials:

@@ -125,7 +125,7 @@ def _draw(
     history = checkpoint.meta["history"]
     look = Appearance.of(settings)
     with appearing(look):
-        for name, figure in result_figures(visualizer, data, history, settings, posteriors, fits):
+        for name, figure in result_figures(visualizer, data, history, settings, posteriors, fits, measures):
             album.figure(name, figure, look.formats, look.dpi)
         for name, figure in measure_figures(visualizer, measures, settings):
             album.figure(name, figure, look.formats, look.dpi)

@@ -94,7 +94,13 @@ def _evaluator(
     """Return an evaluator with the settings of a stored block; None if that is not possible here."""
     for asked in _asking(config["evaluation"], own, name, settings):
         try:
-            evaluator = Evaluator(parts.model, parts.objective, parts.data, seed=config["seed"], settings=asked)
+            untrained = parts.evaluator.context.untrained
+            evaluator = Evaluator(
+                *(parts.model, parts.objective, parts.data),
+                seed=config["seed"],
+                settings=asked,
+                untrained=untrained,
+            )
         except FmvaeError:  # the weights or the class are missing
             continue
         if evaluator.plan().get(name, (None,))[0] == settings:

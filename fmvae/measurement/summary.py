@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from fmvae.evaluation.columns import FEATURES, SAMPLERS, Column, built_in_columns, columns_of
+from fmvae.evaluation.columns import BLOCKS, FEATURES, SAMPLERS, Column, built_in_columns, columns_of
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.results import columns_in, flat_scalars
 from fmvae.weights import weights_name
@@ -43,6 +43,7 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
     lines += [*_fid(results.get("fid", {})), *_latent(results.get("latent"))]
     lines += [
         *_decomposition(results.get("decomposition")),
+        *_disentanglement(results.get("disentanglement")),
         *_accuracy(results.get("accuracy")),
         *_samplers(results.get("samplers", {})),
         *_others(results),
@@ -95,6 +96,22 @@ def _decomposition(block: Mapping[str, Any] | None) -> list[str]:
     parts = {"MI": "mi", "TC": "tc", "dimension-wise": "dimension_wise"}
     told = ", ".join(f"{said} {block[name]:.2f} ± {block[f'{name}_se']:.2f}" for said, name in parts.items())
     return [f"  parts of the training images' KL: {told} nats per image"]
+
+
+def _disentanglement(block: Mapping[str, Any] | None) -> list[str]:
+    """Format the scores that tables show, beside those of shuffled factors and of an untrained encoder."""
+    if not block:
+        return []
+    levels = {"shuffled factors": "chance", "untrained encoder": "untrained"}
+    there = {said: block[name] for said, name in levels.items() if name in block}
+    head = "".join(f"{said:>20}" for said in there)
+    lines = ["", f"  {'disentanglement':<22}{'score':>12}{head}"]
+    for column in BLOCKS["disentanglement"]:
+        if column.direction and column.tag.rpartition("/")[2] in block:
+            name = column.tag.rpartition("/")[2]
+            beside = "".join(f"{part[name]:>20.3f}" if name in part else " " * 20 for part in there.values())
+            lines.append(f"  {column.header:<22}{block[name]:>12.3f}{beside}".rstrip())
+    return lines
 
 
 def _accuracy(block: Mapping[str, Any] | None) -> list[str]:

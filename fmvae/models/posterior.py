@@ -24,7 +24,7 @@ class Posteriors(NamedTuple):
 @torch.inference_mode()
 def encode_split(model: VAE, split: Split, num: int | None = None) -> Posteriors:
     """Encode the first ``num`` images of a split (all if None) in evaluation mode; restore the model's mode."""
-    first = Split(split.name, split.images[:num], split.labels[:num])
+    first = split.take(slice(num))
     encoded = []
     with in_evaluation_mode(model), phase(f"posteriors, {split.name}", len(first), minor=True) as current:
         for x, labels in first.batches(ENCODING_BATCH):

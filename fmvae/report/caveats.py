@@ -130,7 +130,7 @@ def _sizes(column: Column, settings: Sequence[Setting]) -> set[int]:
 def _missing(settings: Sequence[Setting], ranked: Sequence[Ranking], names: Names) -> list[str]:
     """Say which numbers some settings lack. Accuracies are of conditional models only, so those are no gap."""
     lacking: dict[tuple[int, ...], list[str]] = {}
-    for tag, header in ((ranking.column.tag, ranking.column.header) for ranking in ranked):
+    for tag, header in {one.column.tag: one.column.header for one in ranked}.items():
         has = [one.statistic(tag) is not None for one in settings]
         of_conditional = all(one.first.conditional for one, found in zip(settings, has, strict=True) if found)
         without = [

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from fmvae.evaluation.column import NATS
+from fmvae.evaluation.column import NATS, Column
 from fmvae.report.comparable import NO_MATCH, nats_compare
 from fmvae.report.comparison import columns_of, floors_of
+from fmvae.report.levels import by_data, level
 from fmvae.report.settings import BETA, Curve, Setting, curves_of, label
 from fmvae.report.style import Style, Texts, caption, drawn_curves, legend
 
@@ -196,6 +197,7 @@ def against_beta(settings: Sequence[Setting], describe: Describe = silent) -> Fi
                 style.draw(axes, curve, points)
             for beta, statistic, setting in points:
                 describe(axes, (beta or 0.0, statistic.mean), setting, (column.tag,))
+        draw_levels(axes, settings, column)
         floors = floors_of(settings, column)
         title = f"{column.header}, {column.split}{note}" + f"; floor {floors}" * bool(floors)
         axes.set(title=title, ylabel=column.unit)
@@ -203,8 +205,36 @@ def against_beta(settings: Sequence[Setting], describe: Describe = silent) -> Fi
         axes.set_axis_off()
     legend(figure, style.handles(curves))
     unlike = _unlike(settings) if any(column.unit == NATS for column in columns) else ""
-    caption(figure, _left_out([curve for curve in every if curve.strength != BETA]), unlike)
+    left_out = _left_out([curve for curve in every if curve.strength != BETA])
+    key = levels_key(settings, columns)
+    caption(figure, left_out, unlike, f"{key[:1].upper()}{key[1:]}." * bool(key))
     return figure
+
+
+def draw_levels(axes: Axes, settings: Sequence[Setting], column: Column) -> None:
+    """Draw a score's levels: a dotted line for shuffled factors, a band of ± 1 sd for an untrained encoder.
+
+    They are those of one data set and model: of several, no line would be everybody's.
+    """
+    if (
+        len({(setting.first.model, setting.first.latent_dim) for setting in settings}) > 1
+        or len(by_data(settings)) > 1
+    ):
+        return
+    if chance := level(settings, column, "chance"):
+        axes.axhline(chance.mean, color="0.5", linestyle=":", linewidth=1.2, zorder=0)
+    if untrained := level(settings, column, "untrained"):
+        spread = untrained.sd or 0.0
+        axes.axhspan(untrained.mean - spread, untrained.mean + spread, color="0.85", zorder=0, linewidth=0)
+        axes.axhline(untrained.mean, color="0.6", linewidth=1.2, zorder=0)
+
+
+def levels_key(settings: Sequence[Setting], columns: Sequence[Column]) -> str:
+    """Return what the lines of :func:`draw_levels` are, as text; empty if there are none."""
+    lines = {"chance": "dotted: shuffled factors", "untrained": "grey: an untrained encoder (± sd over seeds)"}
+    return "; ".join(
+        said for name, said in lines.items() if any(level(settings, column, name) for column in columns)
+    )
 
 
 def _left_out(curves: Sequence[Curve]) -> str:

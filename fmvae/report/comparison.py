@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from fmvae.evaluation.columns import BLOCKS, IN_BATCHES, NATS, Column, in_table_order
 from fmvae.report.collect import Run, sortable
 from fmvae.report.comparable import NO_MATCH, nats_compare, unlike
+from fmvae.report.levels import levels_beside
 from fmvae.report.settings import (
     OWN,
     Setting,
@@ -144,7 +145,8 @@ def caption(settings: Sequence[Setting]) -> str:
         num_images, floors = images(column.counted), floors_of(settings, column)
         floor = f"; floor (training against test images) {floors}" if floors else ""
         if column.note:
-            parts.append(column.note.format(header=column.header, images=num_images or "unknown", floor=floor))
+            filled = {"header": column.header, "images": num_images or "unknown", "floor": floor}
+            parts.append(column.note.format(**filled, levels=levels_beside(settings, column)))
         elif column.counted not in BLOCKS:  # the user's own measure
             told = [*([column.unit] if column.unit else []), *([f"{num_images} images"] if num_images else [])]
             parts += [f"{column.header}: {', '.join(told)}."] if told else []

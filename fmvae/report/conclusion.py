@@ -9,11 +9,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fmvae.report.above import not_above
 from fmvae.report.caveats import at_last_epoch, caveats, diverged
 from fmvae.report.collect import Run
 from fmvae.report.comparable import DIFFER
 from fmvae.report.comparison import markdown, text
 from fmvae.report.continuing import Command, Started, again, measure_again, more_epochs, more_seeds
+from fmvae.report.levels import by_data
 from fmvae.report.naming import Names, few
 from fmvae.report.ranking import ERRORS, Ranking, front, rankings, standard_error
 from fmvae.report.settings import Setting
@@ -65,14 +67,25 @@ def conclude(runs: Sequence[Run], settings: Sequence[Setting], started: Started,
     others = [run for run in runs if run.state not in ("complete", "classifier")]
     if not settings:
         return Conclusion([_nothing(runs)], caveats(runs, [], [], Names([])), _finish(others, started))
-    names, ranked = Names(settings), rankings(settings)
-    findings = _single(settings[0], names) if len(settings) == 1 else _best(ranked, names)
-    findings += _front(settings, names) if len(settings) > 1 else []
+    names, groups = Names(settings), by_data(settings)
+    found = {data: rankings(group) for data, group in groups.items()}
+    ranked = [ranking for of_data in found.values() for ranking in of_data]
+    findings = []
+    for data, group in groups.items():
+        own = _single(group[0], names) if len(group) == 1 else _best(found[data], names)
+        own += [Sentence(*said) for said in not_above(group, names)]
+        own += _front(group, names) if len(group) > 1 else []
+        findings += [_of_data(data, one) for one in own] if len(groups) > 1 else own
     commands = [*_finish(others, started), *_continue(settings, ranked, names, started)]
     if any(_can_be_measured_alike(ranking) for ranking in ranked):
         commands.append(Command("measure all runs alike", measure_again(folder)))
     note = NOTE if any("±" in one.rest for one in findings) else ""
     return Conclusion(findings, caveats(runs, settings, ranked, names), commands, note)
+
+
+def _of_data(data: str, said: Sentence) -> Sentence:
+    """Return a sentence that names the data, as numbers of other data do not compare."""
+    return Sentence(f"{data}: {said.lead}", said.rest) if said.lead else Sentence(f"{data}:", f" {said.rest}")
 
 
 def _nothing(runs: Sequence[Run]) -> Sentence:

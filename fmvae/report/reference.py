@@ -12,7 +12,7 @@ import yaml
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.project import PROJECT_ROOT
 from fmvae.errors import FmvaeError
-from fmvae.report import family, findings, generators, literature
+from fmvae.report import findings, generators, literature
 from fmvae.report.keeping import check_comparable, find, keep
 from fmvae.report.reference_tables import (
     accuracy_table,
@@ -29,6 +29,7 @@ from fmvae.report.reference_tables import (
     published_table,
 )
 from fmvae.report.tables import Row, folded, percent
+from fmvae.report.topics import TOPICS
 from fmvae.runs.files import write_bytes
 
 PUBLISHED = PROJECT_ROOT / "docs" / "published.yaml"
@@ -45,7 +46,7 @@ CLASSES_SHOWN = "Do generated images show the requested class?"
 PICTURES_OF_ALL, ORIGIN = "Pictures", "Where each row comes from"
 ORDER = (
     *(LIKELIHOODS, literature.HEADING, DISTANCES, generators.HEADING, CLASSES_SHOWN),
-    *(LATENTS, family.HEADING, PICTURES_OF_ALL, ORIGIN),
+    *(LATENTS, *(topic.heading for topic in TOPICS), PICTURES_OF_ALL, ORIGIN),
 )
 
 PAGE = """# Results
@@ -131,15 +132,18 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
         [find(folder, kept, job) for job in sweep_jobs(name)] for name in ("traversal_study", "conditional_study")
     )
     found = [row for row in (*rows, *traversals, *conditionals) if row.found]
-    study, search = family.read(folder, kept), generators.read(folder, kept, list(seeds))
-    if not any((found, study.found, search.found, *(row.found for row in likelihoods))):
+    studies = [(topic, topic.read(folder, kept)) for topic in TOPICS]
+    of_studies = [row for _, study in studies for row in study.found]
+    search = generators.read(folder, kept, list(seeds))
+    if not any((found, of_studies, search.found, *(row.found for row in likelihoods))):
         names = ", ".join(row.title for row in (*rows, *likelihoods))
         raise FmvaeError(
             folder,
             f"holds none of the reference runs ({names}; other settings give other runs)",
             "run `python train.py experiment=baseline`, or `python train.py sweep=vae_study` for all",
         )
-    for rows_of_one_study in (found, study.found, [row for row in likelihoods if row.found]):
+    of_each = (study.found for _, study in studies)
+    for rows_of_one_study in (found, *of_each, [row for row in likelihoods if row.found]):
         check_comparable(folder, kept, rows_of_one_study)
     pictures = []
     for row in found:
@@ -151,12 +155,15 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
     sections = _sections(rows, traversals, found, published) | {
         literature.HEADING: literature.section(likelihoods, published, kept),
         generators.HEADING: generators.section(search, folder, kept),
-        family.HEADING: family.section(study, kept),
+        **{topic.heading: topic.section(study, kept) for topic, study in studies},
         PICTURES_OF_ALL: gallery(pictures, WIDTH) if pictures else "",
     }
     sections = {title: sections[title] for title in ORDER if sections[title]}
-    every = {row.title: row for row in (*rows, *traversals, *conditionals)} | study.titled | search.titled
-    told = findings.told(FINDING, every, family.columns() | generators.COLUMNS | columns(published))
+    every = {row.title: row for row in (*rows, *traversals, *conditionals)} | search.titled
+    texts = generators.COLUMNS | columns(published)
+    for topic, study in studies:
+        every, texts = study.titled | every, topic.texts() | texts
+    told = findings.told(FINDING, every, texts)
     pages = {
         docs / "results.md": PAGE.format(
             command=command,
@@ -165,7 +172,7 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
             sections="\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()),
         ),
         kept / "provenance.md": PROVENANCE.format(
-            command=command, table=provenance_table([*found, *likelihoods, *search.found, *study.found], "")
+            command=command, table=provenance_table([*found, *likelihoods, *search.found, *of_studies], "")
         ),
     }
     if classified:

@@ -22,6 +22,7 @@ from fmvae.report.learning import learning_curves
 from fmvae.report.matching import pairing_chart, udr_chart
 from fmvae.report.naming import Names
 from fmvae.report.page import EXPLORER, Picture, address, render_page
+from fmvae.report.scores import correlation_chart, score_chart
 from fmvae.report.settings import Setting, particulars, settings_of, telling
 from fmvae.report.sheets import Cell, contact_sheet
 from fmvae.report.starts import started
@@ -49,6 +50,18 @@ CHARTS = {
         mi_kl,
     ),
     "against_beta": ("Against β", "", against_beta),
+    "scores": (
+        "Scores of disentanglement",
+        "How far do latents follow the known factors of the data, and by how much do seeds differ? Compare with "
+        "the levels, not with 0: random features of images follow some factors, too.",
+        score_chart,
+    ),
+    "score_correlations": (
+        "Do the scores agree?",
+        "Rank correlations over runs. Lower is better for recon, −ELBO and TC, so a score that agrees with one of "
+        "them has a negative correlation with it. Runs of one setting differ in their seeds alone.",
+        correlation_chart,
+    ),
     "udr": (
         "UDR: latents of other seeds",
         "Do other seeds find the same latents? UDR is near 1 if the informative dimensions of two runs match one "

@@ -12,6 +12,7 @@ from fmvae.visualization.tiles import new_figure, set_title
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LEAST = 0.05  # nats: independent columns have (bins - 1)(values - 1) / 2N, 0.02 for 20 values and 10,000 points
 # by the name of the figure: the matrix in the block ``disentanglement``, and its title
 MATRICES = {
     "factor_information": ("mutual_information", "Mutual information of latents and factors, nats"),
@@ -44,6 +45,19 @@ def factor_matrix(matrix: Sequence[Sequence[float]], factors: Sequence[str], tit
     figure.colorbar(image, ax=axes, fraction=0.05)
     set_title(figure, title)
     return figure
+
+
+def followed(block: Mapping[str, Any] | None) -> list[str] | None:
+    """Return for each dimension the factor that it follows most, as ``x: 1.42 nats``; None without a block.
+
+    The number is their mutual information, of the block ``disentanglement``. Below ``LEAST`` no factor is named.
+    """
+    if not block:
+        return None
+    values, names = np.asarray(block["mutual_information"], dtype=float), block["factors"]
+    return [
+        f"{names[row.argmax()]}: {row.max():.2f} nats" if row.max() >= LEAST else "no factor" for row in values
+    ]
 
 
 def wanted_factor_figures(

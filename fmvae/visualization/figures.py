@@ -17,7 +17,7 @@ from fmvae.runs.observer import Observer
 from fmvae.visualization.appearance import Appearance, drawn
 from fmvae.visualization.classes import class_samples, style_transfer
 from fmvae.visualization.curves import training_curves
-from fmvae.visualization.factors import MATRICES
+from fmvae.visualization.factors import MATRICES, followed
 from fmvae.visualization.interpolation import interpolation_pairs, interpolations
 from fmvae.visualization.latent import kl_per_dimension, latent_scatter
 from fmvae.visualization.measured import OF_MEASURES
@@ -113,6 +113,7 @@ def result_figures(
     settings: Mapping[str, Any],
     posteriors: Posteriors | None = None,
     sources: Sources | None = None,
+    measures: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, Figure]]:
     """Yield names and figures of a finished run that fit its model; each is drawn when requested.
 
@@ -124,13 +125,15 @@ def result_figures(
         posteriors: of the test split, if already computed.
         sources: by sampler: each adds ``samples_<sampler>``, ``neighbours_<sampler>``, and
             ``class_samples_<sampler>`` for a conditional model.
+        measures: by name; the block ``disentanglement`` names the factors that dimensions of traversals follow.
 
     Raises:
         ConfigError: as :func:`check_figures`, at the call.
     """
     sources = sources or {}
     check_figures(visualizer, data, settings, sources)
-    drawings = _drawings(visualizer, data, history, settings, posteriors, sources)
+    of_factors = followed((measures or {}).get("disentanglement"))
+    drawings = _drawings(visualizer, data, history, settings, posteriors, sources, of_factors)
     if settings["only"] is None:
         extra = () if settings["traversal"]["every_class"] else ("traversal",)
         wanted = [name for name in drawings if name.split(OF_CLASS)[0] not in extra]
@@ -196,6 +199,7 @@ def _drawings(
     settings: Mapping[str, Any],
     known: Posteriors | None,
     sources: Sources,
+    of_factors: Sequence[str] | None = None,
 ) -> Drawings:
     """Return a function for each figure that fits the model and the data, by name; nothing is drawn yet."""
     test, num_classes = data.test, data.num_classes
@@ -226,7 +230,7 @@ def _drawings(
         drawings["pseudo_inputs"] = lambda: pseudo_inputs(visualizer)
 
     options: dict[str, Any] = {key: settings["traversal"][key] for key in ("dimensions", "span", "steps")}
-    options["prior"] = prior
+    options |= {"prior": prior, "followed": of_factors}
     label = _example_label(visualizer, data)
     drawings["traversal_prior"] = lambda: latent_traversal(visualizer, encoded(), label=label, **options)
 

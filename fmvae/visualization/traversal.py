@@ -27,6 +27,7 @@ OTHER_UNITS = (
     "0 and σ: the prior's mean and standard deviation in the dimension\n"
     "MI: mutual information of the dimension and the image, in nats"
 )
+FOLLOWED = "below each name: the factor that it follows most, and their mutual information"
 MARK_COLOUR = "#ee7733"
 
 
@@ -125,6 +126,7 @@ def latent_traversal(
     span: float = 3.0,
     steps: int = 9,
     prior: Density | None = None,
+    followed: Sequence[str] | None = None,
 ) -> Figure:
     """Draw a traversal: a row per dimension, the most informative first, and a column per value.
 
@@ -137,14 +139,15 @@ def latent_traversal(
             the class for a conditional model, else None.
         posteriors, dimensions, span, steps: as for :func:`traverse`, which also lists the errors.
         prior: of the model, if already computed.
+        followed: for each of the model's dimensions, what to write below its name: the factor that it follows.
     """
     prior = prior or view.prior()
     start, kept = _start(view, prior, image, label)
     traversal = traverse(view, posteriors, start, kept, prior=prior, dimensions=dimensions, span=span, steps=steps)
     num_rows = len(traversal.dimensions)
     from_image = image is not None
-    width = max(0.8 * steps + 1.8 + 2.2 * from_image, 7)
-    note_height = 0 if prior.is_standard else 0.32  # inches, of OTHER_UNITS
+    width = max(0.8 * steps + 1.8 + 0.4 * (followed is not None) + 2.2 * from_image, 7)
+    note_height = 0.32 * (not prior.is_standard) + 0.16 * (followed is not None)  # inches
     figure = new_figure(width, max(0.82 * num_rows + 1.2, 3.2) + note_height)
     left, axes = None, None
     if from_image:
@@ -157,13 +160,19 @@ def latent_traversal(
     _, height, breadth = view.image_shape
     unit = "" if prior.is_standard else "σ"
     axes.set_xticks(tile_centres(steps, breadth), [value_name(value) + unit for value in traversal.values])
-    axes.set_yticks(tile_centres(num_rows, height), traversal.names())
+    rows = traversal.names()
+    if followed is not None:
+        below = (followed[dimension] for dimension in traversal.dimensions)
+        rows = [f"{name}\n{factor}" for name, factor in zip(rows, below, strict=True)]
+    axes.set_yticks(tile_centres(num_rows, height), rows)
     axes.xaxis.tick_top()
     note = f"value of the row's dimension; all others stay at {'0, ' * prior.is_standard}the prior mean"
     if from_image:
         note = "value of the row's dimension, absolute; all others stay at the image's (▲) posterior mean"
     if not prior.is_standard:
         note = note.replace(", absolute", "") + f"\n{OTHER_UNITS}"
+    if followed is not None:
+        note += f"\n{FOLLOWED}"
     if from_image:
         _mark_own_values(axes, traversal, height, breadth)
     axes.set_xlabel(in_lines(note), fontsize=text_size(9))

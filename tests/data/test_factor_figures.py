@@ -145,3 +145,11 @@ def test_factors_that_do_not_fit_are_told_in_one_line(changed, error, message):
     assert factors_of(ImageData(**parts, **given).train).tolist() == factors.tolist()
     with pytest.raises(error, match=message):
         ImageData(**parts, **{**given, **changed})
+
+
+def test_a_traversals_rows_name_the_factor_that_each_dimension_follows_most():
+    from fmvae.visualization.factors import LEAST, followed
+
+    block = {"mutual_information": [[0.1, 1.42], [LEAST / 2, 0.0], [0.7, 0.6]], "factors": ["x", "shape"]}
+    assert followed(block) == ["shape: 1.42 nats", "no factor", "x: 0.70 nats"]
+    assert followed(None) is None

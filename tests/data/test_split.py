@@ -1,6 +1,8 @@
 """fmvae.data.split: bytes in memory, exact floats in batches, every image once per epoch."""
 
+import ast
 import dataclasses
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.functional import to_tensor
 
+from fmvae.config.project import PROJECT_ROOT
 from fmvae.data.split import Split, to_float
+
+PACKAGE = PROJECT_ROOT / "fmvae"
 
 
 def numbered(num: int) -> Split:
@@ -127,3 +132,31 @@ def test_round_robin_takes_the_first_of_each_class_then_the_second(labels, num):
         rest = [i for i in rest if i not in turn]
     split = Split("test", torch.zeros(len(labels), 1, 1, 1, dtype=torch.uint8), torch.tensor(labels))
     assert split.round_robin(num).tolist() == expected[:num]
+
+
+def test_a_part_of_a_split_keeps_all_that_is_known_of_its_images():
+    whole = Split(
+        "train", torch.arange(24, dtype=torch.uint8).view(6, 1, 2, 2), torch.arange(6), torch.arange(12).view(6, 2)
+    )
+    assert all(getattr(whole, field.name) is not None for field in fields(whole))  # so that none goes untested
+    for which, indices in ((torch.tensor([4, 1]), [4, 1]), (slice(3), [0, 1, 2]), (slice(None), list(range(6)))):
+        part = whole.take(which)
+        assert (type(part), part.name, len(part)) == (Split, "train", len(indices))
+        for field in fields(whole):
+            if isinstance(known := getattr(whole, field.name), torch.Tensor):
+                assert torch.equal(getattr(part, field.name), torch.stack([known[i] for i in indices])), field.name
+    bare = Split("test", whole.images, whole.labels).take(slice(2))
+    assert bare.factors is None
+
+
+def test_every_part_of_a_split_is_taken_by_its_method():
+    """A split that is made from parts of another one would lose what is known of the images."""
+
+    def rebuilt(source: str) -> list[str]:
+        calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        made = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Split"]
+        return [text for call in made if "[" in (text := ast.unparse(call)) and ".images[" in text]
+
+    found = {path.name: rebuilt(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+    assert not {name: calls for name, calls in found.items() if calls}
+    assert rebuilt("Split(s.name, s.images[i], s.labels[i])")  # control

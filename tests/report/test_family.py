@@ -9,8 +9,9 @@ import pytest
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.project import PROJECT_ROOT
 from fmvae.errors import FmvaeError
-from fmvae.report import family, reference
+from fmvae.report import reference, study
 from fmvae.report.reference import write_page
+from fmvae.report.topics import FAMILY
 from fmvae.runs.files import read_record, write_record
 from tests.report.test_reference import DRAWN, FINDING, JOBS, origin, quick, write_run  # noqa: F401  (a fixture)
 
@@ -105,14 +106,14 @@ def test_all_rows_stand_in_the_order_of_the_sweep(tmp_path):
 def test_negative_control_from_the_runs_that_are_there_alone_a_strength_is_not_known(part, monkeypatch):
     """One run of FactorVAE does not tell that its strength is gamma."""
     there = [*jobs("model=beta", "beta.value=4"), *jobs("loss.gamma=20", "seed=1")]
-    monkeypatch.setattr(family, "sweep_jobs", lambda name: there)
+    monkeypatch.setattr(study, "sweep_jobs", lambda name: there if name == "family" else [])
     assert [row[1] for row in rows(page_of(part), "beta")] == ["β 4", "β 1"]
 
 
 def test_a_page_without_such_runs_is_as_it_was(part, monkeypatch):
     shutil.rmtree(part / "runs" / "family")
     page = page_of(part)
-    monkeypatch.setattr(family, "section", lambda study, kept: "")
+    monkeypatch.setattr(FAMILY, "section", lambda study, kept: "")
     assert page_of(part) == page
     assert HEADING not in page
     assert "\n\n## Pictures\n" in page
@@ -127,7 +128,7 @@ def test_a_page_of_such_runs_alone(part):
 
 
 def test_copies_alone_give_the_same_page_and_hold_no_pictures(part, monkeypatch):
-    monkeypatch.setattr(family, "DRAWN", DRAWN)
+    monkeypatch.setattr(FAMILY, "drawn", DRAWN)
     page, kept = page_of(part), part / "docs" / "results"
     files = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
     assert page_of(part, "nothing") == page
@@ -148,7 +149,7 @@ def test_every_run_leads_to_its_config_and_command(part):
 
 
 def test_charts_are_drawn_from_the_same_runs_and_an_old_one_is_removed(part, monkeypatch):
-    monkeypatch.setattr(family, "DRAWN", DRAWN)
+    monkeypatch.setattr(FAMILY, "drawn", DRAWN)
     page, kept = page_of(part), part / "docs" / "results"
     names = [f"family-{name}.png" for name in ("rate_distortion", "tc_recon", "mi_kl")]
     assert all((kept / name).read_bytes().startswith(b"\x89PNG\r\n") for name in names)
@@ -213,18 +214,18 @@ def test_a_field_of_no_row_or_column_is_refused(part, field):
 
 @pytest.mark.slow
 def test_the_words_of_the_page_have_fields_of_the_sweep(part, monkeypatch):
-    monkeypatch.setattr(family, "FINDING", FINDING)
-    monkeypatch.setattr(family, "sweep_jobs", sweep_jobs)
+    monkeypatch.setattr(FAMILY, "finding", FINDING)
+    monkeypatch.setattr(study, "sweep_jobs", sweep_jobs)
     assert FINDING.is_file()
-    family.told(family.read(part / "runs", part / "docs" / "results"))
+    FAMILY.told(FAMILY.read(part / "runs", part / "docs" / "results"))
 
 
 @pytest.mark.slow
 def test_the_page_is_what_its_command_writes_from_its_copies(tmp_path, monkeypatch):
-    monkeypatch.setattr(family, "FINDING", FINDING)
+    monkeypatch.setattr(FAMILY, "finding", FINDING)
     monkeypatch.setattr(reference, "FINDING", FINDING.with_name("results.md"))
-    monkeypatch.setattr(family, "sweep_jobs", sweep_jobs)
-    monkeypatch.setattr(family, "DRAWN", DRAWN)
+    monkeypatch.setattr(study, "sweep_jobs", sweep_jobs)
+    monkeypatch.setattr(FAMILY, "drawn", DRAWN)
     shutil.copytree(PROJECT_ROOT / "docs" / "results", tmp_path / "docs" / "results")
     names = ("results.md", "results/classes.md", "results/provenance.md")
 

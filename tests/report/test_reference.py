@@ -16,25 +16,27 @@ from fmvae.config.composing import sweep_jobs
 from fmvae.config.identity import RunIdentity
 from fmvae.config.stored import to_yaml
 from fmvae.errors import FmvaeError, RunError
-from fmvae.report import family, generators, keeping, reference
+from fmvae.report import generators, keeping, reference, study
 from fmvae.report.__main__ import main
 from fmvae.report.reference import PUBLISHED, find, write_page
 from fmvae.report.reference_tables import CLASSIFIER
+from fmvae.report.topics import DISENTANGLEMENT, FAMILY
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import read_record, write_record
 
 # of sweep=family: two objectives of the one model, and one of the other
 JOBS = [job for job in sweep_jobs("family") if {"loss=elbo", "loss=factor_vae"} & set(job)]
 JOBS = [job for job in JOBS if {"model=beta", "loss=elbo"} & set(job)]
-DRAWN, FINDING = family.DRAWN, family.FINDING
+DRAWN, FINDING = FAMILY.drawn, FAMILY.finding
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(keeping, "compose", composed)
-    monkeypatch.setattr(family, "sweep_jobs", lambda name: JOBS)
-    monkeypatch.setattr(family, "DRAWN", ())
-    monkeypatch.setattr(family, "FINDING", tmp_path / "finding.md")
+    monkeypatch.setattr(study, "sweep_jobs", lambda name: JOBS if name == "family" else [])
+    monkeypatch.setattr(FAMILY, "drawn", ())
+    monkeypatch.setattr(FAMILY, "finding", tmp_path / "finding.md")
+    monkeypatch.setattr(DISENTANGLEMENT, "finding", tmp_path / "other_finding.md")
     monkeypatch.setattr(generators, "FINDING", tmp_path / "generators.md")
     monkeypatch.setattr(reference, "FINDING", tmp_path / "findings.md")
 

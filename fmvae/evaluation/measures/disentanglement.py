@@ -27,6 +27,7 @@ from fmvae.evaluation.disentanglement import (
     sap,
 )
 from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.models import VAE, encode_split
 
 NUM_TRAIN, NUM_TEST = 10_000, 5_000  # by default, as in Locatello et al. 2019
 SHUFFLE, FACTOR_VAE, BETA_VAE = 2, 3, 4  # parts of the seed's stream
@@ -35,7 +36,10 @@ KEYS = ("num_train", "num_test", "num_groups", "group_size", "seed")
 
 
 class Disentanglement(BuiltIn):
-    """Scores of the posterior means of training and test images, and those that shuffled factors have.
+    """Scores of the posterior means of training and test images, and the levels to compare them with.
+
+    The levels are the scores with shuffled factors (``chance``), and those of the model before training, if it is
+    known (``untrained``): random features of images follow some factors.
 
     Args:
         num_train, num_test: images, in a fixed random order; predictors are fitted on the first and tested on the
@@ -44,6 +48,7 @@ class Disentanglement(BuiltIn):
             test; 0 leaves both scores out.
         group_size: images, or pairs of images, in a group.
         seed: of shuffles, trees and rendered factors; it is not the run's, so that runs are compared on the same.
+        untrained: whether the model before training is known.
     """
 
     name = "disentanglement"
@@ -51,9 +56,18 @@ class Disentanglement(BuiltIn):
     off: ClassVar = {"disentanglement": {"num_train": 0}}
     way_in = "take data with factors, and leave evaluation.disentanglement.num_train null"
 
-    def __init__(self, num_train: int, num_test: int, num_groups: int, group_size: int, seed: int):
+    def __init__(
+        self,
+        num_train: int,
+        num_test: int,
+        num_groups: int,
+        group_size: int,
+        seed: int,
+        *,
+        untrained: bool = False,
+    ):
         self.num_train, self.num_test, self.seed = num_train, num_test, seed
-        self.num_groups, self.group_size = num_groups, group_size
+        self.num_groups, self.group_size, self.untrained = num_groups, group_size, untrained
 
     @classmethod
     def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
@@ -73,7 +87,8 @@ class Disentanglement(BuiltIn):
         if num_groups and (reason := _cannot_render(context)):
             context.notes.append(f"the scores of FactorVAE and beta-VAE are left out: {reason}")
             num_groups = 0
-        yield cls(**sizes, num_groups=num_groups, group_size=group_size, seed=settings["seed"])
+        known = context.untrained is not None
+        yield cls(**sizes, num_groups=num_groups, group_size=group_size, seed=settings["seed"], untrained=known)
 
     @classmethod
     def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -86,14 +101,18 @@ class Disentanglement(BuiltIn):
     @property
     def columns(self) -> tuple[Column, ...]:  # type: ignore[override]
         left_out = () if self.num_groups else RENDERED
-        return tuple(column for column in BLOCKS[self.name] if column.tag.split("/")[-1] not in left_out)
+        columns = (column for column in BLOCKS[self.name] if column.tag.split("/")[-1] not in left_out)
+        return tuple(column for column in columns if self.untrained or not column.tag.startswith("untrained/"))
 
     def compute(self, context: Context) -> dict[str, Any]:
         from threadpoolctl import threadpool_limits
 
         data, threads = context.data, torch.get_num_threads()
-        codes, factors = self._points(context, data.train, self.num_train)
-        test = self._points(context, data.test, self.num_test)
+        train_images, test_images = (
+            self._chosen(split, num) for split, num in ((data.train, self.num_train), (data.test, self.num_test))
+        )
+        codes, factors = _points(context.model, train_images)
+        test = _points(context.model, test_images)
         shuffle = rng.stream(self.seed, "evaluation", SHUFFLE)
         order, test_order = (torch.randperm(len(part), generator=shuffle).numpy() for part in (codes, test[0]))
         shuffled, test_shuffled = factors[order], (test[0], test[1][test_order])
@@ -107,10 +126,15 @@ class Disentanglement(BuiltIn):
                 "chance": _scores(codes, shuffled, test_shuffled, chance),
             }
             if self.num_groups:
-                rendered = self._rendered(context)
+                rendered = self._rendered(context, context.model)
                 block |= rendered
                 varied = sum(size > 1 for size in data.factor_sizes)
                 block["chance"] |= dict.fromkeys(rendered, 1 / varied)
+            if context.untrained:
+                begun = context.untrained().eval()
+                own, own_test = _points(begun, train_images), _points(begun, test_images)
+                block["untrained"] = _scores(*own, own_test, dci(*own, own_test, seed=self.seed, threads=threads))
+                block["untrained"] |= self._rendered(context, begun) if self.num_groups else {}
         return {
             **block,
             "factors": list(data.factor_names),
@@ -119,21 +143,18 @@ class Disentanglement(BuiltIn):
             "num_images": len(codes) + len(test[0]),
         }
 
-    def _points(self, context: Context, split: Split, num: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return codes (num, D) and factors (num, K) of images in a fixed random order."""
-        order = torch.randperm(len(split), generator=rng.stream(0, "evaluation"))[:num].to(context.device)
-        chosen = Split(split.name, split.images[order], split.labels[order])
-        mu, factors = context.posteriors(chosen).mu, split.factors
-        assert factors is not None
-        return mu.cpu().double().numpy(), factors.to(order.device)[order].cpu().numpy()
+    @staticmethod
+    def _chosen(split: Split, num: int) -> Split:
+        """Return ``num`` images in a fixed random order."""
+        return split.take(torch.randperm(len(split), generator=rng.stream(0, "evaluation"))[:num])
 
-    def _rendered(self, context: Context) -> dict[str, float]:
+    def _rendered(self, context: Context, model: VAE) -> dict[str, float]:
         data = context.data
 
         def codes_of(factors: Tensor) -> Tensor:
             images = data.render(factors).to(context.device)
             unlabelled = torch.zeros(len(images), dtype=torch.int64, device=context.device)
-            return context.posteriors(Split("rendered", images, unlabelled)).mu
+            return encode_split(model, Split("rendered", images, unlabelled)).mu
 
         size = {"num_train": self.num_groups, "num_test": self.num_groups, "group_size": self.group_size}
         made = zip(RENDERED, (factor_vae_score, beta_vae_score), (FACTOR_VAE, BETA_VAE), strict=True)
@@ -141,6 +162,12 @@ class Disentanglement(BuiltIn):
             name: score(codes_of, data.factor_sizes, rng.stream(self.seed, "evaluation", part), **size)
             for name, score, part in made
         }
+
+
+def _points(model: VAE, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes (N, D) and factors (N, K) of all images of a split."""
+    assert split.factors is not None
+    return encode_split(model, split).mu.cpu().double().numpy(), split.factors.cpu().numpy()
 
 
 def _scores(

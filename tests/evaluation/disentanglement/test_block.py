@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from fmvae import rng
+from fmvae.assembly import assemble
 from fmvae.config import compose
 from fmvae.data import ImageData
 from fmvae.errors import ConfigError
@@ -30,10 +32,15 @@ def evaluation(*overrides: str) -> dict[str, Any]:
     return compose([*own, *(f"evaluation.{off}" for off in OFF), "evaluation.cache=null"])["evaluation"]
 
 
-def evaluator(*overrides: str, model: VAE | None = None, data: ImageData | None = None) -> Evaluator:
+def evaluator(*overrides: str, model: VAE | None = None, data: ImageData | None = None, **given: Any) -> Evaluator:
     made = Measuring() if model is None else model
     objective = ELBO(Bernoulli(), Constant(1.0))
-    return Evaluator(made, objective, data or Squares(), seed=0, settings=evaluation(*overrides))
+    return Evaluator(made, objective, data or Squares(), seed=0, settings=evaluation(*overrides), **given)
+
+
+def begun() -> VAE:
+    with rng.seeded_init(0):
+        return BaseVAE(4, hidden_dim=8, image_shape=(1, SIDE, SIDE))
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +58,35 @@ def test_an_encoder_that_measures_the_factors_scores_high_and_shuffled_factors_c
     assert chance["factor_vae"] == chance["beta_vae"] == 1 / 3
     assert np.array(block["mutual_information"]).argmax(0).tolist() == [0, 1, 2]
     assert np.array(block["importance"]).shape == (4, 3)
-    with torch.no_grad():  # negative control: an untrained encoder
-        untrained = evaluator(model=BaseVAE(4, hidden_dim=8, image_shape=(1, SIDE, SIDE)))
-    assert untrained.compute("disentanglement")["mig"] < 0.5 * block["mig"]
+
+
+def test_the_scores_of_the_model_before_training_stand_beside_its_own(block):
+    """They are what the measure says of that model, clearly below an encoder that measures the factors."""
+    found = evaluator(untrained=begun).compute("disentanglement")
+    untrained = found.pop("untrained")
+    assert found == block
+    alone = evaluator(model=begun()).compute("disentanglement")
+    assert untrained == {name: alone[name] for name in NUMBERS}
+    assert untrained["mig"] < 0.5 * block["mig"]
+    tags = {column.tag for column in evaluator(untrained=begun).measures["disentanglement"].columns}
+    assert tags == NUMBERS | {f"{level}/{name}" for level in ("chance", "untrained") for name in NUMBERS}
+    made = evaluator(untrained=begun)  # a block of before that lacks the level is measured again
+    assert dict(made.measure({"disentanglement": block}))["disentanglement"]["untrained"] == untrained
+    whole = {**block, "untrained": {**untrained, "mig": 9.0}}  # control: a whole one is kept
+    assert dict(made.measure({"disentanglement": whole}))["disentanglement"] == whole
+
+
+def test_a_run_knows_its_model_before_training():
+    """The weights are those that the run starts from: not those that it has now."""
+    overrides = ["data=sprites", "data.num_train=200", "data.val_size=50", "data.num_test=60", "latent_dim=3"]
+    parts = assemble(compose(["model=beta", *overrides, "evaluation=fast"]), torch.device("cpu"))
+    start = {name: tensor.clone() for name, tensor in parts.model.state_dict().items()}
+    for parameter in parts.model.parameters():
+        parameter.data.add_(1)  # training
+    assert parts.evaluator.context.untrained
+    made = parts.evaluator.context.untrained().state_dict()
+    assert all(torch.equal(made[name], start[name]) for name in made)
+    assert not all(torch.equal(made[name], trained) for name, trained in parts.model.state_dict().items())
 
 
 def test_its_numbers_are_those_of_the_functions(block):

@@ -1,0 +1,108 @@
+"""Levels beside scores: which scores are above them, in captions, charts and the conclusion."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from fmvae.evaluation.columns import BLOCKS
+from fmvae.report.above import is_above, not_above, scores_of
+from fmvae.report.collect import collect
+from fmvae.report.comparison import caption
+from fmvae.report.conclusion import conclude
+from fmvae.report.levels import by_data, level
+from fmvae.report.naming import Names
+from fmvae.report.scores import correlation_chart, score_chart, spearman
+from fmvae.report.settings import settings_of
+from tests.report.fakes import write_run
+
+NAMES = [column.tag for column in BLOCKS["disentanglement"] if column.direction]
+UNTRAINED = (0.02, 0.03, 0.04)  # of three seeds
+
+
+def block(mig: float, seed: int, chance: float = 0.001) -> dict:
+    scores = {tag.rpartition("/")[2]: mig for tag in NAMES}
+    return {
+        **scores,
+        "chance": dict.fromkeys(scores, chance),
+        "untrained": dict.fromkeys(scores, UNTRAINED[seed]),
+        "num_images": 150,
+        "settings": {},
+    }
+
+
+def runs(folder, *overrides, good=0.5, bad=0.031):
+    """Three seeds of beta = 1, whose scores are above both levels, and of beta = 4, near an untrained one's."""
+    for seed in range(3):
+        for beta, score in ((1.0, good), (4.0, bad)):
+            made = block(score + 0.001 * seed, seed)
+            write_run(folder, *overrides, beta=beta, seed=seed, z=3, blocks={"disentanglement": made})
+    return settings_of(collect([folder]))
+
+
+def test_a_score_is_above_a_level_by_two_standard_errors_of_the_difference(tmp_path):
+    good, bad = settings = runs(tmp_path)
+    mig = scores_of(settings)[0]
+    untrained, chance = (level(settings, mig, name) for name in ("untrained", "chance"))
+    assert untrained
+    assert chance
+    assert (untrained.mean, untrained.n) == (pytest.approx(0.03), 3)  # six runs, but three encoders
+    assert untrained.sd == pytest.approx(np.std(UNTRAINED, ddof=1))
+    assert (chance.mean, chance.sd, chance.n) == (0.001, None, 1)
+    assert [is_above(good, mig, untrained), is_above(bad, mig, untrained)] == [True, False]
+    assert is_above(bad, mig, chance)
+    (of_chance, of_untrained) = not_above(settings, Names(settings))
+    assert of_chance[0] == "Above shuffled factors:"
+    assert "in every setting" in of_chance[1]
+    assert "MIG (0.030 ± 0.010) in all but 1 of 2 settings (β = 4)" in of_untrained[1]
+
+
+def test_the_caption_and_the_conclusion_say_the_levels(tmp_path):
+    settings = runs(tmp_path)
+    assert "MIG: of 150 images; shuffled factors 0.001, an untrained encoder 0.030 ± 0.010." in caption(settings)
+    every = [run for setting in settings for run in setting.runs]
+    said = " ".join(map(str, conclude(every, settings, lambda run: None, "f").findings))
+    assert "β = 1 is best by" in said
+    assert "Above an untrained encoder: MIG (0.030 ± 0.010) in all but 1 of 2 settings (β = 4)" in said
+    plain = tmp_path / "plain"  # control: without scores there is nothing of this
+    write_run(plain, z=3)
+    write_run(plain, z=3, beta=4.0)
+    settings = settings_of(collect([plain]))
+    assert "Above" not in str(conclude(settings[0].runs, settings, lambda run: None, "f").findings)
+    assert score_chart(settings) is None
+    assert correlation_chart(settings) is None
+
+
+def test_runs_of_other_data_are_not_ranked_together(tmp_path):
+    runs(tmp_path, "data=sprites")
+    settings = runs(tmp_path, "data=shapes3d", good=0.9)
+    groups = by_data(settings)
+    assert {name: len(group) for name, group in groups.items()} == {"Sprites": 2, "Shapes3D": 2}
+    every = [run for setting in settings for run in setting.runs]
+    said = [str(one) for one in conclude(every, settings, lambda run: None, "f").findings]
+    assert any(one.startswith("Sprites: ") and "is best by" in one and "MIG (0.501" in one for one in said)
+    assert any(one.startswith("Shapes3D: ") and "is best by" in one and "MIG (0.901" in one for one in said)
+
+
+def test_the_chart_has_means_bars_and_levels(tmp_path):
+    settings = runs(tmp_path)
+    figure = score_chart(settings)
+    assert figure is not None
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "MIG"
+    drawn = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]
+    heights = {round(float(line[0]), 3) for line in drawn}
+    assert {0.001, 0.03} <= heights
+    assert any(np.allclose(line, [0.501, 0.032]) for line in drawn if len(line) == 2)
+    text = " ".join(t.get_text() for t in figure.texts) + figure.get_supxlabel()
+    assert "untrained" in text
+
+
+def test_rank_correlations_equal_scipys_without_missing_numbers():
+    drawn = np.random.default_rng(0).integers(0, 6, size=(4, 30)).astype(float)
+    drawn[2, 5], drawn[3] = np.nan, 7
+    found = spearman(drawn)
+    assert found[0, 1] == pytest.approx(spearmanr(drawn[0], drawn[1])[0], abs=1e-12)
+    there = np.isfinite(drawn[2])
+    assert found[0, 2] == pytest.approx(spearmanr(drawn[0][there], drawn[2][there])[0], abs=1e-12)
+    assert np.isnan(found[3]).all()
+    assert abs(found[0, 1] - np.corrcoef(drawn[0], drawn[1])[0, 1]) > 1e-4  # control: not that of the values
