@@ -62,6 +62,7 @@ bench: env  # close other programs first
 	$(PY) -m benchmarks.evaluation
 	$(PY) -m benchmarks.decomposition
 	$(PY) -m benchmarks.mixtures
+	$(PY) -m benchmarks.disentanglement
 	$(PY) -m benchmarks.features
 	$(PY) -m benchmarks.launchers
 	$(PY) -m benchmarks.page

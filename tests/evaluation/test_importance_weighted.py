@@ -1,6 +1,7 @@
 """The importance-weighted bound is its formula in double precision, and reaches a marginal that is known."""
 
 import copy
+import errno
 import math
 from pathlib import Path
 from typing import Any
@@ -444,3 +445,18 @@ def test_a_full_disk_does_not_end_a_measurement(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     Partial(tmp_path / "file" / "iwae.safetensors").keep({"bounds": torch.zeros(1)})
     assert "partial results are not kept" in caplog.text
+
+
+def test_a_disk_that_keeps_a_partial_result_does_not_end_a_measurement(tmp_path, monkeypatch, caplog):
+    partial = Partial(tmp_path / "partial" / "iwae.safetensors")
+    partial.keep({"bounds": torch.zeros(1)})
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        partial.remove()
+    assert "Read-only file system; it is no longer needed, so delete it" in caplog.text
+    partial.remove()
+    assert not (tmp_path / "partial").exists()  # control: without the refusal it is deleted

@@ -13,6 +13,7 @@ from fmvae.data import ImageData
 from fmvae.errors import ConfigError
 from fmvae.evaluation import Evaluator, columns
 from fmvae.evaluation import disentanglement as scores
+from fmvae.evaluation.measures import disentanglement as measure
 from fmvae.evaluation.registry import BUILT_IN, merged, nothing
 from fmvae.experiments.search_target import direction
 from fmvae.models import VAE, BaseVAE, ConditionalVAE
@@ -74,6 +75,25 @@ def test_the_scores_of_the_model_before_training_stand_beside_its_own(block):
     assert dict(made.measure({"disentanglement": block}))["disentanglement"]["untrained"] == untrained
     whole = {**block, "untrained": {**untrained, "mig": 9.0}}  # control: a whole one is kept
     assert dict(made.measure({"disentanglement": whole}))["disentanglement"] == whole
+
+
+def test_an_equal_model_before_training_is_scored_once_in_a_process(monkeypatch):
+    """As in a sweep, whose runs with one seed begin with the same weights."""
+    fits = []
+    monkeypatch.setattr(measure, "UNTRAINED", {})
+    monkeypatch.setattr(measure, "dci", lambda *own, **named: fits.append(1) or scores.dci(*own, **named))
+
+    def of_another_seed() -> VAE:
+        with rng.seeded_init(1):
+            return BaseVAE(4, hidden_dim=8, image_shape=(1, SIDE, SIDE))
+
+    first, again, other = (
+        evaluator(untrained=made).compute("disentanglement")["untrained"]
+        for made in (begun, begun, of_another_seed)
+    )
+    assert again == first
+    assert len(fits) == 3 * 2 + 2  # its own and the shuffled factors', and two of three levels
+    assert other != first  # control
 
 
 def test_a_run_knows_its_model_before_training():
