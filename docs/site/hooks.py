@@ -125,7 +125,7 @@ def _accessible(html: str) -> str:
     Its search dialog has no name. Each level of a table of contents is a landmark of its own, several by one name.
     """
     if html.count(UNNAMED) != 1:
-        raise PluginError(f"the theme's search dialog is not {UNNAMED!r} any more: see whether it has a name now")
+        raise PluginError(f"the theme's search dialog is not {UNNAMED!r} any more: it may have a name now")
     return INNER_NAV.sub('<nav class="md-nav" role="none">', html).replace(
         UNNAMED, f'{UNNAMED} aria-label="Search"'
     )
