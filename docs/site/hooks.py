@@ -107,7 +107,7 @@ def _in_project(page: str, target: str) -> str | None:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Leave out heads of tables that are empty, as those of pictures side by side; an empty corner heads nothing."""
+    """Leave out empty heads of tables, as those of pictures side by side; an empty corner heads nothing."""
     return EMPTY_HEAD.sub("", html).replace("<th></th>", "<td></td>")
 
 
