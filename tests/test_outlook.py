@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from fmvae.common import streams
 from fmvae.common.text import roughly
 from fmvae.config.project import PROJECT_ROOT
 from fmvae.runs.timing import Pace, Timing
 from fmvae.sweeps import watching
 from fmvae.sweeps.directory import Plan, SweepDirectory
-from fmvae.sweeps.outlook import Standing, outlook, steady
+from fmvae.sweeps.outlook import Outlook, Standing, outlook, steady
 from fmvae.sweeps.watching import Sight, on_screen, watch_status, watched
 
 
@@ -177,3 +178,13 @@ def test_ctrl_c_ends_watching_cleanly(on_terminal, sweep):
     assert b"Traceback" not in shown
     os.close(child)
     os.close(parent)
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_loses_nothing_of_it(monkeypatch, columns):
+    monkeypatch.setattr(streams, "size", lambda stream: os.terminal_size((columns, 24)))
+    longest = str(Outlook(98, 12, 110, 59 * 60.0, with_measuring=False))
+    assert longest == "runs 99 to 110 of 110, about 59 min of training left"
+    assert streams.fitted(longest, streams.AROUND_NUMBERED) == longest
+    if columns == 60:  # control: beside a bar with shares and times, it is cut
+        assert "…" in streams.fitted(longest)

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.browser import Tab
+from tests.browser import Tab, opened_tab
 
 pytest.importorskip("material", reason="mkdocs-material is not installed")
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,3 +127,17 @@ def test_search_works_from_disk(site, tab: Tab):
     field.fill("")  # the control
     field.press_sequentially("qqqqqq", delay=20)
     page.get_by_text("No matching documents").first.wait_for(timeout=60_000)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index.html", "results.html", "explorer.html", "reference/objectives.html"])
+def test_anyone_can_read_it(site, chromium, scheme, name: str):
+    with opened_tab(chromium, color_scheme=scheme, reduced_motion="reduce") as tab:
+        page = tab.open(site / name)
+        assert page.locator("[role=dialog]").get_attribute("aria-label") == "Search"
+        assert tab.violations() == []
+        if name == "index.html":  # control
+            page.evaluate("() => document.querySelector('[role=dialog]').removeAttribute('aria-label')")
+            assert any("aria-dialog-name" in found for found in tab.violations())
+            page.evaluate("() => { document.querySelector('h1').style.color = 'rgba(128, 128, 128, 0.3)'; }")
+            assert any("color-contrast" in found for found in tab.violations())

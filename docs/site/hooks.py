@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -19,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
 COPIES = "project"  # the folder of the site with copies of the project's files
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)\s#]+)|(src=\")(?!\w+:)([^\"]+)")
+EMPTY_HEAD = re.compile(r"<thead>\s*<tr>\s*(?:<th[^>]*></th>\s*)+</tr>\s*</thead>\s*")
+INNER_NAV = re.compile(r'<nav class="md-nav" aria-label="[^"]*">')
+UNNAMED = 'data-md-component="search" role="dialog"'
 CODE = re.compile(r"^(?:```.*?^```|    .*?$)|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
 
@@ -54,7 +58,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in docs/, and the files that pages link to."""
     for source, target in PAGES.items():
         files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
-    for name in ("iframe-worker.js", "site.css"):
+    for name in ("iframe-worker.js", "site.js", "site.css"):
         content = Path(__file__).with_name(name).read_bytes()
         files.append(File.generated(config, f"assets/{name}", content=content))
     for package in packages():
@@ -100,3 +104,28 @@ def _in_project(page: str, target: str) -> str | None:
     """Return the path of a link's target in the project, if that is a file outside docs/ and no page."""
     path = posixpath.normpath(posixpath.join(_folder_on_github(page), target))
     return None if path.startswith(("docs/", "..")) or path in PAGES else path
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Leave out empty heads of tables, as those of pictures side by side; an empty corner heads nothing."""
+    return EMPTY_HEAD.sub("", html).replace("<th></th>", "<td></td>")
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    return _accessible(output)
+
+
+def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
+    return _accessible(output_content) if template_name == "404.html" else output_content
+
+
+def _accessible(html: str) -> str:
+    """Mend the theme's HTML for screen readers.
+
+    Its search dialog has no name. Each level of a table of contents is a landmark of its own, several by one name.
+    """
+    if html.count(UNNAMED) != 1:
+        raise PluginError(f"the theme's search dialog is not {UNNAMED!r} any more: it may have a name now")
+    return INNER_NAV.sub('<nav class="md-nav" role="none">', html).replace(
+        UNNAMED, f'{UNNAMED} aria-label="Search"'
+    )

@@ -27,6 +27,7 @@ COUNTED = "{desc} |{bar}| {n_fmt}/{total_fmt}"  # for units that take different 
 NUMBERED = "{desc} |{bar}|"
 NAMED = "{desc} {elapsed}"
 AROUND = 28  # columns of a bar beside its text: share, times of up to 99 hours, and three of the bar itself
+AROUND_NUMBERED = 6  # of a NUMBERED bar, which shows neither
 HAD_A_BAR = "had_a_bar"  # attribute of a log record: a terminal with bars has shown what it says
 
 _bars: list[tqdm] = []
@@ -105,9 +106,9 @@ def size(stream: Any) -> os.terminal_size:
     return shutil.get_terminal_size()
 
 
-def fitted(text: str) -> str:
-    """Return a bar's text, shortened in the middle if the bar would not fit into the terminal's width."""
-    most = max(8, size(sys.stderr).columns - AROUND)
+def fitted(text: str, around: int = AROUND) -> str:
+    """Return a bar's text, shortened in the middle if it and ``around`` columns do not fit into the terminal."""
+    most = max(8, size(sys.stderr).columns - around)
     kept = most - 1
     return text if len(text) <= most else f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
 

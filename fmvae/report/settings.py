@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -38,6 +38,12 @@ class Setting:
         return self.runs[0]
 
     @cached_property
+    def but_numbers(self) -> tuple[int | None, bytes]:
+        """z, and the config without other numbers: settings with equal ones may differ in their strength."""
+        config = {key: "" if _is_number(value) else value for key, value in self.first.config.items()}
+        return self.first.latent_dim, canonical_json(config)
+
+    @cached_property
     def _statistics(self) -> dict[str, Statistic | None]:
         return {}
 
@@ -65,10 +71,15 @@ def without(config: Mapping[str, Any], keys: Sequence[str]) -> bytes:
     return canonical_json({key: value for key, value in config.items() if key not in keys})
 
 
-def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys whose values differ between configs, or that some configs lack, sorted."""
-    first, keys = (configs[0] if configs else {}), {key for config in configs for key in config}
-    missing = object()
+def differing(configs: Sequence[Mapping[str, Any]], keys: Collection[str] | None = None) -> list[str]:
+    """Return the keys whose values differ between configs, or that some configs lack, sorted.
+
+    Args:
+        keys: those to look at; None is all. With thousands of configs, looking at each takes seconds.
+    """
+    first, missing = (configs[0] if configs else {}), object()
+    if keys is None:
+        keys = set().union(*configs)
     return sorted(
         key for key in keys if any(config.get(key, missing) != first.get(key, missing) for config in configs[1:])
     )
@@ -132,15 +143,17 @@ def telling(runs: Sequence[Run]) -> Telling:
     A key of the model, loss, prior or schedule counts only if runs with the same model (loss, ...) differ in it.
     That ``base`` has a ``hidden_dim`` and ``conv`` has none is already clear from the model's name.
     """
+    keys: defaultdict[str, set[str]] = defaultdict(set)  # by group
+    for key in set().union(*(run.config for run in runs)):
+        keys[key.partition(".")[0]].add(key)
     kinds: dict[tuple[str, str], list[Run]] = {}
-    for group in {key.partition(".")[0] for run in runs for key in run.config}:
+    for group in keys:
         for run in runs:
             kinds.setdefault((group, kind(run, group)), []).append(run)
     within = {
         (group, word, key)
         for (group, word), own in kinds.items()
-        for key in differing([run.config for run in own])
-        if key.startswith(f"{group}.") or key == group
+        for key in differing([run.config for run in own], keys[group])
         if key not in OWN and not source(key) and not is_word(key)
     }
     named = [f"{group}._name_" for group in NAMED if group != "model"]
@@ -220,12 +233,12 @@ def curves_of(settings: Sequence[Setting]) -> list[Curve]:
     of_model, alike, groups = defaultdict(list), defaultdict(list), defaultdict(list)
     for setting in settings:
         of_model[setting.first.model].append(setting.first)
-        alike[_but_numbers(setting.first)].append(setting.first.config)
+        alike[setting.but_numbers].append(setting.first.config)
     every = telling([setting.first for setting in settings])
     told = {model: telling(own).with_scale(every) for model, own in of_model.items()}
     strengths = {key: _strength(configs) for key, configs in alike.items()}
     for setting in settings:
-        strength = strengths[_but_numbers(setting.first)]
+        strength = strengths[setting.but_numbers]
         groups[strength, without(setting.first.config, (strength, *SEEDS))].append(setting)
     curves = []
     for (strength, _), group in groups.items():
@@ -239,11 +252,6 @@ def curves_of(settings: Sequence[Setting]) -> list[Curve]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _but_numbers(run: Run) -> tuple[int | None, bytes]:
-    """Return z, and the config without other numbers: runs with equal ones may differ in their strength."""
-    return run.latent_dim, canonical_json({k: "" if _is_number(v) else v for k, v in run.config.items()})
 
 
 def _strength(configs: Sequence[Mapping[str, Any]]) -> str:

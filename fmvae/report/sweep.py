@@ -17,7 +17,7 @@ from fmvae.report.charts import against_beta, mi_kl, rate_distortion, tc_recon
 from fmvae.report.collect import Run, collect
 from fmvae.report.comparison import columns_of, compare, markdown, run_table, text
 from fmvae.report.conclusion import conclude
-from fmvae.report.hover import MAX_SVG, Mark, svg
+from fmvae.report.hover import MAX_MARKS, MAX_SVG, Mark, svg
 from fmvae.report.learning import learning_curves
 from fmvae.report.matching import pairing_chart, udr_chart
 from fmvae.report.naming import Names
@@ -152,7 +152,14 @@ def _picture(heading: str, figure: Figure, marks: Sequence[Mark], note: str = ""
     file = io.BytesIO()
     figure.savefig(file, format="pdf", metadata={"CreationDate": None})
     drawn = svg(figure, marks, heading)
-    return Picture(heading, render(figure), note, file.getvalue(), drawn if len(drawn) <= MAX_SVG else "")
+    if len(drawn) > MAX_SVG:
+        drawn, pointed = "", "This chart is too large to point at its points."
+    elif len(marks) > MAX_MARKS:
+        pointed = f"{MAX_MARKS} of the {len(marks):,} points, evenly spaced, can be pointed at."
+    else:
+        pointed = ""
+    told = f"{pointed} All numbers are in table.csv." if pointed else ""
+    return Picture(heading, render(figure), " ".join(filter(None, [note, told])), file.getvalue(), drawn)
 
 
 def _preview(png: bytes) -> bytes:

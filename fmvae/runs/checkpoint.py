@@ -86,7 +86,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         AttributeError,
         RecursionError,
     ) as error:
-        problem = f"not a readable checkpoint ({len(content)} bytes: {error})"
+        detail = f"no field {error} in its header" if isinstance(error, KeyError) else error
+        problem = f"not a readable checkpoint ({len(content)} bytes: {detail})"
         raise RunError(path, problem, WAY_OUT) from None
     if format_ != FORMAT:
         raise RunError(path, f"written in the format {format_!r}, not {FORMAT!r}", WAY_OUT)

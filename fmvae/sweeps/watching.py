@@ -98,13 +98,13 @@ def _in_lines(sight: Sight) -> Callable[[Outlook | None], None]:
 
 
 def _in_a_bar(sight: Sight) -> Callable[[Outlook | None], None]:
-    bar = streams.new_bar(lasting=True, total=len(sight.plans), bar_format=streams.NUMBERED)
+    bar = streams.new_bar(lasting=True, desc="sweep", total=len(sight.plans), bar_format=streams.NUMBERED)
 
     def show(now: Outlook | None) -> None:
         if now is None:
             bar.close()
             return
-        bar.set_description_str(streams.fitted(str(now)), refresh=False)
+        bar.set_description_str(streams.fitted(str(now), streams.AROUND_NUMBERED), refresh=False)
         bar.n = now.ended
         bar.refresh()
 
