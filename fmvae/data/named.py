@@ -165,12 +165,12 @@ def of_torchvision(name: str) -> Any:
     return getattr(datasets, name)
 
 
-def _unpacked(file: IO[bytes]) -> bytes:
+def _unpacked(file: IO[bytes]) -> bytearray:
     with file, gzip.GzipFile(fileobj=file) as content:
-        return content.read()
+        return bytearray(content.read())  # torch warns of arrays that can't be written
 
 
-def _idx(path: Path, content: bytes) -> np.ndarray:
+def _idx(path: Path, content: bytearray) -> np.ndarray:
     """Parse an IDX file of images (N, 1, H, W), or of labels (N,), by the number of dimensions in its name."""
     if "idx3" in path.name:
         return parse_idx(path, content, 3)[:, None]
@@ -282,7 +282,7 @@ class EMNIST(NamedData):
 
             def member(part: str, what: str) -> np.ndarray:
                 name = f"gzip/emnist-{self.split}-{part}-{what}-ubyte.gz"
-                return _idx(root / name, gzip.decompress(archive.read(name)))
+                return _idx(root / name, bytearray(gzip.decompress(archive.read(name))))
 
             def labels(part: str) -> np.ndarray:
                 found = member(part, "labels-idx1")
