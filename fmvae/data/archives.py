@@ -207,8 +207,8 @@ def _fetched(published: Published, root: Path, name: str, reasons: list[str]) ->
             try:
                 _download(url, part)
             except (OSError, HTTPException, ValueError) as error:
-                if isinstance(error, OSError) and error.filename is not None:  # of the disk
-                    raise
+                if isinstance(error, OSError) and not isinstance(error, urllib.error.URLError) and error.filename:
+                    raise  # of the disk
                 reasons.append(f"{url} cannot be fetched ({error})")
                 break
             with part.open("rb") as file:
