@@ -83,12 +83,12 @@ def _content(path: Path, name: str) -> bytes:
     try:
         if not path.is_file():  # a pipe would be waited for
             raise DataError(name, "is no file, or a link that leads to none", WAY_OUT)
+        if path.stat().st_size > MOST_BYTES:
+            raise DataError(name, f"is larger than {MOST_BYTES // 2**20} MB", WAY_OUT)
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read()
     except OSError as error:
         raise DataError(name, f"cannot be read ({error.strerror or error})", WAY_OUT) from None
-    if len(content) > MOST_BYTES:
-        raise DataError(name, f"is larger than {MOST_BYTES // 2**20} MB", WAY_OUT)
     if not content:
         raise DataError(name, "the file is empty", WAY_OUT)
     return content
