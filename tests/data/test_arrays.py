@@ -10,6 +10,7 @@ import torch
 from fmvae.config import compose
 from fmvae.config.identity import RunIdentity
 from fmvae.data import Arrays, ImageData, arrays
+from fmvae.data.__main__ import main
 from fmvae.errors import ConfigError, DataError
 from fmvae.models import BaseVAE
 from fmvae.objectives import ELBO, Bernoulli, Constant
@@ -181,6 +182,16 @@ def test_a_sweep_reads_a_file_once(tmp_path, monkeypatch):
     npz(path, images=IMAGES[1:])
     composed(path)
     assert asked == [str(path)] * 2
+
+
+def test_the_command_fetches_and_shows_them(tmp_path, capsys):
+    path = npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
+    assert main(["fetch", "data=arrays", f"data.root={path}"]) == 0
+    digest = composed(path)["data"]["sha256"]
+    assert capsys.readouterr().out.split() == ["Arrays", "is", "in", f"{path},", "verified:", "file", digest]
+    assert main(["stats", "data=arrays", f"data.root={path}"]) == 0
+    rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:] == [["train", "98", "32"], ["val", "10", "3"], ["test", "12", "4"]]
 
 
 # --- from Python -----------------------------------------------------------------------------------------------
