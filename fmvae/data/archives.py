@@ -22,7 +22,7 @@ from fmvae.common import locks
 from fmvae.common.disk import make_readable, sync, sync_directory
 from fmvae.common.streams import new_bar
 from fmvae.common.text import typed_path
-from fmvae.data import sources
+from fmvae.data.sources import CONNECT_LIMIT, DEFAULT_ROOT, LOCKLESS
 from fmvae.errors import DataError
 from fmvae.runs.files import make_directory
 
@@ -53,7 +53,7 @@ class Published:
 
     @property
     def home(self) -> Path:
-        return Path(sources.DEFAULT_ROOT).absolute().with_name(self.folder)
+        return Path(DEFAULT_ROOT).absolute().with_name(self.folder)
 
     @property
     def set_root(self) -> str:
@@ -164,7 +164,7 @@ def _fetch(published: Published, root: Path, *, ours: bool, reasons: list[str]) 
     """Fetch what a folder lacks; return False if no source has it, with the reasons appended to ``reasons``."""
     try:
         make_directory(root)
-        with locks.held(root / ".lock", sources.LOCKLESS):
+        with locks.held(root / ".lock", LOCKLESS):
             missing = []
             for name in published.md5:  # another process may have fetched them meanwhile
                 try:
@@ -227,7 +227,7 @@ def _download(url: str, part: Path) -> None:
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        response = urllib.request.urlopen(request, timeout=sources.CONNECT_LIMIT)  # the limit is per read
+        response = urllib.request.urlopen(request, timeout=CONNECT_LIMIT)  # the limit is per read
     except urllib.error.HTTPError as error:
         if error.code != 416:  # nothing lies beyond: it is whole, or another file
             raise

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmvae.data import archives, sources
+from fmvae.data import archives
 from fmvae.data.archives import PART, Published, found_in
 from fmvae.errors import DataError
 
@@ -69,7 +69,7 @@ def server() -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch) -> Path:
     """The folder where they are kept unless another is named."""
-    monkeypatch.setattr(sources, "DEFAULT_ROOT", tmp_path / "data" / "fashion-mnist")
+    monkeypatch.setattr(archives, "DEFAULT_ROOT", tmp_path / "data" / "fashion-mnist")
     return tmp_path / "data" / "letters"
 
 
@@ -237,9 +237,9 @@ def test_an_endless_archive_does_not_fill_the_disk(server, home, monkeypatch):
 FETCHER = """
 import json, os, signal, sys
 from pathlib import Path
-from fmvae.data import archives, sources
+from fmvae.data import archives
 given = json.loads(sys.argv[1])
-sources.DEFAULT_ROOT = given["home"]
+archives.DEFAULT_ROOT = given["home"]
 if not given["lock"]:
     import contextlib
     archives.locks.held = lambda *_: contextlib.nullcontext()
