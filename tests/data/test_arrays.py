@@ -212,17 +212,19 @@ def test_arrays_in_memory_are_those_of_a_file(tmp_path):
 
 
 def test_what_is_no_array_is_refused():
+    objects: Any = [object()]
+    ragged: Any = [[1], [2, 3]]
     with pytest.raises(DataError, match=r"^labels of images: 119 labels for 120 images; give one label for each"):
         ImageData.from_arrays(IMAGES, LABELS[1:])
     with pytest.raises(DataError, match=r"^images: an array of Python objects"):
-        ImageData.from_arrays([object()])
+        ImageData.from_arrays(objects)
     with pytest.raises(DataError, match=r"^images: list is no array"):
-        ImageData.from_arrays([[1], [2, 3]])
+        ImageData.from_arrays(ragged)
 
 
 @pytest.mark.parametrize("given", [IMAGES, torch.from_numpy(IMAGES), [], None, torch.utils.data.TensorDataset()])
 def test_a_trainer_that_is_handed_something_else_says_what_it_needs(given):
-    model = BaseVAE(2, hidden_dim=4, image_shape=(1, 12, 10))
+    model: Any = BaseVAE(2, hidden_dim=4, image_shape=(1, 12, 10))
     optimizer = torch.optim.Adam(model.parameters())
     objective: Any = ELBO(Bernoulli(), Constant(1.0))
     message = rf"^data: a {type(given).__name__} is given, .*ImageData.from_arrays\(images, labels\) makes one$"
@@ -238,7 +240,7 @@ def test_a_trainer_that_is_handed_something_else_says_what_it_needs(given):
             sides=[12],
             prune=0,
             precision="fp32",
-            **settings,  # type: ignore[arg-type]
+            **settings,
         )
     trainer = VAETrainer(model, objective, ImageData.from_arrays(IMAGES), optimizer, epochs=1)
     assert np.isfinite(trainer.train()[0]["train/recon"])
