@@ -13,7 +13,7 @@ import yaml
 
 from fmvae.common.text import expand_home
 from fmvae.config.hydra_internals import OverridesParser
-from fmvae.config.identity import NAMED_BY_CONTENT, NON_SEMANTIC
+from fmvae.config.identity import FROM_FILES, NAMED_BY_CONTENT, NON_SEMANTIC
 from fmvae.config.project import SWEEPS, groups
 from fmvae.config.schema import RULES
 from fmvae.config.shorthand import expand_shorthand, in_quotes
@@ -181,7 +181,8 @@ def name_sweep(arguments: Sequence[str]) -> list[str]:
     named = any(key_of(argument) in ("sweep_name", "sweep") for argument in arguments)
     if named or not is_multirun(arguments):
         return list(arguments)
-    nameless = tuple(key for key in NON_SEMANTIC if key not in NAMED_BY_CONTENT)
+    kept = (*NAMED_BY_CONTENT, *(("data.root",) if {a.lstrip("+") for a in arguments} & {*FROM_FILES} else ()))
+    nameless = tuple(key for key in NON_SEMANTIC if key not in kept)
     semantic = sorted(
         argument
         for argument in arguments

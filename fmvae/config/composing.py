@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import threading
@@ -18,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import weights
 from fmvae.common.text import expand_home
+from fmvae.config.building import find_class
 from fmvae.config.combinations import check_combination
 from fmvae.config.grids import jobs_of
 from fmvae.config.hydra_internals import check, problem, state_set_aside
@@ -56,6 +58,7 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
     Raises:
         ConfigError: a value is wrong, or no part of the program reads a key.
     """
+    composed = _completed(composed)
     written = _written(composed)
     for group, known in own_keys(program_of(written)).items():
         value = written.get(group, {})
@@ -85,6 +88,35 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
     check_known(config, sources, _referenced(written))
     check_combination(config)
     return config
+
+
+def _completed(composed: DictConfig) -> DictConfig:
+    """Return a config in which keys of ``data`` have the values that follow from the files that it names.
+
+    Only a class of data can say which (``ImageData.completed``). It is asked if a key for models is null.
+
+    Raises:
+        FmvaeError: the files are missing or cannot be used.
+    """
+    try:
+        node: Any = OmegaConf.to_container(composed.data, resolve=True) if "data" in composed else None
+    except OmegaConfBaseException:  # reported when all of the config is resolved
+        return composed
+    if not isinstance(node, dict) or all(node.get(key, 0) is not None for key in ("image_shape", "num_classes")):
+        return composed
+    try:
+        kind = find_class(node.get("_target_"), "data")
+    except ConfigError:  # reported by what checks the classes
+        return composed
+    stated = validate({"data": {key: value for key, value in node.items() if value is not None}})["data"]
+    values = getattr(kind, "completed", lambda _: {})({**node, **stated})
+    if not values:
+        return composed
+    filled = copy.deepcopy(composed)
+    for key, value in values.items():
+        if key in node:
+            OmegaConf.update(filled, f"data.{key}", value)
+    return filled
 
 
 def _check_latent_dim(config: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from fmvae.common.digests import digest
 
 NAMED_BY_CONTENT = ("trainer.start",)  # a file; trainer.start_sha256 holds its digest, and is in the name
+# options of data whose data.root names the content, not only its place: data.sha256 holds the digest of the files
+FROM_FILES = ("data=arrays", "data=image_folder")
 NON_SEMANTIC = (
     "device",
     "threads",

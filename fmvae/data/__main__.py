@@ -11,7 +11,8 @@ from fmvae.common.logs import Terminal
 from fmvae.common.text import typed_path as path
 from fmvae.config import compose
 from fmvae.config.building import build
-from fmvae.data import FashionMNISTManager, ImageData
+from fmvae.data import Arrays, FashionMNISTManager, ImageData, ImageFolder
+from fmvae.data.named import NamedData
 from fmvae.data.sources import load_dataset
 from fmvae.errors import ConfigError, DataError
 
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         nargs="*",
         metavar="data=<option>",
         help="another dataset than Fashion-MNIST, and overrides of its keys, as for train.py: data=sprites, "
-        "data.num_train=1000; for stats, check and eda",
+        "data.num_train=1000",
     )
     parser.add_argument("--root", help="folder with the four IDX files (default: the usual folders)")
     parser.add_argument("--to", help="folder to download the files into; created if missing")
@@ -54,7 +55,7 @@ def _command(options: argparse.Namespace) -> int:
     download = not options.no_download
     if options.command == "fetch":
         if options.overrides:
-            raise ConfigError(options.overrides[0], "fetch gets the files of Fashion-MNIST only", "leave it out")
+            return _fetch_chosen(options)
         found = load_dataset(options.root, download=download, download_to=options.to)
         say(f"Fashion-MNIST is in {found.root}, verified:")
         for name, sha256 in found.sha256.items():
@@ -85,6 +86,16 @@ def _command(options: argparse.Namespace) -> int:
             _print_stats(data)
             data.perform_eda(save)
     say(f"  TensorBoard: tensorboard --logdir {quote(str(options.output))}")
+    return 0
+
+
+def _fetch_chosen(options: argparse.Namespace) -> int:
+    """Find or fetch the dataset that the overrides choose, and say where it is."""
+    data = _chosen(options)
+    place = f"is in {data.root}" if isinstance(data, NamedData | Arrays | ImageFolder) else "is ready"
+    say(f"{type(data).__name__} {place}, verified:")
+    for name, sha256 in data.sha256.items():
+        say(f"  {name:<24}  {sha256}")
     return 0
 
 

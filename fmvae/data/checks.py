@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,17 @@ from fmvae.errors import ConfigError, DataError
 
 Array = Tensor | np.ndarray
 CHANNELS = (1, 3)  # grey and RGB, the formats that figures can show
+
+
+def check_data(given: Any) -> None:
+    """Refuse what is handed to a trainer in place of a dataset, and say how to make one.
+
+    Raises:
+        ConfigError: it does not have what an ``ImageData`` offers.
+    """
+    if not all(hasattr(given, name) for name in ("train", "val", "test", "image_shape", "batch_size", "device")):
+        problem = f"a {type(given).__name__} is given, which has no splits for training, validation and testing"
+        raise ConfigError("data", problem, "give an ImageData, as ImageData.from_arrays(images, labels) makes one")
 
 
 def _tensor(subject: str, given: Array) -> Tensor:

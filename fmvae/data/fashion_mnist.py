@@ -11,7 +11,7 @@ from torch import Tensor
 from fmvae.data.binarize import Binarize
 from fmvae.data.images import ImageData
 from fmvae.data.sources import SHA256, load_dataset
-from fmvae.data.split import hold_out, subset
+from fmvae.data.split import choose
 from fmvae.errors import DataError
 
 CONTENT = "fashion-mnist"  # the value of ImageData.content for the published files
@@ -86,14 +86,13 @@ class FashionMNISTManager(ImageData):
             class_names = CLASS_NAMES
 
         images, labels = _tensors(raw.train_images, raw.train_labels, image_shape)
-        kept = subset(labels, num_train, "data.num_train")
-        train, val = hold_out(labels, val_size, seed=seed, stratified=stratified, among=kept)
         test_images, test_labels = _tensors(raw.test_images, raw.test_labels, image_shape)
-        test = subset(test_labels, num_test, "data.num_test")
+        sizes = {"val_size": val_size, "num_train": num_train, "num_test": num_test}
+        chosen = choose(labels, test_labels, **sizes, stratified=stratified, seed=seed)
         super().__init__(
-            train=(images[train], labels[train]),
-            val=(images[val], labels[val]),
-            test=(test_images[test], test_labels[test]),
+            train=(images[chosen.train], labels[chosen.train]),
+            val=(images[chosen.val], labels[chosen.val]),
+            test=(test_images[chosen.test], test_labels[chosen.test]),
             num_classes=num_classes,
             class_names=class_names,
             sha256=raw.sha256,

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
+from fmvae.data.split import TEST
 from fmvae.errors import ConfigError, DataError
-
-TEST = 1  # the part of the stream ``split`` that chooses test images, with seed 0 for all runs
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -145,6 +145,68 @@ class ImageData:
             )
             for name in given
         )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Array,
+        labels: Array | None = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        test: tuple[Array, Array | None] | None = None,
+        val_size: int | None = None,
+        num_test: int | None = None,
+        batch_size: int = 128,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        binarize: Binarize | None = None,
+    ) -> ImageData:
+        """Make a dataset of images in memory, which trainers, measures and figures take.
+
+        Args:
+            images: uint8, or floats in [0, 1], which are brought to the nearest of 256 levels; (N, H, W),
+                (N, H, W, C) or (N, C, H, W), C = 1 or 3.
+            labels: whole numbers (N,) from 0; None for images without labels.
+            class_names: a name for each class.
+            test: images and labels for testing; None holds ``num_test`` of ``images`` out, the same for all seeds.
+            val_size: number of validation images, which are held out; None is a tenth, as for ``num_test``.
+            batch_size, seed, device, binarize: as for the class.
+
+        Raises:
+            DataError: images or labels have a wrong type, shape or range.
+            ConfigError: a number does not fit.
+        """
+        from fmvae.data.parts import three_parts
+        from fmvae.data.pixels import from_memory
+
+        parts = three_parts(
+            from_memory("images", images, labels),
+            from_memory("test images", *test) if test else None,
+            val_size=val_size,
+            num_train=None,
+            num_test=num_test,
+            seed=seed,
+        )
+        settings = {"batch_size": batch_size, "device": device, "binarize": binarize, "seed": seed}
+        return ImageData(
+            train=parts["train"], val=parts["val"], test=parts["test"], class_names=class_names, **settings
+        )
+
+    @classmethod
+    def completed(cls, node: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values for keys of the config group ``data`` that follow from the files that it names.
+
+        It is called while a config is composed, before anything refers to these keys, if ``image_shape`` or
+        ``num_classes`` is null. So models get the shape of images that only the files know, and a digest among the
+        values gives other files another run.
+
+        Args:
+            node: the config group, with references resolved.
+
+        Raises:
+            FmvaeError: the files are missing or cannot be used.
+        """
+        return {}
 
     @property
     def splits(self) -> tuple[Split, Split, Split]:

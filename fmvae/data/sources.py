@@ -137,7 +137,7 @@ def _load(root: Path, expected: Mapping[str, str]) -> RawDataset:
     arrays = {}
     for name in FILES:
         if path := _find(root, name):
-            arrays[name] = _parse(path, _read(path, name, expected[name]), 3 if "images" in name else 1)
+            arrays[name] = parse_idx(path, _read(path, name, expected[name]), 3 if "images" in name else 1)
     if missing := [name for name in FILES if name not in arrays]:
         problem = f"lacks {', '.join(missing)}" if arrays else "has none of the files"
         raise _AbsentError(root, problem, SET_ROOT)
@@ -187,15 +187,15 @@ def _read_at_most(size: int, stream: BufferedIOBase, seconds: float = math.inf) 
     return content
 
 
-def _parse(path: Path, content: bytearray, num_dims: int) -> np.ndarray:
-    """Parse IDX: 0, 0, 8 (unsigned bytes), number of dimensions; each dimension as big-endian uint32; data."""
-    start = 4 + 4 * num_dims
-    if len(content) < start or content[:4] != bytes((0, 0, 8, num_dims)):
-        raise DataError(path, f"is not an IDX file of unsigned bytes in {num_dims} dimension(s)", SET_ROOT)
+def parse_idx(path: Path, content: bytes | bytearray, num_dims: int, dtype: str = "u1") -> np.ndarray:
+    """Parse IDX: 0, 0, type (8: bytes, 12: int32), number of dimensions; each as big-endian uint32; data."""
+    start, kind, size = 4 + 4 * num_dims, {"u1": 8, ">i4": 12}[dtype], np.dtype(dtype).itemsize
+    if len(content) < start or content[:4] != bytes((0, 0, kind, num_dims)):
+        raise DataError(path, f"is not an IDX file of {np.dtype(dtype)} in {num_dims} dimension(s)", SET_ROOT)
     shape = struct.unpack(f">{num_dims}I", content[4:start])
-    if not all(shape) or math.prod(shape) != len(content) - start:
+    if not all(shape) or math.prod(shape) * size != len(content) - start:
         raise DataError(path, f"announces shape {shape} but holds {len(content) - start} bytes", SET_ROOT)
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, dtype, offset=start).reshape(shape)
 
 
 def _fetch(root: Path, expected: Mapping[str, str], ours: bool, reasons: list[str]) -> RawDataset | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -86,8 +87,18 @@ def subset(labels: Tensor | np.ndarray, num: int | None, key: str = "data.num_tr
     return _evenly(everything, torch.as_tensor(labels), num).sort().values
 
 
+TEST = 1  # the part of the stream ``split`` that chooses test images, with seed 0 for all runs
+
+
 def hold_out(
-    labels: Tensor | np.ndarray, val_size: int, *, seed: int, stratified: bool = True, among: Tensor | None = None
+    labels: Tensor | np.ndarray,
+    val_size: int,
+    *,
+    seed: int,
+    stratified: bool = True,
+    among: Tensor | None = None,
+    key: str = "data.val_size",
+    part: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Hold out random validation images; return the indices of the training and of the validation images.
 
@@ -97,6 +108,8 @@ def hold_out(
         seed: the run's seed, which determines the draw (stream ``split``).
         stratified: whether to hold out the same share of each class.
         among: indices of the images to choose from; None means all.
+        key: the config key of ``val_size``, for the error message.
+        part: of the stream.
 
     Raises:
         ConfigError: ``val_size`` would leave one of the two parts empty.
@@ -104,13 +117,65 @@ def hold_out(
     kept = torch.arange(len(labels)) if among is None else among
     if not 1 <= val_size < len(kept):
         raise ConfigError(
-            "data.val_size",
-            f"{val_size} of {len(kept)} training images asked for validation",
+            key,
+            f"{val_size} of {len(kept)} training images asked for {'validation' if part != TEST else 'testing'}",
             f"give 1 to {len(kept) - 1}" if len(kept) > 1 else "give more training images: two at least",
         )
-    shuffled = kept[torch.randperm(len(kept), generator=rng.stream(seed, "split"))]
+    shuffled = kept[torch.randperm(len(kept), generator=rng.stream(seed, "split", part))]
     val = _evenly(shuffled, torch.as_tensor(labels), val_size) if stratified else shuffled[:val_size]
     return kept[~torch.isin(kept, val)], val.sort().values
+
+
+class Choice(NamedTuple):
+    """The indices of each split's images; those of ``test`` count in the test file, if there is one."""
+
+    train: Tensor
+    val: Tensor
+    test: Tensor
+
+
+def choose(
+    labels: Tensor | np.ndarray,
+    test_labels: Tensor | np.ndarray | None,
+    *,
+    val_size: int,
+    num_train: int | None = None,
+    num_test: int | None = None,
+    stratified: bool = True,
+    seed: int,
+) -> Choice:
+    """Choose the images of the three splits.
+
+    Args:
+        labels: (N,), of the training images; zeros for images without labels.
+        test_labels: of the test images; None if they are to be held out of the training images, the same for all
+            seeds, as runs are compared on them.
+        val_size: number of validation images, held out by the run's seed.
+        num_train: use only this many of the images for training and validation; None uses all.
+        num_test: the same for testing. If test images are held out, it is their number, and None a tenth.
+        stratified: whether each class has the same share of the images that are held out.
+        seed: the run's seed.
+
+    Raises:
+        ConfigError: a number does not fit.
+    """
+    rest = None
+    if test_labels is None:
+        num_test = a_tenth(len(labels)) if num_test is None else num_test
+        rest, test = hold_out(labels, num_test, seed=0, stratified=stratified, key="data.num_test", part=TEST)
+    else:
+        test = subset(test_labels, num_test, "data.num_test")
+    if rest is None:
+        kept = subset(labels, num_train, "data.num_train")
+    else:
+        kept = rest[subset(torch.as_tensor(labels)[rest], num_train, "data.num_train")]
+    train, val = hold_out(labels, val_size, seed=seed, stratified=stratified, among=kept)
+    return Choice(train, val, test)
+
+
+def a_tenth(num: int) -> int:
+    """Return how many of ``num`` images are held out where the config names no number: a tenth, at least one."""
+    return max(1, num // 10)
 
 
 def _evenly(order: Tensor, labels: Tensor, num: int) -> Tensor:

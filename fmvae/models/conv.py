@@ -12,7 +12,8 @@ def quarter_size(image_shape: Sequence[int]) -> tuple[int, int]:
     """Return (H / 4, W / 4), the size after two convolutions of stride 2; ValueError unless these are integers."""
     _, height, width = image_shape
     if height % 4 or width % 4:
-        raise ValueError(f"height and width must be multiples of 4, got {height}x{width}")
+        found = f"height and width must be multiples of 4, got {height}x{width}"
+        raise ValueError(f"{found}: model=base takes any size, or bring the images to another (data.size)")
     return height // 4, width // 4
 
 

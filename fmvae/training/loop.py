@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from fmvae.common.stop import Stop
 from fmvae.data import ImageData, Split
+from fmvae.data.checks import check_data
 from fmvae.errors import NumericsError
 from fmvae.runs.checkpoint import load_module
 from fmvae.runs.observer import Observer
@@ -77,6 +78,7 @@ class Trainer(ABC):
         max_grad_norm: float | None = None,
         observers: Iterable[Observer] = (),
     ):
+        check_data(data)
         self.model, self.data, self.optimizer, self.scheduler = model, data, optimizer, scheduler
         self.epochs, self.seed = epochs, seed
         self.validate_every, self.patience, self.max_grad_norm = validate_every, patience, max_grad_norm

@@ -121,8 +121,8 @@ class VAETrainer(Trainer):
         **settings: Any,
     ):
         self._check_model(model)
-        check_precision(precision, "VAE", data.device)
         super().__init__(model, data, optimizer, scheduler, **settings)
+        check_precision(precision, "VAE", data.device)
         self.model: VAE = model
         self.objective, self.precision = objective, precision
         self.engine: Engine | None = None

@@ -101,7 +101,7 @@ def test_the_command_draws_the_dataset_that_is_named(tmp_path, capsys):
             "--no-download: an option for Fashion-MNIST, beside overrides;",
         ),
         (["stats", "beta=2"], "beta=2: no override of the dataset; give data=<option> or data.<key>=<value>"),
-        (["fetch", "data=sprites"], "data=sprites: fetch gets the files of Fashion-MNIST only; leave it out"),
+        (["fetch", "beta=2"], "beta=2: no override of the dataset; give data=<option> or data.<key>=<value>"),
     ],
 )
 def test_the_command_tells_mistakes_in_one_line(arguments, line, capsys):

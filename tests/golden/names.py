@@ -15,6 +15,8 @@ from fmvae.config.project import PROJECT_ROOT
 NAMES = Path(__file__).with_name("names.json")
 # options that are chosen by other words, or are no part of a run
 NOT_GROUPS = ("experiment", "hydra")
+# options whose runs are named by the content of files that they need (tests/data/test_arrays.py names one)
+OF_FILES = ("data=arrays", "data=image_folder")
 
 
 def commands() -> Iterator[tuple[str, ...]]:
@@ -24,8 +26,9 @@ def commands() -> Iterator[tuple[str, ...]]:
     for path in sorted(conf.glob("experiment/*.yaml")):
         yield (f"experiment={path.stem}",)
     for path in sorted(conf.glob("*/*.yaml")):
-        if path.parent.name not in NOT_GROUPS:
-            yield (f"{path.parent.name}={path.stem}",)
+        option = f"{path.parent.name}={path.stem}"
+        if path.parent.name not in NOT_GROUPS and option not in OF_FILES:
+            yield (option,)
     for path in sorted((PROJECT_ROOT / "sweeps" / "sweep").glob("*.yaml")):
         for job in sweep_jobs(path.stem):
             yield tuple(job)
@@ -33,6 +36,7 @@ def commands() -> Iterator[tuple[str, ...]]:
     yield ("beta=warmup", "beta.value=4")
     yield ("trainer.precision=bf16",)
     yield ("data.val_size=64", "+optimizer.betas=[0.9,0.99]", "~optimizer.fused")
+    yield ("data=emnist", "data.split=letters")
     yield ("--config-name=classifier",)
     yield ("--config-name=classifier", "trainer.start=blurred", "trainer.blur=0.25", "trainer.epochs=8")
 

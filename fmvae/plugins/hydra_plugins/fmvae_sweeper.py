@@ -21,7 +21,7 @@ from fmvae.config import own_code
 from fmvae.config.composing import composed_by, resolve
 from fmvae.config.grids import blame, check_form, jobs_of
 from fmvae.config.hydra_internals import BasicSweeper, ConfigLoader, OverridesParser
-from fmvae.config.identity import NAMED_BY_CONTENT
+from fmvae.config.identity import FROM_FILES, NAMED_BY_CONTENT
 from fmvae.errors import ConfigError
 
 if TYPE_CHECKING:  # these import torch, but Hydra imports its plugins even for shell completion
@@ -106,8 +106,12 @@ def _plans(
     composed = composed_by(main.hydra.job.config_name, *others, *code, folders=folders)
     planned = sweep.planned().items()
     known = {plan.overrides: (name, plan) for name, plan in planned if plan.composed_by == composed}
+    # files that name a run may have changed; of data, a shape that only they know says so, in the main config or
+    # in one that a job chooses
+    anew = (*NAMED_BY_CONTENT, *FROM_FILES)
+    of_files = main.data.get("image_shape") is None
     for overrides in map(tuple, jobs):
-        if overrides in known and not any(o.lstrip("+").startswith(NAMED_BY_CONTENT) for o in overrides):
+        if overrides in known and not of_files and not any(o.lstrip("+").startswith(anew) for o in overrides):
             yield known[overrides]
             continue
         check_removed(overrides)
