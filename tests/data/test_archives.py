@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start and start >= len(content):
             self.send_error(416)
             return
+        end = time.monotonic() + server.patience
+        while len(server.asked) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -57,7 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Any]:
     made: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.files, made.asked, made.ends, made.ranges = dict(CONTENT), [], {}, True
+    made.files, made.asked, made.ends, made.ranges, made.patience = dict(CONTENT), [], {}, True, 0
     thread = threading.Thread(target=made.serve_forever, daemon=True)
     thread.start()
     yield made
@@ -272,12 +275,17 @@ def start(server: Any, tmp_path: Path, die: int = 0, lock: bool = True) -> "subp
 
 @pytest.mark.parametrize("lock", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_several_at_once_fetch_it_once(server, home, tmp_path, lock):
-    """Without the lock, which is the control, they fetch it each."""
+    """Without the lock, which is the control, they fetch it each: the server waits until two have asked."""
+    server.patience = 0.5 if lock else 60
     processes = [start(server, tmp_path, lock=lock) for _ in range(3)]
     for process in processes:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-    said = list(map(partial(subprocess.Popen.communicate, input="\n"), processes))
+    for process in processes:  # all of them, before any is waited for
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate() for process in processes]
     if not lock:
         assert len(server.asked) > len(CONTENT)
         return
