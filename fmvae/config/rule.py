@@ -69,6 +69,8 @@ class Rule:
             raise ValueError
         if self.of and isinstance(value, list) and not all(type(item) is self.of for item in value):
             raise ValueError
+        if self.of is int and not all(self.minimum <= item <= self.maximum for item in items):
+            raise ValueError
         return self._accept_path(str(value)) if self.path else value
 
     @staticmethod

@@ -160,7 +160,7 @@ RULES: dict[str, Rule] = {
     "evaluation.gmm.temperature": Rule(float, minimum=0.01, maximum=2),
     "evaluation.flow.transforms": DEPTH,
     "evaluation.flow.bins": Rule(int, minimum=2, maximum=10_000),
-    **{f"evaluation.{name}.hidden": Rule(list, of=int) for name in FITTED[1:]},
+    **{f"evaluation.{name}.hidden": Rule(list, of=int, minimum=1, maximum=10_000) for name in FITTED[1:]},
     **{f"evaluation.{name}.epochs": Rule(int, minimum=1, maximum=100_000) for name in FITTED[1:]},
     "evaluation.cache": FOLDER,
 }

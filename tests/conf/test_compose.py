@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from omegaconf import OmegaConf
+from PIL import Image
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -30,9 +32,17 @@ GROUPS = sorted({group for group, _ in OPTIONS})
 
 
 @pytest.fixture(scope="module")
-def composed() -> dict[tuple[str, str], dict[str, Any]]:
+def composed(tmp_path_factory) -> dict[tuple[str, str], dict[str, Any]]:
     """The config of each option, with the defaults of all other groups. Not to be changed."""
-    return {(group, option): compose([f"{group}={option}"]) for group, option in OPTIONS}
+    folder = tmp_path_factory.mktemp("own")
+    images = np.arange(40 * 28 * 28).reshape(40, 28, 28).astype(np.uint8)
+    np.savez(folder / "own.npz", images=images, labels=np.arange(40) % 4)
+    (folder / "pictures").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / "pictures" / f"{i}.png")
+    own = {("data", "arrays"): folder / "own.npz", ("data", "image_folder"): folder / "pictures"}
+    roots = {option: [f"data.root={path}"] for option, path in own.items()}
+    return {option: compose(["=".join(option), *roots.get(option, [])]) for option in OPTIONS}
 
 
 def options(group: str) -> list[str]:
@@ -230,8 +240,36 @@ def row(config: Mapping[str, Any]) -> dict[str, Any]:
 PROTOCOLS = {"nll_mlp": "StandardPrior", "nll_mlp_vamp": "VampPrior"}
 
 
+# what our own search found, with the prior and the mixture that images are drawn from
+SEARCHED = {
+    "best_generator": ("ResidualVAE", 64, 0.1, 30, "StandardPrior", (300, 0.9)),
+    "best_conditional": ("ConditionalVAE residual", 64, 0.1, 20, "StandardPrior", ([10, 30], 0.7)),
+    "best_likelihood": ("ResidualVAE", 32, 1.0, 40, "MixturePrior", ([1, 10, 100], 1.0)),
+}
+
+
 def test_every_experiment_has_a_row():
-    assert set(options("experiment")) == {*EXPERIMENTS, *PROTOCOLS}
+    assert set(options("experiment")) == {*EXPERIMENTS, *PROTOCOLS, *SEARCHED}
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_the_best_of_the_search_are_what_the_page_of_results_shows(name):
+    config = compose([f"experiment={name}"])
+    model, latent_dim, beta, epochs, prior, mixture = SEARCHED[name]
+    own = {
+        "model": model,
+        "latent_dim": latent_dim,
+        "beta": ("Constant", beta),
+        "epochs": epochs,
+        "batch_size": 128,
+    }
+    assert row(config) == own
+    assert config["prior"]["_target_"].rpartition(".")[2] == prior
+    assert (config["scheduler"]["_target_"].rpartition(".")[2], config["optimizer"]["lr"]) == (
+        "CosineAnnealingLR",
+        2e-3,
+    )
+    assert (config["evaluation"]["gmm"]["num_components"], config["evaluation"]["gmm"]["temperature"]) == mixture
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -315,7 +353,10 @@ def runs_of(sweep: str) -> list[dict]:
     text = (ROOT / "sweeps" / "sweep" / f"{sweep}.yaml").read_text()
     own, jobs = yaml.safe_load(text)["hydra"]["sweeper"], []
     for grid in own.get("grids", [{}]):
-        values = [[f"{key}={v}" for v in str(values).split(",")] for key, values in (own["params"] | grid).items()]
+        values = [
+            [f"{key}={v}" for v in str(values).split(",")]
+            for key, values in (own.get("params", {}) | grid).items()
+        ]
         jobs += [[f"sweep={sweep}", *overrides] for overrides in itertools.product(*values)]
     return [compose(job) for job in jobs]
 

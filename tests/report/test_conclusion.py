@@ -106,6 +106,14 @@ def two_precisions(folder: Path) -> None:
         write_run(folder, beta=beta, fid=None, blocks=blocks, neg_elbo=250.0 + beta)
 
 
+def two_temperatures(folder: Path) -> None:
+    """Settings within settings, and a list that is longer than what is shown of a value."""
+    for beta, temperature in ((0.5, 1.0), (1.0, 0.8)):
+        fit = {"num_components": list(range(50)), "temperature": temperature, "long": "x" * 40 + str(beta)}
+        blocks = {"iwae": None, "fid/resnet18": fid(8.0 + beta, fit=fit)}
+        write_run(folder, beta=beta, fid=None, blocks=blocks, neg_elbo=250.0 + beta)
+
+
 def two_datasets(folder: Path) -> None:
     for beta, content in ((0.5, "one"), (1.0, "two")):
         blocks = {"provenance": {"data_sha256": {"train": "t", "test": content}}}
@@ -223,6 +231,11 @@ SWEEPS = {
     ),
     "two precisions": Expected(
         two_precisions, ["its runs differ in precision (bf16 or fp32)"], ["best by FID", "best mean FID"]
+    ),
+    "two temperatures": Expected(
+        two_temperatures,
+        ["its runs differ in fit.long, fit.temperature (1.0 or 0.8).", "β = 0.5 is best by −ELBO"],
+        ["best by FID", "num_components", "{"],
     ),
     "two datasets": Expected(
         two_datasets,

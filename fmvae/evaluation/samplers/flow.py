@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fmvae.config.schema import RULES
 from fmvae.errors import ConfigError
 from fmvae.evaluation.samplers.base import by_rows, standard_normal
 from fmvae.evaluation.samplers.network import NetworkSampler
@@ -81,6 +82,10 @@ class FlowSampler(NetworkSampler):
 
 
 def check_widths(key: str, hidden: Sequence[int]) -> None:
-    """Refuse hidden layers without units."""
-    if any(width < 1 for width in hidden):
-        raise ConfigError(f"{key}.hidden", f"{list(hidden)} has a layer without units", "give widths of 1 or more")
+    """Refuse widths that the config's rule refuses, of samplers that are made in Python, too."""
+    rule = RULES[f"{key}.hidden"]
+    try:
+        rule.accept(list(hidden))
+    except ValueError:
+        way_out = "give from 1 to 10,000 units for each layer, as [64,64]"
+        raise ConfigError(f"{key}.hidden", f"{list(hidden)} is not {rule}", way_out) from None

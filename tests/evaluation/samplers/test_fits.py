@@ -9,6 +9,7 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
+from fmvae.config import compose
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.partial import Partial
 from fmvae.evaluation.samplers import network
@@ -246,9 +247,13 @@ def test_a_fit_that_is_not_finite_ends_in_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_layer_without_units_is_refused(name):
+def test_a_layer_without_units_or_with_a_billion_is_refused(name):
     sampler = MAKE[name]()
     sampler.check(10)
-    sampler.hidden = [8, 0]
-    with pytest.raises(ConfigError, match=rf"^evaluation\.{name}\.hidden: \[8, 0\] has a layer without units"):
-        sampler.check(10)
+    for width in (0, 10**9):
+        sampler.hidden = [8, width]
+        problem = rf"^evaluation\.{name}\.hidden: \[8, {width}\] is not a list of whole numbers, .* <= 10000; give"
+        with pytest.raises(ConfigError, match=problem):
+            sampler.check(10)
+        with pytest.raises(ConfigError, match=problem):  # whether it is among the samplers or not
+            compose([f"evaluation.{name}.hidden=[8,{width}]"])
