@@ -33,6 +33,7 @@ FLOORS = (
     "training",
     "assembly",
     "measurement",
+    "export",
     "experiments",
     "sweeps",
     "report",
