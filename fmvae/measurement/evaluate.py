@@ -15,7 +15,6 @@ import torch
 from fmvae.assembly import Parts, assemble
 from fmvae.common.disk import named
 from fmvae.common.streams import hide_bars
-from fmvae.common.text import typed_path
 from fmvae.common.torch_setup import set_up_torch
 from fmvae.config.own_code import allow_from_now_on, granted
 from fmvae.config.schema import validate
@@ -27,6 +26,7 @@ from fmvae.measurement.summary import describe
 from fmvae.runs.directory import RunDirectory, find_runs, identify
 from fmvae.runs.events import FinalEvents
 from fmvae.runs.files import remove_temporaries
+from fmvae.runs.names import run_path
 from fmvae.runs.recorder import Album
 
 log = logging.getLogger("fmvae")
@@ -47,7 +47,7 @@ def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     given = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
     if not given or not all(given):  # an empty `run=` would mean the current folder
         raise ConfigError("run", "no directory given", "name a directory under outputs/, or a folder of runs")
-    runs = [run for path in given for run in find_runs(typed_path(str(path)))]
+    runs = [run for path in given for run in find_runs(run_path(str(path), settings.get("output_root")))]
     all_results, failed = [], []
     for run, outcome in _outcomes(runs, settings):
         if isinstance(outcome, NotAVAE) and len(runs) > 1:
