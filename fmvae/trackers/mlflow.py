@@ -44,12 +44,12 @@ class MLflow(Tracker):
     """
 
     def __init__(self, uri: str | None = None, experiment: str = "fmvae"):
-        if find_spec("mlflow") is None:
-            way_out = "install it: in the checkout, pip install -e '.[mlflow]'"
-            raise ConfigError("tracker", "needs the library mlflow, not installed", way_out)
         if uri and urlsplit(uri).password:
             way_out = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI, instead"
             raise ConfigError("tracker.uri", "holds a password, which files of the run would show", way_out)
+        if find_spec("mlflow") is None:
+            way_out = "install it: in the checkout, pip install -e '.[mlflow]'"
+            raise ConfigError("tracker", "needs the library mlflow, not installed", way_out)
         self.uri, self.experiment = uri or os.environ.get("MLFLOW_TRACKING_URI"), experiment
         self._client: MlflowClient
         self._run = ""

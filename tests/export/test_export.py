@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
 from torch import nn
 
 from fmvae import verify
@@ -31,6 +28,8 @@ from fmvae.runs import names
 from tests.explore.helpers import MODELS, stirred
 from tests.idx import write_idx_dataset
 
+onnx = pytest.importorskip("onnx", reason="needs the extra export")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
 QUICK = ["evaluation=fast", "evaluation.samplers=[prior]", "evaluation.cache=null", "figures=none"]
 LIKELIHOODS: list[Likelihood] = [Bernoulli(), ContinuousBernoulli(), Gaussian(), Laplace(), LearnedGaussian()]
 # of each four the first is quick
@@ -86,9 +85,9 @@ def test_a_changed_weight_is_noticed(exported):
     assert 0 <= check_equal(network, module, batches) < TOLERANCE
     proto = onnx.load_from_string(network.content)
     weight = max(proto.graph.initializer, key=lambda tensor: int(np.prod(tensor.dims)))
-    values = numpy_helper.to_array(weight).copy()
+    values = onnx.numpy_helper.to_array(weight).copy()
     values.flat[5] += 0.5
-    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     with pytest.raises(RunError, match=r"decoder.onnx: mean of a batch of \d differs from torch's"):
         check_equal(network._replace(content=proto.SerializeToString()), module, batches)
 
