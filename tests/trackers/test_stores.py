@@ -215,7 +215,8 @@ def test_a_server_that_is_killed_in_the_middle_costs_a_warning_and_gets_the_rest
         usual(self, trainer, row)
         if row["epoch"] == 3:
             until = time.monotonic() + 60
-            while time.monotonic() < until and '"epoch": 2' not in (run / "tracker.json").read_text():
+            sent = run / "tracker.json"
+            while time.monotonic() < until and not (sent.exists() and '"epoch": 2' in sent.read_text()):
                 time.sleep(0.1)
             server.kill()
 
@@ -243,19 +244,19 @@ def test_a_server_that_is_killed_in_the_middle_costs_a_warning_and_gets_the_rest
 
 
 @pytest.mark.slow
-def test_a_sweep_of_four_side_by_side_reaches_a_server(arguments, tmp_path, server):
+def test_a_sweep_side_by_side_reaches_a_server(arguments, tmp_path, server):
     outputs = tmp_path / "outputs"
-    sweep = ["-m", "beta=1,4", "seed=0,1", "sweep_name=four", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    sweep = ["-m", "beta=1,4", "sweep_name=two", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     tracker = ["tracker=mlflow", f"tracker.uri={server.uri}", "trainer.epochs=1"]
     ended = warmed().call("train.py", *arguments, f"output_root={outputs}", *sweep, *tracker)
     assert ended.status == 0, ended.stderr
     client = client_of(server.uri)
     runs = {run.info.run_name: run for run in runs_in(client)}
-    parent = runs.pop("four")
-    assert len(runs) == 4
+    parent = runs.pop("two")
+    assert len(runs) == 2
     for name, run in runs.items():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        check_metrics(client, run, outputs / "four" / name)
+        check_metrics(client, run, outputs / "two" / name)
     assert "report/index.html" in files_in(client, parent.info.run_id)
 
 
