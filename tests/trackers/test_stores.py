@@ -25,6 +25,7 @@ from fmvae.measurement.evaluate import evaluate_runs
 from fmvae.runs.recorder import by_tag
 from fmvae.runs.results import flat_scalars, read_results
 from fmvae.training import EpochLog
+from tests.cli.process import call
 from tests.faults.warmed import warmed
 from tests.trackers.conftest import QUICK
 from tests.trackers.test_reporting import interrupt_after, run_of, weights_of
@@ -78,19 +79,8 @@ def test_a_sweep_of_four_is_a_parent_with_four_children(arguments, tmp_path):
     ended = warmed().call("train.py", *arguments, f"output_root={outputs}", *sweep)
     assert (ended.status, ended.stderr) == (0, "")
     client = client_of(outputs)
-    runs = {run.info.run_name: run for run in runs_in(client)}
-    parent = runs.pop("four")
-    directories = {path.parent.name: path.parent for path in (outputs / "four").glob("*/config.yaml")}
-    assert len(directories) == 4
-    assert set(runs) == set(directories)
-    for name, run in runs.items():
-        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert run.info.status == "FINISHED"
-        assert run.data.params["seed"] == name.split("-s")[1][0]
-        check_metrics(client, run, directories[name])
-        assert {"config.yaml", "results.json"} <= files_in(client, run.info.run_id)
-    assert parent.info.status == "FINISHED"
-    assert {"report/index.html", "report/table.csv"} <= files_in(client, parent.info.run_id)
+    check_sweep(client, outputs / "four", 4)
+    assert {run.data.params["seed"] for run in runs_in(client) if run.data.params} == {"0", "1"}
 
 
 def test_an_interrupted_run_goes_on_in_the_same_mlflow_run(config, tmp_path, monkeypatch):
@@ -243,21 +233,29 @@ def test_a_server_that_is_killed_in_the_middle_costs_a_warning_and_gets_the_rest
     assert {"config.yaml", "results.json"} <= files_in(client, after.info.run_id)
 
 
-@pytest.mark.slow
-def test_a_sweep_side_by_side_reaches_a_server(arguments, tmp_path, server):
-    outputs = tmp_path / "outputs"
-    sweep = ["-m", "beta=1,4", "sweep_name=two", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    tracker = ["tracker=mlflow", f"tracker.uri={server.uri}", "trainer.epochs=1"]
-    ended = warmed().call("train.py", *arguments, f"output_root={outputs}", *sweep, *tracker)
-    assert ended.status == 0, ended.stderr
-    client = client_of(server.uri)
+def check_sweep(client: Any, folder: Path, number: int) -> None:
+    """A sweep is a parent, with the report, of runs with the final numbers of their results.json."""
     runs = {run.info.run_name: run for run in runs_in(client)}
-    parent = runs.pop("two")
-    assert len(runs) == 2
+    parent = runs.pop(folder.name)
+    assert set(runs) == {path.parent.name for path in folder.glob("*/config.yaml")}
+    assert len(runs) == number
     for name, run in runs.items():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        check_metrics(client, run, outputs / "two" / name)
-    assert "report/index.html" in files_in(client, parent.info.run_id)
+        assert run.info.status == "FINISHED"
+        check_metrics(client, run, folder / name)
+        assert {"config.yaml", "results.json"} <= files_in(client, run.info.run_id)
+    assert parent.info.status == "FINISHED"
+    assert {"report/index.html", "report/table.csv"} <= files_in(client, parent.info.run_id)
+
+
+@pytest.mark.slow
+def test_runs_of_a_sweep_side_by_side_share_one_parent(arguments, tmp_path):
+    outputs = tmp_path / "outputs"
+    sweep = ["-m", "beta=1,4", "sweep_name=two", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    settings = [*arguments, f"output_root={outputs}", *sweep, "tracker=mlflow", "trainer.epochs=1"]
+    ended = call("train.py", *settings)
+    assert ended.status == 0, ended.stderr
+    check_sweep(client_of(outputs), outputs / "two", 2)
 
 
 # --- wandb ------------------------------------------------------------------------------------------------------
