@@ -15,7 +15,9 @@ def main(composed: DictConfig) -> None:
         from fmvae.errors import RunError
         from fmvae.measurement.evaluate import evaluate_runs
         from fmvae.report.following import follow
+        from fmvae.runs.names import run_paths
 
+        config["run"] = run_paths(config["run"], config["output_root"])
         try:
             evaluate_runs(config)
         except RunError:  # some runs could not be measured; the others have new numbers

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmvae.common.command import run_command, say
-from fmvae.common.text import typed_path
 from fmvae.config.own_code import names_in, taken_out
 from fmvae.errors import FmvaeError, RunError
+from fmvae.runs.names import run_path
 
 if TYPE_CHECKING:
     from fmvae.report.settings import Setting
@@ -24,7 +24,7 @@ FORMAT = 1  # increase it when the numbers of equal runs change
 def main(arguments: list[str] | None = None) -> int:
     """Compare the runs of each setting, write ``udr.json`` into the folder, and print the scores."""
     parser = argparse.ArgumentParser(prog="python -m fmvae.udr", description=__doc__)
-    parser.add_argument("folder", type=typed_path, help="of the sweep's runs")
+    parser.add_argument("folder", type=run_path, help="of the sweep's runs")
     parser.add_argument("--num-images", type=int, default=NUM_IMAGES, help="test images to encode")
     parser.add_argument("--device", default="auto", help="where to encode; auto, cpu, cuda, ...")
     parser.add_argument("--allow", type=names_in, default=[], help="packages of yours, as mymodels,b.c")

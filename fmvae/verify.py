@@ -6,17 +6,18 @@ import argparse
 import sys
 
 from fmvae.common.command import run_command, say
-from fmvae.common.text import expand_home, typed_path
+from fmvae.common.text import expand_home
 from fmvae.config.own_code import allowing, names_in, taken_out
 from fmvae.config.stored import NotAVAE
 from fmvae.errors import FmvaeError, HeldError, RunError
 from fmvae.runs.directory import find_runs
+from fmvae.runs.names import run_path
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Verify the runs; return 0 if all of them verify, and 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m fmvae.verify", description=__doc__)
-    parser.add_argument("folder", nargs="+", type=typed_path, help="a run, or a folder of runs")
+    parser.add_argument("folder", nargs="+", type=run_path, help="a run, or a folder of runs")
     parser.add_argument("--files", action="store_true", help="check the files only; recompute nothing")
     parser.add_argument("--device", default="auto", help="where to compute; auto, cpu, cuda, ...")
     parser.add_argument(

@@ -24,6 +24,7 @@ FLOORS = (
     "config.identity",
     "config",  # whatever else is in it
     "runs",
+    "trackers",
     "objectives",
     "data",
     "models",
@@ -33,6 +34,7 @@ FLOORS = (
     "training",
     "assembly",
     "measurement",
+    "export",
     "experiments",
     "sweeps",
     "report",

@@ -147,6 +147,7 @@ NAMELESS = {
     "sweep_name",
     "figures",
     "evaluation",
+    "tracker",
     "data.root",
     "data.download",
     "data.download_to",

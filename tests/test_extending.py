@@ -27,6 +27,7 @@ SECTIONS = {
     "prior": "A prior",
     "data": "A dataset",
     "measure": "A measure",
+    "tracker": "A tracker",
 }
 QUICK = [
     "trainer.epochs=2",
@@ -298,6 +299,24 @@ def test_the_measure_is_verified_and_kept(reader):
     again = [argument.replace("fmvae/outputs/<run>", str(run)) for argument in evaluate]
     succeeded(reader.run(again))
     assert (run / "results.json").read_bytes() == before
+
+
+# --- the tracker ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("done")
+def test_the_tracker_got_each_epoch_and_the_final_numbers(reader):
+    from fmvae.runs.recorder import by_tag
+    from fmvae.runs.results import flat_scalars
+
+    told = [json.loads(line) for line in (reader.folder / "tracked.jsonl").read_text().splitlines()]
+    (run,) = [r for r in reader.runs("outputs/base-") if r.name == told[0]["run"]]
+    assert told[0]["settings"]["model"] == "base"
+    assert [{k: v for k, v in row.items() if k not in ("run", "epoch")} for row in told[1:-1]] == [
+        *map(by_tag, rows(run)),
+        flat_scalars(results(run)),
+    ]
+    assert told[-1] == {"run": run.name, "state": "complete"}
 
 
 # --- without leave --------------------------------------------------------------------------------------------

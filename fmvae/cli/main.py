@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmvae.cli import gate
 from fmvae.cli.arguments import check_removed, key_of, name_sweep, prepared, put_off
+from fmvae.cli.completion import completed
 from fmvae.cli.explain import config_dir, explain, keys_of, program
 from fmvae.common import streams
-from fmvae.common.command import INTERRUPTED, silence
+from fmvae.common.command import INTERRUPTED, say, silence
 from fmvae.common.stop import Stop
 from fmvae.config import own_code
 from fmvae.config.composing import resolve
@@ -62,6 +63,9 @@ def launch(main: Callable[[], Any]) -> NoReturn:
         signal.signal(hang_up, _terminate)
     threading.excepthook = _thread_failed
     try:
+        if program() == "evaluate" and (answer := completed(arguments, os.environ)) is not None:
+            say(answer)
+            sys.exit(0)
         gate.install()
         arguments = prepared(arguments, program())
         own, arguments = own_code.taken_out(arguments)

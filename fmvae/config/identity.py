@@ -22,6 +22,7 @@ NON_SEMANTIC = (
     "objective",
     "figures",
     "evaluation",
+    "tracker",
     "data.root",
     "data.download",
     "data.download_to",

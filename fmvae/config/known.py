@@ -28,6 +28,7 @@ KINDS = {
     "data": ("fmvae.data.ImageData",),
     "optimizer": ("torch.optim.Optimizer",),
     "scheduler": ("torch.optim.lr_scheduler.LRScheduler",),
+    "tracker": ("fmvae.trackers.Tracker",),
 }
 # constructor arguments that the program passes itself; a config cannot set them
 GIVEN = {

@@ -50,6 +50,11 @@ OURS: dict[str, Rule] = {
     "prior.hidden": Rule(list, of=int),
     "prior.bins": Rule(int, minimum=2, maximum=10_000),
     "prior.start": Rule(str, choices=("data", "noise")),
+    "tracker.uri": Rule(str, optional=True, pattern=r"\S+", called="the address of a server or store"),
+    **dict.fromkeys(("tracker.experiment", "tracker.project"), WORD),
+    "tracker.entity": replace(WORD, optional=True),
+    "tracker.mode": Rule(str, choices=("offline", "online")),
+    "tracker.timeout": Rule(float, above=0, maximum=600),
     "likelihood.scale": Rule(float, above=0),
     "likelihood.method": Rule(str, choices=("optimal", "trained")),
     "likelihood.start": Rule(float, above=0, maximum=1e6),  # its square is a float32

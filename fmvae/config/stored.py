@@ -17,7 +17,7 @@ class NotAVAE(ConfigError):
 
 
 # groups that are not read from a stored config: evaluate.py composes them anew, and stored keys may be outdated
-ASKED_ANEW = ("evaluation", "figures")
+ASKED_ANEW = ("evaluation", "figures", "tracker")
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -27,16 +27,18 @@ from fmvae.config.stored import NotAVAE, read_config, to_yaml
 from fmvae.errors import ConfigError, FmvaeError, LostError, Terminated
 from fmvae.experiments.classifier import ClassifierExperiment
 from fmvae.experiments.experiment import Experiment
-from fmvae.experiments.hparams import first
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import make_directory, remove_temporaries, write_bytes
+from fmvae.runs.hparams import first
 from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Recorder, history_text
 from fmvae.runs.results import read_results
 from fmvae.runs.resuming import check_data, newest_checkpoint
 from fmvae.runs.timing import Timing
+from fmvae.runs.tracking import Reporter, reporting
+from fmvae.runs.tracks import maker, report_files, tracked
 from fmvae.training import Checkpointer, EpochLog, Guard, ProgressBar, Trainer
 
 log = logging.getLogger("fmvae")
@@ -77,6 +79,7 @@ def attempt(
                 log.info("moved the previous run to %s", aside)
             complete = run.state(sha256) == "complete"
             # build everything that can fail because of the config, before anything is written
+            make_tracker = None if complete else maker(config)
             experiment = None if complete else _kind(config)(config, device)
             checkpoint = None if complete else newest_checkpoint(run, sha256)
             if experiment and checkpoint:
@@ -90,7 +93,13 @@ def attempt(
             return
         make_directory(run.path)
         remove_temporaries(run.path)
-        with logging_to(run), reporting_failure(run, config), named(run.path):
+        about = tracked(run, config, experiment.hparams)
+        with (
+            logging_to(run),
+            reporting_failure(run, config),
+            named(run.path),
+            reporting(make_tracker, about) as reporter,
+        ):
             write_bytes(run.config, to_yaml(config).encode())
             write_bytes(run.overrides, to_yaml_list(overrides).encode())
             trainer = experiment.trainer
@@ -98,7 +107,7 @@ def attempt(
             if not trainer.data.named_by_config:
                 whose["data_sha256"] = trainer.data.sha256
             with only_of(run):
-                recorder = _prepare(run, config, overrides, experiment, checkpoint, whose)
+                recorder = _prepare(run, config, overrides, experiment, checkpoint, whose, reporter)
             try:
                 yield run, trainer
             except OSError:
@@ -109,6 +118,8 @@ def attempt(
             experiment.measure(run, identity, recorder.album)
             Timing.read(run)._replace(measuring=time.perf_counter() - begun).write(run)
             recorder.close(complete=True)
+            if reporter:
+                report_files(reporter, run)
             run.write_status("complete", epoch=trainer.epoch, epochs=trainer.epochs)
             run.previous.unlink(missing_ok=True)  # no longer needed; saves space in sweeps of thousands of runs
 
@@ -155,6 +166,7 @@ def _prepare(
     experiment: Experiment,
     checkpoint: Checkpoint | None,
     identity: Mapping[str, Any],
+    reporter: Reporter | None,
 ) -> Recorder:
     """Attach the observers to the trainer, and load the checkpoint if there is one."""
     settings = config["trainer"]
@@ -169,6 +181,7 @@ def _prepare(
         other_hparams=experiment.other_hparams,
         first=first(overrides, experiment.hparams),
         links=_links(config),
+        reporter=reporter,
     )
     trainer.observers = [
         Guard(run),
@@ -185,6 +198,7 @@ def _prepare(
     if checkpoint:
         trainer.load_state(checkpoint.tensors, checkpoint.meta)
         recorder.write_history(trainer.history)
+        recorder.catch_up(trainer.history)
         place = f"after epoch {trainer.epoch} of {trainer.epochs}"
         if trainer.within:
             place = f"in epoch {trainer.epoch + 1} of {trainer.epochs}, after step {trainer.within.step}"

@@ -12,11 +12,11 @@ from fmvae.config.identity import RunIdentity
 from fmvae.evaluation import Evaluator
 from fmvae.evaluation.columns import Column, built_in_columns
 from fmvae.experiments.experiment import Experiment, optimization
-from fmvae.experiments.hparams import hparams, others
 from fmvae.experiments.search_target import check_objective
 from fmvae.measurement.measure import measure
 from fmvae.measurement.summary import describe
 from fmvae.runs.directory import RunDirectory
+from fmvae.runs.hparams import hparams, others
 from fmvae.runs.recorder import Album, Layout, Recorder
 from fmvae.training import ConditionalVAETrainer, VAETrainer, trained_by_optimizer
 from fmvae.training.engines.cuda_graph import CUDAGraph, can_stay

@@ -16,6 +16,7 @@ from fmvae.common.text import short
 from fmvae.common.text import typed_path as path
 from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.explore import NAME
+from fmvae.runs.names import run_path
 
 MOST = 16  # runs on a page: each brings a decoder
 log = logging.getLogger("fmvae")
@@ -28,7 +29,7 @@ def explore(arguments: Sequence[str]) -> Path:
         description="Write explorer.html: sliders for the latent dimensions of a run, decoded in the page. "
         "Of several runs, or a folder of them, the images stand side by side.",
     )
-    parser.add_argument("run", nargs="+", type=path, help="a run's directory, or a folder of runs")
+    parser.add_argument("run", nargs="+", type=run_path, help="a run's directory, or a folder of runs")
     parser.add_argument("--to", type=path, help="the file; usually explorer.html in the (first) folder given")
     parser.add_argument("--device", default="cpu", help="cpu (the default), cuda or auto; it encodes images")
     parser.add_argument("--allow", action="append", default=[], help="a package of your own that configs may name")

@@ -11,24 +11,18 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fmvae.models import VAE
+from fmvae.models.convolution import with_torch_layers
 from fmvae.objectives import Likelihood
 
 Function = Callable[[Tensor], Tensor]
 
 
 def decoder(model: VAE, likelihood: Likelihood, label: int | None) -> Function:
-    """Return the function from z (1, latent_dim) to the expected image (1, C, H, W), of a copy on the CPU.
-
-    Layers of ``fmvae.models.convolution`` compute what their base classes in torch do, for speed; the copy has the
-    base classes, whose operations are fewer.
-    """
-    plain = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    """Return the function from z (1, latent_dim) to the expected image (1, C, H, W), of a copy on the CPU."""
+    plain: Any = with_torch_layers(model)
     mean = likelihood.mean
     if isinstance(likelihood, nn.Module):
         mean = copy.deepcopy(likelihood).to("cpu", torch.float32).eval().mean
-    for layer in plain.modules():
-        if type(layer).__module__ == "fmvae.models.convolution":
-            layer.__class__ = next(base for base in type(layer).__mro__ if base.__module__.startswith("torch."))
     labels = None if label is None else torch.tensor([label])
     return lambda z: mean(plain.decode(z, labels))
 

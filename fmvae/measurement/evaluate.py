@@ -15,7 +15,6 @@ import torch
 from fmvae.assembly import Parts, assemble
 from fmvae.common.disk import named
 from fmvae.common.streams import hide_bars
-from fmvae.common.text import typed_path
 from fmvae.common.torch_setup import set_up_torch
 from fmvae.config.own_code import allow_from_now_on, granted
 from fmvae.config.schema import validate
@@ -27,7 +26,11 @@ from fmvae.measurement.summary import describe
 from fmvae.runs.directory import RunDirectory, find_runs, identify
 from fmvae.runs.events import FinalEvents
 from fmvae.runs.files import remove_temporaries
-from fmvae.runs.recorder import Album
+from fmvae.runs.hparams import hparams
+from fmvae.runs.names import run_path
+from fmvae.runs.recorder import Album, report_history
+from fmvae.runs.tracking import reporting
+from fmvae.runs.tracks import maker, report_files, tracked
 
 log = logging.getLogger("fmvae")
 
@@ -47,7 +50,7 @@ def evaluate_runs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     given = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
     if not given or not all(given):  # an empty `run=` would mean the current folder
         raise ConfigError("run", "no directory given", "name a directory under outputs/, or a folder of runs")
-    runs = [run for path in given for run in find_runs(typed_path(str(path)))]
+    runs = [run for path in given for run in find_runs(run_path(str(path), settings.get("output_root")))]
     all_results, failed = [], []
     for run, outcome in _outcomes(runs, settings):
         if isinstance(outcome, NotAVAE) and len(runs) > 1:
@@ -125,10 +128,19 @@ def _evaluate_run(run: RunDirectory, settings: Mapping[str, Any], device: torch.
     config |= {key: settings[key] for key in ASKED_ANEW}
     identity = identify(run, config)
     config, which, force = validate(config), settings["checkpoint"], settings["force"]
-    # only the best checkpoint's numbers and figures are shown in TensorBoard
+    # only the best checkpoint's numbers and figures are shown in TensorBoard and trackers
     album = Album(run.figures, FinalEvents(run.path)) if which == "best" else Album(run.figures / which)
+    make_tracker = maker(config) if which == "best" else None
     with run.held(), named(run.path):
         if (state := run.read_status()).get("state") != "complete":
             log.warning("%s: its training is not complete (epoch %s)", run, state.get("epoch", "unknown"))
         remove_temporaries(run.path)
-        return measure(run, identity, config, _assembled(config, device), which, album, force=force, draw=force)
+        parts = _assembled(config, device)
+        about = tracked(run, config, hparams(config, parts.data.batch_size))
+        with reporting(make_tracker, about) as album.reporter:
+            if album.reporter:
+                report_history(album.reporter, run.read_history())
+            results = measure(run, identity, config, parts, which, album, force=force, draw=force)
+            if album.reporter:
+                report_files(album.reporter, run)
+        return results

@@ -27,6 +27,7 @@ from fmvae.measurement.measure import load_best_or_last
 from fmvae.measurement.sampling import Which, held_if_free, sampler_store, settings_of
 from fmvae.models.modes import in_evaluation_mode
 from fmvae.runs.directory import RunDirectory, find_runs, identify
+from fmvae.runs.names import run_path
 from fmvae.runs.results import read_results
 
 log = logging.getLogger("fmvae")
@@ -112,13 +113,14 @@ def load_run(
     """Load the run in a directory, for example in a notebook; its model and objective are in evaluation mode.
 
     Args:
+        path: of the run, or a short name: ``last``, or the beginning of its name in ``outputs/``.
         allow: your own packages whose classes its config may name.
 
     Raises:
         ConfigError: there is no run, or its config was edited.
         RunError: it has no results yet, or its checkpoint is missing or damaged.
     """
-    runs = find_runs(typed_path(str(path)))
+    runs = find_runs(run_path(str(path)))
     if len(runs) != 1:
         raise ConfigError("run", f"{str(path)!r} holds {len(runs)} runs", "name one of them")
     run = runs[0]

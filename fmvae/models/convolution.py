@@ -9,6 +9,7 @@ of torch; only strides differ. ``python -m benchmarks.convolutions`` measures th
 
 from __future__ import annotations
 
+import copy
 import inspect
 from dataclasses import dataclass
 from functools import cache
@@ -193,6 +194,18 @@ class SmallBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         x = _batch_last(input)
         return _batch_first(super().forward(x.flatten(1, 2)[None])[0].view_as(x))  # an image of h·w by B pixels
+
+
+def with_torch_layers(module: nn.Module) -> nn.Module:
+    """Return a float32 copy on the CPU, in evaluation mode, with torch's layers in place of those of this module.
+
+    Both compute the same up to rounding, but torch's consist of fewer operations, which are simpler to record.
+    """
+    plain = copy.deepcopy(module).to("cpu", torch.float32).eval()
+    for layer in plain.modules():
+        if type(layer).__module__ == __name__:
+            layer.__class__ = next(base for base in type(layer).__mro__ if base.__module__.startswith("torch."))
+    return plain
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from fmvae.common.command import run_command, say
 from fmvae.common.text import typed_path as path
 from fmvae.config.project import PROJECT_ROOT
+from fmvae.runs.names import run_path
 
 
 def sweep(arguments: list[str]) -> Path:
@@ -17,7 +18,9 @@ def sweep(arguments: list[str]) -> Path:
         description="Compare the runs in folders: index.html, table.csv, table.md and figures.",
         epilog="Also: `python -m fmvae.report status <sweep>`, and `... reference`, which writes docs/results.md.",
     )
-    parser.add_argument("folder", nargs="+", type=path, help="of runs; several are merged, equal runs count once")
+    parser.add_argument(
+        "folder", nargs="+", type=run_path, help="of runs; several are merged, and equal runs count once"
+    )
     parser.add_argument("--to", type=path, help="the folder to write into; usually report/ in the first folder")
     given = parser.parse_args(arguments)
     from fmvae.report.sweep import write_report
@@ -43,7 +46,7 @@ def reference(arguments: list[str]) -> Path:
 def status(arguments: list[str]) -> str | None:
     """``status <sweep>``: print the state of a sweep's runs, also while it runs."""
     parser = argparse.ArgumentParser(prog="python -m fmvae.report status", description=status.__doc__)
-    parser.add_argument("folder", type=path, help="of the sweep")
+    parser.add_argument("folder", type=run_path, help="of the sweep")
     parser.add_argument("--watch", action="store_true", help="print it again and again until all runs have ended")
     given = parser.parse_args(arguments)
     if given.watch:

@@ -145,6 +145,14 @@ class RunDirectory:
         ours = theirs == sha256 if sha256 else self.name.endswith(f"-{theirs[:8]}")
         return results if ours else None
 
+    def read_history(self) -> list[dict[str, Any]]:
+        """Return the rows of metrics.jsonl, one for each epoch; none if it is missing or damaged."""
+        try:
+            rows = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError, RecursionError):
+            return []
+        return rows if all(isinstance(row, dict) and "epoch" in row for row in rows) else []
+
     def read_status(self) -> dict[str, Any]:
         """Return the content of status.json; empty if it is missing, damaged, or another run's."""
         try:

@@ -16,6 +16,7 @@ from fmvae.runs.directory import RunDirectory
 from fmvae.runs.events import FinalEvents, first_curve
 from fmvae.runs.files import make_directory, read_record, write_bytes, write_record
 from fmvae.runs.observer import Observer
+from fmvae.runs.tracking import Reporter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,13 +36,14 @@ class Album:
     Args:
         directory: the folder of the files.
         events: the final events for TensorBoard; None writes none.
+        reporter: to the user's tracker; None without one.
 
     Attributes:
         files: the SHA-256 of each file written so far, by name.
     """
 
-    def __init__(self, directory: Path, events: FinalEvents | None = None):
-        self.directory, self.events = directory, events
+    def __init__(self, directory: Path, events: FinalEvents | None = None, reporter: Reporter | None = None):
+        self.directory, self.events, self.reporter = directory, events, reporter
         self.files: dict[str, str] = {}
 
     def file(self, name: str, content: bytes) -> None:
@@ -72,10 +74,22 @@ class Album:
         return record == drawn and all((self.directory / name).exists() for name in files)
 
     def show(self, scalars: Mapping[str, float], step: int) -> None:
-        """Write the figures and these numbers by tag for TensorBoard, at ``step`` (the checkpoint's epoch)."""
+        """Show the figures and these numbers by tag at ``step`` (the checkpoint's epoch): TensorBoard, tracker."""
         if self.events:
             self.events.scalars(scalars)
             self.events.write(step)
+        if self.reporter:
+            self.reporter.numbers(scalars, step)
+            for name in _listed(self.directory) or sorted(self.files):
+                self.reporter.file(self.directory / name)
+
+
+def _listed(directory: Path) -> list[str]:
+    """Return the names of the files that index.json lists; none if it is missing or damaged."""
+    try:
+        return [name for name in read_record(directory / INDEX)["files"] if (directory / name).is_file()]
+    except (RunError, LookupError, TypeError):
+        return []
 
 
 class Recorder(Observer):
@@ -94,6 +108,7 @@ class Recorder(Observer):
             takes the columns of that page from the first run that it finds.
         first: names of settings that are shown before the others.
         links: paths from the run's directory by what they lead to, for the text page.
+        reporter: to the user's tracker, which gets the same numbers and figures; None without one.
     """
 
     def __init__(
@@ -108,6 +123,7 @@ class Recorder(Observer):
         other_hparams: Mapping[str, Any] | None = None,
         first: Sequence[str] = (),
         links: Mapping[str, str] | None = None,
+        reporter: Reporter | None = None,
     ):
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams as hparams_summary
@@ -115,7 +131,8 @@ class Recorder(Observer):
         self.run = run
         make_directory(run.path)
         self.writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else 0)
-        self.album = Album(run.figures, FinalEvents(run.path))
+        self.reporter = reporter
+        self.album = Album(run.figures, FinalEvents(run.path), reporter)
         # write HParams into the run's own file; `add_hparams` would create a second run in a subfolder
         everything = {**hparams, **{k: v for k, v in (other_hparams or {}).items() if k not in hparams}}
         experiment, _, _ = hparams_summary(everything, dict.fromkeys(metrics, 0.0))
@@ -151,19 +168,24 @@ class Recorder(Observer):
             self.writer.add_scalar(tag, value, step)
 
     def on_epoch_end(self, trainer: Any, row: Mapping[str, Any]) -> None:
-        # quantities without a split (beta, the learning rate) get the group `schedule`
-        tags = {tag: self._tag(tag) if "/" in tag else f"schedule/{tag}" for tag in row if tag != "epoch"}
-        self.scalars({tag: row[name] for name, tag in tags.items()}, row["epoch"])
+        values = by_tag(row, self._groups)
+        self.scalars(values, row["epoch"])
+        if self.reporter:
+            self.reporter.epoch(values, row["epoch"])
         self.write_history(trainer.history)
         self.writer.flush()
 
-    def _tag(self, name: str) -> str:
-        split, _, quantity = name.partition("/")
-        return f"{self._groups.get(split, split)}/{quantity}"
+    def catch_up(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Report the epochs before this process to a tracker that does not have them."""
+        if self.reporter:
+            report_history(self.reporter, history, self._groups)
 
     def glance(self, name: str, figure: Figure, step: int) -> None:
         """Show a figure in TensorBoard at ``step`` (the epoch) as ``training/<name>``."""
-        self.writer.add_image(f"training/{name}", pixels(render(figure)), step, dataformats="HWC")
+        png = render(figure)
+        self.writer.add_image(f"training/{name}", pixels(png), step, dataformats="HWC")
+        if self.reporter:
+            self.reporter.picture(name, png, step)
 
     def close(self, *, complete: bool) -> None:
         """Close the event file. A complete run is marked as ended in HParams."""
@@ -171,6 +193,24 @@ class Recorder(Observer):
         if complete and events is not None:
             events.add_summary(self._end)
         self.writer.close()
+
+
+def by_tag(row: Mapping[str, Any], groups: Mapping[str, str] = CURVES) -> dict[str, float]:
+    """Return the numbers of an epoch by tag; those without a split (beta, learning rate) are in ``schedule``."""
+
+    def tag(name: str) -> str:
+        split, found, quantity = name.partition("/")
+        return f"{groups.get(split, split)}/{quantity}" if found else f"schedule/{name}"
+
+    return {tag(name): value for name, value in row.items() if name != "epoch"}
+
+
+def report_history(
+    reporter: Reporter, history: Sequence[Mapping[str, Any]], groups: Mapping[str, str] = CURVES
+) -> None:
+    """Report all epochs of a history; the reporter leaves out those that its tracker has."""
+    for row in history:
+        reporter.epoch(by_tag(row, groups), row["epoch"])
 
 
 def history_text(history: Sequence[Mapping[str, Any]]) -> bytes:

@@ -294,6 +294,16 @@ def test_tab_completion_lists_the_options_without_torch(without_torch, line, opt
     )
 
 
+def test_tab_completes_names_of_runs_without_torch(without_torch, tmp_path):
+    run = tmp_path / "outputs" / "base-b1-z2-s0-01234567"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    line = f"python evaluate.py output_root={tmp_path}/outputs run=ba"
+    point = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    found = succeeded(call("evaluate.py", "-sc", "query=bash", environment=without_torch | point))
+    assert found.split() == [f"run={run.name}"]
+
+
 def test_help_of_evaluate_lists_its_own_groups_alone():
     """Those of its defaults, with the options that there are."""
     text = succeeded(warmed().call("evaluate.py", "--help"))

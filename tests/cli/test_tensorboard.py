@@ -13,9 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from fmvae.config import compose
-from fmvae.experiments import hparams as hparam_settings
 from fmvae.experiments import train
 from fmvae.measurement.evaluate import evaluate_runs
+from fmvae.runs import hparams as hparam_settings
 from fmvae.runs.directory import RunDirectory, find_runs
 from fmvae.runs.events import PREFIX
 from fmvae.runs.files import read_record

@@ -53,11 +53,13 @@ class FmvaeSearch(Sweeper):
         )
         optuna.sweep(arguments)
 
+        from hydra_plugins.fmvae_sweeper import reported
+
         from fmvae.report.sweep import write_report
         from fmvae.sweeps.search import conclude  # imports torch
 
         chosen = config.hydra.sweeper.direction
-        conclude(Path(self.config.hydra.sweep.dir), self.config, write_report, str(chosen))
+        conclude(Path(self.config.hydra.sweep.dir), self.config, reported(write_report, self.config), str(chosen))
 
     def _direction(self) -> str:
         """Return ``minimize`` or ``maximize``, from the objective's column."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmvae.cli import gate
 from fmvae.cli.arguments import check_removed
@@ -22,10 +22,12 @@ from fmvae.config.composing import composed_by, resolve
 from fmvae.config.grids import blame, check_form, jobs_of
 from fmvae.config.hydra_internals import BasicSweeper, ConfigLoader, OverridesParser
 from fmvae.config.identity import FROM_FILES, NAMED_BY_CONTENT
+from fmvae.config.schema import validate
 from fmvae.errors import ConfigError
 
 if TYPE_CHECKING:  # these import torch, but Hydra imports its plugins even for shell completion
     from fmvae.sweeps.directory import Plan, SweepDirectory
+    from fmvae.sweeps.run import WriteReport
 
 
 gate.install()  # also in the workers of launchers, which import Hydra's plugins before they read a job's config
@@ -80,13 +82,28 @@ class FmvaeSweeper(BasicSweeper):
             say(forecast(sweep, plans, Path(expand_home(self.config.output_root)), self.config.restart))
         else:
             alone = self.config.hydra.launcher._target_.endswith(IN_PROCESS)
-            run_sweep(sweep, plans, self._launch, write_report, self.config.restart, in_process=alone)
+            follow = reported(write_report, self.config)
+            run_sweep(sweep, plans, self._launch, follow, self.config.restart, in_process=alone)
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> None:
         assert self.launcher is not None
         size = self.max_batch_size or len(jobs)
         for start in range(0, len(jobs), size):
             self.launcher.launch(jobs[start : start + size], initial_job_idx=first + start)
+
+
+def reported(write_report: WriteReport, config: DictConfig) -> WriteReport:
+    """Return a writer of a sweep's report that hands it to the tracker of the config, too."""
+    from fmvae.runs.tracks import report_sweep
+
+    tracker = OmegaConf.to_container(config.get("tracker") or OmegaConf.create(), resolve=True)
+
+    def write(folders: Sequence[Path]) -> Path:
+        page = write_report(folders)
+        report_sweep(validate({"tracker": tracker}), folders[0])
+        return page
+
+    return write
 
 
 def _folder(config: Any) -> Path:

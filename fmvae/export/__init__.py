@@ -1,0 +1,1 @@
+"""Export a trained run to ONNX: ``python -m fmvae.export outputs/<run>``."""
