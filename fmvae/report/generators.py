@@ -27,9 +27,9 @@ HEADING = "The best generators we found"
 SECTION = """Found by a search (`python train.py sweep={sweep}`) over models, dimensions, β and likelihoods, then
 trained for longer. FID is measured as in the tables above, on images made from latents of three sources: the
 prior; `gmm`, a mixture of Gaussians fitted to the posteriors of the training images; and `q(z)`, these posteriors,
-which a better density could come close to. *recon.* is the distance of reconstructions. The search chose models
-and temperature by the same distances from test images, which favours what it chose; numbers of components are
-chosen by validation images.
+which a better density could come close to. *recon.* is the distance of reconstructions. The search chose models,
+temperatures and the number of components of `best_generator` by the same distances from test images, which favours
+what it chose; the other numbers of components are chosen by validation images.
 
 {generators}
 
