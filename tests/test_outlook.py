@@ -155,9 +155,10 @@ def test_watching_ends_with_the_runs_and_writes_no_codes_into_a_pipe(sweep, caps
 
 def test_a_table_is_cut_to_the_height_of_the_terminal(monkeypatch):
     monkeypatch.setattr(watching.streams, "size", lambda stream: os.terminal_size((20, 10)))
-    lines = re.sub(r"\x1b\[\w", "", on_screen("\n".join("x" * 30 for _ in range(50)))).split("\n")
+    table = "\n".join("x" * (30 if i else 20) for i in range(50))
+    lines = re.sub(r"\x1b\[\w", "", on_screen(table)).split("\n")
     assert len(lines) == 8
-    assert lines[0] == "x" * 20
+    assert lines[:2] == ["x" * 20, "x" * 19 + "…"]
     assert lines[-1].startswith("  ... and 43 more")
 
 

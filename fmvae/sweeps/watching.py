@@ -136,10 +136,11 @@ def watch_status(folder: Path, every: float = REDRAWN) -> None:
 
 
 def on_screen(table: str) -> str:
-    """Return a table that replaces what a terminal shows; lines that it has no room for are counted."""
+    """Return a table that replaces what a terminal shows; long lines end in …, those without room are counted."""
     size = streams.size(sys.stdout)
     lines = table.split("\n")
     room = max(2, size.lines - 2)
     if len(lines) > room:
         lines = [*lines[: room - 1], f"  ... and {len(lines) - room + 1} more lines: make the window higher"]
-    return TO_TOP + "\n".join(line[: size.columns] + "\x1b[K" for line in lines) + CLEAR_BELOW
+    cut = (line if len(line) <= size.columns else f"{line[: size.columns - 1]}…" for line in lines)
+    return TO_TOP + "\n".join(f"{line}\x1b[K" for line in cut) + CLEAR_BELOW
