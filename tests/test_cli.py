@@ -19,6 +19,8 @@ from fmvae.config import compose
 from fmvae.config.identity import NAMED_BY_CONTENT, NON_SEMANTIC
 from fmvae.errors import ConfigError, FmvaeError, NumericsError, RunError
 
+DATA = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "data").glob("*.yaml"))
+
 # --- arguments ----------------------------------------------------------------------------------------------
 
 
@@ -121,7 +123,7 @@ def test_a_sweep_by_hydras_own_mode_is_named_too():
         ("~beta.value", "beta.value=<a finite number >= 0>"),
         ("~model._target_", "model._target_=<value>"),
         ("~trainer.epochs", "trainer.epochs=<a whole number >= 1>"),
-        ("~data", "data=dsprites (or fashion_factors, fashion_mnist, fashion_mnist_small, shapes3d, sprites)"),
+        ("~data", f"data={DATA[0]} (or {', '.join(DATA[1:])})"),
     ],
 )
 def test_a_key_the_program_reads_cannot_be_removed(override, example):
@@ -169,7 +171,7 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
         ),
         (["model=cnv"], "model", "'cnv'", "did you mean conv? choose from base"),
         (["beta=foo"], "beta", "'foo'", "choose from capacity, constant, cyclical, warmup, or give a number"),
-        (["experiment=foo"], "experiment", "'foo'", "choose from baseline, beta_vae"),
+        (["experiment=foo"], "experiment", "'foo'", "choose from baseline, best_"),
         (["seed=1", "model=base", "trainer=3"], "trainer", "'3'", "choose from default"),
         (["model=null"], "model", "'null'", "choose from base"),
         (["=3"], "=3", "not readable", "quote"),

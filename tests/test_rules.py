@@ -74,6 +74,10 @@ def rejected(rule: Rule) -> Iterator[Any]:
         list: [3, "x", {}, (1, 2), True, [1.5], [["x"]], [None]],
     }
     yield from others.get(rule.type, [])
+    if rule.of is int:
+        yield from [
+            [int(limit) + step] for limit, step in ((rule.minimum, -1), (rule.maximum, 1)) if math.isfinite(limit)
+        ]
     yield from [["other"] if rule.type is list else "other"] * bool(rule.choices)
     yield from ["\0", "a\0b"] * bool(rule.pattern)
     yield from [""] * bool(rule.pattern and not (rule.path and rule.optional))
@@ -196,7 +200,7 @@ def test_choices_of_a_model_are_those_that_its_class_knows(key, known):
         ("evaluation.samplers", "a list of prior, gmm, flow, two_stage, aggregate"),
         ("evaluation.gmm.num_components", "a whole number >= 1 and <= 100000 or a list of such"),
         ("evaluation.gmm.temperature", "a finite number >= 0.01 and <= 2"),
-        ("evaluation.flow.hidden", "a list of whole numbers, as [0,1]"),
+        ("evaluation.flow.hidden", "a list of whole numbers, as [0,1] >= 1 and <= 10000"),
         ("evaluation.cache", "a path or null"),
     ],
 )

@@ -55,7 +55,7 @@ class Rule:
         if value is None and self.optional:
             return None
         if self.many and isinstance(value, list) and value:
-            return [replace(self, many=False).accept(item) for item in value]
+            return [replace(self, many=False, optional=False).accept(item) for item in value]
         if self.type in (int, float):
             return self._accept_number(value)
         if self.type is str and type(value) is int and not self.choices:

@@ -50,7 +50,7 @@ OURS: dict[str, Rule] = {
     "prior.hidden": Rule(list, of=int),
     "prior.bins": Rule(int, minimum=2, maximum=10_000),
     "prior.start": Rule(str, choices=("data", "noise")),
-    "tracker.uri": Rule(str, optional=True, pattern=r"\S+", called="the address of a server or store"),
+    "tracker.uri": Rule(str, optional=True, pattern=r"[^\s\0]+", called="the address of a server or store"),
     **dict.fromkeys(("tracker.experiment", "tracker.project"), WORD),
     "tracker.entity": replace(WORD, optional=True),
     "tracker.mode": Rule(str, choices=("offline", "online")),

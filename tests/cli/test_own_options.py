@@ -21,6 +21,7 @@ MINE = {
     "data": "defaults: [fashion_mnist]\nbatch_size: 50",
     "figures": "defaults: [none]\ngif: true",
     "evaluation": "defaults: [fast]\nlatent: true",
+    "tracker": "_target_: fmvae.trackers.MLflow\nuri: null\nexperiment: mine",
     "experiment": "# @package _global_\nseed: 11\n",
     "sweep": "# @package _global_\nsweep_name: mine\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: '1,2'}}}\n",
 }
@@ -38,6 +39,7 @@ CHOSEN = {
     "data": ("data.batch_size", 50),
     "figures": ("figures.gif", True),
     "evaluation": ("evaluation.latent", True),
+    "tracker": ("tracker.experiment", "mine"),
     "experiment": ("seed", 11),
     "sweep": ("sweep_name", "mine"),
 }

@@ -178,7 +178,7 @@ def test_the_command_writes_a_folder_whose_example_runs_without_fmvae(run, capsy
 
 def test_commands_take_short_names(run, capsys, monkeypatch):
     monkeypatch.setattr(names, "OUTPUTS", run.parent)
-    for name in ("conditional-b1", "last"):
+    for name in ("conditional-mix-b1", "last"):
         assert verify.main(["--files", name]) == 0
         assert run.name in capsys.readouterr().out
         settings = compose([f"run={name}", f"output_root={run.parent}", *QUICK, "device=cpu"], "evaluate")

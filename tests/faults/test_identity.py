@@ -21,7 +21,8 @@ COMPOSED = [
     compose(),
     compose(["model=conditional", "beta=cyclical", "likelihood=gaussian", "optimizer=sgd", "scheduler=plateau"]),
     compose(["model=beta", "beta=capacity", "data=fashion_mnist_small", "scheduler=cosine", "data.sha256={a: b}"]),
-    compose(["data=sprites", "model=conv"]),
+    compose(["data=sprites", "model=conv", "tracker=wandb"]),
+    compose(["tracker=mlflow"]),
     compose(config_name="classifier"),
 ]
 
@@ -38,7 +39,8 @@ def values(rule: Rule) -> st.SearchStrategy[Any]:
         found = st.floats(lowest, highest, exclude_min=rule.above == lowest, exclude_max=rule.below == highest)
     elif rule.type is list:
         items = st.sampled_from(rule.choices) if rule.choices else st.text(max_size=5)
-        found = st.lists(st.integers(0, 99) if rule.of is int else items, max_size=3)
+        numbers = st.integers(int(max(rule.minimum, 0)), int(min(rule.maximum, 99)))
+        found = st.lists(numbers if rule.of is int else items, max_size=3)
     elif rule.choices:
         found = st.sampled_from(rule.choices)
     else:
