@@ -62,7 +62,7 @@ class Rule:
             value = str(value)  # a name, as sweep_name=2024
         if not isinstance(value, self.type):
             raise ValueError
-        items = value if isinstance(value, list) else [value]
+        items: list[Any] = value if isinstance(value, list) else [value]
         if self.choices and not all(item in self.choices for item in items):
             raise ValueError
         if self.pattern and not re.fullmatch(self.pattern, str(value)):
