@@ -9,7 +9,7 @@ import pytest
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.project import PROJECT_ROOT
 from fmvae.errors import FmvaeError
-from fmvae.report import reference, study
+from fmvae.report import generators, reference, study
 from fmvae.report.reference import write_page
 from fmvae.report.topics import FAMILY
 from fmvae.runs.files import read_record, write_record
@@ -224,6 +224,7 @@ def test_the_words_of_the_page_have_fields_of_the_sweep(part, monkeypatch):
 def test_the_page_is_what_its_command_writes_from_its_copies(tmp_path, monkeypatch):
     monkeypatch.setattr(FAMILY, "finding", FINDING)
     monkeypatch.setattr(reference, "FINDING", FINDING.with_name("results.md"))
+    monkeypatch.setattr(generators, "FINDING", FINDING.with_name("generators.md"))
     monkeypatch.setattr(study, "sweep_jobs", sweep_jobs)
     monkeypatch.setattr(FAMILY, "drawn", DRAWN)
     shutil.copytree(PROJECT_ROOT / "docs" / "results", tmp_path / "docs" / "results")
