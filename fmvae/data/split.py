@@ -159,16 +159,13 @@ def choose(
     Raises:
         ConfigError: a number does not fit.
     """
-    rest = None
     if test_labels is None:
         num_test = a_tenth(len(labels)) if num_test is None else num_test
         rest, test = hold_out(labels, num_test, seed=0, stratified=stratified, key="data.num_test", part=TEST)
-    else:
-        test = subset(test_labels, num_test, "data.num_test")
-    if rest is None:
-        kept = subset(labels, num_train, "data.num_train")
-    else:
         kept = rest[subset(torch.as_tensor(labels)[rest], num_train, "data.num_train")]
+    else:
+        kept = subset(labels, num_train, "data.num_train")
+        test = subset(test_labels, num_test, "data.num_test")
     train, val = hold_out(labels, val_size, seed=seed, stratified=stratified, among=kept)
     return Choice(train, val, test)
 

@@ -42,7 +42,7 @@ near 1 if not. *shown as asked*: the share of images that the classifier recogni
 
 {parts}"""
 TRIED = """FID of the search, of {epochs} epochs and one seed each, in features computed in {precision}; `gmm` has
-{components} components.
+{components} components. −ELBO compares only rows of one likelihood.
 
 {table}"""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from fmvae.evaluation.columns import Column
 from fmvae.report.collect import short
 from fmvae.report.settings import Setting, Statistic
@@ -42,9 +40,7 @@ def level(settings: Sequence[Setting], column: Column, name: str) -> Statistic |
     group, _, score = column.tag.partition("/")
     tag = f"{group}/{name}/{score}"
     runs = [run for setting in settings for run in setting.runs]
-    values = np.array(sorted({run.scalars[tag] for run in runs if tag in run.scalars}), np.float64)
-    n = len(values)
-    return Statistic(float(values.mean()), float(values.std(ddof=1)) if n > 1 else None, n) if n else None
+    return Statistic.of(sorted({run.scalars[tag] for run in runs if tag in run.scalars}))
 
 
 def told(column: Column, statistic: Statistic) -> str:

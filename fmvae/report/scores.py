@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +41,7 @@ def score_chart(settings: Sequence[Setting], describe: Describe = silent) -> Fig
     ]
     if not columns or not panels:
         return None
-    similar = {id(setting): _statistic(entry["scores"].values()) for setting, entry in matches(settings)}
+    similar = {id(setting): Statistic.of(entry["scores"].values()) for setting, entry in matches(settings)}
     rows: list[Column | None] = [*columns, *([None] if similar else [])]
     every = [curve for *_, own in panels for curve in own]
     style = Style(every)
@@ -125,15 +125,15 @@ def spearman(numbers: np.ndarray) -> np.ndarray:
 
     Columns where either of two rows is NaN take no part in their correlation.
     """
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
     result = np.full((len(numbers), len(numbers)), np.nan)
     for i, first in enumerate(numbers):
         for j, second in enumerate(numbers):
             both = np.isfinite(first) & np.isfinite(second)
-            a, b = (rankdata(one[both]) - (both.sum() + 1) / 2 for one in (first, second))
-            if (length := np.sqrt((a @ a) * (b @ b))) > 0:
-                result[i, j] = a @ b / length
+            a, b = first[both], second[both]
+            if min(len({*a}), len({*b})) > 1:
+                result[i, j] = spearmanr(a, b)[0]
     return result
 
 
@@ -155,11 +155,6 @@ def _by_strength(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
     for curve in curves:
         found.setdefault(curve.strength, []).append(curve)
     return found
-
-
-def _statistic(values: Iterable[float]) -> Statistic:
-    numbers = np.array(list(values), np.float64)
-    return Statistic(float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else None, len(numbers))
 
 
 def _tags(run: Run) -> dict[str, str]:

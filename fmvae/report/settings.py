@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -25,6 +25,14 @@ class Statistic(NamedTuple):
     mean: float
     sd: float | None
     n: int
+
+    @classmethod
+    def of(cls, numbers: Iterable[float]) -> Statistic | None:
+        """Return the statistic of numbers; None if there are none."""
+        values = np.array(list(numbers), np.float64)
+        if not len(values):
+            return None
+        return cls(float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None, len(values))
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,7 @@ class Setting:
     def statistic(self, tag: str) -> Statistic | None:
         """Return the statistic of the final number ``tag`` over the runs that have it; None if none has it."""
         if tag not in self._statistics:
-            values = np.array([run.scalars[tag] for run in self.runs if tag in run.scalars], np.float64)
-            n = len(values)
-            sd = float(values.std(ddof=1)) if n > 1 else None
-            self._statistics[tag] = Statistic(float(values.mean()), sd, n) if n else None
+            self._statistics[tag] = Statistic.of(run.scalars[tag] for run in self.runs if tag in run.scalars)
         return self._statistics[tag]
 
 
