@@ -49,6 +49,8 @@ class FinalEvents:
         """
         from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
 
+        now = int(time.time())
+        make_earlier(self.directory, now + 1)  # those of this process may be of this second
         files = sorted(self.directory.glob(f"{PREFIX}*{SUFFIX}"))
         before = {event.summary.value[0].tag: event for file in files for event in _read(file)}
         events = {
@@ -64,8 +66,7 @@ class FinalEvents:
                 events[tag] = Event(wall_time=time.time(), step=step, summary=summary)
         if events == before and len(files) == 1:
             return
-        # TensorBoard reads files in the order of names; with the time first, this one follows those of training
-        path = self.directory / f"{PREFIX}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}{SUFFIX}"
+        path = self.directory / f"{PREFIX}{now:010d}.{socket.gethostname()}.{os.getpid()}{SUFFIX}"
         header = Event(wall_time=time.time(), file_version="brain.Event:2")
         write_bytes(path, _records(header, *events.values()))
         for file in files:
@@ -85,6 +86,29 @@ def first_curve(directory: Path) -> str | None:
                 if value.HasField("simple_value") and not value.tag.startswith("schedule/"):
                     return value.tag.partition("/")[0]
     return None
+
+
+def make_earlier(directory: Path, second: int) -> None:
+    """Rename a run's event files, if necessary, so that they come before ``second`` by their names.
+
+    TensorBoard reads a run's files in the order of their names, which begin with the second of their creation.
+    After that come host, process and a counter that is compared as text ("10" before "9"). So a file that is
+    created in the same second, or after the clock was set back, may be read before those that it continues.
+    TensorBoard then drops events of both.
+    """
+    seconds = {file: _second(file) for file in directory.glob(f"{PREFIX}*")}
+    shift = max((then for then in seconds.values() if then is not None), default=0) - second + 1
+    if shift > 0:
+        for file, then in sorted(seconds.items()):  # the earliest first: its new name is free
+            if then is not None:
+                rest = file.name.removeprefix(PREFIX).partition(".")[2]
+                file.rename(file.with_name(f"{PREFIX}{max(then - shift, 0):010d}.{rest}"))
+
+
+def _second(file: Path) -> int | None:
+    """Return the second of creation in an event file's name, None without one."""
+    digits = file.name.removeprefix(PREFIX).partition(".")[0]
+    return int(digits) if digits.isascii() and digits.isdecimal() else None
 
 
 def hide_events(directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from fmvae.errors import RunError
 from fmvae.runs.directory import RunDirectory
-from fmvae.runs.events import FinalEvents, first_curve
+from fmvae.runs.events import FinalEvents, first_curve, make_earlier
 from fmvae.runs.files import make_directory, read_record, write_bytes, write_record
 from fmvae.runs.observer import Observer
 from fmvae.runs.tracking import Reporter
@@ -130,6 +131,7 @@ class Recorder(Observer):
 
         self.run = run
         make_directory(run.path)
+        make_earlier(run.path, int(time.time()))
         self.writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else 0)
         self.reporter = reporter
         self.album = Album(run.figures, FinalEvents(run.path), reporter)

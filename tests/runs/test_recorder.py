@@ -11,8 +11,12 @@ import torch.utils.tensorboard
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
+from tensorboard.summary.writer import event_file_writer
 
+from fmvae.runs import events as events_module
+from fmvae.runs import recorder as recorder_module
 from fmvae.runs.directory import RunDirectory
+from fmvae.runs.events import FinalEvents
 from fmvae.runs.recorder import Recorder, pixels, render
 
 METRICS = ("test/objective", "test/recon", "test/kl", "test/neg_elbo")
@@ -173,6 +177,62 @@ def test_without_a_purge_the_killed_epochs_would_show_twice(epoch, run, monkeypa
     record(run, epoch, rows(1, 2, 3, 4))
     steps = [step for step, _ in scalar(run, "Train/kl")]
     assert len(steps) > len(set(steps))
+
+
+# names of a killed process's events that come after those of the next one, as text
+LATER = {
+    "in the same second": lambda name: name.replace(
+        name.rpartition(".")[2], "9"
+    ),  # and the next one's counter: 10
+    "before the clock was set back": lambda name: name.replace(
+        name.split(".")[3], f"{int(name.split('.')[3]) + 3600}"
+    ),
+}
+
+
+def resumed_after(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, cause: str, then: int
+) -> list[tuple[int, float]]:
+    """Killed after epoch 2, resumed after epoch ``then``; both at the same time by the clock."""
+    clock, counter = SimpleNamespace(time=lambda: 1.8e9), SimpleNamespace(get=lambda: 10)
+    for module in (event_file_writer, recorder_module, events_module):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(event_file_writer, "_global_uid", counter)
+    record(run, 0, rows(1, 2), close=False).writer.flush()
+    (file,) = event_files(run)
+    file.rename(file.with_name(LATER[cause](file.name)))
+    recorder = record(run, then, rows(1, 2, 3), close=False)
+    recorder.album.show({"test/kl": 6.5}, 3)
+    recorder.close(complete=True)
+    return [(event.step, event.value) for tag in ("Train/kl", "test/kl") for event in events(run).Scalars(tag)]
+
+
+@pytest.mark.parametrize("then", [1, 2])
+@pytest.mark.parametrize("cause", LATER)
+def test_a_resumed_run_is_read_after_what_it_continues(cause, then, run, monkeypatch):
+    shown = resumed_after(run, monkeypatch, cause, then)
+    assert [step for step, _ in shown] == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("cause", LATER)
+def test_negative_control_with_the_names_as_they_were_epochs_are_lost(cause, run, monkeypatch):
+    monkeypatch.setattr(recorder_module, "make_earlier", lambda *_: None)
+    monkeypatch.setattr(events_module, "make_earlier", lambda *_: None)
+    shown = resumed_after(run, monkeypatch, cause, 1)
+    assert [step for step, _ in shown] != [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("ahead", [0, 3600])
+def test_final_numbers_follow_a_training_that_began_by_a_later_clock(ahead, run, monkeypatch):
+    record(run, 0, rows(1))
+    (file,) = event_files(run)
+    now = int(file.name.split(".")[3])
+    file.rename(file.with_name(file.name.replace(str(now), str(now + ahead))))
+    final = FinalEvents(run.path)
+    final.scalars({"test/kl": 6.5})
+    final.write(1)
+    assert [path.name.endswith(".final") for path in event_files(run)] == [False, True]
+    assert scalar(run, "test/kl") == [(1, 6.5)]
 
 
 # --- metrics.jsonl ---------------------------------------------------------------------------------------------
