@@ -52,7 +52,7 @@ def compare_seeds(
         FmvaeError: ``num_images`` is too small, there are no runs, or no setting has three seeds.
     """
     from fmvae.evaluation.disentanglement.udr import FEWEST
-    from fmvae.report.collect import collect
+    from fmvae.report.collect import collect, states
     from fmvae.report.matching import FILE, compared
     from fmvae.report.naming import Names
     from fmvae.report.settings import settings_of
@@ -61,11 +61,13 @@ def compare_seeds(
 
     if num_images < 2:
         raise FmvaeError("--num-images", f"{num_images}", "give 2 or more; ranks of 5000 are reliable")
-    settings = settings_of(collect([folder]))
+    found = collect([folder])
+    settings = settings_of(found)
     enough = [setting for setting in settings if len(setting.runs) >= FEWEST]
     if not enough:
         most = max((len(setting.runs) for setting in settings), default=0)
-        problem = f"no setting has {FEWEST} complete runs that differ only in their seeds (at most {most})"
+        problem = f"no setting has {FEWEST} complete runs that differ only in their seeds (at most {most}; "
+        problem += f"{states(found)})"
         raise RunError(folder, problem, "train more seeds, as seed=0,1,2")
     known, names, done = compared(folder), Names(settings), []
     for setting in enough:

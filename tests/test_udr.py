@@ -97,5 +97,6 @@ def test_what_cannot_be_compared_ends_in_one_line(sweep, tmp_path, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3
     assert (
-        "no setting has 3 complete runs that differ only in their seeds (at most 1); train more seeds" in lines[-1]
+        "no setting has 3 complete runs that differ only in their seeds (at most 1; 1 complete); train more seeds"
+        in lines[-1]
     )

@@ -43,7 +43,7 @@ def explore(arguments: Sequence[str]) -> Path:
 
 def _subjects(paths: Sequence[Path], device: str, allow: Sequence[str]) -> tuple[list[Any], list[tuple[str, str]]]:
     """Return the runs to show, and the names of the others in the folders with the reason."""
-    from fmvae.report.collect import collect
+    from fmvae.report.collect import collect, states
     from fmvae.report.labels import labels_of
 
     alone = len(paths) == 1 and (paths[0] / "config.yaml").is_file()
@@ -53,7 +53,10 @@ def _subjects(paths: Sequence[Path], device: str, allow: Sequence[str]) -> tuple
     if alone and left_out:  # load_run says what is wrong with it
         return [_subject(found[0].directory.path, "", device, allow)], []
     if not runs:
-        raise FmvaeError(short(paths[0]), "no complete run in it", "train one to its end first")
+        problem = f"no complete run in it ({states(found)})"
+        raise FmvaeError(
+            short(paths[0]), problem, "train one to its end first, or see `python -m fmvae.report status`"
+        )
     if len(runs) > MOST:
         way_out = f"name some of them, at most {MOST}, one after another"
         raise ConfigError("run", f"{len(runs)} runs are too many for a page", way_out)

@@ -50,7 +50,7 @@ def _not_complete(runs: Sequence[Run]) -> list[str]:
         said.append(
             f"{count(len(lost), 'run')} diverged ({told}). Try a smaller optimizer.lr or trainer.max_grad_norm=10."
         )
-    words = {"failed": "failed", "damaged": "damaged", "running": "still running"}
+    words = {"failed": "failed", "damaged": "damaged", "running": "still running", "new": "not begun yet"}
     left = {words.get(state, "not finished"): 0 for state in states}
     for state, number in states.items():
         left[words.get(state, "not finished")] += number

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.evaluation.columns import Column
 from fmvae.runs.directory import RunDirectory, find_runs
 from fmvae.runs.results import blocks, columns_in, flat_scalars, read_results
+from fmvae.sweeps.directory import SweepDirectory
+
+log = logging.getLogger("fmvae")
 
 SEEDS = ("seed", "data.seed")  # the second equals the first unless it is set
 
@@ -26,7 +31,8 @@ class Run:
 
     Args:
         state: ``complete``, or the state in status.json; ``damaged`` if a file of a run with the status
-            ``complete`` can't be used; ``classifier`` for a run that trained no VAE.
+            ``complete`` can't be used; ``classifier`` for a run that trained no VAE; ``new`` for one that its sweep
+            has not begun.
         reason: for any state but ``complete``: the reason and the progress, in one line.
         config: the semantic config by dotted key; empty if it can't be read.
         scalars: the final numbers by tag; empty unless complete.
@@ -113,7 +119,7 @@ def collect(folders: Sequence[Path]) -> list[Run]:
     """Return the runs in all folders, in the order of :attr:`Run.order`.
 
     A run that is in several folders, as after a sweep on several machines, counts once: its first complete copy,
-    or else its first copy.
+    or else its first copy. Runs that a sweep has planned and not begun are among them. Warnings name damaged runs.
 
     Raises:
         FmvaeError: a folder holds no runs.
@@ -125,7 +131,20 @@ def collect(folders: Sequence[Path]) -> list[Run]:
             known = found.get(run.name)
             if known is None or (run.complete and not known.complete):
                 found[run.name] = run
+    for folder in folders:
+        sweep = SweepDirectory(folder.resolve())
+        for name, plan in sweep.planned().items():
+            if name not in found and not sweep.run(name).config.exists():
+                found[name] = Run(sweep.run(name), name, "new", f"not begun yet: {' '.join(plan.overrides)}")
+    for run in found.values():
+        if run.state == "damaged":
+            log.warning("%s: damaged, so left out: %s", run.directory, run.reason)
     return sorted(found.values(), key=lambda run: run.order)
+
+
+def states(runs: Iterable[Run]) -> str:
+    """Return how many of these runs are in each state, as ``1 damaged, 2 running``; empty without runs."""
+    return ", ".join(f"{number} {state}" for state, number in sorted(Counter(run.state for run in runs).items()))
 
 
 def _directories(folder: Path) -> list[RunDirectory]:

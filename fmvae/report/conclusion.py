@@ -164,8 +164,12 @@ def _front(settings: Sequence[Setting], names: Names) -> list[Sentence]:
 
 
 def _finish(others: Sequence[Run], started: Started) -> list[Command]:
-    """Return the commands that finish runs. A run that diverged would diverge again."""
-    able = [run for run in others if run.state != "damaged" and not diverged(run)]
+    """Return the commands that finish runs.
+
+    A run that diverged would diverge again. Who trains a run finishes it, and goes on to those not begun.
+    """
+    no_more = {"damaged", "running", *(["new"] if any(run.state == "running" for run in others) else [])}
+    able = [run for run in others if run.state not in no_more and not diverged(run)]
     lines = [(run, line) for run in able[:MAX_COMMANDS] if (line := again(run, started))]
     more = f" (and {len(able) - len(lines)} more like it)" if lines and len(able) > len(lines) else ""
     return [

@@ -74,7 +74,7 @@ def learning_curves(
     the epochs after the first ones, or one bad epoch would flatten all curves. ``marks`` gets a mark at the end
     and at the best epoch of each curve. Return None if no run has an epoch.
     """
-    usable = [run for run in runs if run.state not in ("classifier", "damaged")]
+    usable = [run for run in runs if run.state not in ("classifier", "damaged", "new")]
     chosen = spread(usable, MAX_RUNS)
     found = [(run, history) for run in chosen if (history := read_history(run))]
     if not found:

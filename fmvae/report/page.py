@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import base64
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from fmvae.report.collect import Run
+from fmvae.report.collect import Run, states
 from fmvae.report.comparison import Comparison
 from fmvae.report.conclusion import Conclusion
 from fmvae.report.naming import count
@@ -89,10 +88,7 @@ def render_page(
     """
     complete = [run for run in runs if run.complete]
     others = [run for run in runs if not run.complete]
-    states = ", ".join(
-        f"{number} {state}" for state, number in sorted(Counter(run.state for run in others).items())
-    )
-    summary = f"{count(len(runs), 'run')}: {len(complete)} complete{', ' if states else ''}{escape(states)}."
+    summary = f"{count(len(runs), 'run')}: {escape(states([*complete, *others]))}."
     if comparison.rows:
         summary += (
             f" {count(len(comparison.rows), 'setting')}; all numbers are in <a href='table.csv'>table.csv</a>"
@@ -217,7 +213,8 @@ def _cell(cell: Cell, folder: Path) -> str:
 
 
 def _link(run: Run, folder: Path) -> str:
-    return f'<a href="{address(run.directory.path, folder)}/">{escape(run.name)}</a>'
+    name = escape(run.name)
+    return name if run.state == "new" else f'<a href="{address(run.directory.path, folder)}/">{name}</a>'
 
 
 def _files(run: Run, folder: Path) -> str:

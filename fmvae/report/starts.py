@@ -12,6 +12,7 @@ from fmvae.config.stored import read_config
 from fmvae.errors import ConfigError
 from fmvae.report.collect import Run
 from fmvae.report.continuing import Start
+from fmvae.sweeps.directory import SweepDirectory
 
 NAME = re.compile(RULES["sweep_name"].pattern)
 
@@ -19,9 +20,13 @@ NAME = re.compile(RULES["sweep_name"].pattern)
 def started(run: Run) -> Start | None:
     """Return how a run was started; None if its files do not say.
 
-    The name of a sweep is that of its folder today, so that a folder that was renamed is found, or else the one in
+    Of a run that has not begun, its sweep's plan tells. The name of a sweep is that of its folder today, so that a folder that was renamed is found, or else the one in
     its config if the folder's name can't be one.
     """
+    if run.state == "new":
+        sweep = SweepDirectory(run.directory.path.parent)
+        plan = sweep.planned().get(run.name)
+        return Start(plan.overrides, sweep.path.name) if plan and NAME.fullmatch(sweep.path.name) else None
     try:
         config = read_config(run.directory.config)
         text = run.directory.overrides.read_text(encoding="utf-8")

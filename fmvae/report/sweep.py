@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,8 +27,6 @@ from fmvae.report.sheets import Cell, contact_sheet
 from fmvae.report.starts import started
 from fmvae.runs.files import write_bytes
 from fmvae.runs.recorder import render
-
-log = logging.getLogger("fmvae")
 
 # headings, what to read off the charts, and what draws them
 CHARTS = {
@@ -99,9 +96,6 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
         FmvaeError: a folder holds no runs.
     """
     runs = collect(folders)
-    for run in runs:
-        if run.state == "damaged":
-            log.warning("%s: damaged, so not in the tables: %s", run.directory, run.reason)
     target = (to or folders[0] / "report").resolve()
     settings = settings_of(runs)
     comparison, title = compare(settings), " + ".join(dict.fromkeys(folder.resolve().name for folder in folders))
