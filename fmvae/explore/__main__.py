@@ -54,9 +54,7 @@ def _subjects(paths: Sequence[Path], device: str, allow: Sequence[str]) -> tuple
         return [_subject(found[0].directory.path, "", device, allow)], []
     if not runs:
         problem = f"no complete run in it ({states(found)})"
-        raise FmvaeError(
-            short(paths[0]), problem, "train one to its end first, or see `python -m fmvae.report status`"
-        )
+        raise FmvaeError(short(paths[0]), problem, "train one to its end first")
     if len(runs) > MOST:
         way_out = f"name some of them, at most {MOST}, one after another"
         raise ConfigError("run", f"{len(runs)} runs are too many for a page", way_out)

@@ -31,8 +31,8 @@ class Run:
 
     Args:
         state: ``complete``, or the state in status.json; ``damaged`` if a file of a run with the status
-            ``complete`` can't be used; ``classifier`` for a run that trained no VAE; ``new`` for one that its sweep
-            has not begun.
+            ``complete`` can't be used; ``classifier`` for a run that trained no VAE; ``new`` for one that its
+            sweep has not begun.
         reason: for any state but ``complete``: the reason and the progress, in one line.
         config: the semantic config by dotted key; empty if it can't be read.
         scalars: the final numbers by tag; empty unless complete.
