@@ -389,7 +389,13 @@ def test_the_summary_has_a_row_for_each_sampler_and_its_bound_and_accuracy(run):
     assert lines[start + 2].split() == ["resnet18:", "gmm,", "3", "0.893", *rest]
     assert len({len(line) for line in lines[start : start + 3]}) == 1  # aligned
     bound = results["samplers"]["gmm"]["bound"]["iwae_2"]
-    assert f"  IWAE 2 of another model, with gmm as its prior: {bound:.2f} nats per image" in lines
+    found = results["samplers"]["gmm"]["bound"]["fitted"]
+    density = f"gmm, {found['num_components']}" + (
+        f", T = {found['temperature']:g}" if "temperature" in found else ""
+    )
+    assert f"  IWAE 2 of another model, with ({density}) as its prior: {bound:.2f} nats per image" in lines
+    results["samplers"]["gmm"]["bound"]["fitted"]["temperature"] = 0.8
+    assert "with (gmm, 3, T = 0.8) as its prior" in describe(find_runs(run)[0], results)
     shares = [results["samplers"][name]["accuracy"]["generated"]["overall"] for name in ("prior", "gmm")]
     told = f"prior {100 * shares[0]:.2f} %, gmm {100 * shares[1]:.2f} %"
     assert f"  images of the requested class, by sampler: {told}" in lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from dataclasses import dataclass, replace
@@ -42,8 +43,20 @@ class Rule:
         choices = f"{kind} {', '.join(self.choices)}" if self.choices else ""
         name = self.called or choices or names.get(self.type, "a group of keys")
         limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
-        bounds = [f" {sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit)]
+        form = "d" if self.type is int or self.of is int else "g"
+        bounds = [
+            f" {sign} {int(limit) if form == 'd' else limit:{form}}"
+            for sign, limit in limits.items()
+            if math.isfinite(limit)
+        ]
         return name + " and".join(bounds) + " or a list of such" * self.many + " or null" * self.optional
+
+    def way_out(self, value: Any) -> str:
+        """Return what to do about a value that is not accepted, in addition to what this rule's text says."""
+        for item in value if isinstance(value, list) else [value]:
+            if item not in self.choices and (close := difflib.get_close_matches(str(item), self.choices, 1)):
+                return f"did you mean {close[0]}?"
+        return "leave the key out for the usual value"
 
     def accept(self, value: Any) -> Any:
         """Return ``value`` converted to this rule's type.

@@ -191,12 +191,12 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
         try:
             node[leaf] = rule.accept(node[leaf])
         except OverflowError:
-            raise ConfigError(key, f"{node[leaf]!r} is too large", f"give {rule}") from None
+            raise ConfigError(key, f"{shown(node[leaf])} is too large", f"give {rule}") from None
         except ValueError:
-            value, way_out = node[leaf], f"give {rule}"
+            value, way_out = node[leaf], rule.way_out(node[leaf])
             if rule.type is str and not rule.choices and isinstance(value, float | bool):
                 way_out = f'quote it in a file, as {leaf}: "{value}"'
-            raise ConfigError(key, f"{value!r} is not {rule}", way_out) from None
+            raise ConfigError(key, f"{shown(value)} is not {rule}", way_out) from None
     for path, value in walk(config):  # a run's identity is computed from JSON
         plain = isinstance(value, dict | list | str | int | float | None)
         if not plain or (isinstance(value, float) and not math.isfinite(value)):
@@ -204,6 +204,12 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
             raise ConfigError(path or "config", "holds a key that is not a text", "quote it")
     return config
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: null, true and false as in YAML."""
+    text = repr(value)
+    return {"None": "null", "True": "true", "False": "false"}.get(text, text)
 
 
 def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -149,7 +149,8 @@ def _samplers(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for sampler, parts in blocks.items():
         for bound, value in parts.get("bound", {}).items():
             if bound.startswith("iwae_"):
-                title = f"{bound.upper().replace('_', ' ')} of another model, with {sampler} as its prior"
+                density = sampler_name(sampler, parts["bound"])
+                title = f"{bound.upper().replace('_', ' ')} of another model, with ({density}) as its prior"
                 lines.append(f"  {title}: {value:.2f} nats per image")
     shares = {
         sampler: parts["accuracy"]["generated"]["overall"]

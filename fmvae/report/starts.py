@@ -20,8 +20,8 @@ NAME = re.compile(RULES["sweep_name"].pattern)
 def started(run: Run) -> Start | None:
     """Return how a run was started; None if its files do not say.
 
-    The plan of its sweep tells of a run that has not begun. The name of a sweep is that of its folder today, so that
-    a folder that was renamed is found, or else the one in its config if the folder's name can't be one.
+    The plan of its sweep tells of a run that has not begun. The name of a sweep is that of its folder today, so
+    that a folder that was renamed is found, or else the one in its config if the folder's name can't be one.
     """
     if run.state == "new":
         sweep = SweepDirectory(run.directory.path.parent)

@@ -294,5 +294,5 @@ def test_another_word_is_refused():
     with pytest.raises(ConfigError) as caught:
         compose(["evaluation.extractor.precision=fp16"])
     assert str(caught.value) == (
-        "evaluation.extractor.precision: 'fp16' is not one of fp32, bf16, auto; give one of fp32, bf16, auto"
+        "evaluation.extractor.precision: 'fp16' is not one of fp32, bf16, auto; did you mean bf16?"
     )

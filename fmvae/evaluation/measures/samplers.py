@@ -44,11 +44,15 @@ class Sampled(BuiltIn):
     def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
         if not evaluation.get("samplers"):
             return
-        # the notes on what is left out are told once, by these measures themselves
+        # notes on what is left out are told by these measures themselves
         distances, _ = fid.Distances.planned(context, evaluation)
         accuracy, _ = Accuracy.planned(context, evaluation)
         bounds, _ = ImportanceWeighted.planned(context, evaluation)
-        for name in dict.fromkeys(evaluation["samplers"]):
+        asked = list(dict.fromkeys(evaluation["samplers"]))
+        others = ", ".join(name for name in asked if name != "prior")
+        if others and not distances and evaluation["fid"]["num_images"] is None:  # the data decided, not the user
+            context.notes.append(f"samples from {others} are drawn in figures, but have no FID either")
+        for name in asked:
             fit = fit_settings(evaluation, name)
             yield from (SampledDistances(name, fit, one, evaluation["fid"]["num_train"]) for one in distances)
             yield from (SampledAccuracy(name, fit, one) for one in accuracy)

@@ -346,7 +346,7 @@ def test_names_are_known_in_one_order():
     [
         (
             "samplers=[prior,gnn]",
-            r"\['prior', 'gnn'\] is not a list of prior, gmm, flow, two_stage, aggregate; give",
+            r"\['prior', 'gnn'\] is not a list of prior, gmm, flow, two_stage, aggregate; leave",
         ),
         ("samplers=gmm", "'gmm' is not a list of prior"),
         ("gmm.num_components=0", "0 is not a whole number >= 1"),
