@@ -15,7 +15,7 @@ from fmvae.config import compose
 from fmvae.config.building import build
 from fmvae.config.identity import NON_SEMANTIC, RunIdentity, semantic
 from fmvae.config.schema import walk
-from fmvae.config.shorthand import expand_shorthand
+from fmvae.config.shorthand import expand_shorthand, shortened
 from fmvae.config.stored import ASKED_ANEW, read_config, to_yaml
 from fmvae.errors import ConfigError, DataError
 from fmvae.models import VAE, BaseVAE
@@ -77,11 +77,13 @@ OTHERS = [
 @pytest.mark.parametrize("number", NUMBERS)
 def test_numbers_go_to_the_value_of_the_group(group, number):
     assert expand_shorthand([f"{group}={number}"]) == [f"{group}.value={number}"]
+    assert shortened(f"{group}.value={number}") == f"{group}={number}"
 
 
 @pytest.mark.parametrize("argument", OTHERS)
 def test_all_else_is_left_to_hydra(argument):
     assert expand_shorthand([argument]) == [argument]
+    assert shortened(argument) == {"beta.value=3": "beta=3"}.get(argument, argument)
 
 
 def test_a_long_number_that_is_none_is_soon_told():

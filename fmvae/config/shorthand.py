@@ -22,6 +22,12 @@ def expand_shorthand(arguments: Sequence[str]) -> list[str]:
     return [SHORTHAND.sub(r"\1.value=\2", a) if SHORTHAND.fullmatch(a) else a for a in arguments]
 
 
+def shortened(override: str) -> str:
+    """Return ``beta.value=4`` as ``beta=4``, the opposite of :func:`expand_shorthand`; others as they are."""
+    shorter = override.replace(".value=", "=", 1)
+    return shorter if expand_shorthand([shorter]) == [override] else override
+
+
 def in_quotes(value: str) -> str:
     """Return a value in quotes, so that Hydra reads it as a text, whatever characters it has."""
     mark = '"' if "'" in value and '"' not in value else "'"

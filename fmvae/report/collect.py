@@ -13,6 +13,7 @@ from typing import Any
 
 from fmvae.common.trees import flat
 from fmvae.config.identity import NAMED, RunIdentity, whole
+from fmvae.config.shorthand import shortened
 from fmvae.config.stored import NotAVAE, read_config
 from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.evaluation.columns import Column
@@ -135,7 +136,9 @@ def collect(folders: Sequence[Path]) -> list[Run]:
         sweep = SweepDirectory(folder.resolve())
         for name, plan in sweep.planned().items():
             if name not in found and not sweep.run(name).config.exists():
-                found[name] = Run(sweep.run(name), name, "new", f"not begun yet: {' '.join(plan.overrides)}")
+                found[name] = Run(
+                    sweep.run(name), name, "new", f"not begun yet: {' '.join(map(shortened, plan.overrides))}"
+                )
     for run in found.values():
         if run.state == "damaged":
             log.warning("%s: damaged, so left out: %s", run.directory, run.reason)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.common.text import duration, short
+from fmvae.config.shorthand import shortened
 from fmvae.evaluation.columns import in_table_order
 from fmvae.runs.directory import find_runs
 from fmvae.runs.results import columns_in, flat_scalars
@@ -48,7 +49,7 @@ def forecast(sweep: SweepDirectory, plans: Mapping[str, Plan], root: Path, resta
     """
     paces, varied = known_paces(root), differing(plans)
     states = [progress(sweep.run(name), plan, paces, restart) for name, plan in plans.items()]
-    rows = [(s.run.path.name, varied[s.run.path.name], s.state, _epochs(s), _time(s)) for s in states]
+    rows = [(s.run.path.name, s.state, _epochs(s), _time(s), varied[s.run.path.name]) for s in states]
     lines = ["", f"{sweep}: {len(states)} run{'s' * (len(states) != 1)}", "", *aligned(rows), ""]
     known = [state.seconds_left for state in states if state.seconds_left is not None]
     if known:
@@ -88,10 +89,10 @@ def look(folder: Path) -> tuple[str, bool]:
     rows = [
         (
             s.run.path.name,
-            varied.get(s.run.path.name, ""),
             s.state,
             _epochs(s),
             s.error if s.state == "failed" else _time(s),
+            varied.get(s.run.path.name, ""),  # last, as narrow terminals cut lines
         )
         for s in sorted(states, key=lambda s: ORDER.get(s.state, len(ORDER)))
         if s.state != "complete"
@@ -139,7 +140,7 @@ def differing(plans: Mapping[str, Plan]) -> dict[str, str]:
         return {}
     shared = set.intersection(*(set(plan.overrides) for plan in plans.values()))
     return {
-        name: " ".join(override for override in plan.overrides if override not in shared)
+        name: " ".join(shortened(override) for override in plan.overrides if override not in shared)
         for name, plan in plans.items()
     }
 
