@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 HEIGHT = {1600: 1000, 1024: 900, 420: 900}  # of the window, by its width
 SCHEMES = ("light", "dark")
-COLOURS = 64  # of a picture
+COLOURS = 256  # of a picture
 START = 21  # which of the test images explorers start from
 
 
@@ -66,11 +66,11 @@ def subjects(given: argparse.Namespace, folder: Path) -> Iterator[Subject]:
             yield Subject(f"explorer/{'one-run' if name == 'one' else name}", page, kept)
     if given.sweep:
         report = write_report([_copy(given.sweep, folder / "report")])
-        yield Subject("report/top", report, ((1600, "light"), (420, "dark")))
+        yield Subject("report/top", report, USUAL)
         yield Subject("report/charts", report, ((1024, "light"), (420, "dark")), "figure")
-        yield Subject("report/samples", report, ((1600, "dark"), (420, "dark")), "figure:has(.sheet)")
+        yield Subject("report/samples", report, ((420, "dark"),), "figure:has(.sheet)")
     if given.site:
-        yield Subject("site/results", given.site / "results" / "index.html", USUAL)
+        yield Subject("site/results", given.site / "results.html", USUAL)
 
 
 def _copy(source: Path, folder: Path) -> Path:
