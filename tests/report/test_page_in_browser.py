@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -172,7 +173,7 @@ def test_without_javascript_it_is_a_plain_table_and_every_point_is_a_link(chromi
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_figure_glares_in_the_dark_and_pictures_are_never_inverted(chromium, report, scheme):
-    def shade(tab: Tab, box: dict) -> int:
+    def shade(tab: Tab, box: Any) -> Any:
         shot = tab.page.screenshot(clip={"x": box["x"], "y": box["y"], "width": 3, "height": 3})
         return Image.open(io.BytesIO(shot)).convert("L").getpixel((1, 1))
 
