@@ -89,7 +89,7 @@ print(to_yaml(config))
 # - **recon** is the negative log-likelihood of the image, given a latent vector drawn from its posterior.
 # - **KL** measures how far the posteriors of single images are from the prior, a standard normal distribution.
 #   It is an upper bound of what the latent vector tells of its image.
-# - **-ELBO** = recon + KL is an upper bound of the negative log-likelihood, whatever beta was.
+# - **−ELBO** = recon + KL is an upper bound of the negative log-likelihood, whatever beta was.
 
 # %%
 results = train(config, overrides)
@@ -161,7 +161,7 @@ RUNS = {"z = 2": z2, "z = 10": z10}
 
 # %% [markdown]
 # **The numbers**, from `results.json`, on the test images. The importance-weighted bound, IWAE, is closer to
-# the negative log-likelihood than -ELBO is; it is there for runs that were trained without `evaluation=fast`.
+# the negative log-likelihood than −ELBO is; it is there for runs that were trained without `evaluation=fast`.
 
 
 # %%
@@ -169,7 +169,7 @@ def losses(results):
     """The losses of a run by name, in nats per image."""
     test, iwae = results["test"], results.get("iwae", {})
     bounds = {name.upper().replace("_", " "): iwae[name] for name in iwae if name.startswith("iwae_")}
-    return {"recon": test["recon"], "KL": test["kl"], "-ELBO": test["neg_elbo"], **bounds}
+    return {"recon": test["recon"], "KL": test["kl"], "−ELBO": test["neg_elbo"], **bounds}
 
 
 columns = {name: losses(loaded.results) for name, loaded in RUNS.items()}

@@ -79,3 +79,15 @@ def test_a_table_that_is_too_wide_is_noticed():
     assert not wide_tables(fits)
     wide = "| d" + " | e" * 9 + " |\n" + "| --- " * 10 + "|\n"
     assert [row[:3] for row in wide_tables(fits + "\n" + wide)] == ["| d"]
+
+
+HYPHEN = re.compile(r"(?<![\w-])-ELBO\b")  # where a minus sign belongs
+
+
+def test_what_people_read_has_minus_signs_before_elbo():
+    """Only streams turn it into a hyphen, for terminals that cannot show it."""
+    read = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("fmvae/**/*.py"), *ROOT.glob("notebooks/*")]
+    found = [path.name for path in read if path.is_file() and HYPHEN.search(path.read_text(encoding="utf-8"))]
+    assert not found
+    assert HYPHEN.search("the -ELBO")  # control
+    assert not HYPHEN.search("beta-ELBO, −ELBO")

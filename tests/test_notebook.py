@@ -163,9 +163,9 @@ def test_it_runs_from_top_to_bottom_and_leaves_nothing(tmp_path):
     table = finite_table(markdown)
     assert list(table) == ["z = 2", "z = 10"]
     for column in table.values():
-        assert list(column) == ["recon", "KL", "-ELBO"]
-        assert column["recon"] + column["KL"] == pytest.approx(column["-ELBO"], abs=0.02)
-        assert f"{column['-ELBO']:.2f}" in said  # as train() says it
+        assert list(column) == ["recon", "KL", "−ELBO"]
+        assert column["recon"] + column["KL"] == pytest.approx(column["−ELBO"], abs=0.02)
+        assert f"{column['−ELBO']:.2f}" in said  # as train() says it
     assert table["z = 2"] != table["z = 10"]
 
     pictures = done.displayed("image/png")

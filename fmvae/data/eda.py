@@ -1,5 +1,6 @@
 """Exploratory data analysis: statistics of each split, and figures."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from fmvae.common.class_names import drawable
 from fmvae.data.split import Split
 
 
@@ -43,6 +45,11 @@ def _show(axes: Axes, image: Tensor) -> None:
     axes.axis("off")
 
 
+def _in_lines(name: str, most: int) -> str:
+    """Return a name in lines of at most so many characters."""
+    return "\n".join(textwrap.wrap(name, most))
+
+
 def labelled_batch(images: Tensor, names: Sequence[str] | None) -> Figure:
     """Draw images (N, C, H, W) in [0, 1] in a square grid, each with its class name above it if it has one."""
     side = int(len(images) ** 0.5)
@@ -51,7 +58,7 @@ def labelled_batch(images: Tensor, names: Sequence[str] | None) -> Figure:
     panels = figure.subplots(side, side, squeeze=False).flat
     for axes, image, name in zip(panels, images, names or [""] * len(images), strict=False):
         _show(axes, image)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(_in_lines(name, 18), fontsize=9)
     return figure
 
 
@@ -75,7 +82,7 @@ def _class_distribution(splits: Sequence[Split], class_names: Sequence[str]) -> 
         counts = split.labels.bincount(minlength=len(class_names)).cpu().numpy()
         bars = axes.barh(positions, counts, color="#4477aa")
         axes.bar_label(bars, fontsize=8, padding=2)
-        axes.set_yticks(positions, class_names)
+        axes.set_yticks(positions, drawable(class_names))
         axes.invert_yaxis()
         axes.margins(x=0.18)
         axes.set_xlabel("images")
@@ -115,7 +122,7 @@ def _mean_intensity(split: Split, class_names: Sequence[str] | None) -> Figure:
     positions = range(len(class_names))
     groups = [means[labels == c].numpy() for c in positions]
     per_class.boxplot(groups, positions=positions, orientation="horizontal", showfliers=False, widths=0.6)
-    per_class.set_yticks(positions, class_names)
+    per_class.set_yticks(positions, drawable(class_names))
     per_class.invert_yaxis()
     per_class.set(xlabel="mean intensity of an image", title="by class (quartiles; whiskers 1.5 IQR)")
     return figure
@@ -124,11 +131,11 @@ def _mean_intensity(split: Split, class_names: Sequence[str] | None) -> Figure:
 def _class_means(split: Split, class_names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     figure.suptitle(f"Mean image of each class, {split.name} split")
-    columns = (len(class_names) + 1) // 2
+    names, columns = drawable(class_names), (len(class_names) + 1) // 2
     for c, axes in enumerate(figure.subplots(2, columns, squeeze=False).flat):
         axes.axis("off")
         if c < len(class_names):
             if len(members := split.images[split.labels == c]):
                 _show(axes, members.double().mean(0).div(255))
-            axes.set_title(class_names[c], fontsize=11)
+            axes.set_title(_in_lines(names[c], 18), fontsize=11)
     return figure

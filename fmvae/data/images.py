@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
+from fmvae.common.class_names import drawable
 from fmvae.data.binarize import Binarize, binarized, check_binarize, fixed_draw
 from fmvae.data.checks import (
     Array,
@@ -266,8 +267,8 @@ class ImageData:
         from fmvae.data.eda import labelled_batch
 
         images, labels = next(self.train.batches(25, rng.stream(0, "shuffle")))
-        names = self.class_names and [self.class_names[label] for label in labels.tolist()]
-        figure = labelled_batch(images, names)
+        names = drawable(self.class_names or ())
+        figure = labelled_batch(images, names and [names[label] for label in labels.tolist()])
         if save:
             save("sanity_check", figure)
         return figure

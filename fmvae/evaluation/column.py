@@ -11,6 +11,7 @@ Direction = Literal["lower", "higher"]
 Place = Literal["table", "hparams", "curve", "status"]
 EVERYWHERE: tuple[Place, ...] = ("table", "hparams", "curve")
 NATS, SHARE = "nats per image", "share"
+NEG_ELBO = "−ELBO"  # with the minus sign; streams write "-" where an encoding has none
 STORED = ("tag", "header", "unit", "digits", "direction")  # fields stored in results for a user's measure
 GROUPS = {"iwae": "test"}  # the prefix of a measure's tags, where it is not the measure's name
 

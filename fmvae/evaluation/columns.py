@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fmvae.evaluation.column import EVERYWHERE, NATS, SHARE, Column, Direction, Place
+from fmvae.evaluation.column import EVERYWHERE, NATS, NEG_ELBO, SHARE, Column, Direction, Place
 
 # from what latents are drawn for generation (fmvae.evaluation.samplers), and whether it has a log density
 HAS_DENSITY = {"prior": True, "gmm": True, "flow": True, "two_stage": False, "aggregate": False}
@@ -135,7 +135,7 @@ BLOCKS: dict[str, tuple[Column, ...]] = {
     "test": (
         Column(
             "neg_elbo",
-            "−ELBO",
+            NEG_ELBO,
             NATS,
             direction="lower",
             places=(*EVERYWHERE, "status"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
+from fmvae.common.class_names import readable
 from fmvae.data import ImageData
 from fmvae.errors import RunError
 from fmvae.explore.builder import NotForThePage
@@ -35,7 +36,7 @@ class Subject:
         name: of the run.
         visualizer: with the trained model.
         label: what tells it from the other runs; empty for one run.
-        facts: names and values to show, as ``("-ELBO", "240.1 nats")``.
+        facts: names and values to show, as ``("−ELBO", "240.1 nats")``.
         sources: by sampler, a function that gives what it draws from; ``prior`` is there without being named.
         posteriors: of the test split; None computes them.
     """
@@ -68,11 +69,13 @@ def content_of(
             problem = f"its test images are not those of {first.name}"
             raise RunError(other.name, problem, "explore runs of one dataset at a time")
     num_classes = first.data.num_classes if first.data.labelled else 0
+    names = first.visualizer.class_names or () if num_classes else ()
     chosen = test.round_robin(min(MOST_IMAGES, PER_CLASS * max(1, num_classes) if num_classes else 24))
     chosen = chosen[test.labels[chosen].sort(stable=True).indices]
     return {
         "shape": list(first.visualizer.image_shape),
-        "classes": list(first.visualizer.class_names or []) if num_classes else [],
+        "classes": list(readable(names)),
+        "wholeNames": list(names),
         "colours": [_hex(colour) for colour in class_colours(first.visualizer)],
         "images": {
             "pixels": blob.add(test.images[chosen], "u8"),

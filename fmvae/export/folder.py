@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
+from fmvae.common.class_names import readable
 from fmvae.common.phases import phase
 from fmvae.data.split import to_float
 from fmvae.export.networks import BATCHES, Network, check_equal, check_installed, modules_of, recorded
@@ -103,7 +104,7 @@ def readme(loaded: LoadedRun, networks: list[Network], largest: float) -> str:
         f"`labels` (batch,) int64 from 0 to {data.num_classes - 1} (others are not refused, and give nonsense)"
     )
     checkpoint = loaded.results["checkpoint"]
-    names = ", ".join(f"{i} {name}" for i, name in enumerate(data.class_names or ()))
+    names = ", ".join(f"{i} {name}" for i, name in enumerate(readable(data.class_names or ())))
     standard, conditional = model.prior_density().is_standard, model.conditional
     binary = config["data"].get("binarize")
     return Template(README.read_text(encoding="utf-8")).substitute(

@@ -9,6 +9,7 @@ from typing import Any
 
 from fmvae.assembly import Parts
 from fmvae.errors import RunError
+from fmvae.evaluation.columns import NEG_ELBO
 from fmvae.explore import NAME
 from fmvae.measurement.sampling import Which
 from fmvae.runs.directory import RunDirectory
@@ -20,7 +21,7 @@ log = logging.getLogger("fmvae")
 def facts_of(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return names and values of a run's main numbers, from its results."""
     test = results["test"]
-    named = {"neg_elbo": "−ELBO", "recon": "reconstruction", "kl": "KL"}
+    named = {"neg_elbo": NEG_ELBO, "recon": "reconstruction", "kl": "KL"}
     facts = [(said, f"{test[name]:.2f} nats") for name, said in named.items() if name in test]
     if latent := results.get("latent"):
         facts.append(("active dimensions", f"{latent['active_units']} of {len(latent['mu_variance'])}"))

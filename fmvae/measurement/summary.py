@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from fmvae.evaluation.columns import BLOCKS, FEATURES, SAMPLERS, Column, built_in_columns, columns_of
+from fmvae.evaluation.columns import BLOCKS, FEATURES, NEG_ELBO, SAMPLERS, Column, built_in_columns, columns_of
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.results import columns_in, flat_scalars
 from fmvae.weights import weights_name
@@ -24,7 +24,7 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
         ("objective", test["objective"], test.get("objective_at_mean")),
         ("recon", test["recon"], test["recon_at_mean"]),
         ("KL", test["kl"], None),
-        ("-ELBO", test["neg_elbo"], None),
+        (NEG_ELBO, test["neg_elbo"], None),
     ]
     if iwae := results.get("iwae"):
         rows += [(name.upper().replace("_", " "), iwae[name], None) for name in iwae if name.startswith("iwae_")]

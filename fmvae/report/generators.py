@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.project import PROJECT_ROOT
+from fmvae.evaluation.columns import NEG_ELBO
 from fmvae.measurement.summary import sampler_name
 from fmvae.report import findings, keeping
-from fmvae.report.tables import Row, folded, model_of, table
+from fmvae.report.tables import Row, folded, model_of, table, table_and_missing
 
 SWEEP = "generators"
 FINDING = PROJECT_ROOT / "docs" / "findings" / "generators.md"  # written by hand
@@ -54,7 +55,7 @@ def _distance(sampler: str, name: str = "generation") -> Callable[[Row], str]:
 
 # by column of the tables, and of the fields in the finding
 COLUMNS: dict[str, Callable[[Row], str]] = {
-    "−ELBO": lambda row: row.cell("test/neg_elbo"),
+    NEG_ELBO: lambda row: row.cell("test/neg_elbo"),
     "FID, prior": _distance("prior"),
     "gmm": _distance("gmm"),
     "q(z)": _distance("aggregate"),
@@ -63,7 +64,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "nearest": _distance("gmm", "nearest_ratio"),
     "shown as asked": lambda row: row.share("samplers/gmm/accuracy/generated/overall"),
 }
-DISTANCES = ("−ELBO", "FID, prior", "gmm", "q(z)", "recon.")
+DISTANCES = (NEG_ELBO, "FID, prior", "gmm", "q(z)", "recon.")
 COMPANIONS = ("precision", "recall", "density", "coverage", "nearest", "shown as asked")
 
 
@@ -139,9 +140,7 @@ def _generators(search: Search) -> str:
             z_and_beta = f"{config['latent_dim']['value']}, {config['beta']['value']:g}"
             numbers = (COLUMNS[name](row) for name in DISTANCES)
             body.append([row.link, model_of(config), z_and_beta, str(len(row.found)), *numbers])
-        else:
-            body.append([row.title, f"not run yet: `{row.command}`", *[""] * (len(header) - 2)])
-    return table(header, body)
+    return table_and_missing(header, body, list(search.best.values()))
 
 
 def _companions(rows: Sequence[Row]) -> str:

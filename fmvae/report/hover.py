@@ -22,6 +22,8 @@ from fmvae.report.style import spread
 MAX_MARKS = 600  # points of a chart that can be pointed at
 MAX_SVG = 500_000  # characters; a larger chart is shown as PNG
 RADIUS = 7  # of the place around a point that can be pointed at, in points (1/72 inch)
+LEAST = 0.85  # CSS pixels for a point of the figure: a narrower window scrolls, as text would become too small
+PHONE = 380  # CSS pixels that a phone shows of it before it is scrolled
 INCH = 72  # the unit of matplotlib's SVG is a point
 NOT_SHOWN = re.compile(
     r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL
@@ -54,9 +56,19 @@ def svg(figure: Figure, marks: Sequence[Mark], name: str) -> str:
     opened = SIZE.match(drawn)
     assert opened
     body = drawn[opened.end() :].removesuffix("</svg>")
-    start = f'<svg viewBox="{opened[1]}" role="group" aria-label="{escape(name)}">'
+    least = f"min-width: min({LEAST * figure.get_figwidth() * INCH:.0f}px, 66rem)"
+    start = f'<svg viewBox="{opened[1]}" style="{least}" role="group" aria-label="{escape(name)}">'
     places = "\n".join(_circle(figure, mark) for mark in spread([*marks], MAX_MARKS))
     return f'{start}<g aria-hidden="true">{body.strip()}</g>\n<g class="marks">{places}</g></svg>'
+
+
+def hidden_title(figure: Figure) -> str:
+    """Return the title of a drawn figure, or of its only panel, if a phone does not show its end; else nothing."""
+    title = figure.get_suptitle()
+    ends = [text.get_window_extent().x1 for text in figure.texts if text.get_text() == title]
+    if not title and len(figure.axes) == 1:
+        title, ends = figure.axes[0].get_title(), [figure.axes[0].title.get_window_extent().x1]
+    return title if title and max(ends, default=0) * INCH / figure.dpi * LEAST > PHONE else ""
 
 
 def place(figure: Figure, mark: Mark) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fmvae.evaluation.columns import NATS
+from fmvae.evaluation.columns import NATS, NEG_ELBO
 from fmvae.report.collect import Run
 from fmvae.report.comparable import NO_MATCH, nats_compare
 from fmvae.report.hover import Mark
@@ -23,7 +23,7 @@ MAX_RUNS = 120  # curves that are drawn
 MAX_POINTS = 400  # epochs of a curve that are drawn
 EARLY = 0.1  # share of the epochs whose values do not rule the range of the y axis
 OUTLIERS = 98  # percentile of the later values up to which the axis reaches at least
-PANELS = {"val/neg_elbo": "−ELBO, validation", "val/kl": "KL, validation"}
+PANELS = {"val/neg_elbo": f"{NEG_ELBO}, validation", "val/kl": "KL, validation"}
 NOT_COMPLETE = "0.5"  # colour of runs that are not complete
 
 Describe = Callable[[Run], tuple[str, str]]  # the name of a run for readers, and its address

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.errors import RunError
+from fmvae.evaluation.columns import NEG_ELBO
 from fmvae.report import keeping
-from fmvae.report.tables import Row, model_of, number, table
+from fmvae.report.tables import Row, model_of, number, table_and_missing
 
 NUM_SAMPLES = 5000  # draws of the published bounds
 HEADING = "Likelihoods that compare with papers"
@@ -59,13 +60,13 @@ def _source(title: str, theirs: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
-    header = ["experiment", "model", "prior", "seeds", "theirs", "ours", "−ELBO", "recon", "KL"]
+    header = ["experiment", "model", "prior", "seeds", "theirs", "ours", NEG_ELBO, "recon", "KL"]
     body = []
     for row in rows:
         theirs = published[row.title]
         told = number(theirs["iwae"]) + (f" ± {number(theirs['iwae_se'])}" if "iwae_se" in theirs else "")
         if not row.found:
-            body.append([row.title, f"not run yet: `{row.command}`", "", "", told, *[""] * 4])
+            body.append([row.title, "", "", "", told, *[""] * 4])
             continue
         config = row.config
         body.append(
@@ -79,4 +80,4 @@ def _table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
                 *(row.cell(f"test/{name}") for name in ("neg_elbo", "recon", "kl")),
             ]
         )
-    return table(header, body)
+    return table_and_missing(header, body, rows)

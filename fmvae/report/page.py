@@ -58,7 +58,8 @@ class Picture(NamedTuple):
         pdf: the same as PDF; None if there is none.
         svg: the same as an SVG element; empty if there is none, or it is too large.
         cells: the pictures of which a contact sheet consists.
-        preview: the same as JPEG, which is what the page shows; None if it shows ``content``.
+        labels: a contact sheet without its pictures: PNG, black on nothing. The page lays the pictures over it.
+        title: of the chart, if the one within it is out of sight on a phone.
     """
 
     heading: str
@@ -67,7 +68,8 @@ class Picture(NamedTuple):
     pdf: bytes | None = None
     svg: str = ""
     cells: Sequence[Cell] = ()
-    preview: bytes | None = None
+    labels: bytes = b""
+    title: str = ""
 
 
 def render_page(
@@ -108,8 +110,7 @@ def render_page(
         )
     inlined = 0
     for name, picture in figures.items():
-        size = 0 if picture.svg else len(picture.preview or picture.content)
-        inlined += size
+        inlined += 0 if picture.svg else _size(picture)
         sections.append((picture.heading, _figure(name, picture, folder, inline=inlined <= MAX_INLINE)))
     rows = [[_link(run, folder), escape(run.state), _files(run, folder)] for run in runs]
     opened = " open" if len(runs) <= MAX_OPEN else ""
@@ -193,23 +194,37 @@ def _figure(name: str, picture: Picture, folder: Path, *, inline: bool) -> str:
     below = f"<figcaption>{' · '.join(files)}</figcaption>"
     kind, content = "chart", picture.svg
     if not picture.svg:
-        data = base64.b64encode(picture.preview or picture.content).decode() if inline else ""
-        source = f"data:image/{'jpeg' if picture.preview else 'png'};base64,{data}" if inline else quote(name)
-        content = f'<img src="{source}" alt="{heading}">'
-    if name.startswith("sheet"):
-        kind, cells = "sheet", "\n".join(_cell(cell, folder) for cell in picture.cells)
-        content += f"\n{cells}"
+        layers = inline and bool(picture.labels)
+        source = _data(picture.labels or picture.content, "png") if inline else quote(name)
+        content = f'<img class="{"labels" if layers else "whole"}" src="{source}" alt="{heading}">'
+        if name.startswith("sheet"):
+            kind, cells = "sheet", "\n".join(_cell(cell, folder, shown=layers) for cell in picture.cells)
+            content += f"\n{cells}"
+    title = f'<p class="title">{escape(picture.title)}</p>' if picture.title and picture.svg else ""
     shown = f'<div class="{kind}">{content}</div>'
     shown = f'<div class="wide" tabindex="0" role="region" aria-label="{heading}">{shown}</div>'
-    return f"{note}\n<figure>{shown}\n{below}</figure>"
+    return f"{note}\n<figure>{title}{shown}\n{below}</figure>"
 
 
-def _cell(cell: Cell, folder: Path) -> str:
-    """Return a link over a picture of a contact sheet to its file."""
-    box = zip(("left", "top", "width", "height"), cell[2:], strict=True)
+def _size(picture: Picture) -> int:
+    """Return how many bytes of pictures the page has for a figure without SVG."""
+    if not picture.labels:
+        return len(picture.content)
+    return len(picture.labels) + sum(len(cell.jpeg) for cell in picture.cells)
+
+
+def _data(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _cell(cell: Cell, folder: Path, *, shown: bool) -> str:
+    """Return a link from a place of a contact sheet to its file, with the picture if that is to be shown there."""
+    box = zip(("left", "top", "width", "height"), (cell.left, cell.top, cell.width, cell.height), strict=True)
     style = ";".join(f"{side}:{100 * share:.3f}%" for side, share in box)
     text = escape(cell.text)
-    return f'<a href="{address(cell.path, folder)}" style="{style}" title="{text}" aria-label="{text}"></a>'
+    picture = f'<img src="{_data(cell.jpeg, "jpeg")}" alt="">' if shown else ""
+    named = f'title="{text}" aria-label="{text}"'
+    return f'<a href="{address(cell.path, folder)}" style="{style}" {named}>{picture}</a>'
 
 
 def _link(run: Run, folder: Path) -> str:

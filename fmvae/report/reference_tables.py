@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fmvae.report.tables import Row, model_of, number, percent, table
+from fmvae.evaluation.columns import NEG_ELBO
+from fmvae.report.tables import Row, model_of, number, percent, table, table_and_missing
 
 RESNET, PIXELS = "fid/resnet18", "fid/pixels"
 CLASSES_PER_TABLE = 8
@@ -14,15 +15,14 @@ CLASSIFIER = "the classifier on the real test images"
 
 
 def likelihood_table(rows: Sequence[Row]) -> str:
-    header = ["experiment", "model", "z", "β", "seeds", "−ELBO", "recon", "KL", "IWAE 64"]
+    header = ["experiment", "model", "z", "β", "seeds", NEG_ELBO, "recon", "KL", "IWAE 64"]
     paths = ("test/neg_elbo", "test/recon", "test/kl", "iwae/iwae_64")
     body = [
         [row.link, model_of(config), *_z_and_beta(config), str(len(row.found)), *map(row.cell, paths)]
-        if row.found and (config := row.config)
-        else [row.title, f"not run yet: `{row.command}`", *[""] * (len(header) - 2)]
         for row in rows
+        if row.found and (config := row.config)
     ]
-    return table(header, body)
+    return table_and_missing(header, body, rows)
 
 
 def published_table(rows: Sequence[Row], published: Mapping[str, Any]) -> str:
@@ -236,7 +236,7 @@ def columns(published: Mapping[str, Any]) -> dict[str, Callable[[Row], str]]:
     return {
         "objective": lambda row: row.cell("test/objective"),
         "objective theirs": theirs("objective"),
-        "−ELBO": lambda row: row.cell("test/neg_elbo"),
+        NEG_ELBO: lambda row: row.cell("test/neg_elbo"),
         "recon": lambda row: row.cell("test/recon"),
         "KL": lambda row: row.cell("test/kl"),
         "IWAE 64": lambda row: row.cell("iwae/iwae_64"),

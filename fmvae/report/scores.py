@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmvae.evaluation.columns import Column
+from fmvae.evaluation.columns import NEG_ELBO, Column
 from fmvae.report.above import BLOCK, scores_of
 from fmvae.report.charts import Describe, beta_axis, draw_levels, levels_key, silent
 from fmvae.report.collect import Run
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 UDR = "UDR"
 FEWEST = 6  # runs of one data set and model whose ranks are correlated
 # numbers beside the scores, by the name in the chart
-OTHERS = {"recon": "test/recon", "−ELBO": "test/neg_elbo", "KL": "test/kl", "TC": "decomposition/tc"}
+OTHERS = {"recon": "test/recon", NEG_ELBO: "test/neg_elbo", "KL": "test/kl", "TC": "decomposition/tc"}
 
 
 def score_chart(settings: Sequence[Setting], describe: Describe = silent) -> Figure | None:

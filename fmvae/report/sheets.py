@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageChops
 
 from fmvae.report.settings import BETA, Curve, Setting, curves_of, label
 from fmvae.report.style import spread
@@ -20,11 +20,15 @@ MAX_CELLS, MAX_COLUMNS = 60, 8
 WIDTH, SPACE = 300, 12  # pixels of a cell, and between cells
 DPI = 110  # of every figure (render)
 MIN_DARK = 8  # pixels; a line of text has fewer rows that are mostly dark, a tile more
+QUALITY = 80  # of pictures as JPEG
 PAPER = 250  # lighter pixels (0 to 255) are background
 
 
 class Cell(NamedTuple):
-    """A picture on a sheet: its file, what it shows, and its box as shares of the sheet, from the upper left."""
+    """A picture on a sheet: its file, what it shows, and its box as shares of the sheet, from the upper left.
+
+    ``jpeg`` is the picture for a page, a fifth of the size of a PNG; see :func:`layers`.
+    """
 
     path: Path
     text: str
@@ -32,6 +36,27 @@ class Cell(NamedTuple):
     top: float
     width: float
     height: float
+    jpeg: bytes = b""
+
+
+def layers(sheet: bytes, cells: Sequence[Cell]) -> tuple[bytes, list[Cell]]:
+    """Take a sheet (PNG, grey) apart, so that a page can show it on its own paper, be that light or dark.
+
+    Returns:
+        The sheet without its pictures, black on transparent as PNG, and the cells with their pictures.
+    """
+    whole = Image.open(io.BytesIO(sheet)).convert("L")
+    labels, found = whole.copy(), []
+    for cell in cells:
+        left, upper = round(cell.left * whole.width), round(cell.top * whole.height)
+        box = (left, upper, left + round(cell.width * whole.width), upper + round(cell.height * whole.height))
+        file = io.BytesIO()
+        whole.crop(box).save(file, format="jpeg", quality=QUALITY)
+        found.append(cell._replace(jpeg=file.getvalue()))
+        labels.paste(255, (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1))  # of which a border may be drawn
+    file = io.BytesIO()
+    Image.merge("LA", (Image.new("L", whole.size, 0), ImageChops.invert(labels))).save(file, "png", optimize=True)
+    return file.getvalue(), found
 
 
 def contact_sheet(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from fmvae.common.text import short
 from fmvae.evaluation.columns import SAMPLERS
@@ -16,14 +15,14 @@ from fmvae.report.charts import against_beta, mi_kl, rate_distortion, tc_recon
 from fmvae.report.collect import Run, collect
 from fmvae.report.comparison import columns_of, compare, markdown, run_table, text
 from fmvae.report.conclusion import conclude
-from fmvae.report.hover import MAX_MARKS, MAX_SVG, Mark, svg
+from fmvae.report.hover import MAX_MARKS, MAX_SVG, Mark, hidden_title, svg
 from fmvae.report.learning import learning_curves
 from fmvae.report.matching import pairing_chart, udr_chart
 from fmvae.report.naming import Names
 from fmvae.report.page import EXPLORER, Picture, address, render_page
 from fmvae.report.scores import correlation_chart, score_chart
 from fmvae.report.settings import Setting, particulars, settings_of, telling
-from fmvae.report.sheets import Cell, contact_sheet
+from fmvae.report.sheets import Cell, contact_sheet, layers
 from fmvae.report.starts import started
 from fmvae.runs.files import write_bytes
 from fmvae.runs.recorder import render
@@ -68,7 +67,6 @@ CHARTS = {
     "latent_pairs": ("The latents of two seeds, paired", "", pairing_chart),
 }
 LEARNING = "learning_curves"
-QUALITY = 80  # of contact sheets as JPEG
 IN_ROWS = "one row per class, in the dataset's order"
 SHEETS = {  # headings, and what is added to them for conditional models
     "samples": ("Samples from the prior", IN_ROWS),
@@ -137,7 +135,8 @@ def _figures(runs: Sequence[Run], settings: Sequence[Setting], target: Path) -> 
         heading += f"; conditional models: {of_classes}" if conditional else ""
         cells: list[Cell] = []
         if content := contact_sheet(settings, name, heading, cells):
-            yield f"sheet_{name}", Picture(heading, content, cells=cells, preview=_preview(content))
+            labels, cells = layers(content, cells)
+            yield f"sheet_{name}", Picture(heading, content, cells=cells, labels=labels)
 
 
 def _picture(heading: str, figure: Figure, marks: Sequence[Mark], note: str = "") -> Picture:
@@ -153,14 +152,8 @@ def _picture(heading: str, figure: Figure, marks: Sequence[Mark], note: str = ""
     else:
         pointed = ""
     told = f"{pointed} All numbers are in table.csv." if pointed else ""
-    return Picture(heading, render(figure), " ".join(filter(None, [note, told])), file.getvalue(), drawn)
-
-
-def _preview(png: bytes) -> bytes:
-    """Return a picture as JPEG, a fifth of the size."""
-    file = io.BytesIO()
-    Image.open(io.BytesIO(png)).save(file, format="jpeg", quality=QUALITY)
-    return file.getvalue()
+    said = " ".join(filter(None, [note, told]))
+    return Picture(heading, render(figure), said, file.getvalue(), drawn, title=hidden_title(figure))
 
 
 class _Points:

@@ -77,6 +77,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def table_and_missing(header: Sequence[str], body: Sequence[Sequence[str]], rows: Sequence[Row]) -> str:
+    """Return a Markdown table, and below it a line with the rows that have no run yet, and their commands."""
+    missing = [f"{row.title} (`{row.command}`)" for row in rows if not row.found]
+    parts = [table(header, body) if body else "", f"Not run yet: {', '.join(missing)}." if missing else ""]
+    return "\n\n".join(part for part in parts if part)
+
+
 def folded(summary: str, text: str) -> str:
     """Return Markdown that a click unfolds, on GitHub and on the documentation site."""
     return f'<details markdown="1">\n<summary>{summary}</summary>\n\n{text}\n\n</details>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fmvae.config.project import PROJECT_ROOT
+from fmvae.evaluation.columns import NEG_ELBO
 from fmvae.report.study import Topic
 
 FINDINGS = PROJECT_ROOT / "docs" / "findings"  # written by hand
@@ -29,7 +30,7 @@ the standard error of the draws.
         "KL": ("test/kl", 2, None),
         **MI_TC,
         "dimension-wise KL": ("decomposition/dimension_wise", 3, "decomposition/dimension_wise_se"),
-        "−ELBO": ("test/neg_elbo", 2, None),
+        NEG_ELBO: ("test/neg_elbo", 2, None),
     },
 )
 DISENTANGLEMENT = Topic(
@@ -56,7 +57,7 @@ deviation over seeds.
         "beta-VAE score": ("disentanglement/beta_vae", 3, None),
         "UDR": ("udr/score", 3, None),
         "recon": ("test/recon", 2, None),
-        "−ELBO": ("test/neg_elbo", 2, None),
+        NEG_ELBO: ("test/neg_elbo", 2, None),
         **MI_TC,
     },
     ruled=True,

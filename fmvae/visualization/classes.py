@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fmvae.common.class_names import drawable
 from fmvae.visualization.appearance import in_lines, text_size
 from fmvae.visualization.model_view import ModelView, Source
 from fmvae.visualization.samples import drawn_from, samples
-from fmvae.visualization.tiles import GAP, new_figure, set_title, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import GAP, name_columns, new_figure, set_title, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,9 +61,9 @@ def style_transfer(view: ModelView, images: Tensor, labels: Tensor) -> Figure:
     centres = tile_centres(num_classes + 1, width)
     from matplotlib.patches import Rectangle
 
-    axes.set_xticks(centres, ["original", *names], fontsize=text_size(8))
-    axes.set_yticks(tile_centres(num_rows, height), [names[label] for label in labels.tolist()])
     axes.xaxis.tick_top()
+    name_columns(axes, centres, ["original", *names], 0.86, 8)
+    axes.set_yticks(tile_centres(num_rows, height), [names[label] for label in labels.tolist()])
     axes.axvline((centres[0] + centres[1]) / 2, color="white", linewidth=2)
     for row, label in enumerate(labels.tolist()):
         corner = ((label + 1) * (width + GAP) - 1, row * (height + GAP) - 1)
@@ -87,7 +88,7 @@ def confusion_matrix(
 
     Args:
         matrix: (C, C) counts, a row per true (or requested) class, a column per predicted class.
-        class_names: C names.
+        class_names: C names, any texts.
         title: of the figure.
         rows, columns: labels of the axes.
 
@@ -106,8 +107,9 @@ def confusion_matrix(
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     set_title(figure, title)
     axes.set(xlabel=columns, ylabel=rows)
-    axes.set_xticks(range(num_classes), class_names, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(num_classes), class_names)
+    names = drawable(class_names)
+    axes.set_xticks(range(num_classes), names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(num_classes), names)
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.5 else "black" if count else "#aaaaaa"
         axes.text(column, row, f"{count:g}", ha="center", va="center", color=colour, fontsize=text_size(9))
@@ -126,13 +128,14 @@ def class_accuracy(
     Args:
         generated, real: C accuracies each, in [0, 1]; NaN for a class without images. The legend shows their means
             over classes, which equal the overall accuracies if all classes have the same number of images.
-        class_names: C names.
+        class_names: C names, any texts.
 
     Raises:
         ValueError: the number of accuracies is not C, one is out of range, or all are NaN.
     """
     sides = {"generated images": np.asarray(generated, float), "real test images": np.asarray(real, float)}
-    figure = new_figure(max(1.0 * len(class_names) + 1.5, 9), 4.4)  # the legend needs 9
+    width = max(1.0 * len(class_names) + 1.5, 9)  # the legend needs 9
+    figure = new_figure(width, 4.4)
     axes = figure.subplots()
     for offset, (name, values), colour in zip(
         (-0.2, 0.2), sides.items(), (GENERATED_COLOUR, REAL_COLOUR), strict=True
@@ -144,12 +147,16 @@ def class_accuracy(
         bars = axes.bar(np.arange(len(values)) + offset, values, 0.4, color=colour, label=label)
         texts = ["" if np.isnan(value) else f"{100 * value:.1f}" for value in values]
         axes.bar_label(bars, texts, fontsize=text_size(8), padding=1)
-    axes.set_xticks(range(len(class_names)), class_names)
+    room = (width - 1.5) / len(class_names)
+    turned = name_columns(axes, range(len(class_names)), drawable(class_names), room, 10)
     axes.set_yticks(np.linspace(0, 1, 6), [f"{value:.0%}" for value in np.linspace(0, 1, 6)])
     set_title(figure, title)
     axes.set(ylabel="accuracy", ylim=(0, 1.08))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
+    if turned:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    else:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
     return figure
 
 

@@ -117,7 +117,7 @@ def latent_scatter(
     if view.latent_dim == 1:
         jitter = 0.7 * torch.rand(num_points, generator=generator).numpy() - 0.35
         points = np.column_stack([mu[order, 0], labels + jitter])
-        _frame_strips(axes, view.class_names or [""], prior.is_standard)
+        _frame_strips(axes, view.names if view.class_names else [""], prior.is_standard)
     elif view.latent_dim == 2:
         points = mu[order]
         _frame_plane(axes, ("z0", "z1"), (0, 0) if prior.is_standard else None)
@@ -189,7 +189,7 @@ def class_handles(view: ModelView) -> tuple[list[Any], list[str]]:
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [Line2D([], [], color=each, marker="o", linestyle="") for each in class_colours(view)]
-    return handles, list(view.class_names or ["posterior means"])
+    return handles, list(view.names if view.class_names else ["posterior means"])
 
 
 def _frame_plane(axes: Axes, names, origin) -> None:

@@ -39,7 +39,7 @@ def measure_figures(
             )
         return
     generated, real = measures["accuracy"]["generated"], measures["accuracy"]["real"]
-    names = visualizer.names
+    names = visualizer.class_names or ()
 
     def rates(side: Mapping[str, Any]) -> np.ndarray:
         """Return each class's accuracy, NaN without images; by index, as names may have changed since."""

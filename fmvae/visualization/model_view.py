@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fmvae import rng
+from fmvae.common.class_names import drawable
 from fmvae.data.checks import CHANNELS
 from fmvae.data.split import Split
 from fmvae.models import VAE, ConditionalVAE
@@ -36,7 +37,8 @@ class ModelView:
     Args:
         model: any VAE of grey or RGB images, on any device, in any mode.
         likelihood: converts the decoder's logits to the expected image.
-        class_names: by label; None for data without labels.
+        class_names: by label, any text; None for data without labels. Figures show them as
+            :func:`fmvae.common.class_names.drawable` has them.
         seed: of the stream ``sampling``.
         name: the model's name in titles; by default the name of its class, and z.
 
@@ -92,24 +94,25 @@ class ModelView:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The class names.
+        """The class names, as figures show them.
 
         Raises:
             ValueError: the data have no labels.
         """
         if self.class_names is None:
             raise ValueError(f"{self.name} was trained on data without labels: there are no class names")
-        return self.class_names
+        return drawable(self.class_names)
 
     def names_of(self, labels: Tensor) -> list[str]:
-        """Return the class name of each label (N,); empty strings if the data have no labels."""
+        """Return the class name of each label (N,) for a figure; empty strings if the data have no labels."""
         if self.class_names is None:
             return [""] * len(labels)
-        return [self.class_names[label] for label in labels.tolist()]
+        names = self.names
+        return [names[label] for label in labels.tolist()]
 
     def of_class(self, label: int | None) -> str:
         """Return a label's class name for a title; an empty string without a label or without classes."""
-        return "" if label is None or self.class_names is None else self.class_names[label]
+        return "" if label is None or self.class_names is None else self.names[label]
 
     # --- encoding, decoding and sampling -----------------------------------------------------------
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fmvae.common.class_names import readable
 from fmvae.data.split import Split, to_float
 from fmvae.models.posterior import Posteriors
 from fmvae.runs.files import write_bytes
@@ -61,7 +62,8 @@ def projector_data(
         posteriors = view.posteriors(split, num)
     metadata: list[list[str]] | list[str] = [str(index) for index in range(num)]
     if view.class_names is not None:
-        metadata = [[name, str(index)] for index, name in enumerate(view.names_of(split.labels[:num]))]
+        names = readable(view.class_names)
+        metadata = [[names[label], str(index)] for index, label in enumerate(split.labels[:num].tolist())]
     colours = None
     if view.class_names is not None:
         of_classes = torch.from_numpy(class_colours(view)[:, :3]).float()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GAP = 1  # pixels between tiles
 TITLE_MARGIN = 0.15  # inches to the left and to the right of a title, at least
 LINE, POINTS = 1.2, 72  # height of a line, of its font's size; points of an inch
+LETTER = 0.6  # width of a letter, of its font's size
 
 
 def new_figure(width: float, height: float, least: float = 2.4) -> Figure:
@@ -113,6 +114,27 @@ def tile(images: Tensor, num_columns: int, gap: int = GAP) -> np.ndarray:
 def tile_centres(num_tiles: int, size: int) -> np.ndarray:
     """Return the centres (num_tiles,) of images of ``size`` pixels along an axis of a tiled array."""
     return np.arange(num_tiles) * (size + GAP) + (size - 1) / 2
+
+
+def name_columns(
+    axes: Axes, centres: Sequence[float] | np.ndarray, names: Sequence[str], room: float, usual: float
+) -> bool:
+    """Name columns along the x axis, above it if the ticks are there. Names that do not fit are turned.
+
+    Args:
+        room: inches of a column.
+        usual: their size of text, as for :func:`text_size`.
+
+    Returns:
+        Whether they are turned.
+    """
+    turned = max(map(len, names), default=0) * LETTER * usual / POINTS > room
+    options: dict[str, Any] = {}
+    if turned:
+        above = axes.xaxis.get_ticks_position() == "top"
+        options = {"rotation": 35, "ha": "left" if above else "right", "rotation_mode": "anchor"}
+    axes.set_xticks(centres, names, fontsize=text_size(usual), **options)
+    return turned
 
 
 def show_tiles(axes: Axes, tiles: np.ndarray) -> None:

@@ -18,7 +18,15 @@ from fmvae.visualization.density import SHARES, within_largest
 from fmvae.visualization.latent import latent_scatter
 from fmvae.visualization.model_view import ModelView, Source
 from fmvae.visualization.samples import samples
-from fmvae.visualization.tiles import break_lines, new_figure, set_title, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import (
+    break_lines,
+    name_columns,
+    new_figure,
+    set_title,
+    show_tiles,
+    tile,
+    tile_centres,
+)
 from fmvae.visualization.traversal import latent_traversal
 
 if TYPE_CHECKING:
@@ -58,10 +66,10 @@ class VAEVisualizer(ModelView):
         parts = (part.split(num_columns) for part in (images, means, labels))
         for axes, above, below, row in zip(panels, *parts, strict=True):
             show_tiles(axes, np.concatenate([tile(above, num_columns), tile(below, num_columns)]))
-            if self.class_names is not None:
-                axes.set_xticks(tile_centres(len(row), width), self.names_of(row))
-            axes.set_yticks(tile_centres(2, height), ["original", "reconstruction"])
             axes.xaxis.tick_top()
+            if self.class_names is not None:
+                name_columns(axes, tile_centres(len(row), width), self.names_of(row), 1, 9)
+            axes.set_yticks(tile_centres(2, height), ["original", "reconstruction"])
         return figure
 
     def generate_samples(self, num_samples: int = 64, source: Source | None = None) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fmvae.common.class_names import drawable
 from fmvae.visualization.animation import enlarged, frame, gif
 from fmvae.visualization.model_view import ModelView, Source
 from fmvae.visualization.samples import drawn_from
@@ -33,7 +34,7 @@ def sample_walk(
     """
     if draws < 2 or steps < 1:
         raise ValueError(f"{draws} draws, {steps} steps: give 2 draws and 1 step or more")
-    names = list(view.names[:TILES]) if view.conditional else []
+    names = drawable(view.class_names or (), escaped=False)[:TILES] if view.conditional else ()
     num_tiles = len(names) or TILES
     labels = None
     if view.conditional:

@@ -180,12 +180,34 @@ def test_names_cannot_become_markup(tab: Tab, tmp_path):
     page = tab.open(written(tmp_path, subject(stirred(BaseVAE(2, 20, (1, 8, 8))), bad, names=(bad, "b", "c"))))
     assert page.evaluate("() => window.broken") is None
     assert page.locator("img").count() == 0
-    assert bad in page.inner_text("#map")
+    assert page.locator(".legend li").first.get_attribute("title") == bad
+    assert page.inner_text(".legend bdi >> nth=0").startswith("</script><img src=x")
     # control: the page's policy is what stops markup that got in by another way, and the listener sees it
     page.evaluate("(html) => document.body.insertAdjacentHTML('beforeend', html)", bad)
     page.wait_for_timeout(200)
     assert page.evaluate("() => window.broken") is None
     assert any("Content Security Policy" in error for error in tab.errors)
+
+
+@pytest.mark.parametrize("name", ["one", "conditional"])
+def test_class_names_of_any_text_are_short_and_whole_under_the_pointer(chromium, tmp_path: Path, name: str):
+    names = ("a name that goes on and on " * 4, "\u202eTwo\nlines\x07", "")
+    model = BaseVAE(2, 20, (1, 8, 8)) if name == "one" else MODELS["conditional"]()
+    file = written(tmp_path, subject(stirred(model), names=names))
+    place = "#map .legend li" if name == "one" else "#classes button"
+    with opened_tab(chromium, viewport={"width": 420, "height": 900}) as tab:
+        page = tab.open(file)
+        shown = [text.strip() for text in page.locator(f"{place} bdi").all_inner_texts()]
+        assert shown == ["a name that goes on and…", "Two lines?", "2"]
+        assert [one.get_attribute("title") for one in page.locator(place).all()] == list(names)
+        assert "Two lines?, test image" in (page.locator("#starts button >> nth=3").get_attribute("title") or "")
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 420
+        assert (tab.errors, tab.violations()) == ([], [])
+        # control: the whole name, in one word, would leave the page
+        page.evaluate(f"() => document.querySelector('{place} bdi').textContent = 'x'.repeat(300)")
+        wide = "for (const one of document.querySelectorAll('*')) one.style.overflowWrap = 'normal'"
+        page.evaluate(f"() => {{ {wide}; }}")
+        assert page.evaluate("() => document.documentElement.scrollWidth") > 420
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -144,4 +144,5 @@ def test_text_of_a_run_is_data_and_no_markup():
     assert page.count("</script>") == 3  # the page's own
     start = page.index('id="data">') + len('id="data">')
     data = json.loads(page[start : page.index("</script>", start)])
-    assert data["classes"][0] == bad
+    assert data["wholeNames"][0] == bad
+    assert bad.startswith(data["classes"][0].rstrip("…"))

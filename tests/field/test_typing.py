@@ -15,6 +15,7 @@ from fmvae.config import compose
 from fmvae.config.schema import RULES
 from fmvae.data.sources import load_dataset
 from fmvae.errors import ConfigError, DataError
+from fmvae.evaluation.columns import NEG_ELBO
 from tests.cli.process import ROOT, refused, snapshot, succeeded
 from tests.faults.warmed import warmed
 from tests.idx import write_idx_dataset
@@ -251,7 +252,7 @@ def test_a_runs_dataset_that_moved(study, tmp_path):
     again = ["evaluation=fast", "figures=none", "force=true", f"run={run}"]
     line = refused(warmed().call("evaluate.py", *again), "data_root=<folder")
     assert "data.root=" not in line
-    assert "-ELBO" in succeeded(warmed().call("evaluate.py", *again, f"data_root={moved}"))
+    assert NEG_ELBO in succeeded(warmed().call("evaluate.py", *again, f"data_root={moved}"))
     assert warmed().call("fmvae.verify", str(run)).status == 1
     assert "equal bit for bit" in succeeded(warmed().call("fmvae.verify", str(run), f"--data-root={moved}"))
     refused(

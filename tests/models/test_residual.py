@@ -190,7 +190,7 @@ def test_a_conditional_pass_is_that_of_a_second_implementation(norm, width, dept
 @both_norms
 @pytest.mark.parametrize("conditional", [False, True])
 def test_gradients_are_those_of_finite_differences(norm, conditional):
-    """Of the -ELBO in training mode, by each parameter, along one random direction each."""
+    """Of the −ELBO in training mode, by each parameter, along one random direction each."""
     shape = (2, 8, 8)
     made: Any = (
         ConditionalVAE(2, 3, "residual", image_shape=shape, width=4, norm=norm)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image
 
 from fmvae.report.sweep import write_report
 from tests.browser import Tab, opened_tab
@@ -168,10 +171,58 @@ def test_without_javascript_it_is_a_plain_table_and_every_point_is_a_link(chromi
         assert page.locator("pre code").count() > 0
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_figure_glares_in_the_dark_and_pictures_are_never_inverted(chromium, report, scheme):
+    def shade(tab: Tab, box: Any) -> Any:
+        shot = tab.page.screenshot(clip={"x": box["x"], "y": box["y"], "width": 3, "height": 3})
+        return Image.open(io.BytesIO(shot)).convert("L").getpixel((1, 1))
+
+    with opened_tab(chromium, viewport={"width": 1024, "height": 900}, color_scheme=scheme) as tab:
+        page = tab.open(report)
+        for figure in page.locator(".chart > *, .sheet").all():
+            figure.scroll_into_view_if_needed()
+            corner = shade(tab, figure.bounding_box() or {})
+            assert corner < 40 if scheme == "dark" else corner > 240
+        last = page.locator(".sheet").first.locator("a").last  # of beta = 16, whose tile has the grey 0.8
+        last.scroll_into_view_if_needed()
+        box = last.bounding_box()
+        assert box
+        tile = {"x": box["x"] + box["width"] / 6, "y": box["y"] + box["height"] / 4}
+        assert shade(tab, tile) == pytest.approx(0.8 * 255, abs=12)
+        # control: with paper of its own, as a picture beside the page has it, a sheet is seen as light
+        paper = "document.querySelector('.sheet img').style.cssText = 'background: #fff; filter: none'"
+        page.evaluate(f"() => {{ {paper}; }}")
+        page.locator(".wide:has(.sheet)").first.evaluate(
+            "(wide) => { wide.scrollLeft = 0; wide.scrollIntoView(); }"
+        )
+        assert shade(tab, page.locator(".sheet").first.bounding_box() or {}) > 240
+
+
+def test_titles_of_charts_are_in_sight_on_a_phone(chromium, report):
+    out_of_sight = """() => [...document.querySelectorAll(".chart svg")].filter((svg) => {
+        const shown = svg.closest(".wide").getBoundingClientRect().right;
+        const title = svg.closest("figure").querySelector(".title");
+        if (title?.checkVisibility()) return false;
+        // the largest text, or the first one of it: a figure's title, or that of its first panel
+        const texts = [...svg.querySelectorAll("text")].filter((one) => one.textContent.trim());
+        const size = (one) => parseFloat(getComputedStyle(one).fontSize);
+        const largest = Math.max(...texts.map(size));
+        return texts.find((one) => size(one) === largest).getBoundingClientRect().right > shown;
+    }).length"""
+    with opened_tab(chromium, viewport={"width": 420, "height": 900}) as tab:
+        page = tab.open(report)
+        assert page.locator(".chart svg").count() > 2
+        assert page.evaluate(out_of_sight) == 0
+        # control: as wide as a page of 1,600 pixels has them, titles begin where no phone shows them
+        widen = "for (const svg of document.querySelectorAll('.chart svg')) svg.style.minWidth = '66rem'"
+        page.evaluate(f"() => {{ {widen}; }}")
+        assert page.evaluate(out_of_sight) > 0
+
+
 def test_links_over_a_sheet_lie_on_its_pictures_and_lead_to_them(tab, report):
     page = tab.open(report)
     sheet = page.locator(".sheet").first
-    image = sheet.locator("img").bounding_box()
+    image = sheet.locator("img").first.bounding_box()
     assert image
     links = sheet.locator("a[style]")
     assert links.count() == 6
@@ -181,5 +232,6 @@ def test_links_over_a_sheet_lie_on_its_pictures_and_lead_to_them(tab, report):
         assert box["x"] > image["x"]
         assert box["x"] + box["width"] <= image["x"] + image["width"] + 1
         assert box["y"] + box["height"] <= image["y"] + image["height"] + 1
+        assert link.locator("img").bounding_box() == pytest.approx(box, abs=0.1)
         target = page.evaluate("link => new URL(link.href).pathname", link.element_handle())
         assert Path(unquote(target)).is_file()

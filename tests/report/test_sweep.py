@@ -4,6 +4,7 @@ import csv
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -78,13 +79,18 @@ def sweep(tmp_path) -> Path:
     return folder
 
 
+def kinds(page: Page) -> Counter[str]:
+    """How many pictures of each kind the page holds."""
+    return Counter(load.removeprefix("data:image/").partition(";")[0] for load in page.loads)
+
+
 def test_the_page_needs_nothing_but_itself_and_every_link_leads_somewhere(sweep):
     page = write_report([sweep])
     assert page == sweep / "report" / "index.html"
     parsed = Page(page)
     assert parsed.charts == 2
-    assert len(parsed.loads) == 2  # the contact sheets
-    assert all(load.startswith("data:image/jpeg;base64,") for load in parsed.loads)
+    assert kinds(parsed) == {"png": 2, "jpeg": 8}  # the contact sheets, and the pictures on them
+    assert all(load.startswith("data:image/") for load in parsed.loads)
     assert not {"link", "iframe", "object"} & parsed.tags
     assert len(parsed.links) >= 9 * 2 + 8 * 3
     for link in parsed.links:
@@ -114,7 +120,8 @@ def test_the_parts_of_the_kl_have_figures_that_say_how_to_read_them(sweep):
     path = write_report([sweep])
     assert {"tc_recon.png", "mi_kl.png"} <= {file.name for file in path.parent.iterdir()}
     page = Page(path)
-    assert (page.charts, len(page.loads)) == (4, 2)
+    assert page.charts == 4
+    assert kinds(page)["png"] == 2
     text = "".join(page.texts)
     assert "distance below the line MI = KL" in text
     assert "TC is 0 if q(z)" in text
@@ -259,3 +266,13 @@ def test_damage_is_said_beside_what_is_written(sweep, caplog):
     (harmed / "results.json").write_text("[1]")
     write_report([sweep])
     assert [str(harmed) in said and "not a valid record" in said for said in caplog.messages] == [True]
+
+
+def test_pictures_beyond_the_limit_are_files_beside_the_page(sweep, monkeypatch):
+    inlined = kinds(Page(write_report([sweep])))
+    monkeypatch.setattr("fmvae.report.page.MAX_INLINE", 1)
+    page = Page(write_report([sweep]))
+    names = [load for load in page.loads if not load.startswith("data:")]
+    assert names == ["sheet_samples.png", "sheet_traversal_prior.png"]
+    assert len(page.loads) == 2
+    assert inlined.total() == 10  # control: below the limit they are in it

@@ -132,6 +132,12 @@ function nameOf(data, i) {
   return `${name ? `${name}, ` : ""}test image ${data.images.numbers[i]}`;
 }
 
+// The name of a class as the dataset has it; empty if it is shown like that.
+function wholeName(data, label) {
+  const whole = data.wholeNames[label] ?? "";
+  return whole === data.classes[label] ? "" : whole;
+}
+
 // Buttons that choose the class of conditional models; those of a single run show its image of each class.
 function classButtons(data, state) {
   const place = document.getElementById("classes");
@@ -140,7 +146,8 @@ function classButtons(data, state) {
   place.firstElementChild.textContent = state.several ? "Class" : "The same z for every class";
   return data.classes.map((name, label) => {
     const canvas = state.several ? [] : [canvasFor(data.shape)];
-    const button = element("button", { type: "button" }, ...canvas, element("span", { textContent: name }));
+    const words = element("bdi", { textContent: name });
+    const button = element("button", { type: "button", title: wholeName(data, label) }, ...canvas, words);
     button.addEventListener("click", () => state.choose(label));
     place.lastElementChild.append(button);
     return button;

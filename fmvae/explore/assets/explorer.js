@@ -74,7 +74,8 @@ class Explorer {
     const { several } = this.state;
     const [run] = this.runs;
     const text = (id, content) => (document.getElementById(id).textContent = content);
-    text("title", several ? `${this.runs.length} runs, moved together` : run.model);
+    const model = run.model.replaceAll(" = ", "\u00a0=\u00a0"); // no line ends after "β ="
+    text("title", several ? `${this.runs.length} runs, moved together` : model);
     text("subtitle", several ? this.runs.map((one) => one.name).join(" · ") : run.name);
     if (!several) document.getElementById("facts").append(...factsOf(run));
     text("units", several ? this.unitsOfSeveral() : unitsOfOne(run, this.data.span));

@@ -38,7 +38,7 @@ class LatentMap {
     const entries = names.map((name, label) => {
       const swatch = element("i");
       swatch.style.background = this.data.colours[label % this.data.colours.length];
-      return element("li", {}, swatch, name);
+      return element("li", { title: wholeName(this.data, label) }, swatch, element("bdi", { textContent: name }));
     });
     return element("ul", { className: "legend" }, ...entries);
   }
