@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from fmvae.config.shorthand import shortened
 from fmvae.report.collect import Run
 from fmvae.report.settings import Setting
 
@@ -75,5 +76,7 @@ def _line(start: Start, changed: Mapping[str, str], *, multirun: bool = True) ->
     kept = [override for override in start.overrides if override.lstrip("+").partition("=")[0] not in replaced]
     new = [f"{key}={value}" for key, value in changed.items()]
     name = [f"sweep_name={start.sweep}"] if start.sweep else []
-    line = shlex.join(["python", "train.py", *(["-m"] if multirun else []), *kept, *new, *name])
+    options = {override.partition("=")[0] for override in kept}  # not beta=warmup beta=4, though it would be read
+    words = [w if w.partition(".value=")[0] in options else shortened(w) for w in (*kept, *new, *name)]
+    line = shlex.join(["python", "train.py", *(["-m"] if multirun else []), *words])
     return line if line.isprintable() else ""  # a line break would end it where it is pasted

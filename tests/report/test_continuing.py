@@ -88,6 +88,6 @@ def test_what_was_for_one_command_alone_is_not_repeated(once):
     for make in (more_seeds, more_epochs):
         words = shlex.split(make(one, lambda run: Start(given, "study")))
         assert once not in words
-        assert {"beta.value=2", "threads=1"} <= {*words}  # the control: all else is
+        assert {"beta=2", "threads=1"} <= {*words}  # the control: all else is
     words = shlex.split(again(one.first, lambda run: Start(given, "study")))
     assert once not in words
