@@ -77,7 +77,7 @@ def written(results: Path) -> dict[str, str]:
 
 
 def test_one_that_fails_and_one_that_hangs_are_noted_and_the_next_begins(tmp_path, capsys):
-    hangs = part("hangs", HANGS, 3)
+    hangs = part("hangs", HANGS, 2)
     start = time.monotonic()
     outcomes = run_parts([GOOD, FAILS, hangs, part("last", WRITES, 6)], 0.3, tmp_path)
     assert time.monotonic() - start < 18
@@ -99,7 +99,7 @@ def test_negative_control_ending_the_process_alone_leaves_its_child(tmp_path, mo
     monkeypatch.setattr(gpu_minutes, "signal_group", os.kill)
     log = tmp_path / "hangs.log"
     try:
-        run(part("hangs", HANGS), 6, log, environment(tmp_path, tmp_path))
+        run(part("hangs", HANGS), 3, log, environment(tmp_path, tmp_path))
         assert still_writing(tmp_path / "alive")
     finally:
         os.killpg(group_in(log), signal.SIGKILL)

@@ -42,14 +42,14 @@ def chance(request) -> random.Random:
 
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 def test_killed_at_random_moments(case, kills, bench, chance):
     outcome = bench.kill(case, [chance.uniform(0.1, 1) for _ in range(kills)])
     assert outcome.good, outcome
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 def test_killed_at_a_call_on_the_disk(share, bench, undisturbed, chance):
     _, calls = undisturbed
     at = chance.randint(int((share - 0.1) * len(calls)) + 1, int((share + 0.1) * len(calls)))
