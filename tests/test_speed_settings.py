@@ -173,6 +173,7 @@ time.sleep(0.02)
 
 
 @LINUX
+@pytest.mark.slow
 def test_a_process_that_ends_while_a_sleeper_makes_its_team_ends_well():
     run(["-c", ENDING])
     with pytest.raises(AssertionError, match="terminate called"):  # the control: an abort

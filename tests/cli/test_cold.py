@@ -41,6 +41,7 @@ def test_negative_control_a_warm_start_that_draws_other_numbers_is_noticed(study
     assert bits(ours) != bits(study)
 
 
+@pytest.mark.slow
 def test_evaluate_py(study, tmp_path):
     ours = study.copied_to(tmp_path / "outputs")
     (ours.run("base-*") / "results.json").unlink()

@@ -102,6 +102,7 @@ def test_restart_moves_the_old_run_aside_and_trains_the_same_numbers(study, tmp_
         assert (run / same).read_bytes() == (run.with_name(f"{run.name}.old-1") / same).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_schedule_and_its_final_value_with_fid(drawing, tmp_path):
     ours = replace(drawing, outputs=tmp_path / "outputs")
     fid = ["evaluation.fid.num_images=785", "evaluation.fid.features=[pixels]"]  # one more than there are pixels

@@ -32,7 +32,7 @@ from tests.faults.warmed import warmed
 from tests.report.fakes import write_run
 
 LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "slurm": "submitit", "ray": "ray"}
-QUICK = ["sweep_name=swept"]
+QUICK = ["sweep_name=swept", "model.hidden_dim=16"]
 # a file is missing if nothing of it was measured
 BITS = [name for name in COMPARED if name != "fid.json"]
 
@@ -369,6 +369,7 @@ def test_a_search_by_a_number_without_a_direction_is_told_one(untrained, tmp_pat
     assert found["best_value"] == results["latent"]["active_units"]
 
 
+@pytest.mark.slow
 def test_a_search_says_which_run_is_best_by_its_objective(tmp_path, capsys):
     for beta, fid, accuracy in ((0.5, 8.0, None), (1.0, 7.0, 0.25), (4.0, None, 0.75)):
         write_run(tmp_path, beta=beta, fid=fid, accuracy=accuracy)

@@ -265,6 +265,7 @@ def test_a_sweep_without_it_is_refused_before_it_begins(launcher, desk):
     assert not desk.study.outputs.exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_is_composed_anew_when_the_code_has_changed(desk):
     """Its keys are those of the constructor, which is no config file."""
     succeeded(desk.train(*LAUNCHED))

@@ -70,6 +70,7 @@ def test_from_an_array_to_figures_measures_and_verification(tmp_path, path, labe
         verify(find_runs(run)[0], device="cpu", data_root=str(tmp_path / "other.npz"))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_with_its_bits_and_not_with_other_content(tmp_path, path, monkeypatch):
     train(config(path, tmp_path / "whole"))
     with monkeypatch.context() as patch:

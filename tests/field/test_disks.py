@@ -289,6 +289,7 @@ def test_windows_opens_no_directory(tmp_path, monkeypatch):
     disk.sync_directory(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_dataset_is_found_without_fcntl(tmp_path):
     sha256 = write_idx_dataset(tmp_path, 20, 20)
     code = (

@@ -190,6 +190,7 @@ def test_a_run_that_fails_says_so_on_a_line_of_its_own(study):
     assert not [line for line in program.lines() if re.search(r".fmvae: error", line)]
 
 
+@pytest.mark.slow
 def test_epochs_are_lines_above_the_bar(study):
     program = OnTerminal(str(ROOT / "train.py"), *study.settings, "trainer.progress=true", "trainer.epochs=12")
     program.read()
@@ -207,7 +208,7 @@ def test_epochs_are_lines_above_the_bar(study):
     ],
     ids=["verify", "report", "data"],
 )
-@pytest.mark.one_in(3)
+@pytest.mark.slow
 def test_ctrl_c_in_a_modules_command_is_one_line(study, tmp_path, patch, module):
     succeeded(warmed().call("train.py", *study.settings))
     (run,) = study.outputs.glob("base-*")

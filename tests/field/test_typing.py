@@ -383,6 +383,7 @@ def test_a_key_of_all_options_that_a_named_sweep_is_given(study):
     assert "12 runs" in succeeded(warmed().call("train.py", *settings, *arguments))
 
 
+@pytest.mark.slow
 def test_ones_own_options_beside_swept_ones(study, tmp_path):
     """The keys that there are follow from the folder of configs, too."""
     for group, text in {

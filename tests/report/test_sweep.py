@@ -104,6 +104,7 @@ def test_what_comes_from_files_is_text(sweep):
     assert "a sweep & more" in text
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_kl_have_figures_that_say_how_to_read_them(sweep):
     path = write_report([sweep])
     assert not {"tc_recon.png", "mi_kl.png"} & {file.name for file in path.parent.iterdir()}
