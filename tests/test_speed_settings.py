@@ -268,6 +268,7 @@ def test_one_line_says_which_override_helps(monkeypatch, caplog):
 
 
 @LINUX
+@pytest.mark.slow
 def test_waiting_for_a_core_is_told_from_using_one():
     program = """
 import os, subprocess, sys, time

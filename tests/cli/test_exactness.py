@@ -163,6 +163,7 @@ def test_watching_a_run_changes_no_trained_bit(tmp_path, dataset, undisturbed):
     assert not differences(only_run(tmp_path), undisturbed("base")[0])
 
 
+@pytest.mark.slow
 def test_validating_less_often_changes_no_trained_bit(tmp_path, dataset, undisturbed):
     from fmvae.runs.checkpoint import load_checkpoint
 

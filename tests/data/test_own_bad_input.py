@@ -167,7 +167,7 @@ def memory_of_a_small_machine(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 def test_an_array_is_refused_in_one_line_and_bounded_memory(tmp_path, name):
     make, words = ARRAYS[name]
     path = make(tmp_path / "images.npz")
@@ -327,7 +327,7 @@ FOLDERS: dict[str, tuple[Make, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 def test_a_folder_is_refused_in_one_line_and_bounded_memory(tmp_path, name, capfd):
     make, words = FOLDERS[name]
     path = make(tmp_path / "images")

@@ -39,7 +39,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("disk_", REFUSALS.values(), ids=REFUSALS)
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(8)
 def test_what_a_disk_does_not_offer_is_done_without(study, disk_):
     """A sweep, the same again, its status, report and verification, and a run that goes on."""
     train = [*study.settings, *SWEEP]

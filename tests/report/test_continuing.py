@@ -69,7 +69,7 @@ def test_the_commands_train_what_they_promise(tmp_path, given):
 
 
 @pytest.mark.parametrize("name", NAMED)
-@pytest.mark.one_in(8)
+@pytest.mark.one_in(12)
 def test_so_do_those_of_the_sweeps_by_name(tmp_path, name):
     """The first and the last job: of a sweep of several grids, they are of different ones."""
     jobs = sweep_jobs(name)
