@@ -120,7 +120,7 @@ def test_what_a_part_leaves_over_goes_to_those_after_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.one_in(2)
+@pytest.mark.slow
 def test_cut_off_what_was_measured_is_there(number, tmp_path):
     code = """
 from tests.test_gpu_minutes import GOOD, HANGS, part

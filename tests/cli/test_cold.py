@@ -52,7 +52,7 @@ def test_evaluate_py(study, tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "arguments"),
-    [("fmvae.verify", ["{run}"]), ("fmvae.report", ["status", "{outputs}"]), ("fmvae.data", ["--help"])],
+    [("fmvae.report", ["status", "{outputs}"]), ("fmvae.verify", ["{run}"]), ("fmvae.data", ["--help"])],
 )
 @pytest.mark.one_in(3)
 def test_a_module(study, tmp_path, module, arguments):

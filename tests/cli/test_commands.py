@@ -235,6 +235,7 @@ def test_evaluating_several_runs_writes_what_is_missing_as_training_wrote_it(stu
     assert f"{conv.name}: best checkpoint" in stdout
 
 
+@pytest.mark.slow
 def test_evaluating_the_last_checkpoint_leaves_the_results_alone(study, tmp_path):
     """And a measure that training left out can be asked for afterwards."""
     ours = study.copied_to(tmp_path / "outputs")

@@ -98,6 +98,7 @@ def test_help_lists_ones_own(program, folder):
     assert "figures: all, default, mine, none\n" in listed
 
 
+@pytest.mark.slow
 def test_options_that_have_a_key_are_ones_own_too(folder):
     refused(
         given(folder, "train.py", "optimizer.alpha=0.8"), "optimizer.alpha", "choose optimizer=mine to give it"
@@ -130,6 +131,7 @@ def test_sweeps_over_ones_own(arguments, runs, folder):
     assert len(set(found)) == len(runs)
 
 
+@pytest.mark.slow
 def test_a_sweeps_override_that_only_ones_own_option_has(folder):
     """Put off to the runs, of which that option's has the key and the other's has not."""
     asked = ["-m", "optimizer=mine,adam", "optimizer.alpha=0.8", "dry_run=true", "output_root=out"]

@@ -53,11 +53,11 @@ def run_of(tmp_path: Path) -> Path:
     return run.path
 
 
-@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("data", "model"),
     [("sprites", "beta"), ("fashion_factors", "conv"), ("dsprites", "base"), ("shapes3d", "residual")],
 )
+@pytest.mark.one_in(4)
 def test_from_the_command_to_results_and_figures(tmp_path, configured, data, model):
     config = configured(data, f"model={model}", "latent_dim=3")
     results = train(config)

@@ -273,6 +273,7 @@ def test_what_one_of_several_swept_files_asks_of_hydra_is_refused(study, mine, t
         assert "experiment=mine sets it" in line
 
 
+@pytest.mark.slow
 def test_what_a_single_file_asks_of_a_sweep_is_heeded(study, mine):
     launched = mine(LINE + "defaults:\n  - override /hydra/launcher: stacked\n")
     said = succeeded(train(study, launched, "-m", "experiment=mine", "seed=0,1"))

@@ -199,6 +199,7 @@ def test_without_a_complete_run_the_page_says_so(tmp_path, state):
     assert said in (path.parent / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_sheets_of_conditional_models_say_which_class(sweep):
     assert "conditional models" not in "".join(Page(write_report([sweep])).texts)
     write_figure(write_run(sweep, "model=conditional"), "samples", 0.5)
