@@ -220,6 +220,7 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
+@pytest.mark.one_in(3)
 def test_errors_of_composing(overrides, subject, problem, way_out):
     explained = composing(*overrides)
     assert explained.subject == subject
@@ -287,6 +288,7 @@ def test_our_own_errors_are_as_they_are():
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
+@pytest.mark.one_in(2)
 def test_errors_of_other_kinds(error, line):
     assert str(explain(error)).startswith(line)
 

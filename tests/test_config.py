@@ -111,6 +111,7 @@ def test_any_float_is_expanded(number):
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(min_value=0, allow_infinity=False))
+@pytest.mark.slow
 def test_any_beta_composes_to_itself(number):
     assert compose([f"beta={number!r}"])["beta"]["value"] == number
 

@@ -77,7 +77,7 @@ def written(results: Path) -> dict[str, str]:
 
 
 def test_one_that_fails_and_one_that_hangs_are_noted_and_the_next_begins(tmp_path, capsys):
-    hangs = part("hangs", HANGS, 3)
+    hangs = part("hangs", HANGS, 2)
     start = time.monotonic()
     outcomes = run_parts([GOOD, FAILS, hangs, part("last", WRITES, 6)], 0.3, tmp_path)
     assert time.monotonic() - start < 18
@@ -95,11 +95,12 @@ def test_one_that_fails_and_one_that_hangs_are_noted_and_the_next_begins(tmp_pat
     assert "failed, status 1: no such unit" in summary(outcomes)
 
 
+@pytest.mark.slow
 def test_negative_control_ending_the_process_alone_leaves_its_child(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_minutes, "signal_group", os.kill)
     log = tmp_path / "hangs.log"
     try:
-        run(part("hangs", HANGS), 6, log, environment(tmp_path, tmp_path))
+        run(part("hangs", HANGS), 3, log, environment(tmp_path, tmp_path))
         assert still_writing(tmp_path / "alive")
     finally:
         os.killpg(group_in(log), signal.SIGKILL)
@@ -119,6 +120,7 @@ def test_what_a_part_leaves_over_goes_to_those_after_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.slow
 def test_cut_off_what_was_measured_is_there(number, tmp_path):
     code = """
 from tests.test_gpu_minutes import GOOD, HANGS, part

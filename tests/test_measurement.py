@@ -458,6 +458,7 @@ def test_bf16_that_was_chosen_is_what_verify_computes_with(run, bf16_passes, mon
     assert problem.startswith("accuracy/real.overall: ")
 
 
+@pytest.mark.slow
 def test_where_bf16_is_not_chosen_its_numbers_are_not_kept(run, bf16_passes, monkeypatch):
     assert evaluate(run, *AUTO)["accuracy"]["settings"]["precision"] == "bf16"
     monkeypatch.setattr(AutoFeatures, "_compared", lambda *_: CHECK | {"change": 10.0})

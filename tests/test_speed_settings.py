@@ -52,6 +52,7 @@ def steps(tmp_path_factory):
 
 
 @LINUX
+@pytest.mark.slow
 def test_steps_after_the_first_epoch_cause_no_page_faults_and_glibcs_default_does(steps):
     assert steps("watch")["faults_per_step"] < 50  # without the watch, which starts threads on busy cores
     assert steps(**GLIBCS_DEFAULT)["faults_per_step"] > 500  # and what users set is left alone
@@ -144,6 +145,7 @@ else:
 
 @LINUX
 @TWO_CORES
+@pytest.mark.slow
 def test_threads_that_wait_sleep_beside_sleepers_and_spin_otherwise():
     def ratio() -> float:
         """The CPU time beside sleepers, as a share of that before them and after."""
@@ -171,6 +173,7 @@ time.sleep(0.02)
 
 
 @LINUX
+@pytest.mark.slow
 def test_a_process_that_ends_while_a_sleeper_makes_its_team_ends_well():
     run(["-c", ENDING])
     with pytest.raises(AssertionError, match="terminate called"):  # the control: an abort
@@ -265,16 +268,17 @@ def test_one_line_says_which_override_helps(monkeypatch, caplog):
 
 
 @LINUX
+@pytest.mark.slow
 def test_waiting_for_a_core_is_told_from_using_one():
     program = """
 import os, subprocess, sys, time
 from fmvae.common.contention import waited
 os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
-burn = "import time; end = time.monotonic() + 1.5\\nwhile time.monotonic() < end: pass"
+burn = "import time; end = time.monotonic() + 1.0\\nwhile time.monotonic() < end: pass"
 others = [subprocess.Popen([sys.executable, "-c", burn]) for _ in range(3 * ("beside" in sys.argv))]
-time.sleep(0.3 * bool(others))
+time.sleep(0.2 * bool(others))
 before, start, used = sum(waited().values()), time.monotonic(), time.process_time()
-while time.monotonic() < start + 0.8:
+while time.monotonic() < start + 0.5:
     pass
 passed, waiting, used = time.monotonic() - start, sum(waited().values()) - before, time.process_time() - used
 for other in others:

@@ -1,5 +1,7 @@
 """Runs that many tests look at; those that change something take a copy."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.cli.process import Finished, Study
@@ -10,6 +12,7 @@ COMMANDS = {
     "base-b1-z2-s0-": [],
     "conv-b0.5-z10-s0-": ["model=conv", "latent_dim=10", "beta=0.5"],
 }
+FIGURES = ("reconstructions", "samples", "training_curves")
 
 
 @pytest.fixture(scope="session")
@@ -21,13 +24,19 @@ def untrained(tmp_path_factory) -> Study:
 
 
 @pytest.fixture(scope="session")
-def finished(untrained) -> dict[str, Finished]:
-    """How the commands ended."""
-    return {name: untrained.train(*overrides) for name, overrides in COMMANDS.items()}
+def drawing(untrained) -> Study:
+    """The same, whose runs draw some figures."""
+    return replace(untrained, figures=FIGURES)
 
 
 @pytest.fixture(scope="session")
-def study(untrained, finished) -> Study:
+def finished(drawing) -> dict[str, Finished]:
+    """How the commands ended."""
+    return {name: drawing.train(*overrides) for name, overrides in COMMANDS.items()}
+
+
+@pytest.fixture(scope="session")
+def study(drawing, finished) -> Study:
     """The runs of the commands, finished. Not to be changed."""
     assert [done.status for done in finished.values()] == [0, 0], finished
-    return untrained
+    return drawing

@@ -60,7 +60,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 QUICK = [
     "evaluation=fast",
-    "figures.only=[reconstructions,samples,training_curves]",
+    "figures.only=[]",  # drawing takes longer than all else that such a run does
     "figures.num_samples=4",
     "figures.num_reconstructions=2",
     "figures.gif=false",
@@ -70,11 +70,24 @@ QUICK = [
 
 @dataclass(frozen=True)
 class Study:
-    """A small dataset and a folder of runs, and the programs to work on them."""
+    """A small dataset and a folder of runs, and the programs to work on them.
+
+    Attributes:
+        figures: those that a run is to draw.
+    """
 
     data: Path
     sha256: Mapping[str, str]
     outputs: Path
+    figures: tuple[str, ...] = ()
+
+    @property
+    def quick(self) -> list[str]:
+        """``QUICK``, with the figures."""
+        return [
+            *(s for s in QUICK if not s.startswith("figures.only=")),
+            f"figures.only=[{','.join(self.figures)}]",
+        ]
 
     @property
     def settings(self) -> list[str]:
@@ -86,7 +99,7 @@ class Study:
             "data.download=false",
             "data.val_size=64",
             "trainer.epochs=1",
-            *QUICK,
+            *self.quick,
             f"output_root={self.outputs}",
         ]
 
@@ -94,7 +107,7 @@ class Study:
         return warmed().call("train.py", *self.settings, *arguments, cwd=cwd)
 
     def evaluate(self, *arguments: str, cwd: Path = ROOT) -> Finished:
-        return warmed().call("evaluate.py", *QUICK, *arguments, cwd=cwd)
+        return warmed().call("evaluate.py", *self.quick, *arguments, cwd=cwd)
 
     def run(self, pattern: str) -> Path:
         """The only run whose name fits."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.process import QUICK, ROOT, Finished, Study, call, succeeded
+from tests.cli.process import ROOT, Finished, Study, call, succeeded
 from tests.cli.test_exactness import COMPARED
 from tests.faults.warmed import warmed
 
@@ -41,18 +41,20 @@ def test_negative_control_a_warm_start_that_draws_other_numbers_is_noticed(study
     assert bits(ours) != bits(study)
 
 
+@pytest.mark.slow
 def test_evaluate_py(study, tmp_path):
     ours = study.copied_to(tmp_path / "outputs")
     (ours.run("base-*") / "results.json").unlink()
-    text = succeeded(call(str(ROOT / "evaluate.py"), *QUICK, f"run={ours.run('base-*')}"))
+    text = succeeded(call(str(ROOT / "evaluate.py"), *ours.quick, f"run={ours.run('base-*')}"))
     assert "best checkpoint, epoch 1" in text
     assert bits(ours) == bits(study)
 
 
 @pytest.mark.parametrize(
     ("module", "arguments"),
-    [("fmvae.verify", ["{run}"]), ("fmvae.report", ["status", "{outputs}"]), ("fmvae.data", ["--help"])],
+    [("fmvae.report", ["status", "{outputs}"]), ("fmvae.verify", ["{run}"]), ("fmvae.data", ["--help"])],
 )
+@pytest.mark.one_in(3)
 def test_a_module(study, tmp_path, module, arguments):
     outputs = tmp_path / "outputs"
     shutil.copytree(study.outputs, outputs)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from fmvae.data.__main__ import main
 from fmvae.data.sources import DEFAULT_ROOT, FILES
 from fmvae.runs.checkpoint import load_checkpoint
 from fmvae.runs.files import read_record
-from tests.cli.conftest import COMMANDS
+from tests.cli.conftest import COMMANDS, FIGURES
 from tests.cli.process import ROOT, Study, call, snapshot, succeeded
 from tests.faults.warmed import warmed
 
@@ -29,7 +30,6 @@ RUN_FILES = {
     "checkpoints",
     "figures",
 }
-FIGURES = {"reconstructions.png", "samples.png", "training_curves.png"}
 
 
 def check_run(run: Path, epochs: int = 1) -> dict:
@@ -38,7 +38,7 @@ def check_run(run: Path, epochs: int = 1) -> dict:
     events = {name for name in names if name.startswith("events.out.tfevents.")}
     assert [name.endswith(".final") for name in sorted(events, key=len)] == [False, True]
     assert names - events - {"fid.json"} == RUN_FILES
-    assert {path.name for path in (run / "figures").iterdir()} >= FIGURES
+    assert {path.stem for path in (run / "figures").iterdir()} >= {*FIGURES}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (run / "figures").glob("*.png"))
 
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -102,8 +102,9 @@ def test_restart_moves_the_old_run_aside_and_trains_the_same_numbers(study, tmp_
         assert (run / same).read_bytes() == (run.with_name(f"{run.name}.old-1") / same).read_bytes()
 
 
-def test_a_schedule_and_its_final_value_with_fid(untrained, tmp_path):
-    ours = Study(untrained.data, untrained.sha256, tmp_path / "outputs")
+@pytest.mark.slow
+def test_a_schedule_and_its_final_value_with_fid(drawing, tmp_path):
+    ours = replace(drawing, outputs=tmp_path / "outputs")
     fid = ["evaluation.fid.num_images=785", "evaluation.fid.features=[pixels]"]  # one more than there are pixels
     stdout = succeeded(ours.train("beta=warmup", "beta.value=4", *fid, cwd=tmp_path))
     config = check_run(ours.run("base-b4-z2-s0-*"))
@@ -114,9 +115,9 @@ def test_a_schedule_and_its_final_value_with_fid(untrained, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 
-def test_every_picture_and_the_projector(untrained, tmp_path):
+def test_every_picture_and_the_projector(drawing, tmp_path):
     """As a run has them unless told otherwise; the other tests ask for few, to be quick."""
-    ours = Study(untrained.data, untrained.sha256, tmp_path)
+    ours = replace(drawing, outputs=tmp_path)
     everything = ["figures.only=null", "figures.gif=true", "figures.projector=50", "evaluation=full"]
     small = ["evaluation.iwae.num_samples=2", "evaluation.iwae.num_images=10"]
     succeeded(ours.train(*everything, *small))
@@ -138,8 +139,9 @@ def test_every_picture_and_the_projector(untrained, tmp_path):
     }
 
 
-def test_the_beta_vae_with_many_overrides(untrained, tmp_path):
-    ours = Study(untrained.data, untrained.sha256, tmp_path)
+@pytest.mark.slow
+def test_the_beta_vae_with_many_overrides(drawing, tmp_path):
+    ours = replace(drawing, outputs=tmp_path)
     overrides = [
         "model=beta",
         "latent_dim=20",
@@ -159,9 +161,9 @@ SWEEP = ["beta=0.5,1", "latent_dim=2,3"]
 
 
 @pytest.fixture(scope="module")
-def swept(untrained, tmp_path_factory) -> tuple[Study, str]:
+def swept(drawing, tmp_path_factory) -> tuple[Study, str]:
     """The four runs of a sweep, and what was said."""
-    ours = Study(untrained.data, untrained.sha256, tmp_path_factory.mktemp("swept"))
+    ours = replace(drawing, outputs=tmp_path_factory.mktemp("swept"))
     return ours, succeeded(ours.train("-m", *SWEEP))
 
 
@@ -195,14 +197,14 @@ def test_the_same_sweep_again_finds_its_folder_and_trains_nothing(swept):
 @pytest.mark.parametrize(
     "sweep",
     [
-        ["model=conditional,conditional_conv", "likelihood=continuous_bernoulli,gaussian", "latent_dim=3"],
         ["optimizer=adamw,sgd", "scheduler=plateau"],
+        ["model=conditional,conditional_conv", "likelihood=continuous_bernoulli,gaussian", "latent_dim=3"],
     ],
     ids=lambda sweep: sweep[0].split("=")[0],
 )
 @pytest.mark.one_in(2)
-def test_sweeps_over_options(untrained, tmp_path, sweep):
-    ours = Study(untrained.data, untrained.sha256, tmp_path)
+def test_sweeps_over_options(drawing, tmp_path, sweep):
+    ours = replace(drawing, outputs=tmp_path)
     succeeded(ours.train("--multirun", *sweep, "sweep_name=here", "data.num_train=200", "data.num_test=100"))
     configs = [check_run(path.parent) for path in tmp_path.glob("here/*/config.yaml")]
     num = math.prod(override.count(",") + 1 for override in sweep)
@@ -233,6 +235,7 @@ def test_evaluating_several_runs_writes_what_is_missing_as_training_wrote_it(stu
     assert f"{conv.name}: best checkpoint" in stdout
 
 
+@pytest.mark.slow
 def test_evaluating_the_last_checkpoint_leaves_the_results_alone(study, tmp_path):
     """And a measure that training left out can be asked for afterwards."""
     ours = study.copied_to(tmp_path / "outputs")
@@ -342,7 +345,7 @@ DATA_COMMANDS = {
 @pytest.mark.real_data
 @pytest.mark.skipif(not all((DEFAULT_ROOT / name).exists() for name in FILES), reason="needs `make data`")
 @pytest.mark.parametrize("command", DATA_COMMANDS)
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_the_dataset_on_its_own(tmp_path, monkeypatch, capsys, command):
     """The first as a process, the others without its start."""
     monkeypatch.chdir(tmp_path)

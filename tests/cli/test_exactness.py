@@ -163,6 +163,7 @@ def test_watching_a_run_changes_no_trained_bit(tmp_path, dataset, undisturbed):
     assert not differences(only_run(tmp_path), undisturbed("base")[0])
 
 
+@pytest.mark.slow
 def test_validating_less_often_changes_no_trained_bit(tmp_path, dataset, undisturbed):
     from fmvae.runs.checkpoint import load_checkpoint
 
@@ -174,7 +175,7 @@ def test_validating_less_often_changes_no_trained_bit(tmp_path, dataset, undistu
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.one_in(2)
+@pytest.mark.slow
 def test_a_polite_stop_has_its_own_status_and_resumes(number, status, tmp_path, dataset, undisturbed):
     process = start(tmp_path, dataset, CASES["base"])
     while not list(tmp_path.glob("*/metrics.jsonl")):

@@ -32,7 +32,7 @@ from tests.faults.warmed import warmed
 from tests.report.fakes import write_run
 
 LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "slurm": "submitit", "ray": "ray"}
-QUICK = ["figures.only=[samples]", "sweep_name=swept"]
+QUICK = ["sweep_name=swept", "model.hidden_dim=16"]
 # a file is missing if nothing of it was measured
 BITS = [name for name in COMPARED if name != "fid.json"]
 
@@ -47,7 +47,7 @@ def launched(study: Study, folder: Path, *arguments: str) -> dict[str, dict[str,
 
     With a launcher it begins cold, with two threads and an empty PYTHONPATH, as its workers inherit them.
     """
-    settings = [s for s in study.settings if not s.startswith(("output_root=", "figures.only="))]
+    settings = [s for s in study.settings if not s.startswith("output_root=")]
     command = ["-m", *settings, *QUICK, f"output_root={folder}", *arguments]
     if any(argument.startswith("hydra/launcher=") for argument in arguments):
         environment = {"PYTHONPATH": "", "OMP_NUM_THREADS": "2"}
@@ -60,8 +60,14 @@ def launched(study: Study, folder: Path, *arguments: str) -> dict[str, dict[str,
 
 
 @pytest.fixture(scope="module")
-def in_sequence(untrained, tmp_path_factory) -> dict[str, dict[str, bytes]]:
-    return launched(untrained, tmp_path_factory.mktemp("sequence"), "seed=0,1", "threads=1")
+def sequence(tmp_path_factory) -> Path:
+    """Where the runs of ``in_sequence`` are."""
+    return tmp_path_factory.mktemp("sequence")
+
+
+@pytest.fixture(scope="module")
+def in_sequence(untrained, sequence) -> dict[str, dict[str, bytes]]:
+    return launched(untrained, sequence, "seed=0,1", "threads=1")
 
 
 @pytest.mark.parametrize(
@@ -231,12 +237,12 @@ def test_what_is_no_device_is_refused(monkeypatch, device):
         choose_device(device)
 
 
-def test_only_the_jobs_of_a_sweep_have_numbers(untrained, in_sequence, study, tmp_path):
+@pytest.mark.usefixtures("in_sequence")
+def test_only_the_jobs_of_a_sweep_have_numbers(sequence, study):
     """A job is told its number, by which it is placed; a single run is not."""
-    launched(untrained, tmp_path, "seed=0,1")
     devices = {
         yaml.safe_load(path.read_text())["seed"]: yaml.safe_load(path.read_text())["device"]
-        for path in tmp_path.glob("swept/base-*/config.yaml")
+        for path in sequence.glob("swept/base-*/config.yaml")
     }
     assert devices == {0: "auto:0", 1: "auto:1"}
     assert yaml.safe_load((study.run("base-*") / "config.yaml").read_text())["device"] == "auto"
@@ -295,6 +301,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("override", "words"), REFUSED.items(), ids=REFUSED)
+@pytest.mark.one_in(2)
 def test_an_objective_that_is_not_measured_is_refused_before_training(override, words, untrained, tmp_path):
     refused(untrained.train("seed=7", override, f"output_root={tmp_path}"), "objective: ", *words)
     assert not list(tmp_path.glob("base-*"))
@@ -353,6 +360,7 @@ def test_a_search_is_continued_by_the_same_command(untrained, tmp_path):
 
 
 @needs("optuna", "sweeper")
+@pytest.mark.slow
 def test_a_search_by_a_number_without_a_direction_is_told_one(untrained, tmp_path):
     given = ["objective=latent/active_units", "hydra.sweeper.direction=maximize", "evaluation.latent=true"]
     runs = launched(untrained, tmp_path, *SEARCH, *given, "hydra.sweeper.n_trials.total=1")
@@ -361,6 +369,7 @@ def test_a_search_by_a_number_without_a_direction_is_told_one(untrained, tmp_pat
     assert found["best_value"] == results["latent"]["active_units"]
 
 
+@pytest.mark.slow
 def test_a_search_says_which_run_is_best_by_its_objective(tmp_path, capsys):
     for beta, fid, accuracy in ((0.5, 8.0, None), (1.0, 7.0, 0.25), (4.0, None, 0.75)):
         write_run(tmp_path, beta=beta, fid=fid, accuracy=accuracy)

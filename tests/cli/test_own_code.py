@@ -175,6 +175,7 @@ def test_verify_has_a_flag_for_it(trained):
     refused(trained.call("fmvae.verify", "--allow", "os", str(run)), "allow: 'os' is part of Python")
 
 
+@pytest.mark.slow
 def test_processes_that_measure_get_it(copied):
     arguments = [f"run={copied.study.outputs}", "workers=2", "evaluation=fast", "figures=none", "force=true"]
     before = copied.results()["test"]
@@ -264,6 +265,7 @@ def test_a_sweep_without_it_is_refused_before_it_begins(launcher, desk):
     assert not desk.study.outputs.exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_is_composed_anew_when_the_code_has_changed(desk):
     """Its keys are those of the constructor, which is no config file."""
     succeeded(desk.train(*LAUNCHED))
@@ -384,6 +386,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("given", REFUSED)
+@pytest.mark.one_in(3)
 def test_a_grant_that_cannot_be_given(given, desk):
     for program in ("train.py", "evaluate.py") if given in ("allow=[nowhere]", "allow=[os]") else ("train.py",):
         settings = desk.settings if program == "train.py" else ["run=x"]
@@ -421,6 +424,7 @@ INSIDE = {
 
 
 @pytest.mark.parametrize(("allowed", "target", "words"), INSIDE.values(), ids=INSIDE)
+@pytest.mark.one_in(2)
 def test_only_classes_that_it_defines_are_granted(allowed, target, words, desk):
     write(desk.here, {f"{PACKAGE}/small.py": f"{SMALL}\nclass Other:\n    pass\n", "ownmodels2.py": SMALL})
     refused(desk.train(*CHOSEN, f"model._target_={target}", f"allow=[{allowed}]"), "model._target_: ", words)
@@ -440,6 +444,7 @@ def test_a_module_may_be_granted_instead_of_its_package(desk):
         ("\nimport sys\nsys.exit(3)\n", "SystemExit: 3 in "),
     ],
 )
+@pytest.mark.one_in(3)
 def test_code_that_cannot_be_imported_is_one_line_with_its_place(code, words, desk):
     write(desk.here, {f"{PACKAGE}/small.py": code})
     refused(desk.train(*CHOSEN, ALLOW), "there is no 'ownmodels.Small'", words, "small.py, line")
@@ -505,6 +510,7 @@ OF_FILES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("group", ["experiment", "sweep"])
 @pytest.mark.parametrize("granting", OF_FILES.values(), ids=OF_FILES)
+@pytest.mark.one_in(3)
 def test_a_file_that_would_grant_it_is_refused_with_the_way_out(granting, group, desk):
     """Beside a grant on the command line, too: the file would be wrong for the next who uses it."""
     content = {"defaults": [{"override /model": "mine"}], **granting}

@@ -67,6 +67,7 @@ def test_there_is_one_of_each_group():
 
 
 @pytest.mark.parametrize("group", CHOSEN)
+@pytest.mark.one_in(3)
 def test_an_option_is_chosen(group, folder):
     node = yaml.safe_load(succeeded(given(folder, "train.py", f"{group}=mine", "--cfg", "job")))
     path, value = CHOSEN[group]
@@ -76,6 +77,7 @@ def test_an_option_is_chosen(group, folder):
 
 
 @pytest.mark.parametrize("group", CHOSEN)
+@pytest.mark.one_in(3)
 def test_a_misspelt_option_is_answered_with_ones_own(group, folder):
     done = given(folder, "train.py", f"{group}=mne")
     line = refused(done, f"{group}: there is no option 'mne'; did you mean mine?")
@@ -96,6 +98,7 @@ def test_help_lists_ones_own(program, folder):
     assert "figures: all, default, mine, none\n" in listed
 
 
+@pytest.mark.slow
 def test_options_that_have_a_key_are_ones_own_too(folder):
     refused(
         given(folder, "train.py", "optimizer.alpha=0.8"), "optimizer.alpha", "choose optimizer=mine to give it"
@@ -120,6 +123,7 @@ def test_options_that_have_a_key_are_ones_own_too(folder):
     ],
     ids=lambda value: " ".join(value),
 )
+@pytest.mark.one_in(3)
 def test_sweeps_over_ones_own(arguments, runs, folder):
     said = succeeded(given(folder, "train.py", *arguments, "dry_run=true", "output_root=out"))
     found = [line.split()[0] for line in said.splitlines() if " new " in line]
@@ -127,6 +131,7 @@ def test_sweeps_over_ones_own(arguments, runs, folder):
     assert len(set(found)) == len(runs)
 
 
+@pytest.mark.slow
 def test_a_sweeps_override_that_only_ones_own_option_has(folder):
     """Put off to the runs, of which that option's has the key and the other's has not."""
     asked = ["-m", "optimizer=mine,adam", "optimizer.alpha=0.8", "dry_run=true", "output_root=out"]

@@ -99,6 +99,7 @@ def test_the_options_of_evaluate_compose(group):
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 10])
 @pytest.mark.parametrize("option", options("model"))
+@pytest.mark.one_in(3)
 def test_every_model_builds_and_maps_images_to_images(option, latent_dim):
     model = build(compose([f"model={option}", f"latent_dim={latent_dim}"])["model"], "model", VAE)
     x, labels = torch.rand(3, 1, 28, 28), torch.tensor([0, 4, 9])
@@ -123,6 +124,7 @@ def test_every_likelihood_builds(option):
 
 @pytest.mark.parametrize("scheduler", options("scheduler"))
 @pytest.mark.parametrize("optimizer", options("optimizer"))
+@pytest.mark.one_in(2)
 def test_every_optimizer_builds_with_every_scheduler(optimizer, scheduler):
     config = compose([f"optimizer={optimizer}", f"scheduler={scheduler}"])
     built = build(config["optimizer"], "optimizer", Optimizer, params=parameters())

@@ -273,7 +273,8 @@ def start(server: Any, tmp_path: Path, die: int = 0, lock: bool = True) -> "subp
     )
 
 
-@pytest.mark.parametrize("lock", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lock", [True, False])
+@pytest.mark.slow
 def test_several_at_once_fetch_it_once(server, home, tmp_path, lock):
     """Without the lock, which is the control, they fetch it each: the server waits until two have asked."""
     server.patience = 0.5 if lock else 60

@@ -245,6 +245,7 @@ def test_bfloat16_features_are_close_and_not_the_same(extractor, weights, images
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.one_in(2)
 def test_the_number_of_threads_changes_no_bit(weights, precision):
     """Which is why the cache of real images is not keyed by it."""
     images = torch.rand(120, 1, 28, 28, generator=torch.Generator().manual_seed(0))

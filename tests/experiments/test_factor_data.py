@@ -53,11 +53,11 @@ def run_of(tmp_path: Path) -> Path:
     return run.path
 
 
-@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("data", "model"),
     [("sprites", "beta"), ("fashion_factors", "conv"), ("dsprites", "base"), ("shapes3d", "residual")],
 )
+@pytest.mark.one_in(4)
 def test_from_the_command_to_results_and_figures(tmp_path, configured, data, model):
     config = configured(data, f"model={model}", "latent_dim=3")
     results = train(config)
@@ -72,6 +72,7 @@ def test_from_the_command_to_results_and_figures(tmp_path, configured, data, mod
 
 @pytest.mark.parametrize("data", ["sprites", "shapes3d"])
 @pytest.mark.parametrize("model", UNCONDITIONAL)
+@pytest.mark.one_in(3)
 def test_every_unconditional_model_takes_32_and_64_pixels_grey_and_in_colour(configured, data, model):
     parts = assemble(configured(data, f"model={model}", "latent_dim=4"), CPU)
     shape = {"sprites": (1, 32, 32), "shapes3d": (3, 64, 64)}[data]
@@ -101,6 +102,7 @@ def test_a_conditional_model_takes_garments_and_no_sprites(configured):
         assemble(configured("sprites", "model=conditional"), CPU)
 
 
+@pytest.mark.slow
 def test_runs_over_seeds_are_stacked(tmp_path, configured):
     configs = [
         configured("sprites", f"seed={seed}", f"latent_dim={z}", "sweep_name=s") for seed, z in ((0, 2), (1, 3))
@@ -117,6 +119,7 @@ def test_runs_over_seeds_are_stacked(tmp_path, configured):
 
 
 @pytest.mark.parametrize("data", KINDS)
+@pytest.mark.one_in(2)
 def test_the_definition_names_the_run_and_the_cache_does_not(data):
     def name(*overrides: str) -> str:
         return RunIdentity.of(compose([f"data={data}", *overrides])).name

@@ -70,6 +70,7 @@ def test_from_an_array_to_figures_measures_and_verification(tmp_path, path, labe
         verify(find_runs(run)[0], device="cpu", data_root=str(tmp_path / "other.npz"))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_with_its_bits_and_not_with_other_content(tmp_path, path, monkeypatch):
     train(config(path, tmp_path / "whole"))
     with monkeypatch.context() as patch:
@@ -180,19 +181,15 @@ def test_a_folder_goes_all_the_way_and_other_pixels_of_the_same_files_are_refuse
     ("option", "model"),
     [
         ("cifar10", ["model=conv", "likelihood=gaussian"]),
-        *(
-            pytest.param("cifar10", model, marks=pytest.mark.slow)
-            for model in (
-                ["model=base", "model.hidden_dim=16"],
-                ["model=residual", "model.width=4", "likelihood=laplace"],
-                ["model=conditional", "model.hidden_dim=16", "likelihood=continuous_bernoulli"],
-                ["model=beta", "likelihood=gaussian_learned"],
-            )
-        ),
-        pytest.param("mnist", ["model=base", "model.hidden_dim=16"], marks=pytest.mark.slow),
-        pytest.param("emnist", ["model=conditional", "model.hidden_dim=16"], marks=pytest.mark.slow),
+        ("cifar10", ["model=base", "model.hidden_dim=16"]),
+        ("cifar10", ["model=residual", "model.width=4", "likelihood=laplace"]),
+        ("cifar10", ["model=conditional", "model.hidden_dim=16", "likelihood=continuous_bernoulli"]),
+        ("cifar10", ["model=beta", "likelihood=gaussian_learned"]),
+        ("mnist", ["model=base", "model.hidden_dim=16"]),
+        ("emnist", ["model=conditional", "model.hidden_dim=16"]),
     ],
 )
+@pytest.mark.slow
 def test_a_dataset_by_name_is_trained_and_drawn(tmp_path, monkeypatch, option, model):
     put(OPTIONS[option], tmp_path / "data", monkeypatch)
     asked = [

@@ -75,7 +75,8 @@ class Small(Study):
 @pytest.fixture(scope="module")
 def study(world) -> Study:
     """A dataset, and one finished run. Not to be changed."""
-    study = Small(world / "data", write_idx_dataset(world / "data", 900, 800), world / "outputs")
+    sha256 = write_idx_dataset(world / "data", 900, 800)
+    study = Small(world / "data", sha256, world / "outputs", ("samples",))
     finished = train(study)
     assert finished.status == 0, finished
     give_away(world)
@@ -104,7 +105,7 @@ def train(study: Study, *arguments: str, **settings: Any) -> Finished:
 
 
 def evaluate(*arguments: str, **settings: Any) -> Finished:
-    return warmed().call("evaluate.py", *QUICK, *arguments, **settings)
+    return warmed().call("evaluate.py", *QUICK, "figures.only=[samples]", *arguments, **settings)
 
 
 def report(*arguments: str, **settings: Any) -> Finished:

@@ -42,14 +42,14 @@ def chance(request) -> random.Random:
 
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(10)
 def test_killed_at_random_moments(case, kills, bench, chance):
     outcome = bench.kill(case, [chance.uniform(0.1, 1) for _ in range(kills)])
     assert outcome.good, outcome
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 def test_killed_at_a_call_on_the_disk(share, bench, undisturbed, chance):
     _, calls = undisturbed
     at = chance.randint(int((share - 0.1) * len(calls)) + 1, int((share + 0.1) * len(calls)))
@@ -111,6 +111,7 @@ def mounted(folder: Path, size: str) -> list[str] | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_real_disk_that_is_full(bench, tmp_path):
     """A tmpfs with room for one checkpoint; the same command on a larger one, with what was saved, finishes."""
     import sys
@@ -198,7 +199,7 @@ def test_a_journal_without_a_loss_gives_the_files_as_they_are(bench, tmp_path):
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=["SIGTERM", "Ctrl-C", "SIGHUP"]
 )
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(6)
 def test_asked_to_stop_once_or_twice(number, times, bench, chance):
     outcome = bench.stop("batch norm", chance.uniform(0.2, 0.9), [number] * times)
     assert outcome.good, outcome

@@ -39,7 +39,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("disk_", REFUSALS.values(), ids=REFUSALS)
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(8)
 def test_what_a_disk_does_not_offer_is_done_without(study, disk_):
     """A sweep, the same again, its status, report and verification, and a run that goes on."""
     train = [*study.settings, *SWEEP]
@@ -289,6 +289,7 @@ def test_windows_opens_no_directory(tmp_path, monkeypatch):
     disk.sync_directory(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_dataset_is_found_without_fcntl(tmp_path):
     sha256 = write_idx_dataset(tmp_path, 20, 20)
     code = (

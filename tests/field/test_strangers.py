@@ -38,6 +38,7 @@ def folder(tmp_path) -> Path:
     return tmp_path / "conf"
 
 
+@pytest.mark.slow
 def test_a_sweep_passes_over_strangers(study: Study, folder):
     arguments = ["-m", "experiment=mine,baseline", "sweep_name=s", f"--config-dir={folder}"]
     for _ in range(2):

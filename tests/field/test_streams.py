@@ -190,12 +190,13 @@ def test_a_run_that_fails_says_so_on_a_line_of_its_own(study):
     assert not [line for line in program.lines() if re.search(r".fmvae: error", line)]
 
 
+@pytest.mark.slow
 def test_epochs_are_lines_above_the_bar(study):
-    program = OnTerminal(str(ROOT / "train.py"), *study.settings, "trainer.progress=true", "trainer.epochs=30")
+    program = OnTerminal(str(ROOT / "train.py"), *study.settings, "trainer.progress=true", "trainer.epochs=12")
     program.read()
     assert program.process.returncode == 0
-    epochs = [line for line in program.lines() if re.match(r"epoch +\d+/30 \| train", line)]
-    assert len(epochs) == 30, program.lines()
+    epochs = [line for line in program.lines() if re.match(r"epoch +\d+/12 \| train", line)]
+    assert len(epochs) == 12, program.lines()
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def test_epochs_are_lines_above_the_bar(study):
     ],
     ids=["verify", "report", "data"],
 )
-@pytest.mark.one_in(3)
+@pytest.mark.slow
 def test_ctrl_c_in_a_modules_command_is_one_line(study, tmp_path, patch, module):
     succeeded(warmed().call("train.py", *study.settings))
     (run,) = study.outputs.glob("base-*")

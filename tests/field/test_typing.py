@@ -115,6 +115,7 @@ def test_output_goes_to_the_home_directory(study, tmp_path):
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.slow
 def test_a_files_output_root_goes_there_too(study, tmp_path):
     file = tmp_path / "conf" / "experiment" / "mine.yaml"
     file.parent.mkdir(parents=True)
@@ -377,6 +378,7 @@ def test_no_value_is_not_put_off(value):
     assert put_off(arguments, lambda chosen: set()) == arguments
 
 
+@pytest.mark.slow
 def test_a_key_of_all_options_that_a_named_sweep_is_given(study):
     """Its file, and no -m, makes it a sweep."""
     settings = [s for s in study.settings if not s.startswith("model.hidden_dim")]
@@ -384,6 +386,7 @@ def test_a_key_of_all_options_that_a_named_sweep_is_given(study):
     assert "12 runs" in succeeded(warmed().call("train.py", *settings, *arguments))
 
 
+@pytest.mark.slow
 def test_ones_own_options_beside_swept_ones(study, tmp_path):
     """The keys that there are follow from the folder of configs, too."""
     for group, text in {
@@ -406,6 +409,7 @@ def test_ones_own_options_beside_swept_ones(study, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_runs_of_such_a_sweep_are_those_of_its_single_commands(study):
     settings = [s for s in study.settings if not s.startswith("model.hidden_dim")]
     said = succeeded(

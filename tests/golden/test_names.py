@@ -14,6 +14,7 @@ KEPT = sorted(path.parent for path in (PROJECT_ROOT / "docs" / "results").glob("
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.one_in(8)
 def test_a_command_names_the_run_that_it_named(command):
     assert name_of(tuple(command.split())) == golden()[command]
 
@@ -23,6 +24,7 @@ def test_every_command_that_the_project_has_is_among_them():
 
 
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
+@pytest.mark.one_in(5)
 def test_a_kept_run_is_named_by_its_config(folder):
     assert RunIdentity.of(read_config(folder / "config.yaml")).name == folder.name
 

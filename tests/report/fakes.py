@@ -100,11 +100,16 @@ def edit_status(run: Path, **changes: Any) -> None:
 
 def write_figure(run: Path, name: str, grey: float) -> None:
     """A titled figure of 2 x 3 tiles of one grey on black, like those of the package."""
+    (run / "figures").mkdir(exist_ok=True)
+    (run / "figures" / f"{name}.png").write_bytes(_figure(grey))
+
+
+@cache
+def _figure(grey: float) -> bytes:
     tiles = np.zeros((60, 90), np.float32)
     tiles[5:25, 5:25] = grey
     tiles[:, 29::30] = np.nan
     figure = Figure(figsize=(5, 4), layout="constrained")
     show_tiles(figure.subplots(), tiles)
     figure.suptitle("A title\nof two lines, as long as it can be")
-    (run / "figures").mkdir(exist_ok=True)
-    (run / "figures" / f"{name}.png").write_bytes(render(figure))
+    return render(figure)

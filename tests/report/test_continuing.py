@@ -62,14 +62,14 @@ def check(overrides: list[str], sweep: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", GIVEN)
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 def test_the_commands_train_what_they_promise(tmp_path, given):
     overrides, sweep = GIVEN[given]
     check(overrides, sweep, tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMED)
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(12)
 def test_so_do_those_of_the_sweeps_by_name(tmp_path, name):
     """The first and the last job: of a sweep of several grids, they are of different ones."""
     jobs = sweep_jobs(name)

@@ -110,6 +110,7 @@ def test_what_comes_from_files_is_text(sweep):
     assert "a sweep & more" in text
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_kl_have_figures_that_say_how_to_read_them(sweep):
     path = write_report([sweep])
     assert not {"tc_recon.png", "mi_kl.png"} & {file.name for file in path.parent.iterdir()}
@@ -205,6 +206,7 @@ def test_without_a_complete_run_the_page_says_so(tmp_path, state):
     assert said in (path.parent / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_sheets_of_conditional_models_say_which_class(sweep):
     assert "conditional models" not in "".join(Page(write_report([sweep])).texts)
     write_figure(write_run(sweep, "model=conditional"), "samples", 0.5)

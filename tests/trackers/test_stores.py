@@ -22,6 +22,7 @@ from fmvae.config import compose
 from fmvae.config.identity import RunIdentity
 from fmvae.experiments import train
 from fmvae.measurement.evaluate import evaluate_runs
+from fmvae.runs import tracking
 from fmvae.runs.recorder import by_tag
 from fmvae.runs.results import flat_scalars, read_results
 from fmvae.training import EpochLog
@@ -114,7 +115,11 @@ def test_a_finished_run_is_put_into_mlflow_later_and_once(config, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["no server", "no store", "mute server"])
-def test_a_place_that_does_not_answer_costs_a_warning(config, tmp_path, caplog, monkeypatch, what):
+@pytest.mark.parametrize("patience", [1.0, pytest.param(None, marks=pytest.mark.slow)], ids=["short", "usual"])
+def test_a_place_that_does_not_answer_costs_a_warning(config, tmp_path, caplog, monkeypatch, what, patience):
+    """However long a run waits for it at its end; the usual half a minute is for the slow tests."""
+    if patience:
+        monkeypatch.setattr(tracking.Reporter.close, "__defaults__", (patience,))
     outputs = tmp_path / "outputs"
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))

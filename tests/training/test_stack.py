@@ -37,8 +37,8 @@ MODELS: dict[str, Callable[[int], VAE]] = {
     "batch_norm": BetaVAE,
     "residual": lambda z: ResidualVAE(z, width=4, depth=2),
     "residual_group_norm": lambda z: ResidualVAE(z, width=8, norm="group"),
+    "conditional_conv": lambda z: ConditionalVAE(z, backbone="conv"),  # 5 s in float64, so not in a quick place
     "conditional": lambda z: ConditionalVAE(z, hidden_dim=16),
-    "conditional_conv": lambda z: ConditionalVAE(z, backbone="conv"),
     "conditional_residual": lambda z: ConditionalVAE(z, backbone="residual", width=8),
     "learned_prior": lambda z: ConditionalVAE(z, hidden_dim=16, prior="learned"),
 }

@@ -86,6 +86,7 @@ def settings(**changes) -> dict:
 
 @pytest.mark.parametrize("name", PRIORS)
 @pytest.mark.parametrize("latent_dim", [1, 2, 3])
+@pytest.mark.one_in(2)
 def test_every_figure_that_fits_the_prior_is_drawn(name, latent_dim, small_data):
     data, shows = small_data(), visualizer(with_prior(name, latent_dim))
     before = {key: tensor.clone() for key, tensor in shows.model.state_dict().items()}
