@@ -537,6 +537,19 @@ def test_on_small_data_a_sampler_is_measured_by_what_the_prior_is_measured_by(ca
     assert asked.context.notes == []
 
 
+def test_more_training_images_than_there_are_is_refused():
+    data = smooth_data(0)
+    for num in (len(data.train), len(data.train) + 1):
+        fid = {**settings()["fid"], "num_train": num}
+        if num == len(data.train):  # the control
+            assert "samplers/gmm/pixels" in evaluator(small_vae(), data, "prior", "gmm", fid=fid).measures
+        else:
+            with pytest.raises(
+                ConfigError, match=rf"^evaluation\.fid\.num_train: {num} of {num - 1} training images"
+            ):
+                evaluator(small_vae(), data, "prior", "gmm", fid=fid)
+
+
 def test_only_fitted_densities_have_a_bound():
     made = evaluator(small_vae(), smooth_data(0), *SAMPLERS, features=False, draws=2)
     assert [name for name in made.measures if name.startswith("samplers/")] == [

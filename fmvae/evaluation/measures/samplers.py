@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from fmvae.common.digests import digest
 from fmvae.common.phases import phase
+from fmvae.errors import ConfigError
 from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.evaluation.columns import DENSITIES
 from fmvae.evaluation.likelihood import importance_weighted_bound
@@ -48,13 +49,17 @@ class Sampled(BuiltIn):
         distances, _ = fid.Distances.planned(context, evaluation)
         accuracy, _ = Accuracy.planned(context, evaluation)
         bounds, _ = ImportanceWeighted.planned(context, evaluation)
+        num_train, there = evaluation["fid"]["num_train"], len(context.data.train)
+        if distances and num_train is not None and num_train > there:
+            way_out = "give fewer, or null for as many as test images"
+            raise ConfigError("evaluation.fid.num_train", f"{num_train} of {there} training images", way_out)
         asked = list(dict.fromkeys(evaluation["samplers"]))
         others = ", ".join(name for name in asked if name != "prior")
         if others and not distances and evaluation["fid"]["num_images"] is None:  # the data decided, not the user
             context.notes.append(f"samples from {others} are drawn in figures, but have no FID either")
         for name in asked:
             fit = fit_settings(evaluation, name)
-            yield from (SampledDistances(name, fit, one, evaluation["fid"]["num_train"]) for one in distances)
+            yield from (SampledDistances(name, fit, one, num_train) for one in distances)
             yield from (SampledAccuracy(name, fit, one) for one in accuracy)
             yield from (SampledBound(name, fit, one) for one in bounds if name in DENSITIES)
 
