@@ -6,7 +6,7 @@ The functions take runs and settings, and return texts; they read and write no f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from fmvae.report.above import not_above
@@ -16,10 +16,11 @@ from fmvae.report.comparable import DIFFER
 from fmvae.report.comparison import markdown, text
 from fmvae.report.continuing import Command, Started, again, measure_again, more_epochs, more_seeds
 from fmvae.report.levels import by_data
-from fmvae.report.naming import Names, few
+from fmvae.report.naming import Names, count, few
 from fmvae.report.ranking import ERRORS, Ranking, front, rankings, standard_error
 from fmvae.report.settings import Setting
 
+Unfinished = Callable[[Sequence[Run]], Mapping[str, Sequence[Run]]]
 MAX_COMMANDS = 3  # of one kind
 NOTE = (
     f"± is the standard error of a mean over seeds or, of one seed, of the measure. Settings tie if their means "
@@ -56,17 +57,24 @@ class Conclusion(NamedTuple):
         return "\n".join(parts) + ("\n\n```bash\n" + "\n".join(lines) + "\n```" if lines else "")
 
 
-def conclude(runs: Sequence[Run], settings: Sequence[Setting], started: Started, folder: str) -> Conclusion:
+def conclude(
+    runs: Sequence[Run],
+    settings: Sequence[Setting],
+    started: Started,
+    folder: str,
+    unfinished: Unfinished = lambda runs: {},
+) -> Conclusion:
     """Return what the runs say.
 
     Args:
         settings: of the complete runs.
         started: tells how a run was started, for the commands.
         folder: the folder of the runs, for the commands.
+        unfinished: gives commands that finish several of the runs handed to it, and which ones.
     """
     others = [run for run in runs if run.state not in ("complete", "classifier")]
     if not settings:
-        return Conclusion([_nothing(runs)], caveats(runs, [], [], Names([])), _finish(others, started))
+        return Conclusion([_nothing(runs)], caveats(runs, [], [], Names([])), _finish(others, started, unfinished))
     names, groups = Names(settings), by_data(settings)
     found = {data: rankings(group) for data, group in groups.items()}
     ranked = [ranking for of_data in found.values() for ranking in of_data]
@@ -76,7 +84,7 @@ def conclude(runs: Sequence[Run], settings: Sequence[Setting], started: Started,
         own += [Sentence(*said) for said in not_above(group, names)]
         own += _front(group, names) if len(group) > 1 else []
         findings += [_of_data(data, one) for one in own] if len(groups) > 1 else own
-    commands = [*_finish(others, started), *_continue(settings, ranked, names, started)]
+    commands = [*_finish(others, started, unfinished), *_continue(settings, ranked, names, started)]
     if any(_can_be_measured_alike(ranking) for ranking in ranked):
         commands.append(Command("measure all runs alike", measure_again(folder)))
     note = NOTE if any("±" in one.rest for one in findings) else ""
@@ -163,16 +171,23 @@ def _front(settings: Sequence[Setting], names: Names) -> list[Sentence]:
     return [Sentence("", f"Rate and distortion: {told}")]
 
 
-def _finish(others: Sequence[Run], started: Started) -> list[Command]:
-    """Return the commands that finish runs.
+def _finish(others: Sequence[Run], started: Started, unfinished: Unfinished) -> list[Command]:
+    """Return the commands that finish runs, at most ``MAX_COMMANDS``.
 
-    A run that diverged would diverge again. Who trains a run finishes it, and goes on to those not begun.
+    A run that diverged would diverge again. There are none while a run is trained, as whoever trains it goes on.
     """
-    no_more = {"damaged", "running", *(["new"] if any(run.state == "running" for run in others) else [])}
-    able = [run for run in others if run.state not in no_more and not diverged(run)]
-    lines = [(run, line) for run in able[:MAX_COMMANDS] if (line := again(run, started))]
-    more = f" (and {len(able) - len(lines)} more like it)" if lines and len(able) > len(lines) else ""
-    return [
+    if any(run.state == "running" for run in others):
+        return []
+    able = [run for run in others if run.state != "damaged" and not diverged(run)]
+    at_once = unfinished(able)
+    commands = [
+        Command(f"finish the sweep ({count(len(own), 'run')} left)", line) for line, own in at_once.items()
+    ]
+    covered = {id(run) for own in at_once.values() for run in own}
+    rest = [run for run in able if id(run) not in covered]
+    lines = [(run, line) for run in rest[:MAX_COMMANDS] if (line := again(run, started))]
+    more = f" (and {len(rest) - len(lines)} more like it)" if lines and len(rest) > len(lines) else ""
+    return commands[:MAX_COMMANDS] + [
         Command(f"finish {run.name}{more if i == len(lines) - 1 else ''}", line)
         for i, (run, line) in enumerate(lines)
     ]
@@ -181,11 +196,18 @@ def _finish(others: Sequence[Run], started: Started) -> list[Command]:
 def _continue(
     settings: Sequence[Setting], ranked: Sequence[Ranking], names: Names, started: Started
 ) -> list[Command]:
-    """Return the commands for the settings that matter most: the best and their ties, in the order of columns."""
+    """Return the commands for the settings that matter most: the best, their ties, and those that may tie.
+
+    They are in the order of columns; of those, the ones with the fewest seeds get more seeds first.
+    """
     valid = [ranking for ranking in ranked if not ranking.refused]
     firsts = [ranking.best for ranking in valid] + [one for ranking in valid for one in ranking.ties]
+    firsts += [
+        one for ranking in valid if len(ranking.best.runs) > 1 for one in ranking.unknown[: not ranking.ties]
+    ]
     chosen = list({id(one): one for one in firsts or settings}.values())[:MAX_COMMANDS]
-    commands = [Command(f"more seeds of {names.of(one)}", more_seeds(one, started)) for one in chosen]
+    fewest = sorted(chosen, key=lambda one: len(one.runs))
+    commands = [Command(f"more seeds of {names.of(one)}", more_seeds(one, started)) for one in fewest]
     commands += [
         Command(f"more epochs of {names.of(one)}", more_epochs(one, started))
         for one in chosen[:1]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from fmvae.config.shorthand import shortened
-from fmvae.report.collect import Run
+from fmvae.report.collect import Run, sortable
 from fmvae.report.settings import Setting
 
 MORE_SEEDS = 2  # seeds that a command adds
@@ -41,6 +43,24 @@ def again(run: Run, started: Started) -> str:
     """Return the command that finishes a run; empty if its start is not known."""
     start = started(run)
     return _line(start, {}, multirun=bool(start.sweep)) if start else ""
+
+
+def together(jobs: Sequence[Sequence[str]], sweep: str) -> str:
+    """Return the command of a sweep with these jobs, which finishes it; empty if one grid does not give them.
+
+    Args:
+        jobs: the overrides of each. They are a grid if each has the same keys, and every combination is there.
+    """
+    parted = [[override.partition("=")[::2] for override in job] for job in jobs]
+    keys = [key for key, _ in parted[0]]
+    if any([key for key, _ in job] != keys for job in parted) or len(set(keys)) < len(keys):
+        return ""
+    values = [sorted({job[i][1] for job in parted}, key=sortable) for i in range(len(keys))]
+    asked = {tuple(value for _, value in job) for job in parted}
+    simple = all(re.fullmatch(r"[\w.+-]+", value) for of_key in values for value in of_key if len(of_key) > 1)
+    if not simple or len(asked) < math.prod(map(len, values)):
+        return ""
+    return _line(Start([f"{key}={','.join(of_key)}" for key, of_key in zip(keys, values, strict=True)], sweep), {})
 
 
 def more_seeds(setting: Setting, started: Started) -> str:

@@ -20,14 +20,14 @@ class Ranking(NamedTuple):
 
     Args:
         ties: those after the first whose difference to it is within noise.
-        unknown: how many others can't be told from it, as the noise of one of the two is not known.
+        unknown: those of which that is not known, as the noise of one of the two is not.
         refused: why the settings do not compare; empty if they do. Then the order means nothing.
     """
 
     column: Column
     settings: list[Setting]
     ties: list[Setting]
-    unknown: int
+    unknown: list[Setting]
     refused: str = ""
 
     @property
@@ -46,17 +46,18 @@ def rank(column: Column, settings: Sequence[Setting]) -> Ranking:
     having = [setting for setting in settings if _mean(setting, column.tag) is not None]
     ordered = sorted(having, key=lambda setting: sign * (_mean(setting, column.tag) or 0.0))
     if refused := unlike(column, having):
-        return Ranking(column, ordered, [], 0, refused)
+        return Ranking(column, ordered, [], [], refused)
     best, *others = ordered
     verdicts = [(setting, tie(column, best, setting)) for setting in others]
-    ties = [setting for setting, tied in verdicts if tied]
-    return Ranking(column, ordered, ties, sum(tied is None for _, tied in verdicts))
+    ties, unknown = ([setting for setting, tied in verdicts if tied is said] for said in (True, None))
+    return Ranking(column, ordered, ties, unknown)
 
 
 def tie(column: Column, one: Setting, other: Setting) -> bool | None:
     """Return whether two settings tie: the difference of their means is within ``ERRORS`` standard errors of it.
 
-    Means that a table prints alike tie, too. None if the standard error of either is not known.
+    Means that a table prints alike tie, too. If only one of the two standard errors is known, that of the
+    difference is at least as large: a difference within it is a tie, and of a larger one nothing is known (None).
     """
     means = [_mean(setting, column.tag) for setting in (one, other)]
     assert means[0] is not None
@@ -64,9 +65,8 @@ def tie(column: Column, one: Setting, other: Setting) -> bool | None:
     if text(column, means[0]) == text(column, means[1]):
         return True
     errors = [standard_error(setting, column.tag) for setting in (one, other)]
-    if errors[0] is None or errors[1] is None:
-        return None
-    return abs(means[0] - means[1]) <= ERRORS * math.hypot(errors[0], errors[1])
+    within = abs(means[0] - means[1]) <= ERRORS * math.hypot(*(error for error in errors if error is not None))
+    return within or (None if None in errors else False)
 
 
 def standard_error(setting: Setting, tag: str) -> float | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,10 +13,27 @@ from fmvae.config.schema import RULES
 from fmvae.config.stored import read_config
 from fmvae.errors import ConfigError
 from fmvae.report.collect import Run
-from fmvae.report.continuing import Start
+from fmvae.report.continuing import Start, together
 from fmvae.sweeps.directory import SweepDirectory
 
 NAME = re.compile(RULES["sweep_name"].pattern)
+
+
+def unfinished(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the commands that finish several runs at once, by what they finish.
+
+    There is one for each sweep with two or more planned runs that are not complete, if its plan is one grid.
+    """
+    sweeps: dict[Path, list[Run]] = {}
+    for run in runs:
+        sweeps.setdefault(run.directory.path.parent, []).append(run)
+    found = {}
+    for folder, own in sweeps.items():
+        plans = SweepDirectory(folder).planned() if len(own) > 1 and NAME.fullmatch(folder.name) else {}
+        covered = [run for run in own if run.name in plans]
+        if len(covered) > 1 and (line := together([plan.overrides for plan in plans.values()], folder.name)):
+            found[line] = covered
+    return found
 
 
 def started(run: Run) -> Start | None:

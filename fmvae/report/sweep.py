@@ -23,7 +23,7 @@ from fmvae.report.page import EXPLORER, Picture, address, render_page
 from fmvae.report.scores import correlation_chart, score_chart
 from fmvae.report.settings import Setting, particulars, settings_of, telling
 from fmvae.report.sheets import Cell, contact_sheet, layers
-from fmvae.report.starts import started
+from fmvae.report.starts import started, unfinished
 from fmvae.runs.files import write_bytes
 from fmvae.runs.recorder import render
 
@@ -97,7 +97,7 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
     target = (to or folders[0] / "report").resolve()
     settings = settings_of(runs)
     comparison, title = compare(settings), " + ".join(dict.fromkeys(folder.resolve().name for folder in folders))
-    conclusion = conclude(runs, settings, started, short(folders[0]))
+    conclusion = conclude(runs, settings, started, short(folders[0]), unfinished)
     figures = {f"{name}.png": figure for name, figure in _figures(runs, settings, target)}
     files = {name: figure.content for name, figure in figures.items()}
     files |= {f"{Path(name).stem}.pdf": figure.pdf for name, figure in figures.items() if figure.pdf}

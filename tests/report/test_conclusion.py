@@ -69,6 +69,12 @@ def some_with_one_seed(folder: Path) -> None:
     seeds(folder, [240.0], 1.0)
 
 
+def a_lone_rival(folder: Path) -> None:
+    seeds(folder, [286.12], 0.5)
+    seeds(folder, [284.0, 285.0, 289.03], 1.0)
+    seeds(folder, [299.0], 4.0)
+
+
 def errors_of_a_measure(folder: Path) -> None:
     for beta, value in ((0.5, 8.0), (1.0, 8.05), (4.0, 9.0)):
         blocks = {"iwae": None, "fid/resnet18": fid(value, se=0.05)}
@@ -199,6 +205,14 @@ SWEEPS = {
     ),
     "some with one seed": Expected(
         some_with_one_seed, ["n = 1 seed in 1 of 2 settings (β = 1)"], ["ties with", "in every setting"]
+    ),
+    "a lone rival within the noise": Expected(
+        a_lone_rival,
+        [
+            "β = 1 has the best mean −ELBO (286.01 ± 1.54), but ties with β = 0.5 (286.12).",
+            "more seeds of β = 0.5: python train.py -m model=base beta=1 seed=1,2",
+        ],
+        ["is best by −ELBO", "more seeds of β = 4:"],
     ),
     "the error of a measure": Expected(
         errors_of_a_measure,

@@ -10,7 +10,7 @@ from fmvae.common.text import short
 from fmvae.report.collect import collect
 from fmvae.report.conclusion import Conclusion, conclude
 from fmvae.report.settings import settings_of
-from fmvae.report.starts import started
+from fmvae.report.starts import started, unfinished
 from fmvae.report.sweep import write_report
 from fmvae.runs.directory import RunDirectory
 from fmvae.sweeps.directory import Plan, SweepDirectory
@@ -39,7 +39,7 @@ def sweep(tmp_path) -> Path:
 
 def concluded(folder: Path) -> Conclusion:
     runs = collect([folder])
-    return conclude(runs, settings_of(runs), started, short(folder))
+    return conclude(runs, settings_of(runs), started, short(folder), unfinished)
 
 
 def finishing(folder: Path) -> dict[str, str]:
@@ -64,6 +64,25 @@ def test_they_get_the_command_that_trains_them_alone(sweep):
     (purpose, line), *_ = [one for one in finishing(sweep).items() if "b8" in one[0]]
     assert purpose == "finish base-b8-z2"
     assert shlex.split(line) == ["python", "train.py", "-m", "beta=8", "seed=0", "sweep_name=study"]
+
+
+def test_what_is_left_of_a_grid_is_finished_by_one_command(tmp_path):
+    folder, values = tmp_path / "grid", [(beta, seed) for beta in (0.5, 1.0, 4.0) for seed in (0, 1)]
+    done = write_run(folder, beta=0.5, seed=0)
+    partial = write_run(folder, beta=0.5, seed=1, state="interrupted")
+    names = [done.name, partial.name, *(f"base-b{i}-z2" for i in range(4))]
+    jobs = {n: {"beta.value": f"{b:g}", "seed": str(s)} for n, (b, s) in zip(names, values, strict=True)}
+    plan(folder, **{name.replace("-", "_"): job for name, job in jobs.items()})
+    ((purpose, line),) = finishing(folder).items()
+    assert purpose == "finish the sweep (5 runs left)"
+    assert shlex.split(line) == ["python", "train.py", "-m", "beta=0.5,1,4", "seed=0,1", "sweep_name=grid"]
+    # the controls: jobs that are no whole grid get commands of their own, and so do other values and keys
+    for other in ({"beta.value": "4", "seed": "7"}, {"beta.value": "4"}, {"beta.value": "[1,2]", "seed": "0"}):
+        plan(folder, base_b77_z2=other)
+        assert "finish the sweep (6 runs left)" not in finishing(folder)
+        SweepDirectory(folder).manifest.unlink()
+        plan(folder, **{name.replace("-", "_"): job for name, job in jobs.items()})
+    assert "finish the sweep (5 runs left)" in finishing(folder)
 
 
 def test_a_run_that_is_being_trained_is_not_to_be_finished_nor_what_follows_it(sweep):

@@ -75,8 +75,18 @@ def test_one_run_ties_within_two_errors_of_the_measure(distance, tied):
 def test_without_a_known_noise_there_is_no_verdict_but_equal_texts_tie():
     assert tie(ELBO, setting(1.0, neg_elbo=[250.0]), setting(2.0, neg_elbo=[250.1, 250.2])) is None
     assert tie(ELBO, setting(1.0, neg_elbo=[250.001]), setting(2.0, neg_elbo=[250.002])) is True
-    ranking = rank(ELBO, [setting(1.0, neg_elbo=[250.0]), setting(2.0, neg_elbo=[251.0])])
-    assert (ranking.ties, ranking.unknown) == ([], 1)
+    one, other = setting(1.0, neg_elbo=[250.0]), setting(2.0, neg_elbo=[251.0])
+    ranking = rank(ELBO, [one, other])
+    assert (ranking.ties, ranking.unknown) == ([], [other])
+
+
+@pytest.mark.parametrize(("rival", "tied"), [(251.9, True), (252.1, None), (248.1, True)])
+def test_a_difference_within_the_one_known_noise_is_a_tie(rival, tied):
+    """The noise of the difference is at least that of either mean: of several seeds here, 1 nat."""
+    known, alone = setting(1.0, neg_elbo=[249.0, 251.0]), setting(2.0, neg_elbo=[rival])
+    assert standard_error(known, ELBO.tag) == pytest.approx(1.0)
+    assert tie(ELBO, known, alone) is tied
+    assert tie(ELBO, alone, known) is tied
 
 
 def test_numbers_that_are_not_finite_are_never_best():
