@@ -55,6 +55,11 @@ def test_usual_names_are_left_as_they_are():
         assert readable(names) == drawable(names) == names
 
 
+@pytest.mark.parametrize("blank", ["\u3164", "\u115f\u2800", " \uffa0\u1160 "])
+def test_a_name_of_blanks_alone_is_its_index(blank):
+    assert readable((blank, f"a{blank}b")) == ("0", "a b")
+
+
 @pytest.mark.parametrize("dataset", [MNIST, KMNIST, QMNIST, CIFAR10, EMNIST])
 def test_names_of_published_datasets_are_left_too(dataset):
     unread = object.__new__(dataset)  # its files need not be there

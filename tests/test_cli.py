@@ -203,6 +203,7 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
         (["hydra.job.num=x"], "hydra.job.num", "Error merging override", "--help"),
         (["data.image_shape.5=1"], "data.image_shape[5]", "", "--help"),
         (["seed=-1"], "seed", "-1 is not a whole number >= 0", "leave the key out"),
+        (["evaluation.samplers=gmm"], "evaluation.samplers", "'gmm' is not a list of prior", "as [gmm]"),
         (["evaluation.samplers=null"], "evaluation.samplers", "null is not a list of prior", "leave the key out"),
         (["evaluation.samplers=[gm]"], "evaluation.samplers", "is not a list of prior", "did you mean gmm?"),
         (

@@ -5,8 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 LONGEST = 24  # characters that are shown of a name
+BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # characters with a width and nothing to see that Unicode counts as text
 JOINERS = "\u200c\u200d"  # of emoji and of scripts; the only invisible characters that change what is seen
 
 
@@ -28,6 +30,15 @@ def drawable(names: Sequence[str], *, escaped: bool = True) -> tuple[str, ...]:
     Args:
         escaped: write "$" as matplotlib has it, to which two of them would be a formula.
     """
+    from matplotlib import rcParams
+
+    fonts = tuple(name for kind in ("font.family", "font.sans-serif", "font.serif") for name in rcParams[kind])
+    return _drawn(tuple(names), escaped, fonts)
+
+
+@lru_cache(maxsize=16)  # figures ask for all names at each of a thousand classes
+def _drawn(names: tuple[str, ...], escaped: bool, fonts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names for ``drawable``; ``fonts`` are the current ones, on which the glyphs depend."""
     has_glyph = _glyphs_of_font() if any(not name.isascii() for name in names) else str.isascii
     ellipsis = "…" if has_glyph("…") else "..."
     shown = _different([_in_glyphs(_in_one_line(name), has_glyph) for name in names], ellipsis)
@@ -41,7 +52,7 @@ def _in_one_line(name: str) -> str:
 
 def _visible(character: str) -> str:
     kind = unicodedata.category(character)
-    if character.isspace() or kind in ("Zl", "Zp"):
+    if character.isspace() or character in BLANK or kind in ("Zl", "Zp"):
         return " "
     if kind == "Cf":
         return character * (character in JOINERS)

@@ -53,6 +53,8 @@ class Rule:
 
     def way_out(self, value: Any) -> str:
         """Return what to do about a value that is not accepted, in addition to what this rule's text says."""
+        if self.type is list and isinstance(value, str) and (value in self.choices or self.of is str):
+            return f"write it in brackets, as [{value}]"
         for item in value if isinstance(value, list) else [value]:
             if item not in self.choices and (close := difflib.get_close_matches(str(item), self.choices, 1)):
                 return f"did you mean {close[0]}?"

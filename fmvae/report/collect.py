@@ -155,7 +155,7 @@ def _directories(folder: Path) -> list[RunDirectory]:
         return find_runs(folder)
     except ConfigError:
         problem = "no runs in it (no config.yaml)" if folder.is_dir() else "no such directory"
-        raise FmvaeError(folder, problem, "name the folder of a sweep, as outputs/<sweep>") from None
+        raise FmvaeError(folder, problem, "name a folder of runs, as outputs/<sweep>") from None
 
 
 def read_run(directory: RunDirectory) -> Run:

@@ -96,13 +96,15 @@ def make_earlier(directory: Path, second: int) -> None:
     created in the same second, or after the clock was set back, may be read before those that it continues.
     TensorBoard then drops events of both.
     """
-    seconds = {file: _second(file) for file in directory.glob(f"{PREFIX}*")}
-    shift = max((then for then in seconds.values() if then is not None), default=0) - second + 1
-    if shift > 0:
-        for file, then in sorted(seconds.items()):  # the earliest first: its new name is free
-            if then is not None:
-                rest = file.name.removeprefix(PREFIX).partition(".")[2]
-                file.rename(file.with_name(f"{PREFIX}{max(then - shift, 0):010d}.{rest}"))
+    seconds = {file: then for file in directory.glob(f"{PREFIX}*") if (then := _second(file)) is not None}
+    if max(seconds.values(), default=-1) < second:
+        return
+    files = sorted(seconds)  # in the order in which they are read, which they keep
+    for before, file in enumerate(files):
+        then = max(min(seconds[file], second - len(files) + before), 0)  # never later, so that no name is taken
+        target = file.with_name(f"{PREFIX}{then:010d}.{file.name.removeprefix(PREFIX).partition('.')[2]}")
+        if not target.exists():  # only a clock before 1970 gives two files one name
+            file.rename(target)
 
 
 def _second(file: Path) -> int | None:

@@ -16,7 +16,7 @@ from tensorboard.summary.writer import event_file_writer
 from fmvae.runs import events as events_module
 from fmvae.runs import recorder as recorder_module
 from fmvae.runs.directory import RunDirectory
-from fmvae.runs.events import FinalEvents
+from fmvae.runs.events import FinalEvents, make_earlier
 from fmvae.runs.recorder import Recorder, pixels, render
 
 METRICS = ("test/objective", "test/recon", "test/kl", "test/neg_elbo")
@@ -220,6 +220,34 @@ def test_negative_control_with_the_names_as_they_were_epochs_are_lost(cause, run
     monkeypatch.setattr(events_module, "make_earlier", lambda *_: None)
     shown = resumed_after(run, monkeypatch, cause, 1)
     assert [step for step, _ in shown] != [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        [5, 6, 7],
+        [50, 99, 500],
+        [98, 99, 100],
+        [100, 100, 100],
+        [99, 4102444800],
+        [101],
+        [3, 2000, 2001, 2002, 9**9],
+    ],
+)
+@pytest.mark.parametrize("now", [102, 100, 2])
+def test_files_are_made_earlier_in_their_order_and_none_is_lost(seconds, now, tmp_path):
+    """Also where host, process and counter are equal, as in containers; a clock at 1970 loses only their order."""
+    names = [f"events.out.tfevents.{then:010d}.host.1.{seconds[:i].count(then)}" for i, then in enumerate(seconds)]
+    for i, name in enumerate(names):
+        (tmp_path / name).write_text(str(i))
+    make_earlier(tmp_path, now)
+    found = sorted(tmp_path.iterdir())
+    assert sorted(file.read_text() for file in found) == sorted(map(str, range(len(names))))
+    if now > len(seconds):
+        assert [file.read_text() for file in found] == [str(i) for i in range(len(names))]
+        assert all(int(file.name.split(".")[3]) < now for file in found)
+    if max(seconds) < now:
+        assert [file.name for file in found] == names  # nothing to do
 
 
 @pytest.mark.parametrize("ahead", [0, 3600])
