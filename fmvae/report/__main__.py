@@ -32,8 +32,12 @@ def reference(arguments: list[str]) -> Path:
     """``reference``: write docs/results.md, the published tables beside our own runs."""
     command = "python -m fmvae.report reference"
     parser = argparse.ArgumentParser(prog=command, description=reference.__doc__)
-    parser.add_argument("folder", nargs="?", type=path, help="of runs and sweeps; usually outputs/ of the checkout")
-    parser.add_argument("--to", type=path, help="the folder that results.md goes into; usually docs/ of the checkout")
+    parser.add_argument(
+        "folder", nargs="?", type=path, help="of runs and sweeps; usually outputs/ of the checkout"
+    )
+    parser.add_argument(
+        "--to", type=path, help="the folder that results.md goes into; usually docs/ of the checkout"
+    )
     given = parser.parse_args(arguments)
     project = checkout(command, "docs/published.yaml and docs/findings/")
     from fmvae.report.reference import write_page
