@@ -380,6 +380,19 @@ def test_without_a_checkout_runs_go_into_the_working_directory(without_checkout)
     assert project.project_path("fmvae/plugins") == ROOT / "fmvae" / "plugins"
 
 
+def test_what_is_missing_is_installed_by_a_command_that_works_there(without_checkout, monkeypatch):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    uses = {path: path.read_text(encoding="utf-8") for path in (ROOT / "fmvae").rglob("*.py")}
+    named = [extra for text in uses.values() for extra in re.findall(r'\binstall\("(\w+)"\)', text)]
+    assert sorted(named) == ["export", "factors", "flows", "flows", "mlflow", "wandb"]
+    assert set(named) <= set(extras)
+    assert project.install("flows") == f"install it: pip install 'fmvae[flows]=={fmvae.__version__}'"
+    monkeypatch.setattr(project, "CHECKOUT", ROOT)
+    assert project.install("flows") == "install it: in the checkout, pip install -e '.[flows]'"
+
+
 def test_a_command_that_needs_the_checkout_says_so(without_checkout, capsys):
     with pytest.raises(FmvaeError, match=r"^python -m x: needs y, .*; run it in a checkout"):
         project.checkout("python -m x", "y")

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from fmvae import __version__
 from fmvae.errors import FmvaeError
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -46,6 +47,13 @@ def checkout(command: str, needed: str) -> Path:
         problem = f"needs {needed}, which a wheel does not have"
         raise FmvaeError(command, problem, "run it in a checkout, or in the unpacked source archive (.tar.gz)")
     return CHECKOUT
+
+
+def install(extra: str) -> str:
+    """Return what to do about a library that is missing, the way out of an error: how to install its extra."""
+    if CHECKOUT is None:  # pip finds fmvae installed, and adds what the extra lacks
+        return f"install it: pip install 'fmvae[{extra}]=={__version__}'"
+    return f"install it: in the checkout, pip install -e '.[{extra}]'"
 
 
 def user_cache() -> Path:
