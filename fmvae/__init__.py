@@ -1,0 +1,3 @@
+"""Train, measure and compare variational autoencoders."""
+
+__version__ = "1.0.0"

@@ -16,7 +16,16 @@ from tests.browser import Tab, opened_tab
 
 pytest.importorskip("material", reason="mkdocs-material is not installed")
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("docs", "fmvae", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "notebooks")
+COPIED = (
+    "docs",
+    "fmvae",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "CITATION.cff",
+    "notebooks",
+)
 pytestmark = pytest.mark.slow
 
 

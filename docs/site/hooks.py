@@ -1,7 +1,7 @@
 """Hooks of MkDocs: what the site has besides the pages in docs/.
 
-The README is the first page, CONTRIBUTING.md and CHANGELOG.md are pages, each package of ``fmvae`` has a page
-of reference made from its docstrings, and files of the project that pages link to are copied. Links are changed to
+The README is the first page, the other Markdown files beside it are pages, each package of ``fmvae`` has a page of
+reference made from its docstrings, and files of the project that pages link to are copied. Links are changed to
 fit, so that the same text works on GitHub.
 """
 
@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
+PAGES = {"README.md": "index.md"} | {name: name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")}
 COPIES = "project"  # the folder of the site with copies of the project's files
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)\s#]+)|(src=\")(?!\w+:)([^\"]+)")
 EMPTY_HEAD = re.compile(r"<thead>\s*<tr>\s*(?:<th[^>]*></th>\s*)+</tr>\s*</thead>\s*")

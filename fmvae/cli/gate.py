@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmvae.config import hydra_internals, own_code
 from fmvae.config.building import allowed_targets
 from fmvae.config.known import chosen_files
-from fmvae.config.project import PROJECT_ROOT
+from fmvae.config.project import CONF
 from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
 
@@ -27,7 +27,7 @@ OF_HYDRA = ("hydra_plugins.", "hydra._internal.core_plugins.", "optuna.samplers.
 VARIABLES = re.compile(r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES")  # not PATH: it chooses programs
 # functions that conf/hydra/sweeper/optuna.yaml names
 SEARCH = ("fmvae.sweeps.search.storage", "fmvae.sweeps.search.trials_left")
-LOGGING = PROJECT_ROOT / "conf" / "hydra" / "job_logging" / "fmvae.yaml"
+LOGGING = CONF / "hydra" / "job_logging" / "fmvae.yaml"
 
 OWN_FOLDER = "leave it out: every run has a directory of its own, below output_root"
 # settings of Hydra that must keep this value, and what to do if they have another one

@@ -34,6 +34,7 @@ from fmvae.config.project import (
     is_visible_file,
     own_keys,
     program_of,
+    project_path,
     user_cache,
 )
 from fmvae.config.schema import validate, walk
@@ -187,7 +188,7 @@ def _options(group: str, *, _root_: Any) -> str:
 
 def register_resolvers() -> None:
     """Register the project's own resolvers (``${fmvae.project:...}``) with OmegaConf. May be called repeatedly."""
-    OmegaConf.register_new_resolver("fmvae.project", lambda name: str(PROJECT_ROOT / name), replace=True)
+    OmegaConf.register_new_resolver("fmvae.project", lambda name: str(project_path(name)), replace=True)
     OmegaConf.register_new_resolver("fmvae.cache", lambda name: str(user_cache() / name), replace=True)
     OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
     OmegaConf.register_new_resolver("fmvae.sha256", _sha256, replace=True)

@@ -10,10 +10,50 @@ from typing import Any
 
 import yaml
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
-CONF = PROJECT_ROOT / "conf"
-SWEEPS = PROJECT_ROOT / "sweeps"
+from fmvae import __version__
+from fmvae.errors import FmvaeError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+PROJECT_ROOT = PACKAGE.parent  # the checkout; of an installed wheel, the folder that packages are installed into
+SHIPPED = PACKAGE / "shipped"  # where setup.py puts conf/ and sweeps/ in a wheel; a checkout has no such folder
+CHECKOUT = None if SHIPPED.is_dir() else PROJECT_ROOT
+CONF = (CHECKOUT or SHIPPED) / "conf"
+SWEEPS = (CHECKOUT or SHIPPED) / "sweeps"
 EVALUATE, CLASSIFIER, TRAIN = "evaluate", "classifier", "train"  # primary configs
+
+
+def project_path(name: str) -> Path:
+    """Return where a file or folder of the project is, which ``${fmvae.project:<name>}`` stands for in configs.
+
+    Without a checkout, ``outputs`` is in the working directory, and ``conf`` and ``sweeps`` are in the package.
+    """
+    top = Path(name).parts[:1]
+    if top == ("outputs",):
+        return (CHECKOUT or Path.cwd()) / name
+    return ((CHECKOUT or SHIPPED) if top in (("conf",), ("sweeps",)) else PROJECT_ROOT) / name
+
+
+def checkout(command: str, needed: str) -> Path:
+    """Return the folder of the checkout, for a command that needs files which are not installed with the package.
+
+    Args:
+        command: as the user would type it.
+        needed: the files, for the message.
+
+    Raises:
+        FmvaeError: there is no checkout.
+    """
+    if CHECKOUT is None:
+        problem = f"needs {needed}, which a wheel does not have"
+        raise FmvaeError(command, problem, "run it in a checkout, or in the unpacked source archive (.tar.gz)")
+    return CHECKOUT
+
+
+def install(extra: str) -> str:
+    """Return what to do about a library that is missing, the way out of an error: how to install its extra."""
+    if CHECKOUT is None:  # pip finds fmvae installed, and adds what the extra lacks
+        return f"install it: pip install 'fmvae[{extra}]=={__version__}'"
+    return f"install it: in the checkout, pip install -e '.[{extra}]'"
 
 
 def user_cache() -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from fmvae.common.text import typed_path
-from fmvae.config.project import user_cache
+from fmvae.config.project import install, user_cache
 from fmvae.data.factors import FactorData
 from fmvae.data.grid import Grid
 from fmvae.data.tables import Source, open_table
@@ -196,9 +196,7 @@ class Shapes3D(PublishedFactors):
             import h5py  # pyright: ignore[reportMissingImports] - an extra
         except ImportError as error:
             problem = f"3D Shapes need the library h5py ({error})"
-            raise ConfigError(
-                "data", problem, "install it: in the checkout, pip install -e '.[factors]'"
-            ) from None
+            raise ConfigError("data", problem, install("factors")) from None
         try:
             with h5py.File(path, "r") as file:
                 images: Any = file["images"]  # h5py's types allow a group here, which has no shape

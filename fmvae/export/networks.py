@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fmvae.config.project import install
 from fmvae.errors import ConfigError, RunError, of_the_machine
 from fmvae.models import VAE
 from fmvae.models.convolution import with_torch_layers
@@ -75,8 +76,7 @@ def check_installed() -> None:
         ConfigError: one of them is missing.
     """
     if missing := [name for name in LIBRARIES if find_spec(name) is None]:
-        way_out = "install it: in the checkout, pip install -e '.[export]'"
-        raise ConfigError("export", f"needs {', '.join(missing)}, not installed", way_out)
+        raise ConfigError("export", f"needs {', '.join(missing)}, not installed", install("export"))
 
 
 def modules_of(model: VAE, likelihood: Likelihood) -> tuple[Encoder, Decoder]:

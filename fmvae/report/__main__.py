@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fmvae.common.command import run_command, say
 from fmvae.common.text import typed_path as path
-from fmvae.config.project import PROJECT_ROOT
+from fmvae.config.project import checkout
 from fmvae.runs.names import run_path
 
 
@@ -30,17 +30,19 @@ def sweep(arguments: list[str]) -> Path:
 
 def reference(arguments: list[str]) -> Path:
     """``reference``: write docs/results.md, the published tables beside our own runs."""
-    parser = argparse.ArgumentParser(prog="python -m fmvae.report reference", description=reference.__doc__)
+    command = "python -m fmvae.report reference"
+    parser = argparse.ArgumentParser(prog=command, description=reference.__doc__)
     parser.add_argument(
-        "folder", nargs="?", default=PROJECT_ROOT / "outputs", type=path, help="of runs and sweeps"
+        "folder", nargs="?", type=path, help="of runs and sweeps; usually outputs/ of the checkout"
     )
     parser.add_argument(
-        "--to", default=PROJECT_ROOT / "docs", type=path, help="the folder that results.md goes into"
+        "--to", type=path, help="the folder that results.md goes into; usually docs/ of the checkout"
     )
     given = parser.parse_args(arguments)
+    project = checkout(command, "docs/published.yaml and docs/findings/")
     from fmvae.report.reference import write_page
 
-    return write_page(given.folder, given.to, "python -m fmvae.report reference")
+    return write_page(given.folder or project / "outputs", given.to or project / "docs", command)
 
 
 def status(arguments: list[str]) -> str | None:

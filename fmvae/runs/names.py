@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fmvae.common.text import typed_path
-from fmvae.config.project import PROJECT_ROOT
+from fmvae.config.project import CHECKOUT
 from fmvae.errors import ConfigError
 from fmvae.runs.directory import RunDirectory
 
 LAST = "last"
-OUTPUTS = PROJECT_ROOT / "outputs"
+OUTPUTS = (CHECKOUT or Path()) / "outputs"  # without a checkout, in the working directory
 MOST = 6  # names in a message
 CLOSE = 0.75  # of difflib's ratio: from here on two names are similar
 
@@ -64,7 +64,7 @@ def run_paths(given: Any, output_root: str | Path | None = None) -> Any:
 def roots_of(output_root: str | Path | None = None) -> list[Path]:
     """Return the folders in which short names are looked up."""
     root = typed_path(str(output_root)) if output_root else OUTPUTS
-    return [root, Path("outputs")] if root == OUTPUTS and Path.cwd() != PROJECT_ROOT else [root]
+    return [root, Path("outputs")] if root == OUTPUTS and CHECKOUT not in (None, Path.cwd()) else [root]
 
 
 def names(roots: Sequence[Path]) -> dict[str, Path]:

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
+from fmvae import __version__
 from fmvae.config import own_code
+from fmvae.config.project import PROJECT_ROOT
 
-PACKAGES = ("fmvae", "torch", "torchvision", "numpy", "scipy", "hydra-core")
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "hydra-core")
 
 
 @cache
@@ -63,7 +64,9 @@ def provenance(device: torch.device, config: Mapping[str, Any]) -> dict[str, Any
     own = own_code.of_config(config)
     return {
         "git": git_state(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        # the version of fmvae is that of this code: of an editable installation, metadata may be older
+        "versions": {"python": platform.python_version(), "fmvae": __version__}
+        | {name: version(name) for name in PACKAGES},
         "device": str(device),
         "processor": processor_name(device),
         "threads": torch.get_num_threads(),

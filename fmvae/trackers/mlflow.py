@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from fmvae.config.project import install
 from fmvae.errors import ConfigError
 from fmvae.runs.tracking import State, Tracked, Tracker, now
 
@@ -48,8 +49,7 @@ class MLflow(Tracker):
             way_out = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI, instead"
             raise ConfigError("tracker.uri", "holds a password, which files of the run would show", way_out)
         if find_spec("mlflow") is None:
-            way_out = "install it: in the checkout, pip install -e '.[mlflow]'"
-            raise ConfigError("tracker", "needs the library mlflow, not installed", way_out)
+            raise ConfigError("tracker", "needs the library mlflow, not installed", install("mlflow"))
         self.uri, self.experiment = uri or os.environ.get("MLFLOW_TRACKING_URI"), experiment
         self._client: MlflowClient
         self._run = ""

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fmvae.config.project import install
 from fmvae.errors import ConfigError
 from fmvae.runs.tracking import State, Tracked, Tracker
 
@@ -35,8 +36,7 @@ class WandB(Tracker):
         self, project: str = "fmvae", entity: str | None = None, mode: str = "offline", timeout: float = 15
     ):
         if find_spec("wandb") is None:
-            way_out = "install it: in the checkout, pip install -e '.[wandb]'"
-            raise ConfigError("tracker", "needs the library wandb, not installed", way_out)
+            raise ConfigError("tracker", "needs the library wandb, not installed", install("wandb"))
         if mode not in MODES:
             raise ConfigError("tracker.mode", f"{mode!r} is not known", f"choose from {', '.join(MODES)}")
         self.project, self.entity, self.mode, self.timeout = project, entity, mode, timeout

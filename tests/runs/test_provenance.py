@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fmvae import __version__
 from fmvae.runs import provenance as module
 from fmvae.runs.provenance import git_state, processor_name, provenance
 
@@ -97,7 +98,8 @@ def test_asking_for_the_state_leaves_the_repository_as_it_was(checkout):
 def test_provenance_names_versions_device_and_threads():
     record = provenance(CPU, {})
     assert record["versions"]["torch"] == version("torch")
-    assert set(record["versions"]) == {"python", *module.PACKAGES}
+    assert list(record["versions"]) == ["python", "fmvae", *module.PACKAGES]
+    assert record["versions"]["fmvae"] == __version__
     assert record["device"] == "cpu"
     assert record["threads"] == torch.get_num_threads()
     assert record["processor"] == processor_name(CPU) != ""

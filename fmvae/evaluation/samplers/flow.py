@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fmvae.config.project import install
 from fmvae.config.schema import RULES
 from fmvae.errors import ConfigError
 from fmvae.evaluation.samplers.base import by_rows, standard_normal
@@ -52,8 +53,7 @@ class FlowSampler(NetworkSampler):
     def check(self, num_train: int) -> None:
         check_widths(KEY, self.hidden)
         if find_spec("zuko") is None:
-            way_out = "install it: in the checkout, pip install -e '.[flows]'"
-            raise ConfigError("evaluation.samplers", "a flow needs the library zuko", way_out)
+            raise ConfigError("evaluation.samplers", "a flow needs the library zuko", install("flows"))
 
     def build(self, latent_dim: int) -> nn.Module:
         return SplineFlow(latent_dim, self.num_classes, self.transforms, self.hidden, self.bins)

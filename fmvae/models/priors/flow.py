@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fmvae.config.project import install
 from fmvae.errors import ConfigError
 from fmvae.models.priors.base import Encoder, Prior
 from fmvae.objectives.densities import LOG_2PI, Density, in_blocks
@@ -39,7 +40,7 @@ def spline_flow(
         from zuko.flows import NSF  # an extra, which takes a second to import
     except ImportError as error:
         problem = f"a flow needs the library zuko ({error})"
-        raise ConfigError(key, problem, "install it: in the checkout, pip install -e '.[flows]'") from None
+        raise ConfigError(key, problem, install("flows")) from None
     flow: Any = NSF(latent_dim, context, transforms=transforms, hidden_features=list(hidden), bins=bins)
     for part in flow.transform.transforms:
         # with one dimension and no context, zuko has the splines' parameters themselves, and no network
