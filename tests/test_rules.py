@@ -110,7 +110,9 @@ def test_every_rule_refuses_what_is_beyond(key):
         else:
             told = str(caught.value)
             assert told.count(str(RULES[key])) == 1  # said once
-            assert any(words in told for words in ("leave the key out", "did you mean", "too large", "in brackets"))
+            assert any(
+                words in told for words in ("leave the key out", "did you mean", "too large", "in brackets")
+            )
 
 
 def is_word(value: Any) -> bool:
