@@ -12,11 +12,11 @@ from typing import Any, Literal, NamedTuple
 
 from fmvae.common import locks
 from fmvae.common.digests import digest
-from fmvae.common.text import short
+from fmvae.common.text import one_line, short
 from fmvae.config.identity import RunIdentity, is_name, semantic
 from fmvae.config.stored import read_config
 from fmvae.errors import FmvaeError, RunError
-from fmvae.runs.directory import LOCKLESS, MOST_EPOCHS, RunDirectory, State
+from fmvae.runs.directory import LOCKLESS, MEASURING, MOST_EPOCHS, RunDirectory, State
 from fmvae.runs.files import make_directory, read_record, write_record
 from fmvae.runs.timing import Pace, Timing, typical
 
@@ -136,6 +136,7 @@ class Progress(NamedTuple):
         busy: whether other processes used the CPU cores when the time of an epoch was measured.
         results: of a complete run; None otherwise.
         error: why the run failed, in one line; empty otherwise.
+        phase: what a running run does after its training; empty for others.
     """
 
     run: RunDirectory
@@ -146,6 +147,7 @@ class Progress(NamedTuple):
     busy: bool
     results: dict[str, Any] | None
     error: str
+    phase: str
 
 
 def progress(
@@ -168,9 +170,10 @@ def progress(
     epoch = 0 if restart else status.get("epoch") or 0
     epochs = status.get("epochs") or (plan.epochs if plan else 0)
     pace = Timing.read(run).pace() or (paces or {}).get(plan.pace if plan else "")
-    left = 0.0 if state == "complete" else None if pace is None else pace.seconds * max(epochs - epoch, 0)
-    error = str(status.get("error", "")) if state == "failed" else ""
-    return Progress(run, state, epoch, epochs, left, bool(pace and pace.busy), results, error)
+    phase = MEASURING if state == "running" and status.get("phase") == MEASURING else ""
+    left = 0.0 if state == "complete" or phase else None if pace is None else pace.seconds * max(epochs - epoch, 0)
+    error = one_line(str(status.get("error") or "")) if state == "failed" else ""
+    return Progress(run, state, epoch, epochs, left, bool(pace and pace.busy), results, error, phase)
 
 
 def known_paces(root: Path) -> dict[str, Pace]:
