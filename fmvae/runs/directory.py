@@ -116,7 +116,7 @@ class RunDirectory:
     def holder(self) -> str:
         """Return a text that says which process last held the run."""
         try:
-            return self._lock.read_text(encoding="utf-8").strip() or "another process"
+            return self._lock.read_text(encoding="utf-8", errors="replace").strip() or "another process"
         except OSError:
             return "another process"
 
