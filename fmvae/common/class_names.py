@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+from fmvae.common.text import JOINERS, one_line
+
 LONGEST = 24  # characters that are shown of a name
-BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # characters with a width and nothing to see that Unicode counts as text
-JOINERS = "\u200c\u200d"  # of emoji and of scripts; the only invisible characters that change what is seen
 
 
 def readable(names: Sequence[str]) -> tuple[str, ...]:
@@ -19,7 +19,7 @@ def readable(names: Sequence[str]) -> tuple[str, ...]:
     become "?", invisible ones (such as those that turn the direction of text) are left out. A longer name ends in
     "…"; an empty one is its index. Names that have become equal get their index, as ``name (3)``.
     """
-    return _different([_in_one_line(name) for name in names])
+    return _different([one_line(name) for name in names])
 
 
 def drawable(names: Sequence[str], *, escaped: bool = True) -> tuple[str, ...]:
@@ -41,22 +41,8 @@ def _drawn(names: tuple[str, ...], escaped: bool, fonts: tuple[str, ...]) -> tup
     """Return names for ``drawable``; ``fonts`` are the current ones, on which the glyphs depend."""
     has_glyph = _glyphs_of_font() if any(not name.isascii() for name in names) else str.isascii
     ellipsis = "…" if has_glyph("…") else "..."
-    shown = _different([_in_glyphs(_in_one_line(name), has_glyph) for name in names], ellipsis)
+    shown = _different([_in_glyphs(one_line(name), has_glyph) for name in names], ellipsis)
     return tuple(name.replace("$", r"\$") if escaped else name for name in shown)
-
-
-def _in_one_line(name: str) -> str:
-    shown = "".join(_visible(character) for character in unicodedata.normalize("NFC", name))
-    return " ".join(shown.split()).strip(JOINERS)
-
-
-def _visible(character: str) -> str:
-    kind = unicodedata.category(character)
-    if character.isspace() or character in BLANK or kind in ("Zl", "Zp"):
-        return " "
-    if kind == "Cf":
-        return character * (character in JOINERS)
-    return "?" if kind in ("Cc", "Cs", "Co", "Cn") else character
 
 
 def _in_glyphs(name: str, has_glyph: Callable[[str], bool]) -> str:

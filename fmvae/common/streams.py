@@ -106,6 +106,35 @@ def size(stream: Any) -> os.terminal_size:
     return shutil.get_terminal_size()
 
 
+def cut(text: str, stream: Any) -> str:
+    """Return a text for a stream. If that is a terminal, lines that are too long for it end in "…"."""
+    if not is_terminal(stream):
+        return text
+    columns = size(stream).columns
+    return "\n".join(cut_line(line, columns) for line in text.split("\n"))
+
+
+def cut_line(line: str, columns: int) -> str:
+    """Return a line that takes at most this number of columns; "…" is in place of what is left out."""
+    if sum(map(_columns, line)) <= columns:
+        return line
+    taken = 1  # by the "…"
+    for index, character in enumerate(line):
+        taken += _columns(character)
+        if taken > columns:
+            return f"{line[:index]}…"
+    return line
+
+
+def _columns(character: str) -> int:
+    """Return how many columns of a terminal a character takes: two of East Asian scripts, none of accents."""
+    if character.isascii():
+        return 1
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
 def fitted(text: str, around: int = AROUND) -> str:
     """Return a bar's text, shortened in the middle if it and ``around`` columns do not fit into the terminal."""
     most = max(8, size(sys.stderr).columns - around)

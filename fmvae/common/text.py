@@ -1,7 +1,11 @@
-"""Format durations and paths for people, and read paths that they typed."""
+"""Format durations, paths and texts of others for people, and read paths that they typed."""
 
 import os
+import unicodedata
 from pathlib import Path
+
+BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # characters with a width and nothing to see that Unicode counts as text
+JOINERS = "\u200c\u200d"  # of emoji and of scripts; the only invisible characters that change what is seen
 
 
 def duration(seconds: float) -> str:
@@ -23,6 +27,26 @@ def roughly(seconds: float) -> str:
         return f"{minutes} min"
     tens = round(minutes / 10)
     return f"{tens // 6} h {tens % 6 * 10:02d} min" if tens < 600 else f"{round(tens / 6)} h"
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that is safe to print, whoever wrote it.
+
+    White space becomes single spaces, control characters (which a terminal would obey) become "?", invisible ones
+    (such as those that turn the direction of text) are left out.
+    """
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(_visible(character) for character in unicodedata.normalize("NFC", text))
+    return " ".join(text.split()).strip(JOINERS)
+
+
+def _visible(character: str) -> str:
+    kind = unicodedata.category(character)
+    if character.isspace() or character in BLANK or kind in ("Zl", "Zp"):
+        return " "
+    if kind == "Cf":
+        return character * (character in JOINERS)
+    return "?" if kind in ("Cc", "Cs", "Co", "Cn") else character
 
 
 def expand_home(text: str) -> str:

@@ -34,6 +34,8 @@ NON_SEMANTIC = (
 )
 
 
+NAME = re.compile(r"[A-Za-z0-9._-]+-[0-9a-f]{8}")  # of a run
+LONGEST_NAME = 250  # characters; file systems take 255 bytes, and the name of the lock file is longer by five
 NAMED = ("model", "loss", "prior")  # groups with a key ``_name_``: a word in the run's name
 # keys and groups added to a VAE's config after runs had been named without them, and the value that those runs
 # used; a key with this value is left out of the name, so that old names stay valid
@@ -87,6 +89,16 @@ def whole(config: Mapping[str, Any]) -> dict[str, Any]:
 def is_vae(config: Mapping[str, Any]) -> bool:
     """Return whether a config, or its semantic part, is that of a VAE; a classifier's has no ``beta``."""
     return "beta" in config
+
+
+def is_name(text: object) -> bool:
+    """Return whether a text may be the name of a run, and so of a directory in a folder of runs.
+
+    The name of a run that was moved aside (``.old-``) is none.
+    """
+    if not isinstance(text, str) or len(text) > LONGEST_NAME:
+        return False
+    return bool(NAME.fullmatch(text)) and ".old-" not in text
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from fmvae.experiments.classifier import ClassifierExperiment
 from fmvae.experiments.experiment import Experiment
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
-from fmvae.runs.directory import RunDirectory
+from fmvae.runs.directory import MEASURING, RunDirectory
 from fmvae.runs.files import make_directory, remove_temporaries, write_bytes
 from fmvae.runs.hparams import first
 from fmvae.runs.provenance import provenance
@@ -115,6 +115,7 @@ def attempt(
                 raise
             run.check_held()
             begun = time.perf_counter()
+            run.write_status("running", epoch=trainer.epoch, epochs=trainer.epochs, phase=MEASURING)
             experiment.measure(run, identity, recorder.album)
             Timing.read(run)._replace(measuring=time.perf_counter() - begun).write(run)
             recorder.close(complete=True)

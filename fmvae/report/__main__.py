@@ -55,9 +55,10 @@ def status(arguments: list[str]) -> str | None:
         from fmvae.sweeps.watching import watch_status
 
         return watch_status(given.folder)
+    from fmvae.common.streams import cut
     from fmvae.sweeps.status import status as table
 
-    return table(given.folder)
+    return cut(table(given.folder), sys.stdout)
 
 
 COMMANDS: dict[str, Callable[[list[str]], object]] = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fmvae.common.text import one_line
 from fmvae.common.trees import flat
 from fmvae.config.identity import NAMED, RunIdentity, whole
 from fmvae.config.shorthand import shortened
@@ -136,9 +137,8 @@ def collect(folders: Sequence[Path]) -> list[Run]:
         sweep = SweepDirectory(folder.resolve())
         for name, plan in sweep.planned().items():
             if name not in found and not sweep.run(name).config.exists():
-                found[name] = Run(
-                    sweep.run(name), name, "new", f"not begun yet: {' '.join(map(shortened, plan.overrides))}"
-                )
+                asked = one_line(" ".join(map(shortened, plan.overrides)))
+                found[name] = Run(sweep.run(name), name, "new", f"not begun yet: {asked}")
     for run in found.values():
         if run.state == "damaged":
             log.warning("%s: damaged, so left out: %s", run.directory, run.reason)
@@ -170,7 +170,7 @@ def read_run(directory: RunDirectory) -> Run:
     except NotAVAE:
         return Run(directory, name, "classifier", "not a VAE, so not in the tables")
     except ConfigError as error:
-        return Run(directory, name, "damaged", _one_line(f"config.yaml: {error.problem}"))
+        return Run(directory, name, "damaged", one_line(f"config.yaml: {error.problem}"))
     except (OSError, LookupError, TypeError, ValueError) as error:
         return Run(directory, name, "damaged", f"config.yaml: not the config of a run ({type(error).__name__})")
     values = flat(whole(config))
@@ -225,19 +225,15 @@ def _node(node: Any, *path: str) -> Any:
 def _unfinished(status: Mapping[str, Any], config: Mapping[str, Any], *, held: bool) -> tuple[str, str]:
     if not status:
         return "unknown", "status.json is missing or not readable"
-    state = _one_line(status.get("state", "unknown"))
+    state = one_line(str(status.get("state", "unknown")))
     # after an interruption, the error is "KeyboardInterrupt: "
-    reasons = [_one_line(status["error"]).rstrip(" :")] if status.get("error") else []
+    reasons = [one_line(str(status["error"])).rstrip(" :")] if status.get("error") else []
     if "epoch" in status:
         reasons.append(f"epoch {status['epoch']} of {config.get('trainer.epochs', '?')}")
     if state == "running" and not held:  # no process holds the lock, so status.json is outdated
         state = "partial"
         reasons.append("repeat its command to finish it")
-    return state, _one_line("; ".join(reasons))
-
-
-def _one_line(text: Any) -> str:
-    return " ".join(str(text).split())
+    return state, one_line("; ".join(reasons))
 
 
 def _sizes(node: Any, tag: str = "") -> Iterator[tuple[str, int]]:

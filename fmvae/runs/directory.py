@@ -21,6 +21,7 @@ from fmvae.runs.results import read_results
 
 State = Literal["new", "partial", "failed", "complete"]
 Status = Literal["running", "interrupted", "failed", "complete"]
+MEASURING = "measuring"  # the ``phase`` in a status: training has ended, the run is measured and drawn
 MOST_EPOCHS = 2**31  # a larger number in a status is ignored
 PROBE = 0.5  # seconds to wait for a lock: is_held of another process takes it for a moment
 LOCKLESS = "write to another disk, as output_root=/tmp/outputs, or mount this one with support for locks"
@@ -115,7 +116,7 @@ class RunDirectory:
     def holder(self) -> str:
         """Return a text that says which process last held the run."""
         try:
-            return self._lock.read_text(encoding="utf-8").strip() or "another process"
+            return self._lock.read_text(encoding="utf-8", errors="replace").strip() or "another process"
         except OSError:
             return "another process"
 

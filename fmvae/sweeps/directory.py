@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fmvae.common import locks
 from fmvae.common.digests import digest
-from fmvae.common.text import short
-from fmvae.config.identity import RunIdentity, semantic
+from fmvae.common.text import one_line, short
+from fmvae.config.identity import RunIdentity, is_name, semantic
 from fmvae.config.stored import read_config
 from fmvae.errors import FmvaeError, RunError
-from fmvae.runs.directory import LOCKLESS, RunDirectory, State
+from fmvae.runs.directory import LOCKLESS, MEASURING, MOST_EPOCHS, RunDirectory, State
 from fmvae.runs.files import make_directory, read_record, write_record
 from fmvae.runs.timing import Pace, Timing, typical
 
 MANIFEST = "sweep.json"
+MOST_SHOWN = 40  # characters of a wrong name in a warning
 SINGLE_RUNS = 50  # largest number of single runs that are read for their pace
+log = logging.getLogger("fmvae")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,19 @@ class Plan:
             tuple(overrides), identity.sha256, pace, config["trainer"]["epochs"], composed_by
         )
 
+    @classmethod
+    def stored(cls, record: object) -> Plan | None:
+        """Return a plan as sweep.json has it; None if it has other fields, or fields of other types."""
+        if not isinstance(record, dict) or set(record) != set(cls.__dataclass_fields__):
+            return None
+        overrides, epochs = record["overrides"], record["epochs"]
+        texts = [record[key] for key in ("config_sha256", "pace", "composed_by")]
+        if not isinstance(overrides, list) or not all(isinstance(text, str) for text in [*overrides, *texts]):
+            return None
+        if type(epochs) is not int or not 0 <= epochs < MOST_EPOCHS:
+            return None
+        return cls(**{**record, "overrides": tuple(overrides)})
+
 
 def pace_of(identity: Mapping[str, Any]) -> str:
     """Return a digest of what the time of an epoch depends on: the model, without its latent_dim, and the data."""
@@ -71,23 +88,43 @@ class SweepDirectory:
         return RunDirectory(self.path / name)
 
     def planned(self) -> dict[str, Plan]:
-        """Return the plans in sweep.json by name of run; empty if it is missing or damaged (it can be remade)."""
+        """Return the plans in sweep.json by name of run; empty if it is missing or damaged (it can be remade).
+
+        The file may come from someone else: a plan that is none, or whose name is not that of a run, is left out
+        with a warning. A name such as ``../other`` would lead out of the sweep.
+        """
+        return self._read()[0]
+
+    def _read(self) -> tuple[dict[str, Plan], list[str]]:
+        """Return the plans in sweep.json, and the names of those that are left out."""
         try:
-            runs = read_record(self.manifest)["runs"]
-            return {name: Plan(**{**plan, "overrides": tuple(plan["overrides"])}) for name, plan in runs.items()}
-        except (RunError, LookupError, TypeError, AttributeError):
-            return {}
+            runs = read_record(self.manifest).get("runs")
+        except RunError:
+            return {}, []
+        found = {name: Plan.stored(plan) for name, plan in runs.items()} if isinstance(runs, dict) else {}
+        plans = {name: plan for name, plan in found.items() if plan and is_name(name)}
+        wrong = [name for name in found if name not in plans]
+        if wrong:
+            _warn_once(self.manifest, len(wrong), len(found), wrong[0])
+        return plans, wrong
 
     def add(self, plans: Mapping[str, Plan]) -> None:
         """Add plans to those in sweep.json."""
         path = self.path / ".locks" / f"{MANIFEST}.lock"
         make_directory(path.parent)
         with locks.held(path, LOCKLESS):
-            known = self.planned()
+            known, wrong = self._read()
             # if other overrides give the same run, the first ones are kept
             new = {n: p for n, p in plans.items() if n not in known or known[n].composed_by != p.composed_by}
-            if both := new and {**known, **new}:
+            if (both := {**known, **new}) and (new or wrong):
                 write_record(self.manifest, {"runs": {name: asdict(both[name]) for name in sorted(both)}})
+
+
+@cache  # one line for each file, however often it is read
+def _warn_once(manifest: Path, wrong: int, total: int, first: str) -> None:
+    shown = repr(first if len(first) <= MOST_SHOWN else f"{first[:MOST_SHOWN]}…")
+    told = f"{wrong} of {total} plans left out, such as {shown}: not a run's name, or not a plan"
+    log.warning("%s: %s; repeat the sweep's command to write it anew", short(manifest), told)
 
 
 class Progress(NamedTuple):
@@ -99,6 +136,7 @@ class Progress(NamedTuple):
         busy: whether other processes used the CPU cores when the time of an epoch was measured.
         results: of a complete run; None otherwise.
         error: why the run failed, in one line; empty otherwise.
+        phase: what a running run does after its training; empty for others.
     """
 
     run: RunDirectory
@@ -109,6 +147,7 @@ class Progress(NamedTuple):
     busy: bool
     results: dict[str, Any] | None
     error: str
+    phase: str
 
 
 def progress(
@@ -131,9 +170,10 @@ def progress(
     epoch = 0 if restart else status.get("epoch") or 0
     epochs = status.get("epochs") or (plan.epochs if plan else 0)
     pace = Timing.read(run).pace() or (paces or {}).get(plan.pace if plan else "")
-    left = 0.0 if state == "complete" else None if pace is None else pace.seconds * max(epochs - epoch, 0)
-    error = str(status.get("error", "")) if state == "failed" else ""
-    return Progress(run, state, epoch, epochs, left, bool(pace and pace.busy), results, error)
+    phase = MEASURING if state == "running" and status.get("phase") == MEASURING else ""
+    left = 0.0 if state == "complete" or phase else None if pace is None else pace.seconds * max(epochs - epoch, 0)
+    error = one_line(str(status.get("error") or "")) if state == "failed" else ""
+    return Progress(run, state, epoch, epochs, left, bool(pace and pace.busy), results, error, phase)
 
 
 def known_paces(root: Path) -> dict[str, Pace]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmvae.common.text import duration, short
+from fmvae.common.text import duration, one_line, short
 from fmvae.config.shorthand import shortened
 from fmvae.evaluation.columns import in_table_order
 from fmvae.runs.directory import find_runs
@@ -24,20 +24,32 @@ ORDER = {
 
 def summary(sweep: SweepDirectory, plans: Mapping[str, Plan], states: Sequence[Progress]) -> str:
     """Return a table of a sweep's runs. Complete runs are only counted if there are more than ``SHOWN`` runs."""
-    counts = Counter(state.state for state in states)
-    told = ", ".join(f"{number} {state}" for state, number in counts.items())
     shown = [state for state in states if state.state != "complete" or len(states) <= SHOWN]
-    rows, varied = [], differing(plans)
-    for state in shown:
-        name, said = state.run.path.name, ""
+    return "\n".join([*_heading(sweep, states), *_ends(shown, differing(plans)), ""])
+
+
+def _heading(sweep: SweepDirectory, states: Sequence[Progress]) -> list[str]:
+    counts = Counter(state.state for state in states)
+    return ["", f"{sweep}: {', '.join(f'{number} {state}' for state, number in counts.items())}", ""]
+
+
+def _ends(states: Sequence[Progress], varied: Mapping[str, str]) -> list[str]:
+    """Return a line for each run: how it has ended, or who works on it."""
+    rows = []
+    for state in states:
+        name, said = _name(state), ""
         if state.results:
             said = _terms(state.results)
         elif state.state == "failed":
-            said = f"{state.error} (see {state.run}/{state.run.log.name})"
+            said = f"{state.error} (see {state.run}/{state.run.log.name})".lstrip()
         elif state.state == "running":
-            said = f"held by {state.run.holder()}"
-        rows.append((name, varied.get(name, ""), state.state, said))
-    return "\n".join(["", f"{sweep}: {told}", "", *aligned(rows), ""])
+            said = f"held by {one_line(state.run.holder())}"
+        rows.append((name, varied.get(state.run.path.name, ""), state.state, said))
+    return aligned(rows)
+
+
+def _name(state: Progress) -> str:
+    return one_line(state.run.path.name)
 
 
 def forecast(sweep: SweepDirectory, plans: Mapping[str, Plan], root: Path, restart: bool = False) -> str:
@@ -52,11 +64,11 @@ def forecast(sweep: SweepDirectory, plans: Mapping[str, Plan], root: Path, resta
     rows = [(s.run.path.name, s.state, _epochs(s), _time(s), varied[s.run.path.name]) for s in states]
     lines = ["", f"{sweep}: {len(states)} run{'s' * (len(states) != 1)}", "", *aligned(rows), ""]
     known = [state.seconds_left for state in states if state.seconds_left is not None]
-    if known:
-        lines.append(f"  {duration(sum(known))} of training, one run after the other")
+    if known and (told := _about(sum(known), any(map(_is_rough, states)))):
+        lines.append(f"  {told} of training, one run after the other")
     if unknown := len(states) - len(known):
         lines.append(f"  {unknown} of unknown time: no similar run in {short(root)} has finished an epoch")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_rough(states), ""])
 
 
 def forecast_run(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
@@ -74,7 +86,8 @@ def status(folder: Path) -> str:
 def look(folder: Path) -> tuple[str, bool]:
     """Return a table of the runs of a sweep that are not complete, and whether all runs have ended.
 
-    It may be called while the sweep runs.
+    Below the line of a failed run is the reason. If all have ended, the numbers of the complete runs follow, if
+    there are at most ``SHOWN`` runs. It may be called while the sweep runs.
 
     Raises:
         FmvaeError: the folder holds no runs, and none are planned in it.
@@ -86,23 +99,22 @@ def look(folder: Path) -> tuple[str, bool]:
         runs += [run for run in find_runs(folder) if run.path.name not in plans]
     paces, varied = known_paces(folder.resolve().parent), differing(plans)
     states = [progress(run, plans.get(run.path.name), paces) for run in runs]
+    unfinished = sorted(
+        (state for state in states if state.state != "complete"),
+        key=lambda state: ORDER.get(state.state, len(ORDER)),
+    )
     rows = [
-        (
-            s.run.path.name,
-            s.state,
-            _epochs(s),
-            s.error if s.state == "failed" else _time(s),
-            varied.get(s.run.path.name, ""),  # last, as narrow terminals cut lines
-        )
-        for s in sorted(states, key=lambda s: ORDER.get(s.state, len(ORDER)))
-        if s.state != "complete"
-    ]
-    counts = Counter(state.state for state in states)
-    told = ", ".join(f"{number} {state}" for state, number in counts.items())
-    lines = ["", f"{sweep}: {told}", "", *aligned(rows)]
-    remaining = [state for state in states if state.state not in ("complete", "failed")]
+        (_name(s), s.state, _epochs(s), _at(s), varied.get(s.run.path.name, "")) for s in unfinished
+    ]  # overrides are last, as narrow terminals cut lines
+    lines = _heading(sweep, states)
+    for line, state in zip(aligned(rows), unfinished, strict=True):
+        lines += [line, f"    {state.error}"] if state.error else [line]
+    remaining = [state for state in unfinished if state.state != "failed"]
     if remaining:
-        lines.append(f"\n  {outlook([_standing(s, plans) for s in states], paces=paces)}")
+        lines += ["", *_rough(remaining), f"  {outlook([_standing(s, plans) for s in states], paces=paces)}"]
+    elif len(states) <= SHOWN:
+        ended = _ends([state for state in states if state.state == "complete"], varied)
+        lines += ["", *ended] if ended and unfinished else ended
     return "\n".join([*lines, ""]), not remaining
 
 
@@ -119,7 +131,9 @@ def _standing(state: Progress, plans: Mapping[str, Plan]) -> Standing:
 def _terms(results: Mapping[str, Any]) -> str:
     """Return the numbers in a run's line as text; for a classifier, its test accuracy."""
     numbers, columns = flat_scalars(results), [c for c in columns_in(results) if "status" in c.places]
-    told = [f"{column.header} {numbers[column.tag]:.{column.digits}f}" for column in in_table_order(columns)]
+    told = [
+        f"{one_line(column.header)} {numbers[column.tag]:.{column.digits}f}" for column in in_table_order(columns)
+    ]
     return "  ".join(told or [f"accuracy {numbers[tag]:.2f}" for tag in ("test/accuracy",) if tag in numbers])
 
 
@@ -127,11 +141,31 @@ def _epochs(state: Progress) -> str:
     return f"epoch {state.epoch} of {state.epochs}" if state.epochs else ""
 
 
+def _at(state: Progress) -> str:
+    """Return what a run does after training, or else the time left of that; empty if it has ended."""
+    return "" if state.state == "failed" else state.phase or _time(state)
+
+
 def _time(state: Progress) -> str:
+    """Return the time left of a run's training; empty if none is left."""
     if state.seconds_left is None:
         return "unknown"
-    told = "" if state.state == "complete" else duration(state.seconds_left)
-    return f"{told} (measured on busy CPU cores)" if told and state.busy else told
+    return _about(state.seconds_left, state.busy)
+
+
+def _about(seconds: float, busy: bool) -> str:
+    """Return a time as text, with a ~ if it was measured on busy cores; empty if it is less than a second."""
+    return f"{'~' * busy}{duration(seconds)}" if round(seconds) else ""
+
+
+def _is_rough(state: Progress) -> bool:
+    return _time(state).startswith("~")
+
+
+def _rough(states: Iterable[Progress]) -> list[str]:
+    """Return what the ~ of a time means, in one line for all; no line if no run has such a time."""
+    told = "  ~ was measured while other processes used the CPU cores, and may be shorter"
+    return [told] if any(map(_is_rough, states)) else []
 
 
 def differing(plans: Mapping[str, Plan]) -> dict[str, str]:
@@ -140,7 +174,7 @@ def differing(plans: Mapping[str, Plan]) -> dict[str, str]:
         return {}
     shared = set.intersection(*(set(plan.overrides) for plan in plans.values()))
     return {
-        name: " ".join(shortened(override) for override in plan.overrides if override not in shared)
+        name: one_line(" ".join(shortened(each) for each in plan.overrides if each not in shared))
         for name, plan in plans.items()
     }
 

@@ -142,5 +142,5 @@ def on_screen(table: str) -> str:
     room = max(2, size.lines - 2)
     if len(lines) > room:
         lines = [*lines[: room - 1], f"  ... and {len(lines) - room + 1} more lines: make the window higher"]
-    cut = (line if len(line) <= size.columns else f"{line[: size.columns - 1]}…" for line in lines)
+    cut = (streams.cut_line(line, size.columns) for line in lines)
     return TO_TOP + "\n".join(f"{line}\x1b[K" for line in cut) + CLEAR_BELOW

@@ -19,8 +19,9 @@ from fmvae.experiments.lifecycle import logging_to
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.measurement.verification import verify
 from fmvae.objectives import BetaSchedule, Constant
-from fmvae.runs.directory import RunDirectory, find_runs
+from fmvae.runs.directory import MEASURING, RunDirectory, find_runs
 from fmvae.runs.files import read_record, write_record
+from fmvae.sweeps.status import status
 from fmvae.training import VAETrainer
 from tests.idx import write_idx_dataset
 
@@ -72,6 +73,33 @@ def test_while_one_is_measured_signals_are_not_put_off(settings, monkeypatch):
     seen: list[int] = []
     train_together(settings)
     assert seen == [0, 0, 0]
+
+
+def test_status_says_that_a_run_is_measured(settings, tmp_path, monkeypatch):
+    seen = []
+    measure = VAEExperiment.measure
+
+    def look(self, run, *given):
+        seen.append((status(run.path.parent).count(MEASURING), run.read_status()["phase"]))
+        measure(self, run, *given)
+
+    monkeypatch.setattr(VAEExperiment, "measure", look)
+    write = RunDirectory.write_status
+    phases = []
+    monkeypatch.setattr(
+        RunDirectory,
+        "write_status",
+        lambda self, state, **details: (
+            phases.append((state, details.get("phase"))) or write(self, state, **details)
+        ),
+    )
+    train(*settings[0])
+    train_together(settings[1:])
+    assert seen == [(1, MEASURING)] * len(settings)
+    before, after = phases[: phases.index(("complete", None)) + 1][:-2], phases[-1]
+    assert set(before) == {("running", None)}  # the control: not while it is trained
+    assert after == ("complete", None)
+    assert MEASURING not in status(tmp_path / "s")
 
 
 @pytest.mark.parametrize("stacked", [True, False])

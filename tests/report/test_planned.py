@@ -33,7 +33,14 @@ def sweep(tmp_path) -> Path:
     complete = [write_run(folder, beta=beta) for beta in (0.5, 1.0)]
     write_run(folder, beta=4.0, state="interrupted")
     name = complete[0].name.replace("-", "_")
-    plan(folder, **{name: {"beta": "0.5"}, "base_b8_z2": {"beta": "8", "seed": "0"}, "base_b9_z2": {"beta": "9"}})
+    plan(
+        folder,
+        **{
+            name: {"beta": "0.5"},
+            "base_b8_z2_00000008": {"beta": "8", "seed": "0"},
+            "base_b9_z2_00000009": {"beta": "9"},
+        },
+    )
     return folder
 
 
@@ -48,13 +55,13 @@ def finishing(folder: Path) -> dict[str, str]:
 
 def test_runs_that_have_not_begun_are_counted_and_listed_with_their_overrides(sweep):
     states = {run.name: (run.state, run.reason) for run in collect([sweep])}
-    assert states["base-b8-z2"] == ("new", "not begun yet: beta=8 seed=0")
+    assert states["base-b8-z2-00000008"] == ("new", "not begun yet: beta=8 seed=0")
     assert sorted(state for state, _ in states.values()) == ["complete", "complete", "interrupted", "new", "new"]
     assert "2 runs not begun yet" in concluded(sweep).warnings[0]
     page = write_report([sweep]).read_text(encoding="utf-8")
     assert "5 runs: 2 complete, 1 interrupted, 2 new." in page
     assert "not begun yet: beta=9" in page
-    assert "base-b9-z2/" not in page  # there is no such directory to link to
+    assert "base-b9-z2-00000009/" not in page  # there is no such directory to link to
     # the control: without the plan nobody knows of them
     SweepDirectory(sweep).manifest.unlink()
     assert len(collect([sweep])) == 3
@@ -62,7 +69,7 @@ def test_runs_that_have_not_begun_are_counted_and_listed_with_their_overrides(sw
 
 def test_they_get_the_command_that_trains_them_alone(sweep):
     (purpose, line), *_ = [one for one in finishing(sweep).items() if "b8" in one[0]]
-    assert purpose == "finish base-b8-z2"
+    assert purpose == "finish base-b8-z2-00000008"
     assert shlex.split(line) == ["python", "train.py", "-m", "beta=8", "seed=0", "sweep_name=study"]
 
 

@@ -252,7 +252,7 @@ def test_a_layer_without_units_or_with_a_billion_is_refused(name):
     sampler.check(10)
     for width in (0, 10**9):
         sampler.hidden = [8, width]
-        problem = rf"^evaluation\.{name}\.hidden: \[8, {width}\] is not a list of whole numbers, .* <= 10000; (leave|give)"
+        problem = rf"^evaluation\.{name}\.hidden: \[8, {width}\] is not a list of whole numbers, .*; (leave|give)"
         with pytest.raises(ConfigError, match=problem):
             sampler.check(10)
         with pytest.raises(ConfigError, match=problem):  # whether it is among the samplers or not
