@@ -77,7 +77,7 @@ def test_what_is_left_of_a_grid_is_finished_by_one_command(tmp_path):
     folder, values = tmp_path / "grid", [(beta, seed) for beta in (0.5, 1.0, 4.0) for seed in (0, 1)]
     done = write_run(folder, beta=0.5, seed=0)
     partial = write_run(folder, beta=0.5, seed=1, state="interrupted")
-    names = [done.name, partial.name, *(f"base-b{i}-z2" for i in range(4))]
+    names = [done.name, partial.name, *(f"base-b{i}-z2-s0-{i:08x}" for i in range(4))]
     jobs = {n: {"beta.value": f"{b:g}", "seed": str(s)} for n, (b, s) in zip(names, values, strict=True)}
     plan(folder, **{name.replace("-", "_"): job for name, job in jobs.items()})
     ((purpose, line),) = finishing(folder).items()
@@ -85,7 +85,7 @@ def test_what_is_left_of_a_grid_is_finished_by_one_command(tmp_path):
     assert shlex.split(line) == ["python", "train.py", "-m", "beta=0.5,1,4", "seed=0,1", "sweep_name=grid"]
     # the controls: jobs that are no whole grid get commands of their own, and so do other values and keys
     for other in ({"beta.value": "4", "seed": "7"}, {"beta.value": "4"}, {"beta.value": "[1,2]", "seed": "0"}):
-        plan(folder, base_b77_z2=other)
+        plan(folder, base_b77_z2_s0_00000077=other)
         assert "finish the sweep (6 runs left)" not in finishing(folder)
         SweepDirectory(folder).manifest.unlink()
         plan(folder, **{name.replace("-", "_"): job for name, job in jobs.items()})
