@@ -24,7 +24,7 @@ MAX_TICKS = 7  # strengths that are written beside a colour bar
 BAR = 0.9  # width of a colour bar with its labels, in inches
 # dark to light, with a lightness that rises evenly (so grey print and all kinds of colour vision keep the order);
 # up to the share at which the contrast on white is still 3:1
-RAMPS = (("inferno", 0.0, 0.64), ("viridis", 0.0, 0.58))
+RAMPS = (("inferno", 0.05, 0.65), ("viridis", 0.0, 0.58))
 ANY = "#000000"  # in the legend, of a line style that curves of several colours have
 ALONE = COLOURS[0]  # of curves whose strength has one value, beside others with a ramp: is in none
 # "--" is left to runs that are not complete
@@ -43,7 +43,9 @@ class Look(NamedTuple):
 def ramp(count: int, which: int = 0) -> list[str]:
     """Return ``count`` colours from dark to light, as ``#rrggbb``; equal counts have equal colours."""
     name, first, last = RAMPS[which % len(RAMPS)]
-    return [to_hex(matplotlib.colormaps[name](first + (last - first) * i / max(count - 1, 1))) for i in range(count)]
+    return [
+        to_hex(matplotlib.colormaps[name](first + (last - first) * i / max(count - 1, 1))) for i in range(count)
+    ]
 
 
 class Looks:
@@ -142,7 +144,9 @@ class Looks:
 
     def names(self) -> list[str]:
         """Return what tells the kinds of runs apart, such as ``conv, z = 10``, one for each curve."""
-        models, traits, dims = (len({curve[i] for curve in self.curves}) > 1 for i in range(3))
+        models = len({curve.model for curve in self.curves}) > 1
+        traits = len({curve.traits for curve in self.curves}) > 1
+        dims = len({curve.latent_dim for curve in self.curves}) > 1
         return [
             ", ".join(
                 filter(
