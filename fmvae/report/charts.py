@@ -20,6 +20,7 @@ from fmvae.report.levels import by_data, level
 from fmvae.report.settings import BETA, Curve, Setting, curves_of, label
 from fmvae.report.style import Style, Texts, caption, drawn_curves, legend
 
+WIDTH = 7.5  # of a chart of one panel without its legend, in inches
 MAX_TICKS = 12
 NEAR = 0.7  # share of ln N from which an MI is near it
 
@@ -68,7 +69,7 @@ def draw_pair(pair: Pair, settings: Sequence[Setting], describe: Describe = sile
     if not lines:
         return None
     style, drawn = Style(every), [curve for curve, _ in lines]
-    figure = Figure(figsize=(7.5 + style.width(drawn), 6), layout="constrained")
+    figure = Figure(figsize=(WIDTH + style.width(drawn), 6), layout="constrained")
     axes = figure.subplots()
     for curve, points in lines:
         style.draw(axes, curve, points, across=True)
@@ -182,7 +183,8 @@ def against_beta(settings: Sequence[Setting], describe: Describe = silent) -> Fi
     curves, note = drawn_curves(along)
     style, num_columns = Style(every), min(len(columns), 2)
     num_rows = math.ceil(len(columns) / num_columns)
-    size = (0.4 + 4.8 * num_columns + style.width(curves), 0.4 + 3.6 * num_rows)
+    # a single panel is as wide as those of the other charts, so that texts keep their size in a column of a paper
+    size = (max(0.4 + 4.8 * num_columns, WIDTH) + style.width(curves), 0.4 + 3.6 * num_rows)
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axes, column in zip(panels, columns, strict=False):
@@ -244,14 +246,20 @@ def _left_out(curves: Sequence[Curve]) -> str:
     return f"Left out, as it is not β but another number that varies: {'; '.join(told)}." if told else ""
 
 
-def beta_axis(axes: Axes, betas: Sequence[float]) -> None:
-    """Label the x axis with the betas of the sweep. It is logarithmic for a wide range, with a place for 0."""
+def beta_axis(axes: Axes, betas: Sequence[float], name: str = "β") -> None:
+    """Label the x axis with the betas of the sweep, or the values of another strength with this name.
+
+    It is logarithmic for a wide range, with a place for 0, and its label says so.
+    """
+    scale = ""
     positive = [beta for beta in betas if beta > 0]
     if positive and max(positive) >= 5 * min(positive):
         if len(positive) == len(betas):
             axes.set_xscale("log")
+            scale = " (log scale)"
         else:
             axes.set_xscale("symlog", linthresh=min(positive), linscale=0.5)
+            scale = " (log scale, and 0)"
     places = axes.xaxis.get_transform().transform(np.array(betas))
     ticks = []
     for place, beta in zip(places, betas, strict=True):
@@ -260,5 +268,5 @@ def beta_axis(axes: Axes, betas: Sequence[float]) -> None:
     axes.set_xticks([beta for _, beta in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda beta, _: f"{beta:g}"))
-    axes.set_xlabel("β")
+    axes.set_xlabel(f"{name}{scale}")
     axes.grid(alpha=0.25)

@@ -23,6 +23,8 @@ MAX_MARKS = 600  # points of a chart that can be pointed at
 MAX_SVG = 500_000  # characters; a larger chart is shown as PNG
 RADIUS = 7  # of the place around a point that can be pointed at, in points (1/72 inch)
 LEAST = 0.85  # CSS pixels for a point of the figure: a narrower window scrolls, as text would become too small
+# and at most as many as an inch of CSS has: all charts have texts and lines of one size, however wide they are
+MOST = 96 / 72
 PHONE = 380  # CSS pixels that a phone shows of it before it is scrolled
 INCH = 72  # the unit of matplotlib's SVG is a point
 NOT_SHOWN = re.compile(
@@ -56,8 +58,9 @@ def svg(figure: Figure, marks: Sequence[Mark], name: str) -> str:
     opened = SIZE.match(drawn)
     assert opened
     body = drawn[opened.end() :].removesuffix("</svg>")
-    least = f"min-width: min({LEAST * figure.get_figwidth() * INCH:.0f}px, 66rem)"
-    start = f'<svg viewBox="{opened[1]}" style="{least}" role="group" aria-label="{escape(name)}">'
+    width = figure.get_figwidth() * INCH
+    size = f"min-width: min({LEAST * width:.0f}px, 66rem); max-width: {MOST * width:.0f}px"
+    start = f'<svg viewBox="{opened[1]}" style="{size}" role="group" aria-label="{escape(name)}">'
     places = "\n".join(_circle(figure, mark) for mark in spread([*marks], MAX_MARKS))
     return f'{start}<g aria-hidden="true">{body.strip()}</g>\n<g class="marks">{places}</g></svg>'
 

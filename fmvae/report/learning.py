@@ -16,15 +16,16 @@ from fmvae.evaluation.columns import NATS, NEG_ELBO
 from fmvae.report.collect import Run
 from fmvae.report.comparable import NO_MATCH, nats_compare
 from fmvae.report.hover import Mark
+from fmvae.report.looks import WIDTHS, Look, Looks
 from fmvae.report.settings import Curve, Setting, curves_of
-from fmvae.report.style import Style, caption, legend, spread
+from fmvae.report.style import Style, caption, spread
 
 MAX_RUNS = 120  # curves that are drawn
 MAX_POINTS = 400  # epochs of a curve that are drawn
 EARLY = 0.1  # share of the epochs whose values do not rule the range of the y axis
 OUTLIERS = 98  # percentile of the later values up to which the axis reaches at least
 PANELS = {"val/neg_elbo": f"{NEG_ELBO}, validation", "val/kl": "KL, validation"}
-NOT_COMPLETE = "0.5"  # colour of runs that are not complete
+NOT_COMPLETE = Look("0.5", "--", WIDTHS[0])  # of runs that are not complete
 
 Describe = Callable[[Run], tuple[str, str]]  # the name of a run for readers, and its address
 
@@ -70,9 +71,10 @@ def learning_curves(
 ) -> Figure | None:
     """Draw validation's −ELBO and KL by epoch, a curve for each of at most ``MAX_RUNS`` runs.
 
-    Curves look like those of the other charts; runs that are not complete are grey and dashed. The y axis shows
-    the epochs after the first ones, or one bad epoch would flatten all curves. ``marks`` gets a mark at the end
-    and at the best epoch of each curve. Return None if no run has an epoch.
+    Curves of different settings look different (:class:`Looks`), and seeds of one setting alike; runs that are
+    not complete are grey and dashed. The y axis shows the epochs after the first ones, or one bad epoch would
+    flatten all curves. ``marks`` gets a mark at the end and at the best epoch of each curve. Return None if no run
+    has an epoch.
     """
     usable = [run for run in runs if run.state not in ("classifier", "damaged", "new")]
     chosen = spread(usable, MAX_RUNS)
@@ -80,38 +82,42 @@ def learning_curves(
     if not found:
         return None
     curves = curves_of(settings)
-    of_run = {id(run): curve for curve in curves for setting in curve.settings for run in setting.runs}
-    style, drawn = Style(curves), [curve for curve in curves if _has(curve, found)]
-    figure = Figure(figsize=(10.4 + (style.width(drawn) if drawn else 0), 4.6), layout="constrained")
+    looks = Looks(Style(curves), _drawn(curves, found))
+    of_run = {
+        id(run): looks.of(setting) for curve in looks.curves for setting in curve.settings for run in setting.runs
+    }
+    figure = Figure(figsize=(10.4 + looks.width(), 4.6), layout="constrained")
     for axes, (tag, title) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
         for run, history in found:
-            _draw(axes, run, history, tag, of_run.get(id(run)), style)
+            _draw(axes, run, history, tag, of_run.get(id(run), NOT_COMPLETE))
             marks += _marks(axes, run, history, tag, describe(run))
         _limit(axes, [history for _, history in found], tag)
         axes.set(title=title, xlabel="epoch", ylabel=NATS)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
-    if drawn:
-        legend(figure, style.handles(drawn))
+    looks.explain(figure)
     some = f"{len(chosen)} of {len(usable)} runs." if len(chosen) < len(usable) else ""
-    dashed = "Grey: runs that are not complete." if any(not run.complete for run, _ in found) else ""
+    dashed = "Grey and dashed: runs that are not complete." if any(not run.complete for run, _ in found) else ""
     unlike = "" if nats_compare(settings) else f"{NO_MATCH}, so neither do curves that differ in them."
-    caption(figure, "A dot marks the best epoch.", some, dashed, unlike)
+    caption(figure, "A dot marks the best epoch.", looks.note(), some, dashed, unlike)
     return figure
 
 
-def _has(curve: Curve, found: Sequence[tuple[Run, History]]) -> bool:
+def _drawn(curves: Sequence[Curve], found: Sequence[tuple[Run, History]]) -> list[Curve]:
+    """Return the curves with the settings of which a run is drawn; those without any are left out."""
     drawn = {id(run) for run, _ in found}
-    return any(id(run) in drawn for setting in curve.settings for run in setting.runs)
+    kept = [
+        curve._replace(settings=[one for one in curve.settings if any(id(run) in drawn for run in one.runs)])
+        for curve in curves
+    ]
+    return [curve for curve in kept if curve.settings]
 
 
-def _draw(axes: Axes, run: Run, history: History, tag: str, curve: Curve | None, style: Style) -> None:
-    looks: dict[str, Any] = {"color": NOT_COMPLETE, "linestyle": "--"}
-    if curve:
-        looks = {"color": style.colour[style.hue(curve)], "linestyle": style.line[style.shape(curve)]}
-    axes.plot(history.epochs, history.values[tag], linewidth=1, alpha=0.8, **looks)
+def _draw(axes: Axes, run: Run, history: History, tag: str, look: Look) -> None:
+    values = history.values[tag]
+    axes.plot(history.epochs, values, color=look.colour, linestyle=look.dash, linewidth=look.width)
     best = history.epochs == run.best_epoch
-    axes.plot(history.epochs[best], history.values[tag][best], marker="o", markersize=4, color=looks["color"])
+    axes.plot(history.epochs[best], values[best], marker="o", markersize=4, linestyle="", color=look.colour)
 
 
 def _marks(axes: Axes, run: Run, history: History, tag: str, told: tuple[str, str]) -> list[Mark]:

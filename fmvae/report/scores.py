@@ -51,7 +51,8 @@ def score_chart(settings: Sequence[Setting], describe: Describe = silent) -> Fig
     for j, (name, group, strength, curves) in enumerate(panels):
         strengths = list(dict.fromkeys(curve.strength for curve in every))
         for axes, column in zip(grid[:, j], rows, strict=True):
-            beta_axis(axes, sorted({curve.value(one) for curve in curves for one in curve.settings}))
+            values = sorted({curve.value(one) for curve in curves for one in curve.settings})
+            beta_axis(axes, values, "β" if strength == BETA else label(strength, strengths))
             if column:
                 draw_levels(axes, group, column)
             for curve in curves:
@@ -65,8 +66,8 @@ def score_chart(settings: Sequence[Setting], describe: Describe = silent) -> Fig
                 for value, found, one in points:
                     if column:
                         describe(axes, (value, found.mean), one, (column.tag,))
+        for axes in grid[:-1, j]:
             axes.set_xlabel("")
-        grid[-1, j].set_xlabel("β" if strength == BETA else label(strength, strengths))
         grid[0, j].set_title(name, fontsize=9)
     for axes, column in zip(grid[:, 0], rows, strict=True):
         axes.set_ylabel(column.header if column else UDR)

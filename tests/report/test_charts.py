@@ -69,6 +69,22 @@ def test_there_is_a_panel_for_each_quantity_that_was_measured(tmp_path):
     assert figure.axes[1].containers[0][0].get_xydata().tolist() == [[2.0, 9.0]]  # pyright: ignore
 
 
+def test_a_single_panel_against_beta_is_as_wide_as_the_other_charts(tmp_path):
+    """Put into a column of a paper, both then have letters of one size."""
+    for beta in (0.5, 1.0):
+        run = write_run(tmp_path, beta=beta, fid=None, blocks={"latent": None})
+        assert run.exists()
+    figure, other = against_beta(read(tmp_path)), rate_distortion(read(tmp_path))
+    assert figure is not None
+    assert other is not None
+    assert len(figure.axes) == 1
+    assert figure.get_figwidth() == other.get_figwidth()
+    write_run(tmp_path, beta=2.0)  # the control: more panels need more
+    figure = against_beta(read(tmp_path))
+    assert figure is not None
+    assert figure.get_figwidth() > other.get_figwidth()
+
+
 def test_one_beta_has_no_figure_against_beta_and_no_runs_have_none(tmp_path):
     write_run(tmp_path)
     write_run(tmp_path, z=10)
@@ -88,6 +104,10 @@ def test_beta_is_on_a_logarithmic_axis_if_it_spans_much_and_zero_has_a_place(bet
     beta_axis(axes, betas)
     assert axes.get_xscale() == scale
     assert axes.get_xticks().tolist() == betas
+    told = {"linear": "β", "log": "β (log scale)", "symlog": "β (log scale, and 0)"}
+    assert axes.get_xlabel() == told[scale]
+    beta_axis(axes, betas, "gamma")
+    assert axes.get_xlabel() == told[scale].replace("β", "gamma")
 
 
 def test_ticks_that_would_touch_are_left_out():

@@ -35,7 +35,7 @@ def test_every_run_has_its_curve_and_the_best_epoch_its_dot(tmp_path):
     write_run(tmp_path, beta=16.0)  # without a history
     figure, marks = drawn(tmp_path)
     assert figure is not None
-    curves = [line for line in figure.axes[0].lines if line.get_linewidth() == 1]
+    curves = [line for line in figure.axes[0].lines if line.get_linestyle() != "None"]
     assert sorted(np.asarray(line.get_ydata()).tolist() for line in curves) == [
         [300.0, 250.5, 260.0],
         [300.0, 254.0, 260.0],
@@ -121,6 +121,22 @@ def test_a_mark_lies_on_the_point_that_is_drawn():
         assert min(abs(point[0] - x) + abs(point[1] - y) for x, y in markers) < 0.2
     moved = place(figure, marks[0]._replace(x=2.0))  # the control
     assert min(abs(moved[0] - x) + abs(moved[1] - y) for x, y in markers) > 5
+
+
+def test_all_charts_have_texts_of_one_size_on_the_page_however_wide_they_are():
+    """A point of the figure is 4/3 CSS pixels where there is room, as the size of the element allows at most."""
+    scales = []
+    for width in (4.0, 6.1, 11.4):
+        figure = Figure(figsize=(width, 4))
+        opened = svg(figure, [], "A chart").partition(">")[0]
+        box = re.search(r'viewBox="0 0 ([\d.]+) ', opened)
+        most = re.search(r"max-width: (\d+)px", opened)
+        assert box
+        assert most
+        scales.append(float(most[1]) / float(box[1]))
+    assert scales == pytest.approx([4 / 3] * 3, rel=2e-3)
+    # the control: all as wide as a page, as they once were, is a size of its own for each
+    assert 1056 / (4.0 * 72) > 2 * 1056 / (11.4 * 72)
 
 
 def test_a_chart_repeats_byte_for_byte_and_its_texts_are_escaped():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -217,6 +218,62 @@ def test_titles_of_charts_are_in_sight_on_a_phone(chromium, report):
         widen = "for (const svg of document.querySelectorAll('.chart svg')) svg.style.minWidth = '66rem'"
         page.evaluate(f"() => {{ {widen}; }}")
         assert page.evaluate(out_of_sight) > 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_scrolls_sideways_has_a_shadow_at_the_edges_beyond_which_there_is_more(chromium, report, scheme):
+    def edges(tab: Tab, wide: Any) -> tuple[float, float]:
+        """How far the left and right edge differ from the page, in grey values: the median along them."""
+        box = wide.bounding_box()
+        shot = Image.open(io.BytesIO(tab.page.screenshot(clip=box))).convert("L")
+        grey = np.asarray(shot, np.float32)
+        back = 255.0 if scheme == "light" else 22.0
+        strips = (grey[:, 1:3], grey[:, -3:-1])
+        return tuple(float(np.median(np.abs(strip - back))) for strip in strips)  # pyright: ignore
+
+    with opened_tab(chromium, viewport={"width": 420, "height": 900}, color_scheme=scheme) as tab:
+        page = tab.open(report)
+        seen = 0
+        for wide in page.locator(".wide:has(> .chart svg), .wide:has(> .sheet)").all():
+            wide.scroll_into_view_if_needed()
+            wide.evaluate("wide => { wide.style.outline = 'none'; wide.scrollLeft = 0; }")
+            if wide.evaluate("wide => wide.scrollWidth <= wide.clientWidth"):
+                continue
+            seen += 1
+            left, right = edges(tab, wide)
+            assert left < 12 < 40 < right
+            wide.evaluate("wide => { wide.scrollLeft = (wide.scrollWidth - wide.clientWidth) / 2; }")
+            assert min(edges(tab, wide)) > 40
+            wide.evaluate("wide => { wide.scrollLeft = wide.scrollWidth; }")
+            left, right = edges(tab, wide)
+            assert right < 12 < 40 < left
+        assert seen >= 3
+        table = page.locator(".wide.numbers").first
+        table.scroll_into_view_if_needed()
+        assert edges(tab, table)[1] > 40
+        # the control: without the rule there is no sign of it
+        table.evaluate("wide => { wide.style.background = 'none'; }")
+        assert edges(tab, table)[1] < 12
+        page.set_viewport_size({"width": 1600, "height": 900})
+        chart = page.locator(".wide:has(> .chart svg)").first
+        chart.scroll_into_view_if_needed()
+        assert max(edges(tab, chart)) < 12  # all of it is in sight
+
+
+def test_texts_of_all_charts_have_one_size(tab, report):
+    sizes = """() => [...document.querySelectorAll(".chart svg")].map((svg) =>
+        svg.getBoundingClientRect().width / svg.viewBox.baseVal.width)"""
+    page = tab.open(report)
+    page.set_viewport_size({"width": 1600, "height": 900})
+    found = page.evaluate(sizes)
+    assert len(found) > 2
+    assert found == pytest.approx([4 / 3] * len(found), rel=0.01)
+    # the control: as wide as there is room, each has its own
+    page.evaluate(
+        "() => { for (const svg of document.querySelectorAll('.chart svg')) svg.style.maxWidth = '66rem'; }"
+    )
+    wide = page.evaluate(sizes)
+    assert max(wide) > 1.2 * min(wide)
 
 
 def test_links_over_a_sheet_lie_on_its_pictures_and_lead_to_them(tab, report):
