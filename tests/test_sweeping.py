@@ -391,6 +391,24 @@ def test_a_plan_is_the_run_of_its_config():
     assert (plan.config_sha256, plan.epochs) == (RunIdentity.of(config).sha256, 7)
 
 
+def test_plans_of_files_that_have_changed_since_are_dropped_if_their_runs_have_not_begun(tmp_path):
+    """The same words now give another run; nothing would ever train the old one."""
+    sweep = SweepDirectory(tmp_path / "s")
+    begun, never, other = (f"base-b1-z2-s{i}-0000000{i}" for i in range(3))
+    before = {
+        begun: Plan(("seed=0",), "", "", 1, "old"),
+        never: Plan(("seed=1",), "", "", 1, "old"),
+        other: Plan(("seed=2",), "", "", 1, "old"),
+    }
+    sweep.add(before)
+    sweep.run(begun).path.mkdir()
+    now = {f"base-b1-z2-s{i}-1111111{i}": Plan((f"seed={i}",), "", "", 1, "new") for i in range(2)}
+    sweep.add(now)
+    assert set(sweep.planned()) == {begun, other, *now}
+    sweep.add(now)  # the control: the same again changes nothing
+    assert set(sweep.planned()) == {begun, other, *now}
+
+
 def test_whatever_configs_are_composed_from_is_in_the_manifests_key(tmp_path, monkeypatch):
     module = sys.modules[composed_by.__module__]
     before = composed_by("train")

@@ -94,7 +94,7 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
     # before the first job, Hydra works only on the user's arguments, so any other error is about them
     key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
     if (found := re.match(r"Error merging override \S+?=(.*)", text)) and (rule := RULES.get(key or "")):
-        return ConfigError(str(key), f"{found.group(1)} is not {rule}", rule.way_out(None))
+        return ConfigError(str(key), f"{found.group(1)} is not {rule}", rule.way_out(found.group(1)))
     problem, _, rest = text.strip().partition("\n")
     if problem.endswith(":"):  # the next line says what the problem is
         problem = f"{problem} {rest.strip().partition(chr(10))[0]}"

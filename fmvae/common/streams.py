@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from fmvae.common.text import one_line
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -186,4 +188,4 @@ def complain(line: str) -> None:
     close_bars()
     _close(_lasting)
     with suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+        print(one_line(line), file=sys.stderr, flush=True)

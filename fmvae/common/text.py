@@ -42,7 +42,7 @@ def one_line(text: str) -> str:
 
 def _visible(character: str) -> str:
     kind = unicodedata.category(character)
-    if character.isspace() or character in BLANK or kind in ("Zl", "Zp"):
+    if character.isspace() or character in BLANK:
         return " "
     if kind == "Cf":
         return character * (character in JOINERS)

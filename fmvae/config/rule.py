@@ -56,7 +56,8 @@ class Rule:
         if self.type is list and isinstance(value, str) and (value in self.choices or self.of is str):
             return f"write it in brackets, as [{value}]"
         for item in value if isinstance(value, list) else [value]:
-            if item not in self.choices and (close := difflib.get_close_matches(str(item), self.choices, 1)):
+            close = difflib.get_close_matches(item, self.choices, 1) if isinstance(item, str) else []
+            if close and item not in self.choices:
                 return f"did you mean {close[0]}?"
         return "leave the key out for the usual value"
 

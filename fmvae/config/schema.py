@@ -208,6 +208,8 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """Return a value as messages show it: null, true and false as in YAML."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
     text = repr(value)
     return {"None": "null", "True": "true", "False": "false"}.get(text, text)
 

@@ -49,7 +49,10 @@ def _subjects(paths: Sequence[Path], device: str, allow: Sequence[str]) -> tuple
     alone = len(paths) == 1 and (paths[0] / "config.yaml").is_file()
     found = collect(paths)
     runs = [run for run in found if run.complete]
-    left_out = [(run.name, f"{run.state}: {run.reason}") for run in found if not run.complete]
+    begun = [run for run in found if run.state != "new"]
+    left_out = [(run.name, f"{run.state}: {run.reason}") for run in begun if not run.complete]
+    if planned := len(found) - len(begun):
+        left_out.append((f"{planned} planned", "not begun yet"))
     if alone and left_out:  # load_run says what is wrong with it
         return [_subject(found[0].directory.path, "", device, allow)], []
     if not runs:

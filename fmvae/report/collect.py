@@ -139,8 +139,9 @@ def collect(folders: Sequence[Path]) -> list[Run]:
             if name not in found and not sweep.run(name).config.exists():
                 asked = one_line(" ".join(map(shortened, plan.overrides)))
                 found[name] = Run(sweep.run(name), name, "new", f"not begun yet: {asked}")
+    alone = {folder.resolve() for folder in folders}  # who names a run gets its state from the caller
     for run in found.values():
-        if run.state == "damaged":
+        if run.state == "damaged" and run.directory.path not in alone:
             log.warning("%s: damaged, so left out: %s", run.directory, run.reason)
     return sorted(found.values(), key=lambda run: run.order)
 

@@ -20,11 +20,11 @@ from fmvae.report.naming import Names, count, few
 from fmvae.report.ranking import ERRORS, Ranking, front, rankings, standard_error
 from fmvae.report.settings import Setting
 
-Unfinished = Callable[[Sequence[Run]], Mapping[str, Sequence[Run]]]
+Unfinished = Callable[[Sequence[Run], Sequence[Run]], Mapping[str, Sequence[Run]]]
 MAX_COMMANDS = 3  # of one kind
 NOTE = (
     f"± is the standard error of a mean over seeds or, of one seed, of the measure. Settings tie if their means "
-    f"differ by at most {ERRORS} standard errors of the difference."
+    f"differ by at most {ERRORS} standard errors of the difference, or of one mean if only its error is known."
 )
 ON_FRONT = 6  # settings of the front that are named
 
@@ -62,7 +62,7 @@ def conclude(
     settings: Sequence[Setting],
     started: Started,
     folder: str,
-    unfinished: Unfinished = lambda runs: {},
+    unfinished: Unfinished = lambda able, others: {},
 ) -> Conclusion:
     """Return what the runs say.
 
@@ -70,7 +70,7 @@ def conclude(
         settings: of the complete runs.
         started: tells how a run was started, for the commands.
         folder: the folder of the runs, for the commands.
-        unfinished: gives commands that finish several of the runs handed to it, and which ones.
+        unfinished: ``starts.unfinished``, the commands that finish several runs at once; by default none.
     """
     others = [run for run in runs if run.state not in ("complete", "classifier")]
     if not settings:
@@ -171,26 +171,33 @@ def _front(settings: Sequence[Setting], names: Names) -> list[Sentence]:
     return [Sentence("", f"Rate and distortion: {told}")]
 
 
-def _finish(others: Sequence[Run], started: Started, unfinished: Unfinished) -> list[Command]:
-    """Return the commands that finish runs, at most ``MAX_COMMANDS``.
+def _finish(incomplete: Sequence[Run], started: Started, unfinished: Unfinished) -> list[Command]:
+    """Return the commands that finish runs.
 
-    A run that diverged would diverge again. There are none while a run is trained, as whoever trains it goes on.
+    A run that diverged would diverge again. Whoever trains a sweep finishes its runs.
     """
-    if any(run.state == "running" for run in others):
-        return []
-    able = [run for run in others if run.state != "damaged" and not diverged(run)]
-    at_once = unfinished(able)
+    training = [run for run in incomplete if run.state == "running"]
+    busy = {run.directory.path.parent for run in training if (start := started(run)) is None or start.sweep}
+    able = [
+        run
+        for run in incomplete
+        if run.state not in ("damaged", "running") and not diverged(run) and run.directory.path.parent not in busy
+    ]
+    ids = set(map(id, able))
+    at_once = unfinished(able, [run for run in incomplete if id(run) not in ids])
     commands = [
-        Command(f"finish the sweep ({count(len(own), 'run')} left)", line) for line, own in at_once.items()
+        Command(f"finish {own[0].directory.path.parent.name} ({count(len(own), 'run')} left)", line)
+        for line, own in at_once.items()
     ]
     covered = {id(run) for own in at_once.values() for run in own}
     rest = [run for run in able if id(run) not in covered]
     lines = [(run, line) for run in rest[:MAX_COMMANDS] if (line := again(run, started))]
     more = f" (and {len(rest) - len(lines)} more like it)" if lines and len(rest) > len(lines) else ""
-    return commands[:MAX_COMMANDS] + [
+    commands += [
         Command(f"finish {run.name}{more if i == len(lines) - 1 else ''}", line)
         for i, (run, line) in enumerate(lines)
     ]
+    return commands[:MAX_COMMANDS]
 
 
 def _continue(
@@ -202,9 +209,9 @@ def _continue(
     """
     valid = [ranking for ranking in ranked if not ranking.refused]
     firsts = [ranking.best for ranking in valid] + [one for ranking in valid for one in ranking.ties]
-    firsts += [
-        one for ranking in valid if len(ranking.best.runs) > 1 for one in ranking.unknown[: not ranking.ties]
-    ]
+    # where the best has several seeds and no known rival, the next one may be as good: more of its seeds will tell
+    unsure = [ranking for ranking in valid if ranking.unknown and not ranking.ties and len(ranking.best.runs) > 1]
+    firsts += [ranking.unknown[0] for ranking in unsure]
     chosen = list({id(one): one for one in firsts or settings}.values())[:MAX_COMMANDS]
     fewest = sorted(chosen, key=lambda one: len(one.runs))
     commands = [Command(f"more seeds of {names.of(one)}", more_seeds(one, started)) for one in fewest]

@@ -22,9 +22,9 @@ from fmvae.report.style import spread
 MAX_MARKS = 600  # points of a chart that can be pointed at
 MAX_SVG = 500_000  # characters; a larger chart is shown as PNG
 RADIUS = 7  # of the place around a point that can be pointed at, in points (1/72 inch)
-LEAST = 0.85  # CSS pixels for a point of the figure: a narrower window scrolls, as text would become too small
-# and at most as many as an inch of CSS has: all charts have texts and lines of one size, however wide they are
-MOST = 96 / 72
+# CSS pixels for a point of the figure: with fewer, a text would be too small, so a narrower window scrolls; with
+# no more than CSS has itself, all charts have texts and lines of one size, however wide the window is
+LEAST, MOST = 0.85, 96 / 72
 PHONE = 380  # CSS pixels that a phone shows of it before it is scrolled
 INCH = 72  # the unit of matplotlib's SVG is a point
 NOT_SHOWN = re.compile(

@@ -88,9 +88,8 @@ def render_page(
         folder: the folder of the page; links are relative to it.
         explorers: pages that show several runs at once.
     """
-    complete = [run for run in runs if run.complete]
     others = [run for run in runs if not run.complete]
-    summary = f"{count(len(runs), 'run')}: {escape(states([*complete, *others]))}."
+    summary = f"{count(len(runs), 'run')}: {escape(states(runs))}."
     if comparison.rows:
         summary += (
             f" {count(len(comparison.rows), 'setting')}; all numbers are in <a href='table.csv'>table.csv</a>"

@@ -19,17 +19,19 @@ from fmvae.sweeps.directory import SweepDirectory
 NAME = re.compile(RULES["sweep_name"].pattern)
 
 
-def unfinished(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return the commands that finish several runs at once, by what they finish.
+def unfinished(able: Sequence[Run], others: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs that a command finishes together, by command.
 
-    There is one for each sweep with two or more planned runs that are not complete, if its plan is one grid.
+    There is one for each sweep with two or more planned runs in ``able``, if its plan is one grid, and if none of
+    its runs is among the ``others``, which are not complete either: the command would train those, too.
     """
     sweeps: dict[Path, list[Run]] = {}
-    for run in runs:
+    for run in able:
         sweeps.setdefault(run.directory.path.parent, []).append(run)
-    found = {}
+    found, left_alone = {}, {run.directory.path.parent for run in others}
     for folder, own in sweeps.items():
-        plans = SweepDirectory(folder).planned() if len(own) > 1 and NAME.fullmatch(folder.name) else {}
+        named = len(own) > 1 and folder not in left_alone and NAME.fullmatch(folder.name)
+        plans = SweepDirectory(folder).planned() if named else {}
         covered = [run for run in own if run.name in plans]
         if len(covered) > 1 and (line := together([plan.overrides for plan in plans.values()], folder.name)):
             found[line] = covered

@@ -109,14 +109,23 @@ class SweepDirectory:
         return plans, wrong
 
     def add(self, plans: Mapping[str, Plan]) -> None:
-        """Add plans to those in sweep.json."""
+        """Add plans to those in sweep.json.
+
+        A plan with the same overrides is replaced if its run has not begun: the files that configs are composed
+        from have changed since, so nothing will train it.
+        """
         path = self.path / ".locks" / f"{MANIFEST}.lock"
         make_directory(path.parent)
         with locks.held(path, LOCKLESS):
             known, wrong = self._read()
             # if other overrides give the same run, the first ones are kept
             new = {n: p for n, p in plans.items() if n not in known or known[n].composed_by != p.composed_by}
-            if (both := {**known, **new}) and (new or wrong):
+            asked = {plan.overrides: name for name, plan in plans.items()}
+            stale = {
+                n for n, p in known.items() if asked.get(p.overrides, n) != n and not (self.path / n).exists()
+            }
+            both = {name: plan for name, plan in {**known, **new}.items() if name not in stale}
+            if both and (new or wrong or stale):
                 write_record(self.manifest, {"runs": {name: asdict(both[name]) for name in sorted(both)}})
 
 

@@ -154,8 +154,8 @@ def _time(state: Progress) -> str:
 
 
 def _about(seconds: float, busy: bool) -> str:
-    """Return a time as text, with a ~ if it was measured on busy cores; empty if it is less than a second."""
-    return f"{'~' * busy}{duration(seconds)}" if round(seconds) else ""
+    """Return a time as text, with a ~ if it was measured on busy cores; empty for no time."""
+    return f"{'~' * busy}{duration(seconds)}" if seconds else ""
 
 
 def _is_rough(state: Progress) -> bool:

@@ -201,7 +201,7 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(arguments, six, t
     )
     new = [line for line in lines if "new" in line]
     assert len(new) == (6 if "-m" in arguments else 1)
-    assert all(line[-1] == "s" for line in new), stdout  # seconds, known from runs that are there
+    assert all("s" in line for line in new), stdout  # seconds, known from runs that are there
 
 
 def test_a_dry_run_of_what_was_never_trained_says_that_its_time_is_unknown(six, tmp_path):

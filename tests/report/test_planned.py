@@ -1,5 +1,6 @@
 """The report of a sweep that is not over: it tells runs that have not begun from those that are being trained."""
 
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,15 +82,22 @@ def test_what_is_left_of_a_grid_is_finished_by_one_command(tmp_path):
     jobs = {n: {"beta.value": f"{b:g}", "seed": str(s)} for n, (b, s) in zip(names, values, strict=True)}
     plan(folder, **{name.replace("-", "_"): job for name, job in jobs.items()})
     ((purpose, line),) = finishing(folder).items()
-    assert purpose == "finish the sweep (5 runs left)"
+    assert purpose == "finish grid (5 runs left)"
     assert shlex.split(line) == ["python", "train.py", "-m", "beta=0.5,1,4", "seed=0,1", "sweep_name=grid"]
     # the controls: jobs that are no whole grid get commands of their own, and so do other values and keys
     for other in ({"beta.value": "4", "seed": "7"}, {"beta.value": "4"}, {"beta.value": "[1,2]", "seed": "0"}):
         plan(folder, base_b77_z2_s0_00000077=other)
-        assert "finish the sweep (6 runs left)" not in finishing(folder)
+        assert "finish grid (6 runs left)" not in finishing(folder)
         SweepDirectory(folder).manifest.unlink()
         plan(folder, **{name.replace("-", "_"): job for name, job in jobs.items()})
-    assert "finish the sweep (5 runs left)" in finishing(folder)
+    assert "finish grid (5 runs left)" in finishing(folder)
+    # nor is there one that would train again what diverged, or was damaged
+    results = partial / "results.json"
+    for told in ({"state": "failed", "error": "recon is nan"}, {"state": "complete"}):
+        (partial / "status.json").write_text(json.dumps(told))
+        results.write_text("{")
+        assert not [purpose for purpose in finishing(folder) if "left" in purpose or partial.name in purpose]
+        assert len(finishing(folder)) == 3
 
 
 def test_a_run_that_is_being_trained_is_not_to_be_finished_nor_what_follows_it(sweep):

@@ -46,7 +46,7 @@ class Sampled(BuiltIn):
         if not evaluation.get("samplers"):
             return
         # notes on what is left out are told by these measures themselves
-        distances, _ = fid.Distances.planned(context, evaluation)
+        distances, left_out = fid.Distances.planned(context, evaluation)
         accuracy, _ = Accuracy.planned(context, evaluation)
         bounds, _ = ImportanceWeighted.planned(context, evaluation)
         num_train, there = evaluation["fid"]["num_train"], len(context.data.train)
@@ -55,8 +55,8 @@ class Sampled(BuiltIn):
             raise ConfigError("evaluation.fid.num_train", f"{num_train} of {there} training images", way_out)
         asked = list(dict.fromkeys(evaluation["samplers"]))
         others = ", ".join(name for name in asked if name != "prior")
-        if others and not distances and evaluation["fid"]["num_images"] is None:  # the data decided, not the user
-            context.notes.append(f"samples from {others} are drawn in figures, but have no FID either")
+        if others and left_out and not distances:
+            context.notes.append(f"samples from {others} have no FID either")
         for name in asked:
             fit = fit_settings(evaluation, name)
             yield from (SampledDistances(name, fit, one, num_train) for one in distances)

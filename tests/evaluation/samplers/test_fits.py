@@ -252,8 +252,10 @@ def test_a_layer_without_units_or_with_a_billion_is_refused(name):
     sampler.check(10)
     for width in (0, 10**9):
         sampler.hidden = [8, width]
-        problem = rf"^evaluation\.{name}\.hidden: \[8, {width}\] is not a list of whole numbers, .*; (leave|give)"
-        with pytest.raises(ConfigError, match=problem):
+        problem = rf"^evaluation\.{name}\.hidden: \[8, {width}\] is not a list of .*"
+        units = problem + ">= 1 and <= 10000; give from 1 to 10,000 units"
+        key = problem + ">= 1 and <= 10000; leave the key out"
+        with pytest.raises(ConfigError, match=units):
             sampler.check(10)
-        with pytest.raises(ConfigError, match=problem):  # whether it is among the samplers or not
+        with pytest.raises(ConfigError, match=key):  # whether it is among the samplers or not
             compose([f"evaluation.{name}.hidden=[8,{width}]"])
