@@ -210,7 +210,7 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
             ["evaluation.samplers={gmm:1}"],
             "evaluation.samplers",
             "{gmm:1} is not a list of prior",
-            "leave the key",
+            "did you mean gmm?",
         ),
         (
             ["evaluation.disentanglement.seed=-1"],
