@@ -86,7 +86,16 @@ def launch(main: Callable[[], Any]) -> NoReturn:
         if not (explained := explain(error, arguments)):
             raise
         fail(explained)
+    _end_quietly()
     sys.exit(0)
+
+
+def _end_quietly() -> None:
+    """End at once if a signal comes from now on: all is done, and what raises while Python ends is printed."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda received, _: os._exit(128 + received))
 
 
 def _stop_behind(error: BaseException) -> BaseException | None:

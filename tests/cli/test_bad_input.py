@@ -53,7 +53,7 @@ OVERRIDES = {
     "trainer.epochs=many": ["trainer.epochs: ", "'many'", "whole number"],
     "trainer.max_grad_norm=0": ["trainer.max_grad_norm: ", "> 0 or null"],
     "optimizer.lr=-1": ["optimizer.lr: ", "-1", "> 0"],
-    "optimizer.lr=true": ["optimizer.lr: ", "True", "finite number"],
+    "optimizer.lr=true": ["optimizer.lr: ", "true is not a finite number"],
     "scheduler=step scheduler.step_size=banana": ["scheduler.step_size: ", "'banana'", "whole number >= 1"],
     "+optimizer.eps=nan": ["optimizer.eps: ", "nan", "finite"],
     "seed=-1": ["seed: ", "-1", ">= 0"],
@@ -88,7 +88,7 @@ OVERRIDES = {
     "seed=${": ["seed=${", "key=value"],
     "seed=${nope}": ["seed", "'nope' not found"],
     "optimizer.lr=${oc.env:NOPE}": ["optimizer.lr: ", "'NOPE' not found"],
-    "output_root=null": ["output_root", "None"],
+    "output_root=null": ["output_root: ", "null is not a path"],
     "--config-dir=/nope": ["'/nope' not found"],
     # what only the objects themselves can tell
     "model._target_=os.system": ["model._target_: ", "'os.system'", "fmvae."],

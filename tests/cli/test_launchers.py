@@ -107,6 +107,7 @@ def test_the_same_sweep_again_trains_nothing(untrained, tmp_path):
 def test_a_worker_that_is_killed_stops_no_run(untrained, in_sequence, tmp_path):
     """joblib ends the other worker with it; both runs go on, each alone, and give the bits of undisturbed ones."""
     arguments = ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    arguments += ["figures.only=null", "figures.num_samples=64"]  # drawing, the runs take a few seconds more
     killed = []
 
     def running() -> list[dict[str, Any]]:
@@ -116,7 +117,7 @@ def test_a_worker_that_is_killed_stops_no_run(untrained, in_sequence, tmp_path):
     def kill_one_of_two() -> None:
         """Held until the other runs too: of one that ended alone it is known that it is to blame."""
         held: list[int] = []
-        for _ in range(1200):
+        for _ in range(3000):
             begun = [state["pid"] for state in running() if state.get("epoch")]
             if begun and not held:
                 os.kill(begun[0], signal.SIGSTOP)
@@ -125,7 +126,9 @@ def test_a_worker_that_is_killed_stops_no_run(untrained, in_sequence, tmp_path):
                 os.kill(held[0], signal.SIGKILL)
                 killed.extend(held)
                 return
-            time.sleep(0.05)
+            time.sleep(0.02)
+        for pid in held:  # or the sweep would wait for it for ever
+            os.kill(pid, signal.SIGCONT)
 
     thread = threading.Thread(target=kill_one_of_two)
     thread.start()

@@ -175,9 +175,9 @@ TRAIN = {
     "loss=info_vae loss.bandwidth=1e300": ["loss.bandwidth: ", "<= 1e+06"],
     "loss=beta_tcvae data.num_test=1": ["data: ", "BetaTCVAE", "the test split has 1", "more images"],
     "loss=dip_vae data.num_train=105 data.val_size=100 data.num_test=11 data.batch_size=3": ["as 6"],
-    "loss=iwae loss.num_samples=9e18": ["loss.num_samples: ", "<= 1e+06"],
+    "loss=iwae loss.num_samples=9e18": ["loss.num_samples: ", "<= 1000000;"],
     "evaluation.decomposition.num_samples=1": ["evaluation.decomposition.num_samples: ", "standard error"],
-    "evaluation.decomposition.num_samples=9e18": ["evaluation.decomposition.num_samples: ", "<= 1e+09"],
+    "evaluation.decomposition.num_samples=9e18": ["evaluation.decomposition.num_samples: ", "<= 1000000000;"],
     "beta=cyclical beta.num_cycles=0": ["beta.num_cycles: ", ">= 1"],
     # training
     "trainer.epochs=0": ["trainer.epochs: ", "0", ">= 1"],

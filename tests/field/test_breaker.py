@@ -192,6 +192,18 @@ ConfigLoaderImpl.load_configuration = loading
     refused(warmed().call("train.py", *study.settings, *arguments), "trainer.epochs")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_while_python_ends_is_heeded_without_a_word(study, number):
+    """All is done by then; an exception would be printed by whoever cleans up."""
+    prelude = f"import atexit, os; atexit.register(lambda: [os.kill(os.getpid(), {int(number)}), [0] * 10**6])"
+    done = warmed().call("train.py", *study.settings, "dry_run=true", prelude=prelude)
+    assert (done.status, done.stderr) == (128 + number, "")
+    prelude += "; import fmvae.cli.main as m; m._end_quietly = lambda: None"  # the control
+    assert (
+        "Exception ignored" in warmed().call("train.py", *study.settings, "dry_run=true", prelude=prelude).stderr
+    )
+
+
 def test_of_several_processes_none_draws_a_bar(monkeypatch):
     def progress(launcher: str, mode: RunMode) -> bool:
         hydra_config = SimpleNamespace(
