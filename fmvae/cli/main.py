@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -86,12 +87,12 @@ def launch(main: Callable[[], Any]) -> NoReturn:
         if not (explained := explain(error, arguments)):
             raise
         fail(explained)
-    _end_quietly()
+    atexit.register(_end_quietly)  # before all that was registered earlier
     sys.exit(0)
 
 
 def _end_quietly() -> None:
-    """End at once if a signal comes from now on: all is done, and what raises while Python ends is printed."""
+    """From now on, end at once when a signal comes: all is done, and what raises while Python ends is printed."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) != signal.SIG_IGN:
