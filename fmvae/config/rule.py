@@ -43,9 +43,9 @@ class Rule:
         choices = f"{kind} {', '.join(self.choices)}" if self.choices else ""
         name = self.called or choices or names.get(self.type, "a group of keys")
         limits = {">=": self.minimum, ">": self.above, "<=": self.maximum, "<": self.below}
-        form = "d" if self.type is int or self.of is int else "g"
+        whole = int in (self.type, self.of)
         bounds = [
-            f" {sign} {int(limit) if form == 'd' else limit:{form}}"
+            f" {sign} {int(limit) if whole else f'{limit:g}'}"
             for sign, limit in limits.items()
             if math.isfinite(limit)
         ]

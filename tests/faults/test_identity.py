@@ -159,7 +159,7 @@ def shared(found: Iterable[Config]) -> list[tuple[str, set[tuple[str, str]]]]:
 
 
 def test_the_configs_are_many_and_differ(generated):
-    assert len({meaning(config) for config in generated}) > 0.5 * NUM_CONFIGS  # of 0.8 that there usually are
+    assert len({meaning(config) for config in generated}) > 0.5 * NUM_CONFIGS  # 0.69 to 0.72 in three trials
     touched = {key for config in generated for key, _ in meaning(config) ^ meaning(COMPOSED[0])}
     assert len(touched) > 50  # of 61 that it usually touches: hypothesis may pass over some
 
