@@ -9,10 +9,10 @@ from fmvae.cli.main import job, launch
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(composed: DictConfig) -> float:
-    """Train one run; return the number that a search optimises, the config's ``objective``."""
+def main(composed: DictConfig) -> float | tuple[float, ...]:
+    """Train one run; return what a search optimises, by the config's ``objective``."""
 
-    def train(config: dict, overrides: list[str]) -> float:
+    def train(config: dict, overrides: list[str]) -> float | tuple[float, ...]:
         # these import torch, which tab completion and --help don't need
         if config["dry_run"]:
             from fmvae.common.command import say

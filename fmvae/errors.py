@@ -58,6 +58,10 @@ class LostError(RunError):
     """A run directory, or its lock file, was removed or moved while this process was writing to it."""
 
 
+class Pruned(FmvaeError):
+    """A search ended a training run early, since it fell behind. It is no failure, and can be finished later."""
+
+
 class NumericsError(FmvaeError):
     """A loss or a gradient is no longer finite."""
 

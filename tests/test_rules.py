@@ -53,7 +53,7 @@ def accepted(rule: Rule) -> Iterator[Any]:
         list: [[], list(rule.choices) or ([rule.of(1)] if rule.of else [1, "a"])],
     }
     if rule.many:
-        yield [*rule.choices] or [rule.minimum, rule.minimum]
+        yield [*rule.choices] or (["x", "y"] if rule.type is str else [rule.minimum, rule.minimum])
     yield from others.get(rule.type, [])
     yield from [None] * rule.optional
 
@@ -69,7 +69,7 @@ def rejected(rule: Rule) -> Iterator[Any]:
         yield from [rule.below] if math.isfinite(rule.below) else []
     others = {
         bool: [0, 1, "true"],
-        str: [True, False, 1.5, ["x"], {}] + [3] * bool(rule.choices),
+        str: [True, False, 1.5, [1.5] if rule.many else ["x"], {}] + [3] * bool(rule.choices),
         dict: [3, [], "x"],
         list: [3, "x", {}, (1, 2), True, [1.5], [["x"]], [None]],
     }

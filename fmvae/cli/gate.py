@@ -23,10 +23,8 @@ from fmvae.config.project import CONF
 from fmvae.config.schema import walk
 from fmvae.errors import ConfigError
 
-OF_HYDRA = ("hydra_plugins.", "hydra._internal.core_plugins.", "optuna.samplers.")
+OF_HYDRA = ("hydra_plugins.", "hydra._internal.core_plugins.")
 VARIABLES = re.compile(r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES")  # not PATH: it chooses programs
-# functions that conf/hydra/sweeper/optuna.yaml names
-SEARCH = ("fmvae.sweeps.search.storage", "fmvae.sweeps.search.trials_left")
 LOGGING = CONF / "hydra" / "job_logging" / "fmvae.yaml"
 
 OWN_FOLDER = "leave it out: every run has a directory of its own, below output_root"
@@ -131,7 +129,7 @@ def our_logging(settings: dict[str, Any]) -> None:
 def known_class(target: Any, full_key: str) -> Any:
     """Replace Hydra's ``_resolve_target``: return the class that a ``_target_`` names, if it is allowed.
 
-    Allowed are the classes that ``build`` allows, the plugins of Hydra, and the samplers of Optuna.
+    Allowed are the classes that ``build`` allows, and the plugins of Hydra.
 
     Raises:
         ConfigError: the target is not allowed.
@@ -140,8 +138,6 @@ def known_class(target: Any, full_key: str) -> Any:
     name = target if isinstance(target, str) else f"{getattr(target, '__module__', '')}."
     resolve = hydra_internals.original(hydra_internals.TARGETS)
     found = resolve(target, full_key) if name.startswith(allowed) else None
-    if target in SEARCH:
-        return found
     if not isinstance(found, type) or not f"{found.__module__}.".startswith(allowed):
         raise ConfigError(f"{full_key or 'hydra'}._target_", f"{target!r} is not allowed", "remove it")
     return found

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn, TypeVar
 
@@ -30,6 +31,7 @@ from fmvae.errors import (
     FmvaeError,
     HeldError,
     ObjectiveError,
+    Pruned,
     Terminated,
     interruption,
     of_a_run,
@@ -41,6 +43,7 @@ log = logging.getLogger("fmvae")
 
 IN_PROCESS = ("BasicLauncher", "StackedLauncher")  # launchers that start no processes
 OWN_SWEEPER = ".FmvaeSweeper"  # runs a fixed list of jobs; any other sweeper is a search
+SEARCH = ".FmvaeSearch"  # the sweeper of hydra/sweeper=optuna
 PLUGINS = PROJECT_ROOT / "fmvae" / "plugins"
 
 
@@ -147,7 +150,21 @@ def _work(function: Callable[[dict[str, Any], list[str]], T], composed: DictConf
         with Stop() as stop:  # C code that is being imported can lose an exception raised by a handler
             import_module("fmvae.measurement")
         stop.heed()
-        return function(config, overrides)
+        with judging(config, hydra_config):
+            return function(config, overrides)
+
+
+@contextmanager
+def judging(config: Mapping[str, Any], hydra_config: Any) -> Iterator[None]:
+    """Have the job inside judged by the pruner of the search that it belongs to, if there is one."""
+    if hydra_config.mode != RunMode.MULTIRUN or not hydra_config.sweeper._target_.endswith(SEARCH):
+        yield
+        return
+    from fmvae.experiments.search_target import names_of
+    from fmvae.sweeps.pruning import judged
+
+    with judged(hydra_config, names_of(config)):
+        yield
 
 
 def prepare(composed: DictConfig, hydra_config: Any) -> tuple[dict[str, Any], list[str]]:
@@ -181,6 +198,8 @@ def tell(error: BaseException) -> str:
     said = str(explained or f"{type(error).__name__}: {error}")
     if isinstance(explained, HeldError):  # not a failure: another process is training this run
         log.warning("%s", said)
+    elif isinstance(explained, Pruned):
+        log.info("%s", said)
     else:
         log.error("fmvae: error: %s", said)
     return said

@@ -40,7 +40,7 @@ from fmvae.config.project import (
 from fmvae.config.schema import validate, walk
 from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
-from fmvae.evaluation.criteria import check_objective_name
+from fmvae.evaluation.criteria import check_objectives
 
 NAMING = ("model._name_", "beta.value", "latent_dim.value")  # the values in a run's name
 NAME_LINE = "name its runs by a line `_name_: mine` in the model's file (or give +model._name_=mine)"
@@ -84,7 +84,7 @@ def resolve(composed: DictConfig, runtime: Any = None) -> dict[str, Any]:
             raise ConfigError(key, "no value given, but the run's name needs it", way_out)
     _check_latent_dim(config)
     if "objective" in config:
-        check_objective_name(config["objective"], config.get("evaluation", {}).get("measures", {}))
+        check_objectives(config["objective"], config.get("evaluation", {}).get("measures", {}))
     sources: Any = OmegaConf.to_container(runtime) if isinstance(runtime, DictConfig) else runtime
     check_known(config, sources, _referenced(written))
     check_combination(config)

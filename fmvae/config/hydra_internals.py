@@ -32,6 +32,7 @@ try:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Transformer
     from hydra.core.plugins import Plugins
     from hydra.core.singleton import Singleton
     from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, setup_globals
@@ -50,6 +51,7 @@ __all__ = [
     "OverridesParser",
     "Plugins",
     "Singleton",
+    "Transformer",
     "configure_log",
     "setup_globals",
 ]

@@ -74,7 +74,9 @@ RULES: dict[str, Rule] = {
         optional=True,
         called="a name of letters, digits, '_', '.' and '-'",
     ),
-    "objective": Rule(str, pattern=r"\w[^\0]*", called=f"{', '.join(WORDS)} or a number's tag, as fid/pixels/kid"),
+    "objective": Rule(
+        str, pattern=r"\w[^\0]*", many=True, called=f"{', '.join(WORDS)} or a number's tag, as fid/pixels/kid"
+    ),
     "checkpoint": Rule(str, choices=("best", "last")),
     "beta.value": Rule(float, minimum=0),
     "beta.fraction": Rule(float, minimum=0, maximum=1),

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf|nan)"
 ITEM = rf"\s*(?:(?:start|stop|step)=)?{NUMBER}\s*"
+FUNCTION = rf"(?:range|choice|interval)\({ITEM}(?:,{ITEM})*\)"
 SHORTHAND = re.compile(
-    rf"(beta|latent_dim)=({NUMBER}(?:\s*,\s*{NUMBER})*|(?:range|choice|interval)\({ITEM}(?:,{ITEM})*\))",
+    rf"(beta|latent_dim)=({NUMBER}(?:\s*,\s*{NUMBER})*|{FUNCTION}|(?:tag\(\s*log\s*,|int\()\s*{FUNCTION}\s*\))",
     re.IGNORECASE,
 )
 

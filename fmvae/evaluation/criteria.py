@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fmvae.errors import ConfigError
@@ -21,6 +21,19 @@ def word_tag(objective: str, evaluation: Mapping[str, Any]) -> str:
         "fid": f"fid/{features}/generation",
         "accuracy": "accuracy/generated/overall",
     }.get(objective, objective)
+
+
+def check_objectives(named: str | Sequence[str], own: Collection[str] = ()) -> None:
+    """Refuse an ``objective`` of a search, one name or several, that names no known number or one twice.
+
+    Raises:
+        ConfigError: an objective is unknown, or is named twice.
+    """
+    names = [named] if isinstance(named, str) else list(named)
+    for name in names:
+        check_objective_name(name, own)
+    if len(set(names)) < len(names):
+        raise ConfigError("objective", f"{', '.join(names)}: one is named twice", "name each number once")
 
 
 def check_objective_name(objective: str, own: Collection[str] = ()) -> None:

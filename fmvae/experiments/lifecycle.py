@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +15,21 @@ import torch
 from fmvae.assembly import build_data
 from fmvae.common import streams
 from fmvae.common.disk import named
-from fmvae.common.logs import LogFile
 from fmvae.common.torch_setup import set_up_torch
 from fmvae.config import own_code
 from fmvae.config.building import find_class
 from fmvae.config.identity import RunIdentity, is_vae
 from fmvae.config.stored import NotAVAE, read_config, to_yaml
-from fmvae.errors import ConfigError, FmvaeError, LostError, Terminated
+from fmvae.errors import ConfigError, FmvaeError
 from fmvae.experiments.classifier import ClassifierExperiment
 from fmvae.experiments.experiment import Experiment
+from fmvae.experiments.run_log import logging_to, only_of, reporting_failure, to_yaml_list
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.runs.checkpoint import Checkpoint, load_checkpoint
 from fmvae.runs.directory import MEASURING, RunDirectory
 from fmvae.runs.files import make_directory, remove_temporaries, write_bytes
 from fmvae.runs.hparams import first
+from fmvae.runs.observer import added
 from fmvae.runs.provenance import provenance
 from fmvae.runs.recorder import Recorder, history_text
 from fmvae.runs.results import read_results
@@ -195,6 +193,7 @@ def _prepare(
             {**identity, "provenance": _provenance(run, config, trainer, checkpoint)},
             settings["checkpoint_every"],
         ),
+        *added(),
     ]
     if checkpoint:
         trainer.load_state(checkpoint.tensors, checkpoint.meta)
@@ -231,69 +230,5 @@ def _provenance(
     return here
 
 
-_CURRENT: ContextVar[Path | None] = ContextVar("of which run lines are logged", default=None)
-
-
-@contextmanager
-def only_of(run: RunDirectory | None) -> Iterator[None]:
-    """Restrict log lines inside to this run's train.log, if the process works on several runs."""
-    token = _CURRENT.set(run.path if run else None)
-    try:
-        yield
-    finally:
-        _CURRENT.reset(token)
-
-
-@contextmanager
-def logging_to(run: RunDirectory) -> Iterator[None]:
-    """Also write log lines inside to the run's train.log, with the time."""
-    handler = LogFile(run.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handler.addFilter(lambda record: _CURRENT.get() in (None, run.path))
-    # the runs of a stack end in any order: keep the level from before the first
-    others = [other for other in log.handlers if isinstance(other, LogFile)]
-    handler.level_before = others[0].level_before if others else log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-        if not any(isinstance(other, LogFile) for other in log.handlers):
-            log.setLevel(handler.level_before)
-
-
-@contextmanager
-def reporting_failure(run: RunDirectory, config: Mapping[str, Any]) -> Iterator[None]:
-    """Write the reason of a failure to status.json, and its traceback to train.log only."""
-    try:
-        yield
-    except BaseException as error:
-        kind = "interrupted" if isinstance(error, KeyboardInterrupt | Terminated) else "failed"
-        reason = str(error) if isinstance(error, FmvaeError) else f"{type(error).__name__}: {error}"
-        if kind == "interrupted":
-            by = "a signal" if isinstance(error, Terminated) else "Ctrl-C"
-            reason = f"by {by}; the same command continues"
-        if run.read_status().get("state") == "complete":
-            raise  # a failed re-invocation must not mark a complete run as failed
-        if isinstance(error, LostError):
-            raise  # the directory now belongs to another process
-        try:
-            if not run.config.exists():  # failed before its start: store at least its config
-                write_bytes(run.config, to_yaml(config).encode())
-            run.write_status(kind, error=" ".join(reason.split()), epoch=run.read_status().get("epoch", 0))
-            with open(run.log, "a", encoding="utf-8") as file:
-                traceback.print_exception(error, file=file)
-        except OSError as second:  # a full disk must not hide the first error
-            log.warning("%s: %s", run.status, second)
-        raise
-
-
 def _has_bar(config: Mapping[str, Any]) -> bool:
     return config["trainer"]["progress"] and streams.is_terminal(sys.stderr)
-
-
-def to_yaml_list(overrides: Sequence[str]) -> str:
-    """Format the command line's overrides as a YAML list, one per line."""
-    return "".join(f"- {json.dumps(override)}\n" for override in overrides) or "[]\n"

@@ -1,9 +1,8 @@
-"""The number that a search optimises; the config's key ``objective`` names it."""
+"""The numbers that a search optimises; the config's key ``objective`` names one or several."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from fmvae.config.identity import is_vae
 from fmvae.errors import ObjectiveError, RunError
 from fmvae.evaluation.column import group_of
 from fmvae.evaluation.criteria import check_objective_name, nearest, word_tag
@@ -11,16 +10,29 @@ from fmvae.evaluation.registry import BUILT_IN, all_columns
 from fmvae.evaluation.samplers import fit_settings
 from fmvae.runs.results import at, flat_scalars
 
+Direction = Literal["minimize", "maximize"]
 EITHER = "hydra.sweeper.direction=minimize, or maximize"
+LOSS = "loss"  # a classifier's objective, on the test images
+
+
+def names_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names in ``objective``: words or tags; of a classifier, ``loss``."""
+    named = config.get("objective", LOSS)
+    return (named,) if isinstance(named, str) else tuple(named)
 
 
 def check_objective(config: Mapping[str, Any], measured: Collection[str]) -> None:
-    """Raise ObjectiveError unless the objective is one of the numbers that the run will measure.
+    """Raise ObjectiveError unless the objectives are numbers that the run will measure.
 
     Args:
         measured: tags of these numbers.
     """
-    name, tag = config["objective"], word_tag(config["objective"], config["evaluation"])
+    for name in names_of(config):
+        _check(name, config["evaluation"], measured)
+
+
+def _check(name: str, evaluation: Mapping[str, Any], measured: Collection[str]) -> None:
+    tag = word_tag(name, evaluation)
     if tag in measured:
         return
     problem = f"{name!r} is not measured with this model and evaluation"
@@ -36,13 +48,18 @@ def check_objective(config: Mapping[str, Any], measured: Collection[str]) -> Non
     )
 
 
-def direction(config: Mapping[str, Any]) -> str:
-    """Return "minimize" or "maximize", by the column of the objective.
+def directions(config: Mapping[str, Any]) -> tuple[Direction, ...]:
+    """Return "minimize" or "maximize" for each objective, by its column.
 
     Raises:
-        ConfigError: the objective does not exist, or neither of its directions is better.
+        ConfigError: an objective does not exist, or neither of its directions is better.
     """
-    name, evaluation = config["objective"], config["evaluation"]
+    return tuple(
+        "minimize" if name == LOSS else _direction(name, config["evaluation"]) for name in names_of(config)
+    )
+
+
+def _direction(name: str, evaluation: Mapping[str, Any]) -> Direction:
     check_objective_name(name, evaluation.get("measures", {}))
     tag = word_tag(name, evaluation)
     column = next((column for column in all_columns(evaluation) if column.matches(tag)), None)
@@ -57,16 +74,30 @@ def direction(config: Mapping[str, Any]) -> str:
     return "maximize" if column.direction == "higher" else "minimize"
 
 
-def objective(config: Mapping[str, Any], results: Mapping[str, Any]) -> float:
-    """Return the objective's value in a run's results; for a classifier, the test loss.
+def objective(config: Mapping[str, Any], results: Mapping[str, Any]) -> float | tuple[float, ...]:
+    """Return what Hydra's sweepers expect of a job: the objective's value, or the values of several.
 
     Raises:
-        RunError: the run was completed earlier, with an evaluation that did not measure the objective, or with
+        RunError: see :func:`objectives`.
+    """
+    values = objectives(config, results)
+    (first, *others) = values
+    return values if others else first
+
+
+def objectives(config: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the objectives' values in a run's results; for a classifier, the test loss.
+
+    Raises:
+        RunError: the run was completed earlier, with an evaluation that did not measure an objective, or with
             other settings of its sampler.
     """
-    if not is_vae(config):
-        return results["test"]["loss"]
-    name, evaluation = config["objective"], config["evaluation"]
+    if "objective" not in config:  # a classifier's
+        return (results["test"]["loss"],)
+    return tuple(_value(name, config["evaluation"], results) for name in names_of(config))
+
+
+def _value(name: str, evaluation: Mapping[str, Any], results: Mapping[str, Any]) -> float:
     tag = word_tag(name, evaluation)
     value, way_out = flat_scalars(results).get(tag), "measure it with python evaluate.py run=<its directory>"
     if value is None:

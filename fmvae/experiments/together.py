@@ -12,7 +12,8 @@ from fmvae.common.stop import Stop
 from fmvae.config.building import build, find_class
 from fmvae.config.identity import NEWER, is_vae, semantic
 from fmvae.errors import NumericsError, of_a_run
-from fmvae.experiments.lifecycle import attempt, only_of, results
+from fmvae.experiments.lifecycle import attempt, results
+from fmvae.experiments.run_log import only_of
 from fmvae.models import VAE
 from fmvae.objectives import BetaSchedule
 from fmvae.runs.directory import RunDirectory

@@ -17,6 +17,13 @@ COLLAPSED = 0.1  # nats: a smaller KL says that the latents hold nothing
 ACTIVE = "latent/active_units"
 DISTANCE = "distance"  # the unit of Fréchet distances and the like
 DIVERGED = re.compile(r"\bis (nan|-?inf)\b")
+NOT_COMPLETE = {  # words for the states of runs
+    "failed": "failed",
+    "damaged": "damaged",
+    "running": "still running",
+    "new": "not begun yet",
+    "pruned": "ended early by the search's pruner",
+}
 
 
 def caveats(
@@ -50,10 +57,9 @@ def _not_complete(runs: Sequence[Run]) -> list[str]:
         said.append(
             f"{count(len(lost), 'run')} diverged ({told}). Try a smaller optimizer.lr or trainer.max_grad_norm=10."
         )
-    words = {"failed": "failed", "damaged": "damaged", "running": "still running", "new": "not begun yet"}
-    left = {words.get(state, "not finished"): 0 for state in states}
+    left = {NOT_COMPLETE.get(state, "not finished"): 0 for state in states}
     for state, number in states.items():
-        left[words.get(state, "not finished")] += number
+        left[NOT_COMPLETE.get(state, "not finished")] += number
     if told := [f"{count(number, 'run')} {word}" for word, number in sorted(left.items()) if number]:
         said.append(f"{few(told, len(told))}: in none of these numbers.")
     return said

@@ -229,6 +229,8 @@ def _unfinished(status: Mapping[str, Any], config: Mapping[str, Any], *, held: b
     state = one_line(str(status.get("state", "unknown")))
     # after an interruption, the error is "KeyboardInterrupt: "
     reasons = [one_line(str(status["error"])).rstrip(" :")] if status.get("error") else []
+    if state == "pruned":  # status.json also has the command that finishes it
+        return state, reasons[0].partition("; ")[0] if reasons else ""
     if "epoch" in status:
         reasons.append(f"epoch {status['epoch']} of {config.get('trainer.epochs', '?')}")
     if state == "running" and not held:  # no process holds the lock, so status.json is outdated

@@ -181,7 +181,9 @@ def _finish(incomplete: Sequence[Run], started: Started, unfinished: Unfinished)
     able = [
         run
         for run in incomplete
-        if run.state not in ("damaged", "running") and not diverged(run) and run.directory.path.parent not in busy
+        if run.state not in ("damaged", "running", "pruned")
+        and not diverged(run)
+        and run.directory.path.parent not in busy
     ]
     ids = set(map(id, able))
     at_once = unfinished(able, [run for run in incomplete if id(run) not in ids])

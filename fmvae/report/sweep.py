@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -21,11 +21,13 @@ from fmvae.report.matching import pairing_chart, udr_chart
 from fmvae.report.naming import Names
 from fmvae.report.page import EXPLORER, Picture, address, render_page
 from fmvae.report.scores import correlation_chart, score_chart
+from fmvae.report.searching import Tell, front_chart, history_chart, importance_chart
 from fmvae.report.settings import Setting, particulars, settings_of, telling
 from fmvae.report.sheets import Cell, contact_sheet, layers
 from fmvae.report.starts import started, unfinished
 from fmvae.runs.files import write_bytes
 from fmvae.runs.recorder import render
+from fmvae.sweeps.record import Record, Trial, read_studies
 
 # headings, what to read off the charts, and what draws them
 CHARTS = {
@@ -67,6 +69,25 @@ CHARTS = {
     "latent_pairs": ("The latents of two seeds, paired", "", pairing_chart),
 }
 LEARNING = "learning_curves"
+SEARCHES = {
+    "search_history": (
+        "The search, trial by trial",
+        "Has the search settled? While the line still falls (or rises) in its last third, more trials may find "
+        "better runs: repeat the command with a larger hydra.sweeper.n_trials.total.",
+        history_chart,
+    ),
+    "search_front": (
+        "Two objectives",
+        "What does one objective cost in the other? No trial surpasses one of the front in both.",
+        front_chart,
+    ),
+    "search_importances": (
+        "Importance of the keys",
+        "Which keys are worth a closer look? The shares are those of the functional ANOVA of a random forest that "
+        "was fitted to the trials. They hold for this search's range, and are rough for fewer than 30 trials.",
+        importance_chart,
+    ),
+}
 IN_ROWS = "one row per class, in the dataset's order"
 SHEETS = {  # headings, and what is added to them for conditional models
     "samples": ("Samples from the prior", IN_ROWS),
@@ -96,9 +117,10 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
     runs = collect(folders)
     target = (to or folders[0] / "report").resolve()
     settings = settings_of(runs)
+    studies = {name: study for folder in folders for name, study in read_studies(folder).items()}
     comparison, title = compare(settings), " + ".join(dict.fromkeys(folder.resolve().name for folder in folders))
     conclusion = conclude(runs, settings, started, short(folders[0]), unfinished)
-    figures = {f"{name}.png": figure for name, figure in _figures(runs, settings, target)}
+    figures = {f"{name}.png": figure for name, figure in _figures(runs, settings, studies, target)}
     files = {name: figure.content for name, figure in figures.items()}
     files |= {f"{Path(name).stem}.pdf": figure.pdf for name, figure in figures.items() if figure.pdf}
     files["table.csv"] = run_table(runs).encode()
@@ -116,12 +138,14 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
 
 
 def _names() -> list[str]:
-    charts = (*CHARTS, LEARNING)
+    charts = (*CHARTS, LEARNING, *SEARCHES)
     pictures = (*charts, *(f"sheet_{name}" for name in SHEETS))
     return [*(f"{name}.png" for name in pictures), *(f"{name}.pdf" for name in charts)]
 
 
-def _figures(runs: Sequence[Run], settings: Sequence[Setting], target: Path) -> Iterator[tuple[str, Picture]]:
+def _figures(
+    runs: Sequence[Run], settings: Sequence[Setting], studies: Mapping[str, Record], target: Path
+) -> Iterator[tuple[str, Picture]]:
     """Yield the name and picture of each figure for which the runs have data."""
     points = _Points(settings, target)
     for name, (heading, note, draw) in CHARTS.items():
@@ -130,6 +154,9 @@ def _figures(runs: Sequence[Run], settings: Sequence[Setting], target: Path) -> 
     marks: list[Mark] = []
     if figure := learning_curves(runs, settings, points.of_run, marks):
         yield LEARNING, _picture("Learning curves", figure, marks)
+    for name, (heading, note, draw) in SEARCHES.items():
+        if figure := draw(studies, points.of_trial(runs)):
+            yield name, _picture(heading, figure, points.taken(), note)
     conditional = any(setting.first.conditional for setting in settings)
     for name, (heading, of_classes) in SHEETS.items():
         heading += f"; conditional models: {of_classes}" if conditional else ""
@@ -181,6 +208,19 @@ class _Points:
         named = self.named.get(id(run))
         name = run.name if named is None else f"{named}, seed {run.config.get('seed')}"
         return name, self._address(run)
+
+    def of_trial(self, runs: Sequence[Run]) -> Tell:
+        """Return what is told of a point of a search's chart: trial, values and run, which it links to."""
+        by_name = {run.name: run for run in runs}
+
+        def tell(axes: Axes, point: tuple[float, float], trial: Trial) -> None:
+            values = [f"{value:.4g}" for value in trial.values]
+            params = [f"{key.removesuffix('.value')}={value}" for key, value in trial.params.items()]
+            link = self._address(by_name[trial.run]) if trial.run in by_name else ""
+            lines = [f"trial {trial.number}: {', '.join(values)}", *params]
+            self.marks.append(Mark(axes, *point, "\n".join(lines), link))
+
+        return tell
 
     def _address(self, run: Run) -> str:
         return f"{address(run.directory.path, self.target)}/"

@@ -20,7 +20,7 @@ from fmvae.runs.files import make_directory, move_aside, write_bytes
 from fmvae.runs.results import read_results
 
 State = Literal["new", "partial", "failed", "complete"]
-Status = Literal["running", "interrupted", "failed", "complete"]
+Status = Literal["running", "interrupted", "pruned", "failed", "complete"]
 MEASURING = "measuring"  # the ``phase`` in a status: training has ended, the run is measured and drawn
 MOST_EPOCHS = 2**31  # a larger number in a status is ignored
 PROBE = 0.5  # seconds to wait for a lock: is_held of another process takes it for a moment

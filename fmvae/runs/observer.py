@@ -1,6 +1,8 @@
 """Base class of objects that observe training. The trainer calls them; they must not change the trainer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 
@@ -18,3 +20,21 @@ class Observer:
 
     def on_epoch_end(self, trainer: Any, row: Mapping[str, float]) -> None:
         """Called after an epoch; ``row`` is its entry in ``trainer.history``."""
+
+
+_ADDED: ContextVar[tuple[Observer, ...]] = ContextVar("observers that a caller adds", default=())
+
+
+@contextmanager
+def also_observed_by(observer: Observer) -> Iterator[None]:
+    """Have the run that is trained inside observed by one more observer, after its own."""
+    token = _ADDED.set((*_ADDED.get(), observer))
+    try:
+        yield
+    finally:
+        _ADDED.reset(token)
+
+
+def added() -> tuple[Observer, ...]:
+    """Return the observers of :func:`also_observed_by`."""
+    return _ADDED.get()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fmvae.common import locks
-from fmvae.errors import Terminated
+from fmvae.errors import Pruned, Terminated
 from fmvae.runs.files import make_directory, write_bytes
 
 FILE = "tracker.json"  # in the directory of a run or sweep: what the tracker calls it, and the last epoch sent
@@ -216,7 +216,7 @@ def reporting(make: Callable[[], Tracker] | None, run: Tracked) -> Iterator[Repo
     try:
         yield reporter
         state = "complete"
-    except (KeyboardInterrupt, Terminated):
+    except (KeyboardInterrupt, Terminated, Pruned):
         state = "interrupted"
         raise
     finally:

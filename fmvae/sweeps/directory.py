@@ -140,16 +140,16 @@ class Progress(NamedTuple):
     """The progress of a run.
 
     Attributes:
-        state: ``running`` if a process holds the run.
+        state: ``running`` if a process holds the run, ``pruned`` if a search ended its training early.
         seconds_left: of training; None if unknown.
         busy: whether other processes used the CPU cores when the time of an epoch was measured.
         results: of a complete run; None otherwise.
-        error: why the run failed, in one line; empty otherwise.
+        error: why the run failed or was pruned, in one line; empty otherwise.
         phase: what a running run does after its training; empty for others.
     """
 
     run: RunDirectory
-    state: State | Literal["running"]
+    state: State | Literal["running", "pruned"]
     epoch: int
     epochs: int
     seconds_left: float | None
@@ -176,12 +176,14 @@ def progress(
     state: Any = "complete" if results else "new" if restart else run.state(plan.config_sha256 if plan else None)
     if state != "complete" and run.is_held():
         state = "running"
+    elif state == "partial" and status.get("state") == "pruned":
+        state = "pruned"
     epoch = 0 if restart else status.get("epoch") or 0
     epochs = status.get("epochs") or (plan.epochs if plan else 0)
     pace = Timing.read(run).pace() or (paces or {}).get(plan.pace if plan else "")
     phase = MEASURING if state == "running" and status.get("phase") == MEASURING else ""
     left = 0.0 if state == "complete" or phase else None if pace is None else pace.seconds * max(epochs - epoch, 0)
-    error = one_line(str(status.get("error") or "")) if state == "failed" else ""
+    error = one_line(str(status.get("error") or "")) if state in ("failed", "pruned") else ""
     return Progress(run, state, epoch, epochs, left, bool(pace and pace.busy), results, error, phase)
 
 

@@ -18,7 +18,7 @@ from fmvae.sweeps.outlook import Standing, outlook
 
 SHOWN = 50  # a summary of more runs only counts the complete ones
 ORDER = {
-    state: place for place, state in enumerate(("running", "failed", "partial", "new"))
+    state: place for place, state in enumerate(("running", "failed", "partial", "new", "pruned"))
 }  # of the lines in a status
 
 
@@ -42,6 +42,8 @@ def _ends(states: Sequence[Progress], varied: Mapping[str, str]) -> list[str]:
             said = _terms(state.results)
         elif state.state == "failed":
             said = f"{state.error} (see {state.run}/{state.run.log.name})".lstrip()
+        elif state.state == "pruned":
+            said = f"{state.error.partition('; ')[0]} (to finish it: see {state.run.status.name})"
         elif state.state == "running":
             said = f"held by {one_line(state.run.holder())}"
         rows.append((name, varied.get(state.run.path.name, ""), state.state, said))
@@ -109,7 +111,7 @@ def look(folder: Path) -> tuple[str, bool]:
     lines = _heading(sweep, states)
     for line, state in zip(aligned(rows), unfinished, strict=True):
         lines += [line, f"    {state.error}"] if state.error else [line]
-    remaining = [state for state in unfinished if state.state != "failed"]
+    remaining = [state for state in unfinished if state.state not in ("failed", "pruned")]
     if remaining:
         lines += ["", *_rough(remaining), f"  {outlook([_standing(s, plans) for s in states], paces=paces)}"]
     elif len(states) <= SHOWN:
@@ -122,7 +124,7 @@ def _standing(state: Progress, plans: Mapping[str, Plan]) -> Standing:
     """Return where a run stands. A run counts as running if a process holds it now."""
     plan, status = plans.get(state.run.path.name), state.run.read_status()
     process = f"{status.get('pid')} on {status.get('host')}" if state.state == "running" else ""
-    ended = state.state in ("complete", "failed")
+    ended = state.state in ("complete", "failed", "pruned")
     pace = plan.pace if plan else state.run.path.name
     timing = Timing.read(state.run)
     return Standing(bool(process), ended, process, state.epoch, state.epochs, pace, timing)
@@ -143,7 +145,7 @@ def _epochs(state: Progress) -> str:
 
 def _at(state: Progress) -> str:
     """Return what a run does after training, or else the time left of that; empty if it has ended."""
-    return "" if state.state == "failed" else state.phase or _time(state)
+    return "" if state.state in ("failed", "pruned") else state.phase or _time(state)
 
 
 def _time(state: Progress) -> str:

@@ -3,9 +3,7 @@
 import importlib.util
 import json
 import os
-import re
 import signal
-import sqlite3
 import threading
 import time
 from dataclasses import fields, is_dataclass
@@ -24,12 +22,9 @@ from fmvae.config.project import PROJECT_ROOT
 from fmvae.errors import ConfigError, ObjectiveError, RunError
 from fmvae.experiments import objective
 from fmvae.experiments.search_target import check_objective
-from fmvae.report.sweep import write_report
-from fmvae.sweeps import search
 from tests.cli.process import Study, call, refused
 from tests.cli.test_exactness import COMPARED
 from tests.faults.warmed import warmed
-from tests.report.fakes import write_run
 
 LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "slurm": "submitit", "ray": "ray"}
 QUICK = ["sweep_name=swept", "model.hidden_dim=16"]
@@ -189,8 +184,7 @@ def test_a_presets_keys_are_the_plugins_own(launcher, plugin):
             {"joblib": "parallel", "submitit": "slurm"}.get(plugin, plugin),
         )
         for name, plugin in LAUNCHERS.items()
-    ]
-    + [("hydra/sweeper=optuna", "optuna-sweeper", "optuna")],
+    ],
 )
 @pytest.mark.one_in(5)
 def test_a_missing_plugin_is_one_line_with_the_extra_to_install(override, plugin, extra, untrained, tmp_path):
@@ -308,107 +302,3 @@ REFUSED = {
 def test_an_objective_that_is_not_measured_is_refused_before_training(override, words, untrained, tmp_path):
     refused(untrained.train("seed=7", override, f"output_root={tmp_path}"), "objective: ", *words)
     assert not list(tmp_path.glob("base-*"))
-
-
-# --- a search -----------------------------------------------------------------------------------------------
-
-SEARCH = ["beta=interval(0.5,4)", "hydra/sweeper=optuna"]
-
-
-def trials(folder: Path) -> list[tuple[str, float]]:
-    with sqlite3.connect(folder / "swept" / "study.db") as database:
-        return database.execute(
-            "select state, param_value from trials join trial_params using (trial_id) order by trial_id"
-        ).fetchall()
-
-
-NO_TARGETS = ["objective=elbo", "objective=fid", "objective=accuracy", "objective=latent/active_units"]
-
-
-@needs("optuna", "sweeper")
-@pytest.mark.parametrize("override", NO_TARGETS)
-@pytest.mark.one_in(3)
-def test_a_search_by_what_is_not_measured_ends_at_once(override, untrained, tmp_path):
-    done = untrained.train("-m", *SEARCH, *QUICK, override, f"output_root={tmp_path}")
-    assert done.status == 1
-    lines = [line for line in done.stderr.splitlines() if line.startswith("fmvae: error: ")]
-    assert len(lines) == 1, done
-    assert lines[0].startswith("fmvae: error: objective: ")
-    assert not list(tmp_path.glob("swept/base-*/checkpoints"))
-
-
-@needs("optuna", "sweeper")
-def test_a_search_is_continued_by_the_same_command(untrained, tmp_path):
-    """Up to its number of trials; one that was interrupted comes first, and with its own parameters."""
-    total = "hydra.sweeper.n_trials.total"
-    runs = launched(untrained, tmp_path, *SEARCH, f"{total}=2")
-    before = trials(tmp_path)
-    assert [state for state, _ in before] == ["COMPLETE"] * 2
-    found = yaml.safe_load((tmp_path / "swept" / "optimization_results.yaml").read_text())
-    losses = {name: json.loads(bits["results.json"])["test"]["neg_elbo"] for name, bits in runs.items()}
-    assert found["best_value"] == min(losses.values())
-    assert (tmp_path / "swept" / "report" / "index.html").exists()
-
-    assert launched(untrained, tmp_path, *SEARCH, f"{total}=2") == runs, "there is nothing left to do"
-    assert trials(tmp_path) == before
-
-    with sqlite3.connect(tmp_path / "swept" / "study.db") as database:  # as a kill leaves it
-        database.execute("update trials set state = 'RUNNING' where number = 1")
-        database.execute("delete from trial_values where trial_id = 2")
-    assert launched(untrained, tmp_path, *SEARCH, f"{total}=2") == runs
-    assert trials(tmp_path) == before
-
-    assert len(launched(untrained, tmp_path, *SEARCH, f"{total}=3")) == 3
-    assert trials(tmp_path)[:2] == before
-
-
-@needs("optuna", "sweeper")
-@pytest.mark.slow
-def test_a_search_by_a_number_without_a_direction_is_told_one(untrained, tmp_path):
-    given = ["objective=latent/active_units", "hydra.sweeper.direction=maximize", "evaluation.latent=true"]
-    runs = launched(untrained, tmp_path, *SEARCH, *given, "hydra.sweeper.n_trials.total=1")
-    (results,) = (json.loads(bits["results.json"]) for bits in runs.values())
-    found = yaml.safe_load((tmp_path / "swept" / "optimization_results.yaml").read_text())
-    assert found["best_value"] == results["latent"]["active_units"]
-
-
-@pytest.mark.slow
-def test_a_search_says_which_run_is_best_by_its_objective(tmp_path, capsys):
-    for beta, fid, accuracy in ((0.5, 8.0, None), (1.0, 7.0, 0.25), (4.0, None, 0.75)):
-        write_run(tmp_path, beta=beta, fid=fid, accuracy=accuracy)
-    write_run(tmp_path, beta=9.0, state="failed")
-    for name, best in (("neg_elbo", 0.5), ("fid", 1), ("accuracy", 4)):
-        search.conclude(tmp_path, composed([f"objective={name}"]), write_report)
-        said = capsys.readouterr().out
-        assert re.search(rf"best {name}: \d.*/base-b{best}-z2-s0-", said), said
-        assert "3 complete, 1 failed" in said
-        assert "report/index.html" in said
-
-
-@needs("optuna", "sweeper")
-def test_a_search_has_no_dry_run(untrained, tmp_path):
-    done = untrained.train("-m", *SEARCH, *QUICK, "dry_run=true", f"output_root={tmp_path}/new")
-    refused(done, "dry_run: a search chooses each run by the results of those before")
-    assert not list(tmp_path.iterdir())
-
-
-@needs("optuna", "sweeper")
-def test_a_damaged_study_is_named_and_left_as_it_is(tmp_path):
-    path = tmp_path / "study.db"
-    path.write_text("no database")
-    with pytest.raises(RunError, match=r"study\.db: not a study's database .*; move it away"):
-        search.storage(str(path))
-    assert path.read_text() == "no database"
-
-
-@needs("optuna", "sweeper")
-@pytest.mark.slow
-def test_a_failed_trial_does_not_end_the_search(untrained, tmp_path):
-    optuna = pytest.importorskip("optuna")
-    (tmp_path / "swept").mkdir()
-    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/swept/study.db", study_name="neg_elbo")
-    for lr in (1e9, 1e-3):
-        study.enqueue_trial({"optimizer.lr": lr})
-    search = ["optimizer.lr=choice(1e-3,1e9)", "hydra/sweeper=optuna"]
-    launched(untrained, tmp_path, *search, "hydra.sweeper.n_trials=2")
-    assert [state for state, _ in trials(tmp_path)] == ["FAIL", "COMPLETE"]

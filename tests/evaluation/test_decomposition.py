@@ -17,7 +17,7 @@ from fmvae.errors import ConfigError
 from fmvae.evaluation import Evaluator
 from fmvae.evaluation.decomposition import decompose_kl, log_aggregate
 from fmvae.evaluation.registry import merged, nothing
-from fmvae.experiments.search_target import check_objective, direction
+from fmvae.experiments.search_target import check_objective, directions
 from fmvae.models import BaseVAE, ConditionalVAE, encode_split
 from fmvae.models.priors import Prior
 from fmvae.objectives import ELBO
@@ -300,11 +300,11 @@ def test_a_search_goes_by_its_numbers(small_data):
     config = compose(["objective=decomposition/tc"])
     tags = [column.tag for column in evaluator(model_of(), small_data()).columns()]
     check_objective(config, tags)
-    assert direction(config) == "minimize"
+    assert directions(config) == ("minimize",)
     with pytest.raises(ConfigError, match=r"evaluation\.decomposition\.num_samples, as 2000"):
         check_objective(config, ["test/neg_elbo"])
     with pytest.raises(ConfigError, match="neither low nor high"):
-        direction(compose(["objective=decomposition/mi"]))
+        directions(compose(["objective=decomposition/mi"]))
 
 
 def test_it_is_off_in_the_fast_evaluation():

@@ -21,7 +21,7 @@ from fmvae.evaluation import Column, Evaluator, columns, registry
 from fmvae.evaluation.column import group_of
 from fmvae.evaluation.measure import BuiltIn, Context
 from fmvae.experiments import objective, train
-from fmvae.experiments.search_target import check_objective, direction
+from fmvae.experiments.search_target import check_objective, directions
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.measurement.evaluate import evaluate_runs
 from fmvae.measurement.summary import describe
@@ -280,16 +280,16 @@ def test_a_search_goes_by_its_column(sweep, mine, data_settings, capsys):
     experiment = VAEExperiment(config, torch.device("cpu"))
     tags = [column.tag for column in experiment.parts.evaluator.columns()]
     check_objective(config, tags)
-    assert direction(config) == "maximize"
+    assert directions(config) == ("maximize",)
     values = {run.beta: objective(config, read_record(run.directory.results)) for run in collect([sweep])}
     search.conclude(sweep, config, write_report)
     best = max(values, key=lambda beta: values[beta])
     assert f"best entropy/entropy: {values[best]:.4f}, " in (said := capsys.readouterr().out)
     assert f"base-b{best:g}-" in said.rpartition("best entropy")[2]
     with pytest.raises(ObjectiveError, match="neither low nor high values"):
-        direction(config | {"objective": "entropy/lit/bright"})
+        directions(config | {"objective": "entropy/lit/bright"})
     with pytest.raises(ObjectiveError, match=r"choose from entropy/entropy, entropy/lit/bright"):
-        direction(config | {"objective": "entropy/entropi"})
+        directions(config | {"objective": "entropy/entropi"})
     with pytest.raises(ObjectiveError, match=r"did you mean entropy/entropy\?"):
         check_objective(config | {"objective": "entropy/entropi"}, tags)
 
@@ -307,7 +307,7 @@ def test_a_search_goes_by_its_column(sweep, mine, data_settings, capsys):
     ],
 )
 def test_any_number_with_a_direction_is_searched_by(name, expected):
-    assert direction(compose([f"objective={name}"])) == expected
+    assert directions(compose([f"objective={name}"])) == (expected,)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_an_objective_that_is_no_number_is_refused_when_composed(name, said):
 def test_a_number_without_a_direction_is_known_and_needs_one():
     config = compose(["objective=latent/active_units"])
     with pytest.raises(ObjectiveError, match=r"hydra\.sweeper\.direction=minimize, or maximize"):
-        direction(config)
+        directions(config)
 
 
 def test_another_number_of_a_block_that_is_measured_is_not_measured(data_settings):
@@ -511,7 +511,7 @@ def test_a_measure_is_added_by_a_class_and_its_columns(data_settings, tmp_path, 
     assert "columns" not in results["brightness"]
     found = verify(run, device="cpu")
     assert (found.problems, "brightness" in found.measures) == ([], True)
-    assert direction(compose(["objective=brightness/mean"])) == "maximize"
+    assert directions(compose(["objective=brightness/mean"])) == ("maximize",)
     said = summary(SweepDirectory(tmp_path / "s"), {}, [progress(run)])
     assert f"brightness {results['brightness']['mean']:.1f}" in said
     monkeypatch.undo()

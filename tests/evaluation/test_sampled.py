@@ -30,7 +30,7 @@ from fmvae.evaluation.partial import Partial, Partials
 from fmvae.evaluation.samplers import Latents
 from fmvae.evaluation.samplers.gmm import GaussianMixtureSampler
 from fmvae.experiments import objective, train
-from fmvae.experiments.search_target import direction
+from fmvae.experiments.search_target import directions
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.measurement.evaluate import evaluate_runs
 from fmvae.measurement.verification import verify
@@ -505,7 +505,7 @@ def test_every_block_has_columns_and_every_number_one():
     ],
 )
 def test_a_search_goes_by_any_number_of_a_sampler(name, expected):
-    assert direction(compose([f"objective={name}"])) == expected
+    assert directions(compose([f"objective={name}"])) == (expected,)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_a_sweep_has_a_report_and_asks_the_file_again(tmp_path, path):
 
 @pytest.mark.slow
 def test_a_search_finds_a_best_run(tmp_path, path):
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    pytest.importorskip("optuna")
     command = ["-m", "data=arrays", f"data.root={path}", f"output_root={tmp_path}", *SMALL, "figures=none"]
     command += ["hydra/sweeper=optuna", "hydra.sweeper.n_trials.total=2", "beta.value=interval(0.5,2)"]
     finished = warmed().call("train.py", *command, "sweep_name=search")

@@ -15,7 +15,7 @@ from fmvae.config import compose
 from fmvae.config.identity import semantic, whole
 from fmvae.errors import Terminated
 from fmvae.experiments import stackable, train, train_together
-from fmvae.experiments.lifecycle import logging_to
+from fmvae.experiments.run_log import logging_to
 from fmvae.experiments.vae import VAEExperiment
 from fmvae.measurement.verification import verify
 from fmvae.objectives import BetaSchedule, Constant

@@ -141,21 +141,6 @@ def test_a_place_that_does_not_answer_costs_a_warning(config, tmp_path, caplog, 
     assert weights_of(run_of(made)) == weights_of(run_of(usual))
 
 
-# SQLAlchemy 1.4, which the extra optuna needs, lacks classes that annotations of MLflow's server name (its client
-# does not): with any class in their places, it runs
-SHIM = """
-import typing, sqlalchemy
-
-def named(name):
-    if not name[:1].isupper():
-        raise AttributeError(name)
-    return typing.Any
-
-if sqlalchemy.__version__.startswith("1."):
-    sqlalchemy.__getattr__ = named
-"""
-
-
 class Server:
     """MLflow's own server on loopback, with a SQLite store in a folder."""
 
@@ -170,8 +155,7 @@ class Server:
         store = f"sqlite:///{self.folder}/server.db"
         command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", store, "--artifacts-destination", str(self.folder / "artifacts")]
-        (self.folder / "sitecustomize.py").write_text(SHIM)
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(self.folder)}
+        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
         log = (self.folder / "server.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, *command], env=environment, stdout=log, stderr=log, start_new_session=True

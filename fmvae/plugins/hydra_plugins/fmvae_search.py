@@ -1,30 +1,46 @@
-"""The sweeper of ``hydra/sweeper=optuna``: Hydra's Optuna sweeper, with checks before and a report after it."""
+"""The sweeper of ``hydra/sweeper=optuna``: it composes and launches the trials of ``fmvae.sweeps.search``."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from fmvae.cli import gate
+from fmvae.config.composing import resolve
 from fmvae.config.grids import GRIDS
-from fmvae.config.hydra_internals import OverridesParser, Plugins
+from fmvae.config.hydra_internals import JobStatus, OverridesParser, Plugins
+from fmvae.config.identity import RunIdentity
 from fmvae.config.project import groups
+from fmvae.config.rule import Rule
 from fmvae.config.schema import validate
+from fmvae.config.space import Choice, Space, space_of
 from fmvae.errors import ConfigError
+from fmvae.evaluation.criteria import check_objectives
 
-OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
+if TYPE_CHECKING:  # imports torch, but Hydra imports its plugins even for shell completion
+    from fmvae.experiments.search_target import Direction
+    from fmvae.sweeps.search import Limits, Outcome
+
+SWEEPER = "hydra.sweeper"
+DIRECTION = Rule(str, choices=("minimize", "maximize"), optional=True, many=True)
+NAME = Rule(str, optional=True, pattern=r"[^\0]{1,200}", called="a name")
+NUMBER = Rule(int, minimum=1, maximum=10**6, optional=True)
+OF_A_COMMAND = Rule(int, minimum=0, maximum=10**6)
+AT_A_TIME = Rule(int, minimum=1, maximum=4096)
+SHARE = Rule(float, minimum=0, maximum=1)
 
 
 class FmvaeSearch(Sweeper):
-    """A sweeper with the settings of ``OptunaSweeper``. It creates that, and opens the study, in ``sweep``."""
+    """Search by the results of runs. Everything is read from the config in ``sweep``, when the search begins."""
 
     def __init__(self, **settings: Any):
-        """Ignore the settings: ``sweep`` reads them from the config."""
+        """Ignore the settings: what is wrong with them is said in ``sweep``, before anything is written."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -32,53 +48,140 @@ class FmvaeSearch(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         assert self.config is not None
         assert self.hydra_context is not None
-        if self.config.hydra.sweeper.get("grids") is not None:
+        config = self.config
+        self._check(config)
+        loader = self.hydra_context.config_loader
+        settings: Any = config.hydra.sweeper
+        space = space_of(settings.params, arguments, OverridesParser.create(config_loader=loader))
+        self._check_options(space)
+        from fmvae.sweeps.database import opened
+        from fmvae.sweeps.study import Study, check_installed, check_sampler, settings_of, study_name
+
+        check_installed()
+        from hydra_plugins.fmvae_sweeper import reported
+
+        from fmvae.experiments.search_target import names_of
+        from fmvae.report.sweep import write_report
+        from fmvae.sweeps.pruning import check_pruner
+        from fmvae.sweeps.search import conclude, run_search
+
+        whole: Any = validate(
+            {key: OmegaConf.to_container(config[key], resolve=True) for key in ("evaluation",) if key in config}
+            | ({"objective": _plain(config.objective)} if "objective" in config else {})
+        )
+        if "objective" in whole:
+            check_objectives(whole["objective"], whole["evaluation"].get("measures", {}))
+        names, limits = names_of(whole), _limits(settings)
+        better = _directions(settings, whole, names)
+        sampler, pruner = settings_of("sampler", settings.sampler), settings_of("pruner", settings.pruner)
+        check_sampler(sampler, names)
+        if pruner:
+            check_pruner(pruner, config.hydra.launcher._target_, names)
+        folder, name = (
+            Path(config.hydra.sweep.dir),
+            study_name(_accepted("study_name", NAME, settings.study_name), names),
+        )
+        launcher = Plugins.instance().instantiate_launcher(
+            config=config, hydra_context=self.hydra_context, task_function=self.task_function
+        )
+
+        def launch(jobs: Sequence[Sequence[str]], first: int) -> list[Outcome]:
+            return [_outcome(ended) for ended in launcher.launch(jobs, initial_job_idx=first)]
+
+        with opened(folder) as storage:
+            study = Study(storage, name, better, sampler, space.varied)
+            run_search(study, folder, space.fixed, names, limits, launch, self._name_of)
+            conclude(folder, whole, reported(write_report, config), better)
+
+    def _check(self, config: DictConfig) -> None:
+        """Refuse settings that a search can't have."""
+        if config.hydra.sweeper.get("grids") is not None:
             way_out = (
                 "leave out hydra/sweeper=optuna, or search with keys on the command line instead of this sweep"
             )
             raise ConfigError(GRIDS, "a search has no grids", way_out)
-        if self.config.dry_run:
+        if config.dry_run:
             way_out = "leave it out (hydra.sweeper.n_trials.total says how many there will be)"
             raise ConfigError("dry_run", "a search chooses each run by the results of those before", way_out)
-        self._check_options(arguments)
-        config = copy.deepcopy(self.config)
-        with open_dict(config):
-            config.hydra.sweeper._target_ = OPTUNA
-            del config.hydra.sweeper._recursive_
-            if config.hydra.sweeper.direction is None and "objective" in config:
-                config.hydra.sweeper.direction = self._direction()
-        plugins = Plugins.instance()
-        optuna = plugins.instantiate_sweeper(
-            config=config, hydra_context=self.hydra_context, task_function=self.task_function
-        )
-        optuna.sweep(arguments)
 
-        from hydra_plugins.fmvae_sweeper import reported
-
-        from fmvae.report.sweep import write_report
-        from fmvae.sweeps.search import conclude  # imports torch
-
-        chosen = config.hydra.sweeper.direction
-        conclude(Path(self.config.hydra.sweep.dir), self.config, reported(write_report, self.config), str(chosen))
-
-    def _direction(self) -> str:
-        """Return ``minimize`` or ``maximize``, from the objective's column."""
-        from fmvae.experiments.search_target import direction  # imports torch
-
-        assert self.config is not None
-        evaluation = OmegaConf.to_container(self.config.evaluation, resolve=True)
-        return direction(validate({"objective": self.config.objective, "evaluation": evaluation}))
-
-    def _check_options(self, arguments: list[str]) -> None:
+    def _check_options(self, space: Space) -> None:
         """Refuse to search over options whose files change Hydra's settings; these would have no effect."""
         assert self.config is not None
         assert self.hydra_context is not None
         loader, options = self.hydra_context.config_loader, groups()
-        space = [f"{key}={values}" for key, values in (self.config.hydra.sweeper.params or {}).items()]
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*space, *arguments])
-        fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
-        for override in overrides:
-            if override.key_or_group in options and override.is_choice_sweep():
-                for value in override.sweep_string_iterator():
-                    asked = [*fixed, f"{override.get_key_element()}={value}"]
+        for key, values in space.varied.items():
+            if key.lstrip("+") in options and isinstance(values, Choice):
+                for value in values.values:
+                    asked = [*space.fixed, f"{key}={value}"]
                     gate.check_job(self.config, loader.load_sweep_config(self.config, asked))
+
+    def _name_of(self, overrides: Sequence[str]) -> str:
+        """Return the name of the run of a job; empty if its config is wrong, which the job itself will say."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        with suppress(Exception):
+            composed: Any = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(composed):
+                own = composed.pop("hydra")
+            return RunIdentity.of(resolve(composed, own.runtime)).name
+        return ""
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if isinstance(value, ListConfig | DictConfig) else value
+
+
+def _accepted(key: str, rule: Rule, value: Any) -> Any:
+    """Return a value that a rule accepts.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    try:
+        return rule.accept(value)
+    except (ValueError, OverflowError):
+        raise ConfigError(f"{SWEEPER}.{key}", f"{value!r} is not {rule}", rule.way_out(value)) from None
+
+
+def _limits(settings: Any) -> Limits:
+    from fmvae.sweeps.search import Limits
+
+    asked, total, trials = _plain(settings.n_trials), None, None
+    if isinstance(asked, Mapping):
+        if set(asked) != {"total"}:
+            problem = f"{', '.join(map(str, asked)) or 'nothing'} given"
+            raise ConfigError(f"{SWEEPER}.n_trials", problem, "give hydra.sweeper.n_trials.total=20, or a number")
+        total = _accepted("n_trials.total", NUMBER, asked["total"])
+        if total is None:
+            raise ConfigError(
+                f"{SWEEPER}.n_trials.total", "null is no number of trials", "give a whole number >= 1"
+            )
+    else:
+        trials = _accepted("n_trials", OF_A_COMMAND, asked)
+    at_a_time, failing = (
+        _accepted("n_jobs", AT_A_TIME, settings.n_jobs),
+        _accepted("max_failure_rate", SHARE, settings.max_failure_rate),
+    )
+    return Limits(total, trials, at_a_time, failing)
+
+
+def _directions(settings: Any, config: Mapping[str, Any], names: Sequence[str]) -> tuple[Direction, ...]:
+    """Return the direction of each objective, as given or else by its column."""
+    from fmvae.experiments.search_target import directions
+
+    given: Any = _accepted("direction", DIRECTION, _plain(settings.direction))
+    if given is None:
+        return directions(config)
+    given = (given,) if isinstance(given, str) else given
+    if len(given) != len(names):
+        problem = f"{len(given)} given for {len(names)} objectives ({', '.join(names)})"
+        raise ConfigError(f"{SWEEPER}.direction", problem, "give one for each, as [minimize,maximize]")
+    return tuple(given)
+
+
+def _outcome(ended: Any) -> Outcome:
+    """Return the values of a job that has ended, or its error."""
+    value = ended._return_value  # the public property writes to stderr what the job has said before
+    if ended.status != JobStatus.COMPLETED:
+        return value if isinstance(value, Exception) else RuntimeError(str(value))
+    return [float(each) for each in value] if isinstance(value, Sequence) else [float(value)]

@@ -15,7 +15,7 @@ from fmvae.evaluation import Evaluator, columns
 from fmvae.evaluation import disentanglement as scores
 from fmvae.evaluation.measures import disentanglement as measure
 from fmvae.evaluation.registry import BUILT_IN, merged, nothing
-from fmvae.experiments.search_target import direction
+from fmvae.experiments.search_target import directions
 from fmvae.models import VAE, BaseVAE, ConditionalVAE
 from fmvae.objectives import ELBO, Bernoulli, Constant
 from tests.evaluation.disentanglement.squares import SIDE, Measuring, Squares
@@ -126,7 +126,7 @@ def test_every_number_has_a_column_and_every_column_a_number(block):
     assert tags == {column.tag for column in evaluator().measures["disentanglement"].columns}
     directed = {column.tag for column in columns.BLOCKS["disentanglement"] if column.direction == "higher"}
     assert directed == NUMBERS
-    assert direction(compose(["objective=disentanglement/mig"])) == "maximize"
+    assert directions(compose(["objective=disentanglement/mig"])) == ("maximize",)
 
 
 def test_it_repeats_with_any_number_of_threads_and_from_its_settings(block):

@@ -1,0 +1,98 @@
+"""The database of a search (study.db): opened under a lock, and converted if an earlier Optuna wrote it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fmvae.common.text import short
+from fmvae.errors import RunError
+from fmvae.runs.directory import RunDirectory
+from fmvae.runs.files import link, make_directory
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+DATABASE = "study.db"
+BEFORE = "study-optuna2.db"  # a study of an earlier version, as it was
+log = logging.getLogger("fmvae")
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[RDBStorage]:
+    """Open the database of a search's folder, and hold a lock on it inside.
+
+    A database of Optuna 2 is converted; the original is kept beside it.
+
+    Raises:
+        HeldError: another process holds the lock.
+        RunError: the file is not a database of Optuna, or one of a later version.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    make_directory(folder)
+    with RunDirectory(folder / DATABASE).held():
+        yield database(folder)
+
+
+def database(folder: Path) -> RDBStorage:
+    """Open the database of a search's folder without a lock; for the jobs of a search that is held."""
+    from optuna.exceptions import StorageInternalError
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import SQLAlchemyError
+
+    path, begin_anew = folder / DATABASE, "move it away, and repeat the command to begin a new study"
+    try:
+        with quiet():
+            found = RDBStorage(_url(path), skip_compatibility_check=True)
+            version = found.get_current_version()
+            if version == found.get_head_version():
+                return found
+            if version not in found.get_all_versions():
+                raise RunError(short(path), f"of a later version of Optuna (its tables are {version})", begin_anew)
+        return _converted(path)
+    except (SQLAlchemyError, StorageInternalError, AssertionError) as error:
+        reason = str(error.__cause__ or error).splitlines() or ["its tables are not Optuna's"]
+        raise RunError(short(path), f"not a study's database ({reason[0]})", begin_anew) from None
+
+
+def _url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def _converted(path: Path) -> RDBStorage:
+    """Convert a copy of an earlier Optuna's database, and put it in the place of the original, which is kept."""
+    from optuna.storages import RDBStorage
+
+    copy, kept = path.with_name(f"{path.name}.converting"), path.with_name(BEFORE)
+    copy.unlink(missing_ok=True)
+    shutil.copy2(path, copy)
+    with quiet():
+        storage = RDBStorage(_url(copy), skip_compatibility_check=True)
+        storage.upgrade()
+        storage.engine.dispose()
+    if not kept.exists():
+        link(path, kept)
+    copy.replace(path)
+    log.info("%s: converted for today's Optuna; %s is as it was", short(path), short(kept))
+    with quiet():
+        return RDBStorage(_url(path))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress what Optuna warns of: experimental parts, and the names of old distributions in old databases."""
+    alembic = logging.getLogger("alembic")
+    level = alembic.level
+    alembic.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", module="optuna")
+        yield
+    alembic.setLevel(level)

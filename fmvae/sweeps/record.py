@@ -1,0 +1,88 @@
+"""The record of a folder's searches (search.json): what the report shows of them. Reading it needs no Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fmvae.errors import RunError
+from fmvae.runs.files import read_record, write_record
+
+RECORD = "search.json"
+
+
+class Trial(NamedTuple):
+    """A trial of a search.
+
+    Attributes:
+        number: from 0.
+        state: ``complete``, ``pruned``, ``fail``, or ``running`` and ``waiting`` of one that was interrupted.
+        run: the name of its run; empty if its config was wrong.
+        params: what was chosen, by key.
+        values: of the objectives; none if it is not complete.
+    """
+
+    number: int
+    state: str
+    run: str
+    params: Mapping[str, Any]
+    values: tuple[float, ...]
+
+
+class Record(NamedTuple):
+    """A study.
+
+    Attributes:
+        objectives, directions: the numbers that are searched by; ``minimize`` or ``maximize`` each.
+        sampler: the class in ``optuna.samplers``.
+        front: numbers of the best trial, or of those on the Pareto front.
+        importances: for each objective, the share of its variance that each key explains; empty if unknown.
+    """
+
+    objectives: tuple[str, ...]
+    directions: tuple[str, ...]
+    sampler: str
+    trials: tuple[Trial, ...]
+    front: tuple[int, ...]
+    importances: tuple[Mapping[str, float], ...]
+
+
+def write_study(folder: Path, name: str, record: Record) -> None:
+    """Write a study into a folder's search.json, beside its other studies."""
+    studies = {**_read(folder), name: {**record._asdict(), "trials": [trial._asdict() for trial in record.trials]}}
+    write_record(folder / RECORD, {"studies": studies})
+
+
+def read_studies(folder: Path) -> dict[str, Record]:
+    """Return the studies of a folder's search.json by name; those that are no studies are left out."""
+    found = {}
+    for name, stored in _read(folder).items():
+        try:
+            trials = tuple(
+                Trial(each["number"], each["state"], each["run"], each["params"], tuple(each["values"]))
+                for each in stored["trials"]
+            )
+            objectives, directions, front, shares = (
+                tuple(stored[key]) for key in ("objectives", "directions", "front", "importances")
+            )
+            found[name] = Record(objectives, directions, str(stored["sampler"]), trials, front, shares)
+        except (LookupError, TypeError):
+            continue
+    return found
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        studies = read_record(folder / RECORD).get("studies")
+    except (RunError, OSError):
+        return {}
+    return studies if isinstance(studies, dict) else {}
+
+
+def surpassed(cost: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+    """Return whether another is at least as good in all objectives, and better in one; lower costs are better."""
+    return any(
+        all(theirs <= ours for theirs, ours in zip(other, cost, strict=True)) and tuple(other) != tuple(cost)
+        for other in others
+    )

@@ -1,0 +1,291 @@
+"""Studies alone, without training: what is asked for, what is kept, and what of earlier versions is read."""
+
+import itertools
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("optuna")
+from optuna.trial import TrialState
+
+from fmvae.config.space import Choice, Interval
+from fmvae.errors import ConfigError, HeldError, RunError
+from fmvae.experiments.search_target import Direction
+from fmvae.sweeps.database import opened
+from fmvae.sweeps.record import read_studies, surpassed
+from fmvae.sweeps.search import Limits, run_search
+from fmvae.sweeps.study import Study, check_sampler, made, settings_of
+
+SPACE = {"beta": Interval(0.5, 4.0), "lr": Interval(1e-4, 1e-2, log=True), "z": Choice((2, 10, 32))}
+SAMPLERS = ("tpe", "gp", "cmaes", "random", "nsga2")
+OLD = Path(__file__).with_name("optuna_2_10.sql")
+
+
+class Killed(BaseException):
+    pass
+
+
+def cost(job, objectives=1):
+    """A smooth function of what a job was given."""
+    given = dict(part.split("=") for part in job)
+    beta, lr, z = float(given["beta"]), float(given["lr"]), float(given["z"])
+    values = ((beta - 2) ** 2 + z / 100, beta + 1000 * lr)
+    return values[:objectives]
+
+
+def search(
+    folder, sampler="tpe", total=14, stop_after=None, objectives=1, at_a_time=1, stop_between=None, **settings
+):
+    """Search, and return all trials; ``stop_after`` so many launches, the process ends while jobs run."""
+    launches = itertools.count()
+
+    def launch(jobs, first):
+        if next(launches) == stop_after:
+            raise Killed
+        return [cost(job, objectives) for job in jobs]
+
+    given = {**settings_of("sampler", sampler), **settings}
+    with opened(folder) as storage:
+        directions: list[Direction] = ["minimize"] * objectives
+        study = Study(storage, "s", directions, given, SPACE)
+        if stop_between is not None:  # dies while it stores the results of jobs that ran at the same time
+            told, tell = itertools.count(), study.tell
+
+            def dies(*arguments):
+                if next(told) == stop_between:
+                    raise Killed
+                tell(*arguments)
+
+            study.tell = dies  # type: ignore[method-assign]
+        limits = Limits(total, None, at_a_time, 1.0)
+        with suppress(Killed):
+            run_search(study, folder, [], ["a", "b"][:objectives], limits, launch, str)
+        return [(t.number, t.params, t.values, t.state.name) for t in study.optuna.get_trials()]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.one_in(5)
+def test_a_search_that_was_killed_and_continued_has_the_same_trials(sampler, tmp_path):
+    few = {"total": 8, **({"n_startup_trials": 3} if sampler in ("tpe", "gp", "cmaes") else {})}
+    whole = search(tmp_path / "whole", sampler, **few)
+    for stop, begun in ((1, 2), (4, 6)):
+        partial = search(tmp_path / "killed", sampler, **few, stop_after=stop)
+        assert (len(partial), partial[-1][3]) == (begun, "RUNNING")
+    assert search(tmp_path / "killed", sampler, **few) == whole
+    assert [state for *_, state in whole] == ["COMPLETE"] * 8
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@pytest.mark.slow
+def test_so_has_one_by_two_objectives_with_three_trials_at_a_time(sampler, tmp_path):
+    usual = (
+        {"objectives": 2, "at_a_time": 3, "total": 30, "population_size": 6}
+        if sampler == "nsga2"
+        else {"objectives": 2, "at_a_time": 3, "total": 30}
+    )
+    whole = search(tmp_path / "whole", sampler, **usual)
+    search(tmp_path / "killed", sampler, **usual, stop_after=4)
+    search(tmp_path / "killed", sampler, **usual, stop_between=1)
+    search(tmp_path / "killed", sampler, **usual, stop_between=5)
+    assert search(tmp_path / "killed", sampler, **usual) == whole
+
+
+def test_negative_control_without_seeds_of_their_own_the_trials_differ(tmp_path):
+    first = search(tmp_path / "first", "random", total=1)
+    assert search(tmp_path / "second", "random", total=1) == first
+    for name, seed in (("none", None), ("other", 1)):
+        assert search(tmp_path / name, "random", total=1, seed=seed) != first
+
+
+def test_the_front_is_that_of_brute_force(tmp_path):
+    trials = search(tmp_path, "random", objectives=2, total=15)
+    values = [tuple(found) for _, _, found, _ in trials]
+    front = [
+        number
+        for number, _, (a, b), _ in trials
+        if not any((c <= a and d <= b and (c, d) != (a, b)) for c, d in values)
+    ]
+    assert list(read_studies(tmp_path)["s"].front) == front
+    assert 2 <= len(front) < 15
+    assert [n for n in range(15) if not surpassed(values[n], values)] == front
+
+
+def test_the_total_counts_all_commands_and_a_failed_trial_counts_in_none(tmp_path):
+    failing = iter([True, False, True, *[False] * 9])
+
+    def launch(jobs, first):
+        return [ValueError("no") if next(failing) else cost(job) for job in jobs]
+
+    def go(limits):
+        with opened(tmp_path) as storage:
+            study = Study(storage, "s", ["minimize"], settings_of("sampler", "random"), SPACE)
+            run_search(study, tmp_path, [], ["a"], limits, launch, str)
+            return [trial.state.name for trial in study.optuna.get_trials()]
+
+    assert go(Limits(3, None, 1, 1.0)) == ["FAIL", "COMPLETE", "FAIL"]
+    assert go(Limits(3, None, 1, 1.0)).count("COMPLETE") == 3
+    assert len(go(Limits(3, None, 1, 1.0))) == 5, "nothing is left to do"
+    assert len(go(Limits(None, 2, 1, 1.0))) == 7
+
+
+def test_too_many_failures_end_it_in_one_line(tmp_path):
+    with opened(tmp_path) as storage:
+        study = Study(storage, "s", ["minimize"], settings_of("sampler", "random"), SPACE)
+        launch = lambda jobs, first: [ValueError("broken") for _ in jobs]  # noqa: E731
+        with pytest.raises(RunError, match=r"2 of 2 trials failed, the last with: broken; .*max_failure_rate=1"):
+            run_search(study, tmp_path, [], ["a"], Limits(8, None, 2, 0.5), launch, str)
+
+
+@pytest.mark.parametrize("values", [(float("nan"),), (float("inf"),), (1.0, 2.0), ()])
+def test_what_is_no_value_is_a_failed_trial(values, tmp_path):
+    with opened(tmp_path) as storage:
+        study = Study(storage, "s", ["minimize"], settings_of("sampler", "random"), SPACE)
+        run_search(study, tmp_path, [], ["a"], Limits(1, None, 1, 1.0), lambda jobs, first: [values], str)
+        assert [trial.state for trial in study.optuna.get_trials()] == [TrialState.FAIL]
+    (trial,) = read_studies(tmp_path)["s"].trials
+    assert (trial.state, trial.values) == ("fail", ())
+
+
+# --- refusals -----------------------------------------------------------------------------------------------
+
+
+def study_of(folder, space=SPACE, directions=("minimize",), sampler="random"):
+    with opened(folder) as storage:
+        return Study(storage, "s", directions, settings_of("sampler", sampler), space)
+
+
+def test_two_processes_refuse_each_other(tmp_path):
+    with opened(tmp_path), pytest.raises(HeldError, match=r"study\.db"), opened(tmp_path):
+        pass
+
+
+def test_other_choices_or_directions_than_the_studys_are_refused(tmp_path):
+    search(tmp_path, total=2)
+    with pytest.raises(
+        ConfigError, match=r"^z: choice\(2,10\), but the study s was begun with choice\(2,10,32\); "
+    ):
+        study_of(tmp_path, {**SPACE, "z": Choice((2, 10))})
+    with pytest.raises(ConfigError, match=r"^beta: choice\(1\), but the study s was begun with float interval"):
+        study_of(tmp_path, {**SPACE, "beta": Choice((1,))})
+    with pytest.raises(ConfigError, match=r"^hydra.sweeper.direction: maximize, but .* begun with minimize"):
+        study_of(tmp_path, directions=("maximize",))
+    study_of(tmp_path, {**SPACE, "beta": Interval(0.1, 8.0)})  # an interval may change
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"_target_": "optuna.samplers.TPSampler"},
+            "sampler._target_: 'optuna.samplers.TPSampler' is not the name",
+        ),
+        ({"_target_": "os.system"}, "sampler._target_: 'os.system' is not the name of a sampler"),
+        (
+            {"_target_": "optuna.samplers.TPESampler", "sed": 1},
+            "sampler.sed: .* does not take it; it takes .*seed",
+        ),
+        ({"_target_": "optuna.samplers.NSGAIISampler", "population_size": -1}, "sampler: .*population_size"),
+        ({}, "sampler._target_: 'None' is not the name"),
+    ],
+)
+def test_settings_that_no_sampler_takes_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=f"^hydra.sweeper.{message}"):
+        made("sampler", settings)
+
+
+def test_an_unknown_name_lists_those_there_are():
+    with pytest.raises(ConfigError, match="'tpee' is no sampler; choose from cmaes, gp, nsga2, random, tpe"):
+        settings_of("sampler", "tpee")
+    with pytest.raises(ConfigError, match="choose from halving, hyperband, median, none, percentile"):
+        settings_of("pruner", "x")
+    assert settings_of("pruner", "none") == settings_of("pruner", None) == {}
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "random", "nsga2"])
+def test_every_sampler_that_is_offered_can_be_made(name):
+    made("sampler", settings_of("sampler", name))
+
+
+@pytest.mark.parametrize("name", ["median", "percentile", "halving", "hyperband"])
+def test_every_pruner_that_is_offered_can_be_made(name):
+    made("pruner", settings_of("pruner", name))
+
+
+def test_cmaes_is_refused_for_two_objectives():
+    check_sampler(settings_of("sampler", "cmaes"), ["fid"])
+    with pytest.raises(ConfigError, match="cmaes optimises one objective; choose nsga2, tpe or gp"):
+        check_sampler(settings_of("sampler", "cmaes"), ["neg_elbo", "fid"])
+
+
+# --- databases that others wrote ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(tmp_path):
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.executescript(OLD.read_text())
+    database.close()
+    return tmp_path
+
+
+def test_a_study_of_optuna_2_is_read_and_the_original_kept(old):
+    before = (old / "study.db").read_bytes()
+    space = {
+        "beta": Interval(0.5, 4.0),
+        "latent_dim": Choice(("2", "10")),
+        "k": Interval(1, 5, whole=True),
+        "optimizer.lr": Interval(1e-4, 1e-2, log=True),
+    }
+    with opened(old) as storage:
+        study = Study(storage, "neg_elbo", ["minimize"], settings_of("sampler", "tpe"), space)
+        done = study.of_state("COMPLETE")
+        assert [trial.values[0] for trial in done] == [trial.params["beta"] ** 2 for trial in done]
+        (trial,) = study.ask(1)  # the one that was interrupted, with its values
+        assert (trial.number, trial.params["beta"]) == (3, 3.671963226377027)
+    assert (old / "study-optuna2.db").read_bytes() == before
+    with opened(old):  # and once only
+        assert (old / "study-optuna2.db").read_bytes() == before
+    assert sorted(path.name for path in old.iterdir() if path.suffix == ".db") == ["study-optuna2.db", "study.db"]
+
+
+def test_a_conversion_that_was_interrupted_is_begun_anew(old, monkeypatch):
+    before = (old / "study.db").read_bytes()
+    monkeypatch.setattr("fmvae.sweeps.database.link", lambda *paths: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed), opened(old):
+        pass
+    assert (old / "study.db").read_bytes() == before
+    monkeypatch.undo()
+    with opened(old) as storage:
+        assert len(storage.get_all_studies()) == 1
+
+
+@pytest.mark.parametrize("content", ["no database", ""])
+def test_a_damaged_study_is_named_and_left_as_it_is(content, tmp_path):
+    path = tmp_path / "study.db"
+    path.write_text(content)
+    if not content:  # SQLite takes an empty file for a new database
+        study_of(tmp_path)
+        return
+    with pytest.raises(RunError, match=r"study\.db: not a study's database .*; move it away"), opened(tmp_path):
+        pass
+    assert path.read_text() == content
+
+
+def test_another_programs_database_is_no_study(tmp_path):
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute("create table version_info (a integer)")
+    with pytest.raises(RunError, match=r"study\.db: not a study's database"), opened(tmp_path):
+        pass
+
+
+def test_a_study_of_a_later_optuna_is_refused(tmp_path):
+    study_of(tmp_path)
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute("update alembic_version set version_num = 'v9.9.0.a'")
+    with (
+        pytest.raises(RunError, match=r"of a later version of Optuna \(its tables are v9.9.0.a\); move it"),
+        opened(tmp_path),
+    ):
+        pass
