@@ -7,13 +7,15 @@ for the same runs, whether it was interrupted or not.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from fmvae.config.project import CONF
+from fmvae.config.schema import shown
 from fmvae.config.space import Choice, Interval
 from fmvae.errors import ConfigError
 from fmvae.experiments.search_target import Direction
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 OLDEST = 4  # Optuna's major version
+BEGUN = "begun with"  # what is stored with a study: the settings of a run of its first command
 JOB, RUN = "job", "run"  # what is stored with a trial: Hydra's number of its job, the name of its run
 
 
@@ -167,6 +170,31 @@ class Study:
                     problem = f"{_told(now)}, but the study {self.optuna.study_name} was begun with {_told(known)}"
                     raise ConfigError(key, problem, "give hydra.sweeper.study_name=<name> to begin another study")
 
+    def check_settings(self, settings_of_run: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Refuse runs that differ from those of the study's first command in what the search does not vary.
+
+        Their values could not be compared: other images under the same name, or other epochs.
+
+        Args:
+            settings_of_run: returns what can change a trained bit, by dotted key, for values of the varied keys.
+
+        Raises:
+            ConfigError: names the first key that differs.
+        """
+        known = self.optuna.user_attrs.get(BEGUN)
+        params = known["params"] if known else {key: _first(values) for key, values in self.space.items()}
+        now = json.loads(json.dumps(dict(settings_of_run(params))))
+        if known is None:  # a new study, or one of an earlier version
+            self.optuna.set_user_attr(BEGUN, {"params": params, "settings": now})
+            return
+        varied = tuple(f"{key.lstrip('+')}." for key in {**params, **self.space})
+        for key in {**known["settings"], **now}:
+            if f"{key}.".startswith(varied) or now.get(key) == known["settings"].get(key):
+                continue
+            told = f"the study {self.optuna.study_name} was begun with {shown(known['settings'].get(key))}"
+            problem = f"{shown(now.get(key))}, but {told}, so their runs don't compare"
+            raise ConfigError(key, problem, "give hydra.sweeper.study_name=<name> to begin another study")
+
     def of_state(self, *names: str) -> list[optuna.trial.FrozenTrial]:
         """Return the trials in these of Optuna's states, such as ``COMPLETE``, by number."""
         return [trial for trial in self.optuna.get_trials(deepcopy=False) if trial.state.name in names]
@@ -218,6 +246,10 @@ def _distribution(values: Interval | Choice) -> BaseDistribution:
     if values.whole:
         return IntDistribution(int(values.low), int(values.high), log=values.log, step=int(values.step or 1))
     return FloatDistribution(values.low, values.high, log=values.log, step=None if values.log else values.step)
+
+
+def _first(distribution: Any) -> Any:
+    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
 
 
 def _told(distribution: Any) -> str:

@@ -146,8 +146,12 @@ def test_a_search_finds_a_best_run(tmp_path, path):
     command = ["-m", "data=arrays", f"data.root={path}", f"output_root={tmp_path}", *SMALL, "figures=none"]
     command += ["hydra/sweeper=optuna", "hydra.sweeper.n_trials.total=2", "beta.value=interval(0.5,2)"]
     finished = warmed().call("train.py", *command, "sweep_name=search")
-    assert finished.status == 0, finished.stderr  # where Optuna says that it has made a study
+    assert finished.status == 0, finished.stderr
     assert len(find_runs(tmp_path / "search")) == 2
+    npz(path, images=drawn(150, seed=1)[0], labels=drawn(150)[1])
+    again = warmed().call("train.py", *command, "sweep_name=search")
+    said = refused(again, "data.sha256", "but the study neg_elbo was begun with")
+    assert "give hydra.sweeper.study_name=<name> to begin another study" in said
 
 
 def test_an_error_of_a_file_is_one_line_of_the_command(tmp_path, path):

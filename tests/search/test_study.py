@@ -174,6 +174,26 @@ def test_other_choices_or_directions_than_the_studys_are_refused(tmp_path):
     study_of(tmp_path, {**SPACE, "beta": Interval(0.1, 8.0)})  # an interval may change
 
 
+def test_runs_that_differ_in_what_is_not_varied_are_refused(tmp_path):
+    usual = {"beta.value": 1.0, "trainer.epochs": 2, "data.sha256": "abc", "lr": 0.1, "model.latent": 2}
+
+    def settings(change, space=SPACE):
+        study_of(tmp_path, space).check_settings(lambda params: {**usual, "lr": params["lr"], **change})
+
+    settings({})
+    settings({})
+    settings({}, {**SPACE, "lr": Interval(1e-5, 1.0, log=True)})  # other limits
+    settings({"beta.value": 3.0})
+    for key, value, said in (
+        ("trainer.epochs", 3, "3, but the study s was begun with 2, "),
+        ("lrs", True, "true, but"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{key}: {said}.*study_name=<name> to begin another"):
+            settings({key: value})
+    with pytest.raises(ConfigError, match=r"^data.sha256: 'xyz', but the study s was begun with 'abc'"):
+        settings({"data.sha256": "xyz"})
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

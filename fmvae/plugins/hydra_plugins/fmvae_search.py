@@ -12,10 +12,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from fmvae.cli import gate
+from fmvae.common.trees import flat
 from fmvae.config.composing import resolve
 from fmvae.config.grids import GRIDS
 from fmvae.config.hydra_internals import JobStatus, OverridesParser, Plugins
-from fmvae.config.identity import RunIdentity
+from fmvae.config.identity import RunIdentity, semantic
 from fmvae.config.project import groups
 from fmvae.config.rule import Rule
 from fmvae.config.schema import validate
@@ -90,6 +91,7 @@ class FmvaeSearch(Sweeper):
 
         with opened(folder) as storage:
             study = Study(storage, name, better, sampler, space.varied)
+            study.check_settings(lambda params: self._settings_of(space, params))
             run_search(study, folder, space.fixed, names, limits, launch, self._name_of)
             conclude(folder, whole, reported(write_report, config), better)
 
@@ -117,14 +119,22 @@ class FmvaeSearch(Sweeper):
 
     def _name_of(self, overrides: Sequence[str]) -> str:
         """Return the name of the run of a job; empty if its config is wrong, which the job itself will say."""
+        with suppress(Exception):
+            return RunIdentity.of(self._composed(overrides)).name
+        return ""
+
+    def _settings_of(self, space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what names a run with these values of the varied keys, by dotted key."""
+        overrides = [*(f"{key}={value}" for key, value in params.items() if key in space.varied), *space.fixed]
+        return flat(semantic(self._composed(overrides)))
+
+    def _composed(self, overrides: Sequence[str]) -> dict[str, Any]:
         assert self.config is not None
         assert self.hydra_context is not None
-        with suppress(Exception):
-            composed: Any = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(composed):
-                own = composed.pop("hydra")
-            return RunIdentity.of(resolve(composed, own.runtime)).name
-        return ""
+        composed: Any = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(composed):
+            own = composed.pop("hydra")
+        return resolve(composed, own.runtime)
 
 
 def _plain(value: Any) -> Any:
