@@ -81,13 +81,15 @@ def test_they_are_left_out_of_binarised_garments_with_a_line_that_says_so(small_
     made = evaluator(small_data(binarize="static"))
     assert list(made.plan()) == ["test", "latent", "decomposition", "fid/pixels", *SAMPLED]
     first, second = noted(made, caplog)
-    reason = f"{GARMENTS} are black and white (data.binarize=static); evaluation"
+    reason = f"{GARMENTS} are black and white (data.binarize=static); "
+    trains = "`python train.py --config-name classifier data=<as here>` trains a classifier of these data"
     assert first == (
-        f"FID (resnet18) is left out: 'sharp' is {reason}.extractor.weights=<file> names another classifier"
+        f"FID (resnet18) is left out: 'sharp' is {reason}distances are in pixels; for better ones, "
+        f"{trains}, and evaluation.extractor.weights=<its run> uses it"
     )
     assert second == (
-        f"the accuracy of generated images is left out: 'blurred' is {reason}.accuracy.weights=<file> names "
-        "another classifier"
+        f"the accuracy of generated images is left out: 'blurred' is {reason}"
+        f"{trains}, and evaluation.accuracy.weights=<its run> uses it"
     )
     with pytest.raises(ConfigError, match=r"^evaluation.accuracy.weights: .*data.binarize=dynamic\); name one of"):
         evaluator(small_data(binarize="dynamic"), "evaluation.accuracy.num_per_class=3")
