@@ -166,11 +166,10 @@ class Context:
         The classes of shipped weights that are named by their file are taken on trust.
         """
         found = difference(getattr(features, "card", {}), self.data)
-        if found is None:
-            return None
         exact = getattr(features, "exact", features)  # whose identity needs no choice of a precision
-        shipped = weights_name(exact.identity["extractor_sha256"]) in SHIPPED
-        return found._replace(in_classes=found.in_classes and not shipped)
+        if found and weights_name(exact.identity["extractor_sha256"]) in SHIPPED:
+            return found._replace(in_classes=False)
+        return found
 
     def classifier(
         self, evaluation: Mapping[str, Any], part: Literal["extractor", "accuracy"], num: int
@@ -196,7 +195,8 @@ class Context:
         weights, precision = evaluation[part]["weights"], evaluation["extractor"]["precision"]
         if not self.fits_shipped(evaluation, part):
             problem = f"{weights!r} is {unlike_garments(self.data)}"
-            way_out = f"name one of your own ({self.trains_classifier} trains it)"
+            way_out = "name one of your own"
+            way_out += f" ({self.trains_classifier} trains it)" if self.data.labelled else ""
             if part == "extractor":
                 way_out += ", or give evaluation.fid.features=[pixels]"
             raise ConfigError(f"evaluation.{part}.weights", problem, way_out)

@@ -179,13 +179,13 @@ def _rebuilt(
     usable = head is not None and head.ndim == 2 and head.numel() and head.is_floating_point()
     if head is None or not usable or not head.is_contiguous():
         raise RunError(path, "not a FashionResNet18: it has no matrix head.weight", WAY_OUT)
-    if num_classes not in (None, len(head)):
-        raise RunError(path, f"a classifier of {len(head)} classes, but the data have {num_classes}", WAY_OUT)
     stem = state.get("backbone.conv1.weight")
     found = 3 if stem is not None and stem.ndim == 4 and stem.shape[1] == 3 else 1  # load_module refuses others
     if channels not in (None, found):
         problem = f"a classifier of images with {_channels(found)}, but the data have {_channels(channels)}"
         raise RunError(path, problem, WAY_OUT)
+    if num_classes not in (None, len(head)):
+        raise RunError(path, f"a classifier of {len(head)} classes, but the data have {num_classes}", WAY_OUT)
     with torch.device("meta"):  # skip initialisation: it is slow, and draws random numbers
         model = FashionResNet18(len(head), found)
     model.to_empty(device="cpu")

@@ -58,7 +58,8 @@ class Distances(Planned):
             nums |= dict.fromkeys(for_garments, 0)
             if for_garments:
                 weights = evaluation["extractor"]["weights"]
-                instead = "distances are in pixels; for better ones, " if nums.get("pixels") else ""
+                better = "for better ones, " if context.data.labelled else ""
+                instead = f"distances are in pixels; {better}" if nums.get("pixels") else ""
                 notes.append(
                     f"FID (resnet18) is left out: {weights!r} is {unlike_garments(context.data)}; "
                     f"{instead}{context.way_to_classifier('extractor')}"
