@@ -141,7 +141,7 @@ class ResNetFeatures:
         self.num_classes, self.channels = num_classes, channels
         known = as_shipped(weights, num_classes, channels) if num_classes else None
         self._known = bool(known)
-        self.identity: Mapping[str, Any] = resnet_identity(known or _file_sha256(weights), precision)
+        self.identity: Mapping[str, Any] = resnet_identity(known or file_sha256(weights), precision)
         if not known:  # read it now, so that errors in it come before training, not after
             _ = self.network
 
@@ -161,7 +161,7 @@ class ResNetFeatures:
     @cached_property
     def _loaded(self) -> LoadedClassifier:
         sha256 = self.identity["extractor_sha256"]
-        if _file_sha256(self.weights) not in (sha256, ""):
+        if file_sha256(self.weights) not in (sha256, ""):
             raise _replaced(self.weights)
         return _network(self.weights, sha256, self.num_classes, self.channels, self.device)
 
@@ -184,7 +184,7 @@ class ResNetFeatures:
         return Features(features, logits)
 
 
-def _file_sha256(weights: str | Path) -> str:
+def file_sha256(weights: str | Path) -> str:
     """Return the SHA-256 of a file of weights; empty if it cannot be read, which ``load_classifier`` explains."""
     path = weights_file(weights)
     try:

@@ -135,8 +135,8 @@ def test_data_without_labels_have_no_probe_and_all_else(data, caplog):
     assert sum("linear probe of the latents is left out: the data have no labels" in note for note in notes) == 1
     (told,) = [note for note in notes if note.startswith("FID (resnet18)")]
     assert told.endswith(
-        "distances are in pixels; these data have no labels to train one with; evaluation.extractor.weights=<file> "
-        "names another classifier"
+        "distances are in pixels; these data have no labels to train one with; evaluation.extractor.weights=<file>"
+        " names another classifier"
     )
     block = made.compute("latent")
     assert block["settings"] == {}

@@ -104,7 +104,7 @@ def test_verify_leaves_it_out_with_a_line(run, capsys):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [28, 32, 64])
-@pytest.mark.one_in(6)
+@pytest.mark.slow
 def test_images_of_all_sizes_and_channels_are_learnt(side, channels, tmp_path):
     """With the default of ``trainer.sides``, which follows the images."""
     images, labels = drawn(40, side, side, *([3] if channels == 3 else []))
@@ -138,6 +138,7 @@ def test_colours_are_learnt(coloured_data, tmp_path):
     assert read_record(run / CARD)["test"]["accuracy"] > 0.9
 
 
+@pytest.mark.slow
 def test_a_folder_of_rgb_images_gives_its_class_names_to_the_card(tmp_path):
     root = folder(tmp_path / "photos", 20, mode="RGB", side=12)
     data = ["data=image_folder", f"data.root={root}", f"data.cache={tmp_path / 'cache'}"]
@@ -318,6 +319,12 @@ def test_from_the_classifier_to_fid_and_accuracy_of_a_vae(run, coloured_data, tm
     assert not found.problems
     assert {"fid/resnet18", "accuracy"} <= set(found.measures)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == kept
+
+    # as if evaluate.py had been given the classifier, which the run's config then does not name
+    vae.config.write_text(vae.config.read_text().replace(str(run), "sharp"))
+    assert [line.partition(":")[0] for line in verify(vae, device="cpu").problems] == ["fid/resnet18", "accuracy"]
+    shutil.copytree(run, vae.path.parent / run.name)
+    assert not verify(vae, device="cpu").problems
 
 
 # --- ten classes under another name ---------------------------------------------------------------------------
