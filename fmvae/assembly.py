@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fmvae import rng
 from fmvae.config.building import build
+from fmvae.config.commands import classifier_command
 from fmvae.data import ImageData
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
@@ -165,6 +166,10 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
             return build(config["model"], "model", VAE).to(device)
 
     evaluator = Evaluator(
-        *(model, objective, data), seed=config["seed"], settings=config["evaluation"], untrained=untrained
+        *(model, objective, data),
+        seed=config["seed"],
+        settings=config["evaluation"],
+        untrained=untrained,
+        trains_classifier=classifier_command(config["data"]),
     )
     return Parts(data, model, objective, visualizer, evaluator)

@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fmvae import weights
-from fmvae.common.text import expand_home
 from fmvae.config.building import find_class
 from fmvae.config.combinations import check_combination
 from fmvae.config.grids import jobs_of
@@ -26,17 +25,8 @@ from fmvae.config.hydra_internals import check, problem, state_set_aside
 from fmvae.config.known import check_known
 from fmvae.config.own_code import allowing
 from fmvae.config.presets import prefer_own_presets
-from fmvae.config.project import (
-    CONF,
-    PROJECT_ROOT,
-    SWEEPS,
-    groups,
-    is_visible_file,
-    own_keys,
-    program_of,
-    project_path,
-    user_cache,
-)
+from fmvae.config.project import CONF, PROJECT_ROOT, SWEEPS, is_visible_file, own_keys, program_of
+from fmvae.config.resolvers import RESOLVERS
 from fmvae.config.schema import validate, walk
 from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
@@ -163,36 +153,10 @@ def _to_blame(written: Mapping[str, Any], error: OmegaConfBaseException) -> Exce
     return ConfigError(key, problem, "write the value itself")
 
 
-def _join(*parts: str | None) -> str:
-    return str(Path(*(expand_home(str(part)) for part in parts if part is not None)))
-
-
-def _sha256(name: str | None) -> str | None:
-    """Return the SHA-256 of a file of weights; None if ``name`` is None.
-
-    An unreadable file gives a placeholder, so that composing succeeds; the run then fails when it opens the file.
-    """
-    if name is None:
-        return None
-    try:
-        return sha256(weights.weights_file(name).read_bytes()).hexdigest()
-    except (OSError, ValueError, TypeError):  # ValueError: not a valid file name; TypeError: not a text
-        return f"unreadable: {name}"
-
-
-def _options(group: str, *, _root_: Any) -> str:
-    """Return the options of a group, those in the user's own folder included."""
-    folders = [Path(source.path) for source in _root_.hydra.runtime.config_sources if source.schema == "file"]
-    return ", ".join(sorted(groups(*folders)[group]))
-
-
 def register_resolvers() -> None:
     """Register the project's own resolvers (``${fmvae.project:...}``) with OmegaConf. May be called repeatedly."""
-    OmegaConf.register_new_resolver("fmvae.project", lambda name: str(project_path(name)), replace=True)
-    OmegaConf.register_new_resolver("fmvae.cache", lambda name: str(user_cache() / name), replace=True)
-    OmegaConf.register_new_resolver("fmvae.join", _join, replace=True)
-    OmegaConf.register_new_resolver("fmvae.sha256", _sha256, replace=True)
-    OmegaConf.register_new_resolver("fmvae.options", _options, replace=True)
+    for name, function in RESOLVERS.items():
+        OmegaConf.register_new_resolver(f"fmvae.{name}", function, replace=True)
 
 
 # done on import: the workers of a sweep import this module, but never call cli.launch

@@ -17,9 +17,10 @@ COUNT = Rule(int, minimum=1)
 SIZE = Rule(int, minimum=0)
 ANY_SIZE = Rule(int, minimum=0, optional=True)
 DEPTH = Rule(int, minimum=1, maximum=1000)  # layers are built one by one: a million would take hours
+SMALLEST_SIDE = 9  # pixels: a classifier shrinks smaller images to one, on which batch norm fails for one image
 PATH = Rule(str, path=True, pattern=r"[^\0]+", called="a path")
 FOLDER = replace(PATH, optional=True, pattern=r"[^\0]*")
-WEIGHTS = replace(PATH, called=f"{', '.join(SHIPPED)} or a file of weights")
+WEIGHTS = replace(PATH, called=f"{', '.join(SHIPPED)}, a classifier's run or a file of weights")
 RATE = Rule(float, above=0, maximum=1e38)  # a little below the limit of float32
 WORD = Rule(
     str,

@@ -22,6 +22,7 @@ class CIFAR10(NamedData):
 
     torchvision_name = "CIFAR10"
     md5: ClassVar[Mapping[str, str]] = {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}
+    mirrored = True
     files: ClassVar[tuple[str, ...]] = tuple(f"data_batch_{k}" for k in range(1, 6))
 
     @classmethod

@@ -116,6 +116,8 @@ class FashionFactors(FactorData):
         batch_size, device: as for ``ImageData``.
     """
 
+    mirrored = True
+
     def __init__(
         self,
         root: str | Path | None = None,

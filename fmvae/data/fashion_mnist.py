@@ -59,6 +59,7 @@ class FashionMNISTManager(ImageData):
     """
 
     named_by_config = True
+    mirrored = True
 
     def __init__(
         self,

@@ -86,6 +86,8 @@ class ImageData:
 
     # whether the config identifies the images by digests; if not, checkpoints store the digests of the data
     named_by_config: ClassVar[bool] = False
+    # whether a mirrored image is as good an image of its class: the default of a classifier's trainer.flip
+    mirrored: ClassVar[bool] = False
 
     def __init__(
         self,

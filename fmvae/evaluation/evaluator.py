@@ -35,6 +35,8 @@ class Evaluator:
         seed: the run's seed; posterior and prior draws come from its streams.
         settings: the config group ``evaluation``.
         untrained: makes the model as it was before training, a level to compare with; None: no such level.
+        trains_classifier: the command that trains a classifier of these data, for messages; None leaves their
+            names to the user.
 
     Attributes:
         measures: by name, in the order of computation.
@@ -54,10 +56,12 @@ class Evaluator:
         seed: int,
         settings: Mapping[str, Any],
         untrained: Callable[[], VAE] | None = None,
+        trains_classifier: str | None = None,
     ):
         cache = Path(settings["cache"]) if settings["cache"] else None
         self.context = Context(model, objective, data, seed=seed, cache=cache)
         self.context.untrained = untrained
+        self.context.trains_classifier = trains_classifier or self.context.trains_classifier
         check_samplers(settings, model, data)
         self.measures: dict[str, Measure] = {made.name: made for made in built_in(self.context, settings)}
         self.own: dict[str, Own] = {}

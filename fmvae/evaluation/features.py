@@ -19,9 +19,9 @@ from fmvae.data import Split
 from fmvae.errors import RunError
 from fmvae.evaluation.likelihood import EVALUATION_BATCH
 from fmvae.models import VAE, FashionResNet18
-from fmvae.models.resnet import MAX_BYTES, load_classifier
+from fmvae.models.resnet import MAX_BYTES, LoadedClassifier, load_classifier
 from fmvae.objectives import Likelihood
-from fmvae.weights import as_shipped, weights_file
+from fmvae.weights import as_shipped, card_of, weights_file
 
 Precision = Literal["fp32", "bf16"]
 EXTRACTION_BATCH = 100  # images; larger batches exceed a CPU's caches and are slower
@@ -117,10 +117,11 @@ class ResNetFeatures:
     """The pooled features before the last layer of FashionResNet18: (N, 512), float32, and the logits.
 
     Args:
-        weights: a file, or the name of shipped weights (see ``load_classifier``).
+        weights: a file, a classifier's run, or the name of shipped weights (see ``load_classifier``).
         num_classes: the number of classes of the data; None accepts any network.
         precision: ``bf16`` computes convolutions in bfloat16: faster on some machines, nearly the same distances.
         device: where to compute.
+        channels: the number of channels of the images; None accepts any network.
 
     Raises:
         RunError: the weights are missing, damaged or of another network.
@@ -128,23 +129,41 @@ class ResNetFeatures:
 
     name = "resnet18"
 
-    def __init__(self, weights: str | Path, num_classes: int | None, precision: Precision, device: torch.device):
-        self.weights, self.num_classes, self.precision, self.device = weights, num_classes, precision, device
-        known = as_shipped(weights, num_classes) if num_classes else None
-        self.identity: Mapping[str, Any] = resnet_identity(known or _file_sha256(weights), precision)
+    def __init__(
+        self,
+        weights: str | Path,
+        num_classes: int | None,
+        precision: Precision,
+        device: torch.device,
+        channels: int | None = None,
+    ):
+        self.weights, self.precision, self.device = weights, precision, device
+        self.num_classes, self.channels = num_classes, channels
+        known = as_shipped(weights, num_classes, channels) if num_classes else None
+        self._known = bool(known)
+        self.identity: Mapping[str, Any] = resnet_identity(known or file_sha256(weights), precision)
         if not known:  # read it now, so that errors in it come before training, not after
             _ = self.network
 
-    @cached_property
+    @property
     def network(self) -> FashionResNet18:
         """The network, created on first use: importing torchvision takes longer than a short training.
 
         All sets of features of a process share it, with their runs.
         """
+        return self._loaded.model
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """The metadata stored with the weights; empty for a file from elsewhere."""
+        return card_of(str(self.weights)) if self._known else self._loaded.card
+
+    @cached_property
+    def _loaded(self) -> LoadedClassifier:
         sha256 = self.identity["extractor_sha256"]
-        if _file_sha256(self.weights) not in (sha256, ""):
+        if file_sha256(self.weights) not in (sha256, ""):
             raise _replaced(self.weights)
-        return _network(self.weights, sha256, self.num_classes, self.device)
+        return _network(self.weights, sha256, self.num_classes, self.channels, self.device)
 
     @torch.inference_mode()
     def __call__(self, batches: Iterable[Tensor], what: str = "", num: int = 0) -> Features:
@@ -165,7 +184,7 @@ class ResNetFeatures:
         return Features(features, logits)
 
 
-def _file_sha256(weights: str | Path) -> str:
+def file_sha256(weights: str | Path) -> str:
     """Return the SHA-256 of a file of weights; empty if it cannot be read, which ``load_classifier`` explains."""
     path = weights_file(weights)
     try:
@@ -181,13 +200,15 @@ def _replaced(weights: str | Path) -> RunError:
 
 
 @lru_cache(NETWORKS)
-def _network(weights: str | Path, sha256: str, num_classes: int | None, device: torch.device) -> FashionResNet18:
+def _network(
+    weights: str | Path, sha256: str, num_classes: int | None, channels: int | None, device: torch.device
+) -> LoadedClassifier:
     """Load the network from a file with this SHA-256, check it and prepare it for use: once per process."""
     with torch.inference_mode(False):  # the first call may come from inside inference mode
-        loaded = load_classifier(weights, num_classes)
+        loaded = load_classifier(weights, num_classes, channels)
         if loaded.sha256 != sha256:
             raise _replaced(weights)
-        return fold_batch_norm(loaded.model).to(device)
+        return loaded._replace(model=fold_batch_norm(loaded.model).to(device))
 
 
 def resnet_identity(weights_sha256: str, precision: Precision) -> dict[str, Any]:

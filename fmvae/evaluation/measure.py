@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fmvae import rng
 from fmvae.common.digests import digest
+from fmvae.config.commands import TRAINS_CLASSIFIER
 from fmvae.data import ImageData, Split
 from fmvae.data.fashion_mnist import CONTENT as FASHION_MNIST
 from fmvae.errors import ConfigError, RunError
@@ -29,10 +30,11 @@ from fmvae.evaluation.features import (
 from fmvae.evaluation.partial import Partials
 from fmvae.evaluation.precision import in_asked_precision
 from fmvae.evaluation.samplers import Sampler, SamplerStore
+from fmvae.evaluation.suitability import Difference, difference, unlike_garments
 from fmvae.models import VAE, Posteriors, encode_split
 from fmvae.objectives import Objective
 from fmvae.runs.checkpoint import weights_sha256
-from fmvae.weights import SHIPPED
+from fmvae.weights import SHIPPED, weights_name
 
 T = TypeVar("T")
 Need = Literal["labels", "factors", "conditional model"]
@@ -46,9 +48,10 @@ class Context:
     Attributes:
         seed: the run's seed.
         cache: the folder for features of real images; None disables the cache.
-        notes: one line for each measure that is left out, with the reason.
+        notes: one line for each measure that is left out, with the reason, or whose classifier knows other data.
         samplers: the fitted samplers; a caller with a run's directory sets a store that keeps them there.
         untrained: makes the model as it was before training; None if that is not known.
+        trains_classifier: the command that trains a classifier of these data.
         partials: where measures that take long keep what they have so far; nowhere until a caller sets it.
     """
 
@@ -57,6 +60,7 @@ class Context:
         self.notes: list[str] = []
         self.samplers = SamplerStore(None, model, data, seed=seed)
         self.untrained: Callable[[], VAE] | None = None
+        self.trains_classifier = f"{TRAINS_CLASSIFIER} data=<as here>"
         self.partials = Partials()
         self._classifiers: dict[tuple[str, str, int], FeatureSet] = {}
         self._kept: dict[Hashable, Any] = {}
@@ -135,8 +139,7 @@ class Context:
 
     def random_train(self, num: int) -> Split:
         """Return ``num`` training images in a fixed random order, as the stored order may be sorted by class."""
-        train, order = self.data.train, self.random_order()[:num]
-        return train.take(order)
+        return self.data.train.take(self.random_order()[:num])
 
     def random_order(self) -> Tensor:
         """Return the indices of the training images (N,) in a fixed random order."""
@@ -150,12 +153,23 @@ class Context:
         """Whether the classifier of a part of the config fits these data; shipped ones fit Fashion-MNIST only."""
         return self.data.content == FASHION_MNIST or evaluation[part]["weights"] not in SHIPPED
 
-    @property
-    def misfit(self) -> str:
-        """The reason why classifiers of Fashion-MNIST do not fit these data, for messages."""
-        if self.data.binarize:
-            return f"these data are black and white (data.binarize={self.data.binarize})"
-        return "these data are other images"
+    def way_to_classifier(self, part: str) -> str:
+        """Return how to get a classifier of these data, for messages."""
+        key = f"evaluation.{part}.weights"
+        if not self.data.labelled:
+            return f"these data have no labels to train one with; {key}=<file> names another classifier"
+        return f"`{self.trains_classifier}` trains a classifier of these data, and {key}=<its run> uses it"
+
+    def unlike(self, features: FeatureSet) -> Difference | None:
+        """Return how the data that a classifier was trained on differ from these; None if they do not.
+
+        The classes of shipped weights that are named by their file are taken on trust.
+        """
+        found = difference(getattr(features, "card", {}), self.data)
+        exact = getattr(features, "exact", features)  # whose identity needs no choice of a precision
+        if found and weights_name(exact.identity["extractor_sha256"]) in SHIPPED:
+            return found._replace(in_classes=False)
+        return found
 
     def classifier(
         self, evaluation: Mapping[str, Any], part: Literal["extractor", "accuracy"], num: int
@@ -166,7 +180,8 @@ class Context:
             num: the number of images of the measure; it matters for ``evaluation.extractor.precision=auto``.
 
         Raises:
-            ConfigError: its weights are missing, damaged or of another network, or were trained on other images.
+            ConfigError: its weights are missing, damaged or of another network; or were trained on other images,
+                if they are shipped ones or are to judge classes.
         """
         weights, precision = evaluation[part]["weights"], evaluation["extractor"]["precision"]
         known = (weights, precision, num)
@@ -179,20 +194,26 @@ class Context:
     ) -> FeatureSet:
         weights, precision = evaluation[part]["weights"], evaluation["extractor"]["precision"]
         if not self.fits_shipped(evaluation, part):
-            problem = f"{weights!r} is a classifier of Fashion-MNIST, and {self.misfit}"
-            way_out = "name one of your own (python train.py --config-name classifier trains it)"
+            problem = f"{weights!r} is {unlike_garments(self.data)}"
+            way_out = "name one of your own"
+            way_out += f" ({self.trains_classifier} trains it)" if self.data.labelled else ""
             if part == "extractor":
                 way_out += ", or give evaluation.fid.features=[pixels]"
             raise ConfigError(f"evaluation.{part}.weights", problem, way_out)
 
         def make(precision: Precision) -> FeatureSet:
-            return ResNetFeatures(weights, self.data.num_classes or None, precision, self.device)
+            channels = self.data.image_shape[0]
+            return ResNetFeatures(weights, self.data.num_classes or None, precision, self.device, channels)
 
         try:
-            return in_asked_precision(precision, make, self.data.test, num, self.cache)
+            made = in_asked_precision(precision, make, self.data.test, num, self.cache)
         except RunError as error:
             problem = f"{error.subject}: {error.problem}"
             raise ConfigError(f"evaluation.{part}.weights", problem, error.way_out) from None
+        if part == "accuracy" and (other := self.unlike(made)) and other.in_classes:
+            way_out = f"name one that was trained on these data ({self.trains_classifier} trains it)"
+            raise ConfigError(f"evaluation.{part}.weights", f"{weights!r} is {other.told}", way_out)
+        return made
 
 
 class Measure(ABC):

@@ -57,6 +57,11 @@ class AutoFeatures:
         return self._chosen[0].identity
 
     @property
+    def card(self) -> Mapping[str, Any]:
+        """The metadata stored with the weights."""
+        return getattr(self.exact, "card", {})
+
+    @property
     def precision_check(self) -> dict[str, Any] | None:
         """The numbers by which bf16 was chosen, to be stored with a measure; None in fp32."""
         return self._chosen[1]

@@ -12,11 +12,11 @@ from fmvae import rng
 from fmvae.assembly import build_data
 from fmvae.config.building import build
 from fmvae.config.identity import RunIdentity
-from fmvae.errors import ConfigError
+from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.accuracy import accuracies, confusion
 from fmvae.experiments.experiment import Experiment, optimization
 from fmvae.models import FashionResNet18
-from fmvae.models.resnet import load_classifier, save_classifier
+from fmvae.models.resnet import LoadedClassifier, load_classifier, save_classifier
 from fmvae.runs.checkpoint import load_checkpoint, load_module
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import write_record
@@ -25,9 +25,8 @@ from fmvae.runs.recorder import Album, Layout
 from fmvae.runs.resuming import check_owner
 from fmvae.training import ClassifierTrainer, classify
 from fmvae.visualization import classifier_curves, confusion_matrix
+from fmvae.weights import CARD, WEIGHTS, weights_of_run
 
-WEIGHTS = "fashion_resnet18.safetensors"
-CARD = "fashion_resnet18.json"
 LAYOUT = {
     "training": {
         "loss": ("(train|val)/loss$",),
@@ -47,23 +46,27 @@ class ClassifierExperiment(Experiment):
 
     def __init__(self, config: Mapping[str, Any], device: torch.device):
         self.config = config
-        data = build_data(config, device)
-        if not data.labelled or data.image_shape[0] != 1:
-            found = "no labels" if not data.labelled else f"images of {data.image_shape[0]} channels"
-            problem = f"{found}, but the classifier needs grey images with labels"
-            raise ConfigError("data", problem, "choose other data")
+        self.data = data = build_data(config, device)
+        if not data.labelled:
+            raise ConfigError("data", "no labels, but the classifier learns them", "choose data with labels")
         self.class_names = data.class_names or ()
+        channels = data.image_shape[0]
+        if (found := config["model"].get("channels", channels)) != channels:
+            problem = f"{found!r}, but the images have {channels}"
+            raise ConfigError("model.channels", problem, "leave it out; it follows data.image_shape")
         with rng.seeded_init(config["seed"]):
-            model = build(config["model"], "model", FashionResNet18)
+            # no key of the config, as data.image_shape is one, and grey classifiers are named without it
+            more = {} if channels == 1 else {"channels": channels}
+            model = build(config["model"], "model", FashionResNet18, **more)
         start, named = config["trainer"]["start"], config["trainer"]["start_sha256"]
-        loaded = load_classifier(start, data.num_classes) if start is not None else None
+        loaded = self._loaded(start) if start is not None else None
         if named != (loaded and loaded.sha256):
             problem = f"{start!r} does not have the SHA-256 {named}"
             raise ConfigError("trainer.start_sha256", problem, "leave the key out: it follows from the file")
         if loaded:
             model.load_state_dict(loaded.model.state_dict())
             self.start = {"weights": start, "sha256": loaded.sha256, "run": loaded.card.get("run")}
-        self.model, self.data = model.to(device), data
+        self.model = model.to(device)
         optimizer, _ = optimization(config, self.model.parameters())
         own = ("label_smoothing", "warmup", "shift", "flip", "blur", "sides", "prune", "precision")
         shared = ("epochs", "validate_every", "patience", "max_grad_norm")
@@ -76,6 +79,17 @@ class ClassifierExperiment(Experiment):
             "lr": config["optimizer"]["lr"],
             "seed": config["seed"],
         }
+
+    def _loaded(self, start: str) -> LoadedClassifier:
+        """Read the initial weights.
+
+        Raises:
+            ConfigError: they are missing, damaged, or of a classifier of other images.
+        """
+        try:
+            return load_classifier(start, self.data.num_classes, self.data.image_shape[0])
+        except RunError as error:
+            raise ConfigError("trainer.start", f"{error.subject}: {error.problem}", error.way_out) from None
 
     def measure(self, run: RunDirectory, identity: RunIdentity, album: Album) -> None:
         """Test the best weights, rounded to float16, and write them with their card."""
@@ -114,6 +128,7 @@ class ClassifierExperiment(Experiment):
     @staticmethod
     def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
         test = results["test"]
+        weights = weights_of_run(run.path) or run.path / WEIGHTS
         lines = [
             "",
             f"{run.path.name}: best checkpoint, epoch {results['checkpoint']['epoch']}, rounded to float16",
@@ -121,9 +136,10 @@ class ClassifierExperiment(Experiment):
             f"  test accuracy {test['accuracy']:.2%} of {test['num_images']:,} images, loss {test['loss']:.4f}",
             *(f"    {name:<16}{share:>8.1%}" for name, share in test["per_class"].items() if share is not None),
             "",
-            f"  weights      {run}/{WEIGHTS}",
-            f"  card         {run}/{CARD}",
+            f"  weights      {run}/{weights.name}",
+            f"  card         {run}/{weights.with_suffix('.json').name}",
             f"  figures      {run}/figures/",
+            f"  to use it    evaluation.extractor.weights={run}",
             "",
         ]
         return "\n".join(lines)

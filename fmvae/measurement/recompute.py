@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,13 +20,14 @@ from fmvae.config.schema import validate
 from fmvae.errors import FmvaeError
 from fmvae.evaluation import Evaluator
 from fmvae.evaluation.columns import PRECISION_CHECK
+from fmvae.evaluation.features import file_sha256
 from fmvae.evaluation.registry import BUILT_IN, merged, nothing
 from fmvae.evaluation.samplers import SamplerStore
 from fmvae.runs.checkpoint import Checkpoint
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.provenance import provenance
 from fmvae.runs.results import at
-from fmvae.weights import SHIPPED
+from fmvae.weights import EARLIER, SHIPPED, WEIGHTS
 
 SHOWN = 5  # most differences that are listed for a measure
 
@@ -65,7 +67,7 @@ def recompute(
             label = name if which == "best" else f"{name} of {which}"
             torch.set_num_threads(origin["threads"])
             contention.watch()
-            evaluator = _evaluator(config, parts, own, name, block["settings"])
+            evaluator = _evaluator(run, config, parts, own, name, block["settings"])
             if evaluator is None:
                 yield label, [f"{label}: can't be computed again here with its settings {block['settings']}"]
                 continue
@@ -89,10 +91,15 @@ def _own_evaluation(run: RunDirectory) -> dict[str, Any]:
 
 
 def _evaluator(
-    config: Mapping[str, Any], parts: Parts, own: Mapping[str, Any], name: str, settings: Mapping[str, Any]
+    run: RunDirectory,
+    config: Mapping[str, Any],
+    parts: Parts,
+    own: Mapping[str, Any],
+    name: str,
+    settings: Mapping[str, Any],
 ) -> Evaluator | None:
     """Return an evaluator with the settings of a stored block; None if that is not possible here."""
-    for asked in _asking(config["evaluation"], own, name, settings):
+    for asked in _asking(run, config["evaluation"], own, name, settings):
         try:
             untrained = parts.evaluator.context.untrained
             evaluator = Evaluator(
@@ -109,7 +116,7 @@ def _evaluator(
 
 
 def _asking(
-    off: Mapping[str, Any], own: Mapping[str, Any], name: str, settings: Mapping[str, Any]
+    run: RunDirectory, off: Mapping[str, Any], own: Mapping[str, Any], name: str, settings: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Yield evaluation settings with which a block may have been measured; ``off`` has every measure off."""
     kind = BUILT_IN.get(name.partition("/")[0])
@@ -125,9 +132,20 @@ def _asking(
     asked["extractor"]["precision"] = settings.get("precision", "fp32")
     # shipped weights also by their files: for other data than Fashion-MNIST, only this form is accepted
     files = map(str, SHIPPED.values())
-    for weights in dict.fromkeys([off[part]["weights"], *SHIPPED, own.get(part, {}).get("weights"), *files]):
+    known = dict.fromkeys([off[part]["weights"], *SHIPPED, own.get(part, {}).get("weights"), *files])
+    for weights in chain(known, _classifiers_beside(run, settings.get("extractor_sha256"))):
         if weights is not None:
             yield copy.deepcopy({**asked, part: {**asked[part], "weights": weights}})
+
+
+def _classifiers_beside(run: RunDirectory, sha256: Any) -> Iterator[str]:
+    """Yield the runs of classifiers with these weights in the folder of a run, and in the one above (of a sweep).
+
+    evaluate.py may have been given one, which the run's config does not name.
+    """
+    for folder in run.path.resolve().parents[:2]:
+        for name in (WEIGHTS, EARLIER):
+            yield from (str(path.parent) for path in folder.glob(f"*/{name}") if file_sha256(path) == sha256)
 
 
 def _differences(label: str, stored: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:

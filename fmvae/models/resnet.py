@@ -14,12 +14,16 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fmvae.errors import FmvaeError, RunError
+from fmvae.config.stored import NotAVAE, read_config
+from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.runs.checkpoint import load_checkpoint, load_module, save_checkpoint
 from fmvae.weights import weights_file
 
 MAX_BYTES = 2**30  # largest weights file that is read; the shipped ones have about 22 million bytes
-WAY_OUT = "give sharp or blurred (shipped weights), or a file (FashionResNet18 documents its layout)"
+WAY_OUT = (
+    "give sharp or blurred (shipped weights), the directory of a classifier's run, or a file (FashionResNet18 "
+    "documents its layout)"
+)
 
 
 class ClassifierOutput(NamedTuple):
@@ -30,27 +34,29 @@ class ClassifierOutput(NamedTuple):
 
 
 class FashionResNet18(nn.Module):
-    """ResNet-18 (He et al. 2016) for small grey images: a 3x3 stem without stride and without max pooling.
+    """ResNet-18 (He et al. 2016) for small images: a 3x3 stem without stride and without max pooling.
 
-    Takes images (B, 1, H, W) in [0, 1] and normalises them itself. Its state dict has ``backbone.*`` (the names of
-    torchvision), ``head.weight`` (num_classes, 512), ``head.bias``, and the scalars ``mean`` and ``std`` of the
-    training pixels.
+    Takes images (B, channels, H, W) in [0, 1] and normalises them itself. Its state dict has ``backbone.*`` (the
+    names of torchvision), ``head.weight`` (num_classes, 512), ``head.bias``, and the scalars ``mean`` and ``std``
+    of the training pixels. They are those of all channels together: the stem and its batch norm learn a scale and
+    a shift for each channel anyway, and so files have one layout for grey and for RGB images.
 
     Args:
         num_classes: number of classes.
+        channels: of the images: 1 (grey) or 3 (RGB).
     """
 
     num_features = 512
     mean: Tensor
     std: Tensor
 
-    def __init__(self, num_classes: int = 10):
+    def __init__(self, num_classes: int = 10, channels: int = 1):
         super().__init__()
         from torchvision.models import resnet18  # slow to import, and no VAE needs it
 
         # residual branches start at zero output: the network learns faster (Goyal et al. 2017, sec. 5.1)
         self.backbone: Any = resnet18(zero_init_residual=True)
-        self.backbone.conv1 = nn.Conv2d(1, 64, 3, 1, 1, bias=False)
+        self.backbone.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
         nn.init.kaiming_normal_(self.backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.backbone.maxpool = nn.Identity()
         self.backbone.fc = nn.Identity()
@@ -61,7 +67,7 @@ class FashionResNet18(nn.Module):
     def forward(self, x: Tensor) -> ClassifierOutput:
         net = self.backbone
         x = net.conv1((x - self.mean) / self.std)
-        # channels last: no reordering between convolutions (a grey input has one order only)
+        # channels last: no reordering between convolutions (it does not matter for the few channels of the input)
         x = net.relu(net.bn1(x.contiguous(memory_format=torch.channels_last)))
         x = net.maxpool(x)
         x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
@@ -89,20 +95,25 @@ def save_classifier(path: Path, model: FashionResNet18, card: Mapping[str, Any])
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def load_classifier(weights: str | Path, num_classes: int | None = None) -> LoadedClassifier:
+def load_classifier(
+    weights: str | Path, num_classes: int | None = None, channels: int | None = None
+) -> LoadedClassifier:
     """Read a FashionResNet18 without executing code from the file.
 
     Args:
-        weights: ``sharp`` or ``blurred`` for the shipped weights; or a ``.safetensors`` file written by fmvae
-            (weights or a checkpoint of a classifier's run); or a ``.pt`` or ``.pth`` file from elsewhere with the
-            keys ``model_state_dict``, ``mean`` and ``std``.
+        weights: ``sharp`` or ``blurred`` for the shipped weights; or the directory of a classifier's run; or a
+            ``.safetensors`` file written by fmvae (weights or a checkpoint of a classifier's run); or a ``.pt`` or
+            ``.pth`` file from elsewhere with the keys ``model_state_dict``, ``mean`` and ``std``.
         num_classes: the number of classes of the data; None accepts any.
+        channels: the number of channels of the images; None accepts any.
 
     Raises:
         RunError: the file is missing or damaged, or holds another network.
     """
     path = weights_file(weights)
     try:
+        if path.is_dir():
+            raise _without_weights(path)
         size = path.stat().st_size
         if not path.is_file() or size > MAX_BYTES:  # a pipe or device could fill the memory
             raise RunError(path, f"not a weights file (it must be a file of at most {MAX_BYTES:,} bytes)", WAY_OUT)
@@ -119,7 +130,21 @@ def load_classifier(weights: str | Path, num_classes: int | None = None) -> Load
         state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     else:
         raise RunError(path, f"unknown type of weights file {path.suffix!r}", WAY_OUT)
-    return LoadedClassifier(_rebuilt(path, state, num_classes), hashlib.sha256(content).hexdigest(), card)
+    return LoadedClassifier(
+        _rebuilt(path, state, num_classes, channels), hashlib.sha256(content).hexdigest(), card
+    )
+
+
+def _without_weights(directory: Path) -> RunError:
+    """Return the error for a directory that holds no weights of a classifier."""
+    try:
+        read_config(directory / "config.yaml")
+    except NotAVAE:
+        problem = "the run of a classifier that has not written its weights yet"
+        return RunError(directory, problem, "repeat the command that began it, which completes it")
+    except ConfigError:
+        return RunError(directory, "not a weights file, nor the directory of a classifier's run", WAY_OUT)
+    return RunError(directory, "the run of a VAE, not of a classifier", WAY_OUT)
 
 
 def _foreign(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -143,7 +168,9 @@ def _foreign(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, A
     raise RunError(path, problem.partition("\n")[0], WAY_OUT)
 
 
-def _rebuilt(path: Path, state: Mapping[str, Tensor], num_classes: int | None) -> FashionResNet18:
+def _rebuilt(
+    path: Path, state: Mapping[str, Tensor], num_classes: int | None, channels: int | None
+) -> FashionResNet18:
     plain = (isinstance(t, Tensor) and t.layout == torch.strided and not t.is_complex() for t in state.values())
     if not all(plain):
         raise RunError(path, "not a FashionResNet18: it holds values other than plain tensors", WAY_OUT)
@@ -152,10 +179,15 @@ def _rebuilt(path: Path, state: Mapping[str, Tensor], num_classes: int | None) -
     usable = head is not None and head.ndim == 2 and head.numel() and head.is_floating_point()
     if head is None or not usable or not head.is_contiguous():
         raise RunError(path, "not a FashionResNet18: it has no matrix head.weight", WAY_OUT)
+    stem = state.get("backbone.conv1.weight")
+    found = 3 if stem is not None and stem.ndim == 4 and stem.shape[1] == 3 else 1  # load_module refuses others
+    if channels not in (None, found):
+        problem = f"a classifier of images with {_channels(found)}, but the data have {_channels(channels)}"
+        raise RunError(path, problem, WAY_OUT)
     if num_classes not in (None, len(head)):
         raise RunError(path, f"a classifier of {len(head)} classes, but the data have {num_classes}", WAY_OUT)
     with torch.device("meta"):  # skip initialisation: it is slow, and draws random numbers
-        model = FashionResNet18(len(head))
+        model = FashionResNet18(len(head), found)
     model.to_empty(device="cpu")
     counters = {k: torch.zeros_like(t) for k, t in model.state_dict().items() if k.endswith("batches_tracked")}
     try:
@@ -171,3 +203,7 @@ def _rebuilt(path: Path, state: Mapping[str, Tensor], num_classes: int | None) -
     if model.std <= 0:
         raise RunError(path, f"a standard deviation of pixels of {model.std.item():g}", WAY_OUT)
     return model.eval()
+
+
+def _channels(num: int | None) -> str:
+    return "1 channel" if num == 1 else f"{num} channels"

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fmvae import rng
+from fmvae.config.schema import SMALLEST_SIDE
 from fmvae.data import ImageData, Split
 from fmvae.data.split import to_float
 from fmvae.errors import ConfigError
@@ -21,7 +22,6 @@ from fmvae.training.precision import check_precision
 from fmvae.training.state import TrainerState
 from fmvae.training.step import add_up
 
-SMALLEST = 9  # pixels: smaller images shrink to one pixel, on which batch norm fails for a last batch of one image
 EVALUATION_BATCH = 250  # keeps the widest layer's activations (50 MB) close to the cache size
 BLUR = (0.5, 2.0)  # pixels: range of the standard deviation of the Gaussian blur
 FULL_SHARE = 1 / 8  # the last part of training, which uses every image again (Qin et al. 2024, sec. 3.3)
@@ -74,12 +74,12 @@ class ClassifierTrainer(Trainer):
         check_precision(precision, "classifier", data.device)
         self.model: FashionResNet18 = model
         height = data.image_shape[1]
-        possible = all(type(side) is int and SMALLEST <= side <= height for side in sides)
+        possible = all(type(side) is int and SMALLEST_SIDE <= side <= height for side in sides)
         if not sides or not possible or sides[-1] != height:
             raise ConfigError(
                 "trainer.sides",
                 f"{list(sides)} for images of {height}",
-                f"give {SMALLEST} to {height}, {height} last",
+                f"give {SMALLEST_SIDE} to {height}, {height} last",
             )
         if self.epochs < len(sides):
             problem = f"{len(sides)} sizes in {self.epochs} epochs"
@@ -137,7 +137,7 @@ class ClassifierTrainer(Trainer):
     def _batches(
         self, index: Tensor, weights: Tensor, side: int, done: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Yield augmented images (B, 1, side, side), labels, weights and indices (B,) for steps after ``done``."""
+        """Yield augmented images (B, C, side, W), labels, weights and indices (B,) for steps after ``done``."""
         from torchvision.transforms import v2
 
         train, size = self.data.train, self.data.image_shape[1:]

@@ -1,4 +1,4 @@
-"""The weights of FashionResNet18 shipped with fmvae, each with its card (.json), and their names."""
+"""The weights of FashionResNet18 shipped with fmvae, each with its card (.json), and how weights are named."""
 
 import json
 from functools import cache
@@ -15,11 +15,26 @@ SHIPPED = {
     # trained on blurred images too: it also recognises the class of blurry samples
     "blurred": HERE / "fashion_resnet18_blurred.safetensors",
 }
+# in the directory of a classifier's run
+WEIGHTS, CARD = "classifier.safetensors", "classifier.json"
+EARLIER = "fashion_resnet18.safetensors"  # the name of the weights in runs of earlier versions, beside their card
 
 
 def weights_file(name: str | Path) -> Path:
-    """Return the file for a name in ``SHIPPED`` or for a path."""
-    return SHIPPED.get(str(name), typed_path(str(name)))
+    """Return the file for a name in ``SHIPPED``, for a path, or for the directory of a classifier's run.
+
+    A directory without weights is returned as it is.
+    """
+    path = SHIPPED.get(str(name), typed_path(str(name)))
+    return weights_of_run(path) or path
+
+
+def weights_of_run(directory: Path) -> Path | None:
+    """Return the weights in a directory, which a classifier's run writes at its end; None if there are none."""
+    try:
+        return next((path for path in (directory / WEIGHTS, directory / EARLIER) if path.is_file()), None)
+    except (OSError, ValueError):  # too long a name, or no name at all
+        return None
 
 
 @cache
@@ -33,11 +48,16 @@ def weights_name(digest: str) -> str:
     return next((word for word in SHIPPED if card_of(word)["sha256"] == digest), digest[:10])
 
 
-def as_shipped(name: str | Path, num_classes: int) -> str | None:
-    """Return the SHA-256 of shipped weights; None if the file differs from its card, or has other classes."""
+def as_shipped(name: str | Path, num_classes: int, channels: int | None = None) -> str | None:
+    """Return the SHA-256 of shipped weights; None if the file differs from its card, or is for other images.
+
+    Args:
+        channels: of the images; None accepts any.
+    """
     try:
         card, content = card_of(str(name)), weights_file(name).read_bytes()
-        fits = card["config"]["data"]["num_classes"] == num_classes
+        data = card["config"]["data"]
+        fits = data["num_classes"] == num_classes and channels in (None, data.get("image_shape", [channels])[0])
     except (OSError, LookupError, ValueError):  # the caller that loads the file reports the error
         return None
     return card["sha256"] if fits and sha256(content).hexdigest() == card["sha256"] else None

@@ -213,7 +213,7 @@ def test_the_numbers_are_kept_in_the_cache_under_all_that_they_depend_on(
 @pytest.fixture
 def evaluated(small_data, monkeypatch):
     """A function that measures a model on data with a seed: the evaluator and its blocks."""
-    monkeypatch.setattr(given, "ResNetFeatures", lambda path, classes, precision, device: Scaled(precision))
+    monkeypatch.setattr(given, "ResNetFeatures", lambda path, classes, precision, *_: Scaled(precision))
     for file in (fid, accuracy):
         monkeypatch.setattr(file, "MIN_RELIABLE", 400)
 

@@ -81,13 +81,15 @@ def test_they_are_left_out_of_binarised_garments_with_a_line_that_says_so(small_
     made = evaluator(small_data(binarize="static"))
     assert list(made.plan()) == ["test", "latent", "decomposition", "fid/pixels", *SAMPLED]
     first, second = noted(made, caplog)
-    reason = f"{GARMENTS} are black and white (data.binarize=static); evaluation"
+    reason = f"{GARMENTS} are black and white (data.binarize=static); "
+    trains = "`python train.py --config-name classifier data=<as here>` trains a classifier of these data"
     assert first == (
-        f"FID (resnet18) is left out: 'sharp' is {reason}.extractor.weights=<file> names another classifier"
+        f"FID (resnet18) is left out: 'sharp' is {reason}distances are in pixels; for better ones, "
+        f"{trains}, and evaluation.extractor.weights=<its run> uses it"
     )
     assert second == (
-        f"the accuracy of generated images is left out: 'blurred' is {reason}.accuracy.weights=<file> names "
-        "another classifier"
+        f"the accuracy of generated images is left out: 'blurred' is {reason}"
+        f"{trains}, and evaluation.accuracy.weights=<its run> uses it"
     )
     with pytest.raises(ConfigError, match=r"^evaluation.accuracy.weights: .*data.binarize=dynamic\); name one of"):
         evaluator(small_data(binarize="dynamic"), "evaluation.accuracy.num_per_class=3")
@@ -131,6 +133,11 @@ def test_data_without_labels_have_no_probe_and_all_else(data, caplog):
     made = evaluator(data, conditional=False)
     notes = noted(made, caplog)
     assert sum("linear probe of the latents is left out: the data have no labels" in note for note in notes) == 1
+    (told,) = [note for note in notes if note.startswith("FID (resnet18)")]
+    assert told.endswith(
+        "distances are in pixels; these data have no labels to train one with; evaluation.extractor.weights=<file>"
+        " names another classifier"
+    )
     block = made.compute("latent")
     assert block["settings"] == {}
     assert set(labelled) - set(block) == {"linear_probe_accuracy"}

@@ -38,6 +38,8 @@ def commands() -> Iterator[tuple[str, ...]]:
     yield ("data.val_size=64", "+optimizer.betas=[0.9,0.99]", "~optimizer.fused")
     yield ("data=emnist", "data.split=letters")
     yield ("--config-name=classifier",)
+    yield ("--config-name=classifier", "data=mnist")
+    yield ("--config-name=classifier", "data=cifar10")
     yield ("--config-name=classifier", "trainer.start=blurred", "trainer.blur=0.25", "trainer.epochs=8")
 
 

@@ -15,6 +15,7 @@ from fmvae.evaluation.frechet import MIN_RELIABLE
 from fmvae.evaluation.measure import Context, Planned
 from fmvae.evaluation.precision import precision_check
 from fmvae.evaluation.samplers import Sampler
+from fmvae.evaluation.suitability import unlike_garments
 from fmvae.weights import SHIPPED
 
 PER_CLASS = 500  # generated images of each class by default
@@ -47,8 +48,8 @@ class Accuracy(Planned):
             if not context.fits_shipped(evaluation, "accuracy"):
                 num = 0
                 notes.append(
-                    f"the accuracy of generated images is left out: {weights!r} is a classifier of Fashion-MNIST, "
-                    f"and {context.misfit}; evaluation.accuracy.weights=<file> names another classifier"
+                    f"the accuracy of generated images is left out: {weights!r} is "
+                    f"{unlike_garments(context.data)}; {context.way_to_classifier('accuracy')}"
                 )
             elif len(context.data.test) < MIN_RELIABLE:
                 num = 0

@@ -16,6 +16,7 @@ from fmvae.evaluation.frechet import MIN_RELIABLE
 from fmvae.evaluation.measure import Context, Planned
 from fmvae.evaluation.precision import precision_check
 from fmvae.evaluation.samplers import Sampler
+from fmvae.evaluation.suitability import unlike_garments
 from fmvae.models import FashionResNet18
 from fmvae.weights import SHIPPED
 
@@ -27,14 +28,22 @@ class Distances(Planned):
 
     Args:
         by_class: whether the model generates images of a requested class.
+        judges: whether the features are of a classifier of these data, whose predictions count.
     """
 
     off: ClassVar = {"fid": {"num_images": 0}}
     way_in = "give evaluation.fid.num_images (evaluation=full does, if the data are not too few)"
 
-    def __init__(self, features: FeatureSet, num_images: int, num_neighbours: int, by_class: bool = False):
+    def __init__(
+        self,
+        features: FeatureSet,
+        num_images: int,
+        num_neighbours: int,
+        by_class: bool = False,
+        judges: bool = True,
+    ):
         self.features, self.num_images, self.num_neighbours = features, num_images, num_neighbours
-        self.by_class = by_class
+        self.by_class, self.judges = by_class, by_class and judges and not isinstance(features, Pixels)
         self.name = f"fid/{features.name}"
 
     @classmethod
@@ -49,9 +58,11 @@ class Distances(Planned):
             nums |= dict.fromkeys(for_garments, 0)
             if for_garments:
                 weights = evaluation["extractor"]["weights"]
+                better = "for better ones, " if context.data.labelled else ""
+                instead = f"distances are in pixels; {better}" if nums.get("pixels") else ""
                 notes.append(
-                    f"FID (resnet18) is left out: {weights!r} is a classifier of Fashion-MNIST, and "
-                    f"{context.misfit}; evaluation.extractor.weights=<file> names another classifier"
+                    f"FID (resnet18) is left out: {weights!r} is {unlike_garments(context.data)}; "
+                    f"{instead}{context.way_to_classifier('extractor')}"
                 )
             if left_out := ", ".join(name for name, num in nums.items() if not num and name not in for_garments):
                 notes.append(
@@ -66,8 +77,12 @@ class Distances(Planned):
         # weights other than the shipped ones are read even if unused, so that errors in them come before training
         if evaluation["extractor"]["weights"] not in SHIPPED or nums.get("resnet18"):
             sets["resnet18"] = context.classifier(evaluation, "extractor", nums.get("resnet18") or FID_IMAGES)
-        by_class = context.model.conditional
-        return [cls(sets[name], num, neighbours, by_class) for name, num in nums.items() if num], notes
+        other = context.unlike(sets["resnet18"]) if nums.get("resnet18") else None
+        if other:
+            weights, way = evaluation["extractor"]["weights"], context.way_to_classifier("extractor")
+            notes.append(f"FID (resnet18): {weights!r} is {other.told}; {way}")
+        by_class, judges = context.model.conditional, not (other and other.in_classes)
+        return [cls(sets[name], num, neighbours, by_class, judges) for name, num in nums.items() if num], notes
 
     @classmethod
     def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -85,8 +100,7 @@ class Distances(Planned):
 
     @property
     def columns(self) -> tuple[Column, ...]:  # type: ignore[override]
-        classified = self.by_class and not isinstance(self.features, Pixels)
-        return tuple(column for column in BLOCKS[self.name] if classified or column.tag != "as_asked")
+        return tuple(column for column in BLOCKS[self.name] if self.judges or column.tag != "as_asked")
 
     def compute(self, context: Context) -> dict[str, Any]:
         block, num = self.block(context), self.num_images
@@ -101,14 +115,14 @@ class Distances(Planned):
             sampler: None, and the sampler ``prior``: the model's prior.
         """
         own = sampler if sampler and sampler.name != "prior" else None
-        what = "distances", self.name, digest(self.settings), self.by_class, context.weights(), own
+        what = "distances", self.name, digest(self.settings), self.by_class, self.judges, context.weights(), own
         return dict(context.once(what, lambda: self._distances(context, own)))
 
     def _distances(self, context: Context, sampler: Sampler | None) -> dict[str, Any]:
         real, generated = self._real(context), self.generated(context, sampler)
         with phase(f"distances, {self.features.name}", minor=True):
             block = real.block(generated.features, self.num_neighbours)
-        if self.by_class and generated.logits is not None:  # a second accuracy, from logits that are known already
+        if self.judges and generated.logits is not None:  # a second accuracy, from logits that are known already
             labels = context.data.test.labels[: self.num_images].cpu().numpy()
             block["as_asked"] = float((generated.logits.argmax(1) == labels).mean())
         return block | precision_check(self.features)
