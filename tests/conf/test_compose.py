@@ -16,10 +16,11 @@ from PIL import Image
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from fmvae.common.trees import flat
 from fmvae.config import compose
 from fmvae.config.building import build, find_class
 from fmvae.config.composing import sweep_jobs
-from fmvae.config.identity import RunIdentity
+from fmvae.config.identity import RunIdentity, semantic
 from fmvae.config.schema import RULES, walk
 from fmvae.models import VAE
 from fmvae.objectives import BetaSchedule, Likelihood
@@ -241,6 +242,8 @@ def row(config: Mapping[str, Any]) -> dict[str, Any]:
 # those of published likelihoods; on black and white images, so no rows of the table
 PROTOCOLS = {"nll_mlp": "StandardPrior", "nll_mlp_vamp": "VampPrior"}
 
+SHORT = {"nll_mlp_short": "nll_mlp", "nll_mlp_vamp_short": "nll_mlp_vamp"}
+
 
 # what our own search found, with the prior and the mixture that images are drawn from
 SEARCHED = {
@@ -251,7 +254,19 @@ SEARCHED = {
 
 
 def test_every_experiment_has_a_row():
-    assert set(options("experiment")) == {*EXPERIMENTS, *PROTOCOLS, *SEARCHED}
+    assert set(options("experiment")) == {*EXPERIMENTS, *PROTOCOLS, *SHORT, *SEARCHED}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_short_schedule_differs_in_the_schedule_alone(name):
+    short, whole = (flat(semantic(compose([f"experiment={each}"]))) for each in (name, SHORT[name]))
+    differ = {key for key in {**short, **whole} if short.get(key) != whole.get(key)}
+    assert {key for key in differ if not key.startswith("scheduler")} == {
+        "beta.fraction",
+        "optimizer.lr",
+        "trainer.epochs",
+    }
+    assert (short["trainer.epochs"], short["optimizer.lr"], short["beta.fraction"]) == (150, 1e-3, 0.2)
 
 
 @pytest.mark.parametrize("name", SEARCHED)
