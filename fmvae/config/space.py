@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from fmvae.config.hydra_internals import OverridesParser, Transformer
-from fmvae.config.shorthand import expand_shorthand
+from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
 
 WRITTEN = "write interval(0.5,4), tag(log,interval(1e-4,1e-2)), int(interval(1,8)), range(1,9) or choice(2,10)"
@@ -70,6 +71,8 @@ def _values(override: Any) -> Interval | Choice:
     if override.is_interval_sweep():
         low, high = value.start, value.end
         log, whole = "log" in value.tags, isinstance(low, int) and isinstance(high, int)
+        if not all(map(math.isfinite, (low, high))):
+            raise ConfigError(key, f"{override.get_value_string()} has no end", "give finite numbers")
         if not low < high or (log and low <= 0):
             problem = f"{override.get_value_string()} " + ("is empty" if low >= high else "has no logarithm")
             raise ConfigError(key, problem, "give the lower end first" + ", above 0" * log)
@@ -81,10 +84,24 @@ def _values(override: Any) -> Interval | Choice:
         step = abs(value.step)
         return Interval(values[0], values[-1], "log" in value.tags, all(type(v) is int for v in values), step)
     if override.is_choice_sweep() and hasattr(value, "list"):  # in the order written, even if it is shuffled
-        found = [Transformer.encode(each) for each in value.list]
+        found = [_written(each, Transformer.encode(each)) for each in value.list]
+        if len(set(map(str, found))) < len(found):
+            raise ConfigError(key, f"{override.get_value_string()} has a value twice", "give each value once")
     else:  # glob(...)
         found = list(override.sweep_string_iterator())
     return Choice(tuple(found))
+
+
+def _written(given: Any, encoded: Any) -> Any:
+    """Return a value as it stands after ``key=``: a text in quotes, if Hydra would read it as something else."""
+    if not isinstance(given, str):
+        return encoded
+    try:
+        override = OverridesParser.create().parse_override(f"key={given}")
+        same = not override.is_sweep_override() and override.value() == given
+    except Exception:  # of Hydra's parser: a text with characters that need quotes
+        same = False
+    return given if same else in_quotes(given)
 
 
 def _counted(value: Any) -> list[float]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+from fmvae.common.trees import flat
 from fmvae.errors import ObjectiveError, RunError
 from fmvae.evaluation.column import group_of
 from fmvae.evaluation.criteria import check_objective_name, nearest, word_tag
@@ -109,3 +110,19 @@ def _value(name: str, evaluation: Mapping[str, Any], results: Mapping[str, Any])
             problem = f"its {name} was measured with {stored}, and {asked} is asked for"
             raise RunError(results["run"], problem, f"{way_out} and these settings")
     return value
+
+
+def measured(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the measures of the objectives, by dotted key; they are no part of a run's name."""
+    if "objective" not in config:
+        return {}
+    evaluation, found = config["evaluation"], {}
+    for name in names_of(config):
+        tag = word_tag(name, evaluation)
+        block, *rest = tag.split("/")
+        parts = {"test": ["iwae"] * tag.startswith("test/iwae"), "fid": ["fid", "extractor"]}.get(block, [block])
+        parts = ["fid", "extractor", rest[0]] if block == "samplers" else parts
+        settings = {part: evaluation[part] for part in parts if isinstance(evaluation.get(part), Mapping)}
+        own = {block: evaluation.get("measures", {}).get(block)} if block in evaluation.get("measures", {}) else {}
+        found |= {f"objective {name}": tag, **flat({"evaluation": {**settings, "measures": own}})}
+    return found

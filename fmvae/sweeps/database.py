@@ -6,12 +6,12 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmvae.common.text import short
-from fmvae.errors import RunError
+from fmvae.errors import HeldError, RunError
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import link, make_directory
 
@@ -37,7 +37,12 @@ def opened(folder: Path) -> Iterator[RDBStorage]:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     make_directory(folder)
-    with RunDirectory(folder / DATABASE).held():
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(RunDirectory(folder / DATABASE).held())
+        except HeldError:
+            holder = RunDirectory(folder / DATABASE).holder()
+            raise HeldError(short(folder), f"this search is held by {holder}", "wait until it has ended") from None
         yield database(folder)
 
 
@@ -47,6 +52,8 @@ def database(folder: Path) -> RDBStorage:
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import SQLAlchemyError
 
+    if (folder / DATABASE).is_dir():
+        raise RunError(short(folder / DATABASE), "a folder, where a search has its database", "move it away")
     path, begin_anew = folder / DATABASE, "move it away, and repeat the command to begin a new study"
     try:
         with quiet():

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from fmvae.common.text import one_line
 from fmvae.errors import ConfigError, Pruned
 from fmvae.runs.observer import Observer, also_observed_by
 from fmvae.sweeps.database import database
-from fmvae.sweeps.study import JOB, RUN, made, settings_of, study_name
+from fmvae.sweeps.options import made, settings_of
+from fmvae.sweeps.study import JOB, RUN, study_name
 
 # launchers whose jobs share this machine's disk, as the study's database requires, and train one run each
 LOCAL = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
+ENDED = "ended after epoch"  # stored with a trial when the pruner has decided
+log = logging.getLogger("fmvae")
 VALUES = {"val/neg_elbo": "validation −ELBO", "val/loss": "validation loss"}
 
 
@@ -53,26 +58,44 @@ class Judge(Observer):
 
     def __init__(self, trial: Any, known: Collection[int], sign: int, command: str):
         self.trial, self.known, self.sign, self.command = trial, set(known), sign, command
+        self.lost = False
 
     def on_train_start(self, trainer: Any) -> None:
-        """Report the epochs of a run that is resumed. When they ended, the pruner let it go on."""
+        """Report the epochs of a run that is resumed; end it again if the pruner had decided so."""
         for row in trainer.history:
-            self._report(row)
+            self._asked(lambda row=row: self._report(row))
+        if trainer.history and self.trial.user_attrs.get(ENDED) == trainer.epoch:
+            self._end(trainer, trainer.history[-1])
 
     def on_epoch_end(self, trainer: Any, row: Mapping[str, float]) -> None:
-        name = self._report(row)
-        if name and trainer.epoch < trainer.epochs and self.trial.should_prune():
-            at = f"after epoch {trainer.epoch} of {trainer.epochs}"
-            problem = f"pruned {at}: its {VALUES[name]} of {row[name]:.2f} falls behind that of other trials"
-            raise Pruned(self.trial.user_attrs.get(RUN) or "trial", problem, f"to finish it: {self.command}")
+        reported = self._asked(lambda: self._report(row))
+        if reported and trainer.epoch < trainer.epochs and self._asked(self.trial.should_prune):
+            self._asked(lambda: self.trial.set_user_attr(ENDED, trainer.epoch))
+            self._end(trainer, row)
 
-    def _report(self, row: Mapping[str, float]) -> str | None:
-        """Report an epoch, and return the name of its value; None for an epoch without validation."""
+    def _report(self, row: Mapping[str, float]) -> bool:
+        """Report an epoch, if it had a validation; return whether it had."""
         name = next((name for name in VALUES if name in row), None)
         if name and row["epoch"] not in self.known:
             self.trial.report(self.sign * row[name], int(row["epoch"]))
             self.known.add(int(row["epoch"]))
-        return name
+        return name is not None
+
+    def _end(self, trainer: Any, row: Mapping[str, float]) -> NoReturn:
+        name = next(name for name in VALUES if name in row)
+        at = f"after epoch {trainer.epoch} of {trainer.epochs}"
+        problem = f"pruned {at}: its {VALUES[name]} of {row[name]:.2f} falls behind that of other trials"
+        raise Pruned(self.trial.user_attrs.get(RUN) or "trial", problem, f"to finish it: {self.command}")
+
+    def _asked(self, question: Callable[[], bool | None]) -> bool:
+        """Return the answer of the study; False, from now on, if it can't be asked: that fails no training."""
+        if not self.lost:
+            try:
+                return bool(question())
+            except Exception as error:  # of a database, or of a trial that another search has given up
+                self.lost = True
+                log.warning("the search's pruner can't be asked any more (%s)", one_line(str(error)))
+        return False
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,11 +78,3 @@ def _read(folder: Path) -> dict[str, Any]:
     except (RunError, OSError):
         return {}
     return studies if isinstance(studies, dict) else {}
-
-
-def surpassed(cost: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
-    """Return whether another is at least as good in all objectives, and better in one; lower costs are better."""
-    return any(
-        all(theirs <= ours for theirs, ours in zip(other, cost, strict=True)) and tuple(other) != tuple(cost)
-        for other in others
-    )

@@ -8,19 +8,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fmvae.common.command import say
-from fmvae.common.text import short
+from fmvae.common.text import one_line, short
 from fmvae.config.stored import to_yaml
-from fmvae.errors import Pruned, RunError
-from fmvae.experiments.search_target import directions, names_of, objectives
+from fmvae.errors import FmvaeError, HeldError, Pruned, RunError
 from fmvae.runs.directory import find_runs
 from fmvae.runs.files import write_bytes
 from fmvae.sweeps.directory import SweepDirectory, progress
-from fmvae.sweeps.record import Record, Trial, surpassed, write_study
+from fmvae.sweeps.record import Record, Trial, read_studies, write_study
 from fmvae.sweeps.run import WriteReport, report
 from fmvae.sweeps.status import summary
 from fmvae.sweeps.study import JOB, RUN, Study
@@ -31,12 +29,23 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Outcome]]
 log = logging.getLogger("fmvae")
 
 
+class Prepared(NamedTuple):
+    """The job of a trial: its overrides, the name of its run, and all that its value depends on, by dotted key."""
+
+    overrides: Sequence[str]
+    run: str
+    settings: Mapping[str, Any]
+
+
+Prepare = Callable[[Mapping[str, Any]], Prepared]
+
+
 class Limits(NamedTuple):
     """How long a search goes on.
 
     Args:
         total: trials in all, over all repetitions of the command; those that fail don't count. None: no limit.
-        trials: of this command, None for all that are left until ``total``.
+        trials: of this command, None for all that are left until ``total``; one of the two is given.
         at_a_time: trials that are chosen together, for launchers that run several.
         failing: share of these that may fail; if more do, the search ends.
     """
@@ -48,56 +57,89 @@ class Limits(NamedTuple):
 
     def left(self, study: Study) -> int:
         done = len(study.of_state("COMPLETE", "PRUNED"))
-        most = math.inf if self.total is None else max(self.total - done, 0)
-        return int(min(most, math.inf if self.trials is None else self.trials))
+        limits = [self.trials] if self.total is None else [self.trials, max(self.total - done, 0)]
+        return min(limit for limit in limits if limit is not None)
 
 
 def run_search(
-    study: Study,
-    folder: Path,
-    fixed: Sequence[str],
-    names: Sequence[str],
-    limits: Limits,
-    launch: Launch,
-    name_of: Callable[[Sequence[str]], str],
-) -> None:
-    """Launch trials until the limits are reached.
+    study: Study, folder: Path, names: Sequence[str], limits: Limits, launch: Launch, prepare: Prepare
+) -> RunError | None:
+    """Launch trials until the limits are reached; return why the search ended early or in vain, or None.
 
     Args:
         folder: of the search; the record and the best values are written into it.
-        fixed: overrides of all trials.
         names: of the objectives.
         launch: runs jobs; its arguments are the overrides of each job, and the number of the first job.
-        name_of: returns the name of the run of a job's overrides; empty if they can't be composed.
+        prepare: returns the job of a trial with these values; raises FmvaeError if its config is wrong.
 
     Raises:
-        RunError: too many trials failed at a time.
+        FmvaeError: the launcher stopped, or no trial could have a value.
     """
-    left, launched = limits.left(study), 0
+    left, launched, succeeded, failures = limits.left(study), 0, 0, []
     while left > 0:
         trials = study.ask(min(left, limits.at_a_time))
-        jobs = []
-        for number, trial in enumerate(trials, launched):
-            jobs.append([*(f"{key}={value}" for key, value in trial.params.items()), *fixed])
-            trial.set_user_attr(JOB, number)
-            trial.set_user_attr(RUN, name_of(jobs[-1]))
-        outcomes = launch(jobs, launched)
-        failed = [
-            outcome
-            for trial, outcome in zip(trials, outcomes, strict=True)
-            if _settle(study, trial, outcome, len(names)) == "FAIL"
-        ]
-        _write_record(study, folder, names)
-        if len(failed) > limits.failing * len(trials):
-            problem = f"{len(failed)} of {len(trials)} trials failed, the last with: {failed[-1]}"
-            way_out = "correct it and repeat the command, or allow more with hydra.sweeper.max_failure_rate=1"
-            raise RunError(short(folder), problem, way_out)
+        states = []
+        for trial, outcome in _run(study, trials, launched, launch, prepare):
+            states.append(_settle(study, trial, outcome, len(names)))
+            failures += [outcome] if states[-1] == "FAIL" else []
+            if isinstance(outcome, HeldError):  # of a process that an interrupted search left behind
+                _write_record(study, folder, names)
+                return RunError(outcome.subject, outcome.problem, "repeat the command when it has ended")
         left, launched = left - len(trials), launched + len(trials)
+        succeeded += len(trials) - states.count("FAIL")
+        _write_record(study, folder, names)
+        if states.count("FAIL") > limits.failing * len(trials):
+            problem = f"{states.count('FAIL')} of {len(trials)} trials failed, the last with: {_said(failures)}"
+            way_out = "correct it and repeat the command, or allow more with hydra.sweeper.max_failure_rate=1"
+            return RunError(short(folder), problem, way_out)
     _write_record(study, folder, names, importances=True)
+    if launched and not succeeded:
+        problem = f"none of {launched} trials is complete, the last failed with: {_said(failures)}"
+        return RunError(short(folder), problem, "correct it, and repeat the command")
+    return None
+
+
+def _said(failures: Sequence[Outcome]) -> str:
+    last = failures[-1]
+    return one_line(str(last)) if isinstance(last, Exception) else f"{list(last)} is no value"
+
+
+def _run(
+    study: Study, trials: Sequence[Any], launched: int, launch: Launch, prepare: Prepare
+) -> list[tuple[Any, Outcome]]:
+    """Run a job for each different run of the trials, and return what became of each trial."""
+    outcomes: dict[int, Outcome] = {}
+    jobs: dict[str, Prepared] = {}
+    runs: dict[int, str] = {}
+    for trial in trials:
+        try:
+            job = prepare(trial.params)
+        except FmvaeError as error:
+            log.error("fmvae: error: %s", error)
+            outcomes[trial.number] = error
+            continue
+        study.begin(trial.params, job.settings)
+        trial.set_user_attr(RUN, job.run)
+        trial.set_user_attr(JOB, -1 if job.run in jobs else launched + len(jobs))
+        runs[trial.number], jobs[job.run] = job.run, jobs.get(job.run, job)
+    if jobs:
+        try:
+            ended = launch([job.overrides for job in jobs.values()], launched)
+        except FmvaeError:
+            raise
+        except Exception as error:  # of a launcher, whose worker was killed
+            problem = f"the launcher stopped ({one_line(str(error)) or type(error).__name__})"
+            raise RunError("hydra.launcher", problem, "repeat the command to continue the search") from error
+        by_run = dict(zip(jobs, ended, strict=True))
+        outcomes |= {number: by_run[run] for number, run in runs.items()}
+    return [(trial, outcomes[trial.number]) for trial in trials]
 
 
 def _settle(study: Study, trial: Any, outcome: Outcome, number: int) -> str:
     """Tell the study what became of a trial; return its state."""
+    if isinstance(outcome, HeldError):
+        study.put_back(trial)
+        return "WAITING"
     if isinstance(outcome, Pruned):
         state, values = "PRUNED", None
     elif isinstance(outcome, Exception) or len(outcome) != number or not all(map(math.isfinite, outcome)):
@@ -126,14 +168,18 @@ def _write_record(study: Study, folder: Path, names: Sequence[str], *, importanc
         str(study.sampler["_target_"]).rpartition(".")[2],
         tuple(trials),
         tuple(trial.number for trial in _best(study)),
-        tuple(study.importances(place) for place in range(len(names)) if importances),
+        tuple(study.importances(place) for place in range(len(names))) if importances else (),
     )
-    write_study(folder, study.optuna.study_name, record)
+    name = study.optuna.study_name
+    if not importances and (before := read_studies(folder).get(name)):
+        record = record._replace(importances=before.importances)
+    write_study(folder, name, record)
     best = [{"params": trial.params, "values": trial.values} for trial in _best(study)]
     if len(names) > 1:
-        told: dict[str, Any] = {"name": "optuna", "solutions": best}
+        told: dict[str, Any] = {"name": "optuna", "study": name, "solutions": best}
     elif best:
-        told = {"name": "optuna", "best_params": best[0]["params"], "best_value": best[0]["values"][0]}
+        told = {"name": "optuna", "study": name, "best_params": best[0]["params"]}
+        told["best_value"] = best[0]["values"][0]
     else:
         return
     write_bytes(folder / BEST, to_yaml(told).encode())
@@ -144,33 +190,17 @@ def _best(study: Study) -> list[Any]:
     return study.optuna.best_trials if study.of_state("COMPLETE") else []
 
 
-def conclude(
-    folder: Path, config: Mapping[str, Any], write_report: WriteReport, better: Sequence[str] | None = None
-) -> None:
-    """Write the report on the runs in a search's folder, and print the state of each run and the best one.
+def conclude(folder: Path, record: Record | None, write_report: WriteReport) -> None:
+    """Write the report on the runs in a folder, and print the state of each run and the best of the search.
 
-    Of several objectives, the runs are printed that no other run surpasses in all of them.
-
-    Args:
-        config: the search's config, which names the objectives.
-        better: ``minimize`` or ``maximize`` of each objective; None takes the direction of its column.
+    Of several objectives, the runs are printed that no other trial surpasses in all of them.
     """
     report(SweepDirectory(folder), write_report)
-    states = [progress(run) for run in find_runs(folder)]
-    say(summary(SweepDirectory(folder), {}, states))
-    values: dict[Path, tuple[float, ...]] = {}
-    for state in states:
-        if state.results:
-            with suppress(RunError):  # an earlier run may lack the objective
-                values[state.run.path] = objectives(config, state.results)
-    names = names_of(config)
-    signs = [-1 if each == "maximize" else 1 for each in better or directions(config)]
-    costs = {
-        path: [sign * value for sign, value in zip(signs, found, strict=True)] for path, found in values.items()
-    }
-    front = [path for path in values if not surpassed(costs[path], [*costs.values()])]
-    front.sort(key=costs.__getitem__)
-    for path in front if len(names) > 1 else front[:1]:
-        told = ", ".join(f"{name}: {value:.4f}" for name, value in zip(names, values[path], strict=True))
-        say(f"  {'Pareto front' if len(names) > 1 else 'best'} {told}, {short(path)}")
-    say("" if front else "  no trial is complete\n")
+    say(summary(SweepDirectory(folder), {}, [progress(run) for run in find_runs(folder)]))
+    best = {trial.run: trial for trial in record.trials if trial.number in record.front} if record else {}
+    for trial in sorted(best.values(), key=lambda trial: trial.values):
+        assert record is not None
+        several = len(record.objectives) > 1
+        told = ", ".join(f"{name}: {v:.4f}" for name, v in zip(record.objectives, trial.values, strict=True))
+        say(f"  {'Pareto front' if several else 'best'} {told}, {short(folder / trial.run)}")
+    say("" if best else "  no trial is complete\n")

@@ -11,12 +11,11 @@ import yaml
 
 pytest.importorskip("optuna")
 
-from fmvae.config import compose as composed
 from fmvae.report.sweep import write_report
 from fmvae.runs.directory import RunDirectory
 from fmvae.sweeps import search
 from fmvae.sweeps.database import opened
-from fmvae.sweeps.record import read_studies
+from fmvae.sweeps.record import Record, Trial, read_studies
 from tests.cli.process import call, refused
 from tests.cli.test_launchers import QUICK, launched
 from tests.faults.warmed import warmed
@@ -80,17 +79,59 @@ def test_a_search_by_a_number_without_a_direction_is_told_one(untrained, tmp_pat
     assert found["best_value"] == results["latent"]["active_units"]
 
 
-@pytest.mark.slow
-def test_a_search_says_which_run_is_best_by_its_objective(tmp_path, capsys):
-    for beta, fid, accuracy in ((0.5, 8.0, None), (1.0, 7.0, 0.25), (4.0, None, 0.75)):
-        write_run(tmp_path, beta=beta, fid=fid, accuracy=accuracy)
+def test_a_search_says_which_of_its_trials_is_best(tmp_path, capsys):
+    """Not which run of the folder: a grid's or another study's may have other epochs."""
+    mine, other = write_run(tmp_path, beta=0.5), write_run(tmp_path, beta=1.0)
     write_run(tmp_path, beta=9.0, state="failed")
-    for name, best in (("neg_elbo", 0.5), ("fid", 1), ("accuracy", 4)):
-        search.conclude(tmp_path, composed([f"objective={name}"]), write_report)
-        said = capsys.readouterr().out
-        assert re.search(rf"best {name}: \d.*/base-b{best}-z2-s0-", said), said
-        assert "3 complete, 1 failed" in said
-        assert "report/index.html" in said
+    trials = tuple(
+        Trial(n, "complete", run.name, {}, (value,)) for n, run, value in ((0, mine, 7.0), (1, other, 8.0))
+    )
+    record = Record(("fid",), ("minimize",), "TPESampler", trials, (0,), ())
+    search.conclude(tmp_path, record, write_report)
+    said = capsys.readouterr().out
+    assert re.search(rf"best fid: 7\.0000, .*/{mine.name}\n", said), said
+    assert "2 complete, 1 failed" in said
+    assert "report/index.html" in said
+    search.conclude(tmp_path, record._replace(front=()), write_report)
+    assert "no trial is complete" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_trial_that_cannot_be_composed_fails_and_the_search_goes_on(untrained, tmp_path):
+    space = ["prior=choice(mixture,standard)", "prior.num_components=choice(4,8)", "hydra/sweeper=optuna"]
+    launched(untrained, tmp_path, *space, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=5")
+    (record,) = read_studies(tmp_path / "swept").values()
+    states = {trial.state: trial.params["prior"] for trial in record.trials}
+    assert states == {"complete": "mixture", "fail": "standard"}
+
+
+@pytest.mark.slow
+def test_all_trials_failing_is_an_error(untrained, tmp_path):
+    space = ["optimizer.lr=choice(1e9,1e8)", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"]
+    done = untrained.train("-m", *space, *QUICK, f"output_root={tmp_path}")
+    assert done.status == 1
+    assert "none of 2 trials is complete, the last failed with: " in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_numbers_that_were_measured_otherwise_are_refused(untrained, tmp_path):
+    bound = ["objective=iwae", "hydra.sweeper.n_trials=1", "evaluation.iwae.num_images=8"]
+    launched(untrained, tmp_path, *SEARCH, *bound, "evaluation.iwae.num_samples=4")
+    again = [*SEARCH, *bound, "evaluation.iwae.num_samples=8", *QUICK, f"output_root={tmp_path}"]
+    refused(untrained.train("-m", *again), "objective iwae: 'test/iwae_8', but the study iwae was begun with")
+
+
+@pytest.mark.slow
+def test_a_study_of_optuna_2_is_continued(untrained, tmp_path):
+    (tmp_path / "swept").mkdir()
+    with sqlite3.connect(tmp_path / "swept" / "study.db") as database:
+        database.executescript((Path(__file__).parents[1] / "search" / "optuna_2_10.sql").read_text())
+    database.close()
+    space = ["latent_dim=2,10", "trainer.patience=int(interval(1,5))", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
+    launched(untrained, tmp_path, *SEARCH, *space, "hydra.sweeper.n_trials.total=5")
+    (record,) = read_studies(tmp_path / "swept").values()
+    assert [trial.state for trial in record.trials] == ["complete"] * 5
+    assert record.trials[3].params["beta.value"] == 2.710763078387765
 
 
 def test_a_search_has_no_dry_run(untrained, tmp_path):
@@ -154,6 +195,9 @@ WRONG = {
     "hydra.sweeper.storage=sqlite:///x": "hydra.sweeper.storage: ",
     "hydra.sweeper.pruner=median objective=[neg_elbo,test/recon]": "hydra.sweeper.pruner: which run falls behind",
     "hydra.sweeper.pruner=median hydra/launcher=stacked": "hydra.sweeper.pruner: runs of StackedLauncher",
+    "hydra.sweeper.sampler.n_startup_trials=abc": "hydra.sweeper.sampler: ",
+    "hydra.sweeper.sampler=3": "hydra.sweeper.sampler: 3 is no sampler",
+    "hydra/sweeper/sampler=cmaes": "hydra.sweeper.sampler: cmaes needs one objective, and two or more keys",
     "beta=1": "hydra/sweeper: the search varies no key; write interval(0.5,4)",
     "beta=interval(4,1)": "beta.value: interval(4",
 }
@@ -273,7 +317,7 @@ def test_a_second_search_at_the_same_time_is_refused(untrained, tmp_path):
     with opened(tmp_path / "swept"):
         done = untrained.train("-m", *SEARCH, *QUICK, f"output_root={tmp_path}")
     assert done.status == 1
-    assert "study.db" in done.stderr.splitlines()[-1]
+    assert "swept: this search is held by process" in done.stderr.splitlines()[-1]
     assert not list(tmp_path.glob("swept/base-*"))
 
 

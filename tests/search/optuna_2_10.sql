@@ -66,22 +66,22 @@ CREATE TABLE trial_params (
 	UNIQUE (trial_id, param_name), 
 	FOREIGN KEY(trial_id) REFERENCES trials (trial_id)
 );
-INSERT INTO "trial_params" VALUES(1,1,'beta',1.53595884397354764949e+00,'{"name": "UniformDistribution", "attributes": {"low": 0.5, "high": 4.0}}');
-INSERT INTO "trial_params" VALUES(2,1,'latent_dim',0.0,'{"name": "CategoricalDistribution", "attributes": {"choices": ["2", "10"]}}');
-INSERT INTO "trial_params" VALUES(3,1,'k',4.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 5, "step": 1}}');
-INSERT INTO "trial_params" VALUES(4,1,'optimizer.lr',1.63572637447444504954e-04,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0001, "high": 0.01}}');
-INSERT INTO "trial_params" VALUES(5,2,'beta',1.25480942907114823015e+00,'{"name": "UniformDistribution", "attributes": {"low": 0.5, "high": 4.0}}');
-INSERT INTO "trial_params" VALUES(6,2,'latent_dim',0.0,'{"name": "CategoricalDistribution", "attributes": {"choices": ["2", "10"]}}');
-INSERT INTO "trial_params" VALUES(7,2,'k',4.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 5, "step": 1}}');
-INSERT INTO "trial_params" VALUES(8,2,'optimizer.lr',0.00404751309407751,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0001, "high": 0.01}}');
-INSERT INTO "trial_params" VALUES(9,3,'beta',3.05976535104307778567e+00,'{"name": "UniformDistribution", "attributes": {"low": 0.5, "high": 4.0}}');
-INSERT INTO "trial_params" VALUES(10,3,'latent_dim',1.0,'{"name": "CategoricalDistribution", "attributes": {"choices": ["2", "10"]}}');
-INSERT INTO "trial_params" VALUES(11,3,'k',3.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 5, "step": 1}}');
-INSERT INTO "trial_params" VALUES(12,3,'optimizer.lr',0.00290229229225707,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0001, "high": 0.01}}');
-INSERT INTO "trial_params" VALUES(13,4,'beta',3.67196322637702721181e+00,'{"name": "UniformDistribution", "attributes": {"low": 0.5, "high": 4.0}}');
-INSERT INTO "trial_params" VALUES(14,4,'latent_dim',1.0,'{"name": "CategoricalDistribution", "attributes": {"choices": ["2", "10"]}}');
-INSERT INTO "trial_params" VALUES(15,4,'k',1.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 5, "step": 1}}');
-INSERT INTO "trial_params" VALUES(16,4,'optimizer.lr',1.49838130734430106938e-03,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0001, "high": 0.01}}');
+INSERT INTO "trial_params" VALUES(1,1,'beta.value',3.60818379905703867649e+00,'{"name": "UniformDistribution", "attributes": {"low": 0.5, "high": 4.0}}');
+INSERT INTO "trial_params" VALUES(2,1,'latent_dim.value',0.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [2, 10]}}');
+INSERT INTO "trial_params" VALUES(3,1,'trainer.patience',3.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 5, "step": 1}}');
+INSERT INTO "trial_params" VALUES(4,1,'optimizer.lr',7.90141133724400236693e-03,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0001, "high": 0.01}}');
+INSERT INTO "trial_params" VALUES(5,2,'beta.value',1.06626896829604689287e+00,'{"name": "UniformDistribution", "attributes": {"low": 0.5, "high": 4.0}}');
+INSERT INTO "trial_params" VALUES(6,2,'latent_dim.value',1.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [2, 10]}}');
+INSERT INTO "trial_params" VALUES(7,2,'trainer.patience',4.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 5, "step": 1}}');
+INSERT INTO "trial_params" VALUES(8,2,'optimizer.lr',7.84426718871070486824e-04,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0001, "high": 0.01}}');
+INSERT INTO "trial_params" VALUES(9,3,'beta.value',2.44748328320756947107e+00,'{"name": "UniformDistribution", "attributes": {"low": 0.5, "high": 4.0}}');
+INSERT INTO "trial_params" VALUES(10,3,'latent_dim.value',0.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [2, 10]}}');
+INSERT INTO "trial_params" VALUES(11,3,'trainer.patience',4.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 5, "step": 1}}');
+INSERT INTO "trial_params" VALUES(12,3,'optimizer.lr',0.00478896967400464,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0001, "high": 0.01}}');
+INSERT INTO "trial_params" VALUES(13,4,'beta.value',2.71076307838776520142e+00,'{"name": "UniformDistribution", "attributes": {"low": 0.5, "high": 4.0}}');
+INSERT INTO "trial_params" VALUES(14,4,'latent_dim.value',0.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [2, 10]}}');
+INSERT INTO "trial_params" VALUES(15,4,'trainer.patience',1.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 5, "step": 1}}');
+INSERT INTO "trial_params" VALUES(16,4,'optimizer.lr',7.00480315992262590751e-03,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0001, "high": 0.01}}');
 CREATE TABLE trial_system_attributes (
 	trial_system_attribute_id INTEGER NOT NULL, 
 	trial_id INTEGER, 
@@ -109,9 +109,9 @@ CREATE TABLE trial_values (
 	UNIQUE (trial_id, objective), 
 	FOREIGN KEY(trial_id) REFERENCES trials (trial_id)
 );
-INSERT INTO "trial_values" VALUES(1,1,0,2.3591695703805570794e+00);
-INSERT INTO "trial_values" VALUES(2,2,0,1.57454670328586088245e+00);
-INSERT INTO "trial_values" VALUES(3,3,0,9.36216400344377);
+INSERT INTO "trial_values" VALUES(1,1,0,1.30189903277776846128e+01);
+INSERT INTO "trial_values" VALUES(2,2,0,1.13692951275111631126e+00);
+INSERT INTO "trial_values" VALUES(3,3,0,5.99017442158050350542e+00);
 CREATE TABLE trials (
 	trial_id INTEGER NOT NULL, 
 	number INTEGER, 
@@ -122,10 +122,10 @@ CREATE TABLE trials (
 	PRIMARY KEY (trial_id), 
 	FOREIGN KEY(study_id) REFERENCES studies (study_id)
 );
-INSERT INTO "trials" VALUES(1,0,1,'COMPLETE','2026-11-29 18:45:14.158306','2026-11-29 18:45:14.311595');
-INSERT INTO "trials" VALUES(2,1,1,'COMPLETE','2026-11-29 18:45:14.355277','2026-11-29 18:45:14.507622');
-INSERT INTO "trials" VALUES(3,2,1,'COMPLETE','2026-11-29 18:45:14.525964','2026-11-29 18:45:14.671600');
-INSERT INTO "trials" VALUES(4,3,1,'RUNNING','2026-11-29 18:45:14.697941',NULL);
+INSERT INTO "trials" VALUES(1,0,1,'COMPLETE','2026-11-29 20:24:34.113671','2026-11-29 20:24:34.247648');
+INSERT INTO "trials" VALUES(2,1,1,'COMPLETE','2026-11-29 20:24:34.277778','2026-11-29 20:24:34.417635');
+INSERT INTO "trials" VALUES(3,2,1,'COMPLETE','2026-11-29 20:24:34.442079','2026-11-29 20:24:34.575582');
+INSERT INTO "trials" VALUES(4,3,1,'RUNNING','2026-11-29 20:24:34.601803',NULL);
 CREATE TABLE version_info (
 	version_info_id INTEGER NOT NULL, 
 	schema_version INTEGER, 

@@ -23,6 +23,9 @@ from fmvae.errors import ConfigError
         ("scheduler=null,cosine", "scheduler", Choice(("null", "cosine"))),
         ("trainer.max_grad_norm=null,10", "trainer.max_grad_norm", Choice(("null", 10))),
         ("evaluation.samplers=[prior],[prior,gmm]", "evaluation.samplers", Choice(("[prior]", "[prior,gmm]"))),
+        ("a=choice('x','c,d')", "a", Choice(("x", "'c,d'"))),
+        ("a=str(choice(1,2))", "a", Choice(("'1'", "'2'"))),
+        ("a='c d',e", "a", Choice(("'c d'", "e"))),
         ("+data.noise=interval(0,1)", "+data.noise", Interval(0.0, 1.0)),
     ],
 )
@@ -53,6 +56,9 @@ def test_the_rest_is_fixed_and_arguments_replace_params():
         ("beta.value=interval(1,1)", "is empty"),
         ("beta.value=tag(log,interval(0,1))", "has no logarithm; give the lower end first, above 0"),
         ("seed=range(3,0)", "is empty"),
+        ("beta.value=interval(1,inf)", "has no end; give finite numbers"),
+        ("beta.value=interval(nan,1)", "has no end"),
+        ("seed=1,2,1", "has a value twice; give each value once"),
     ],
 )
 def test_what_holds_no_values_is_refused(text, message):

@@ -1,6 +1,7 @@
 """Studies alone, without training: what is asked for, what is kept, and what of earlier versions is read."""
 
 import itertools
+import re
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
@@ -8,15 +9,15 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("optuna")
-from optuna.trial import TrialState
 
 from fmvae.config.space import Choice, Interval
 from fmvae.errors import ConfigError, HeldError, RunError
 from fmvae.experiments.search_target import Direction
 from fmvae.sweeps.database import opened
-from fmvae.sweeps.record import read_studies, surpassed
-from fmvae.sweeps.search import Limits, run_search
-from fmvae.sweeps.study import Study, check_sampler, made, settings_of
+from fmvae.sweeps.options import check_sampler, made, settings_of
+from fmvae.sweeps.record import read_studies
+from fmvae.sweeps.search import Limits, Prepared, run_search
+from fmvae.sweeps.study import Study
 
 SPACE = {"beta": Interval(0.5, 4.0), "lr": Interval(1e-4, 1e-2, log=True), "z": Choice((2, 10, 32))}
 SAMPLERS = ("tpe", "gp", "cmaes", "random", "nsga2")
@@ -25,6 +26,28 @@ OLD = Path(__file__).with_name("optuna_2_10.sql")
 
 class Killed(BaseException):
     pass
+
+
+def prepared(params):
+    job = [f"{key}={value}" for key, value in params.items()]
+    return Prepared(job, " ".join(job), {"trainer.epochs": 1})
+
+
+def go(folder, limits, launch, sampler="random", prepare=prepared, objectives=1):
+    """Search; return the states of all trials, and what was wrong."""
+    with opened(folder) as storage:
+        directions: list[Direction] = ["minimize"] * objectives
+        study = Study(storage, "s", directions, settings_of("sampler", sampler), SPACE)
+        problem = run_search(study, folder, ["a", "b"][:objectives], limits, launch, prepare)
+        return [trial.state.name for trial in study.optuna.get_trials()], problem
+
+
+def valued(jobs, first):
+    return [cost(job) for job in jobs]
+
+
+def broken(jobs, first):
+    return [ValueError("broken") for _ in jobs]
 
 
 def cost(job, objectives=1):
@@ -61,7 +84,7 @@ def search(
             study.tell = dies  # type: ignore[method-assign]
         limits = Limits(total, None, at_a_time, 1.0)
         with suppress(Killed):
-            run_search(study, folder, [], ["a", "b"][:objectives], limits, launch, str)
+            run_search(study, folder, ["a", "b"][:objectives], limits, launch, prepared)
         return [(t.number, t.params, t.values, t.state.name) for t in study.optuna.get_trials()]
 
 
@@ -109,7 +132,6 @@ def test_the_front_is_that_of_brute_force(tmp_path):
     ]
     assert list(read_studies(tmp_path)["s"].front) == front
     assert 2 <= len(front) < 15
-    assert [n for n in range(15) if not surpassed(values[n], values)] == front
 
 
 def test_the_total_counts_all_commands_and_a_failed_trial_counts_in_none(tmp_path):
@@ -118,34 +140,88 @@ def test_the_total_counts_all_commands_and_a_failed_trial_counts_in_none(tmp_pat
     def launch(jobs, first):
         return [ValueError("no") if next(failing) else cost(job) for job in jobs]
 
-    def go(limits):
-        with opened(tmp_path) as storage:
-            study = Study(storage, "s", ["minimize"], settings_of("sampler", "random"), SPACE)
-            run_search(study, tmp_path, [], ["a"], limits, launch, str)
-            return [trial.state.name for trial in study.optuna.get_trials()]
-
-    assert go(Limits(3, None, 1, 1.0)) == ["FAIL", "COMPLETE", "FAIL"]
-    assert go(Limits(3, None, 1, 1.0)).count("COMPLETE") == 3
-    assert len(go(Limits(3, None, 1, 1.0))) == 5, "nothing is left to do"
-    assert len(go(Limits(None, 2, 1, 1.0))) == 7
+    total = Limits(3, None, 1, 1.0)
+    assert go(tmp_path, total, launch) == (["FAIL", "COMPLETE", "FAIL"], None)
+    assert go(tmp_path, total, launch)[0].count("COMPLETE") == 3
+    assert len(go(tmp_path, total, launch)[0]) == 5, "nothing is left to do"
+    assert len(go(tmp_path, Limits(None, 2, 1, 1.0), launch)[0]) == 7
 
 
 def test_too_many_failures_end_it_in_one_line(tmp_path):
-    with opened(tmp_path) as storage:
-        study = Study(storage, "s", ["minimize"], settings_of("sampler", "random"), SPACE)
-        launch = lambda jobs, first: [ValueError("broken") for _ in jobs]  # noqa: E731
-        with pytest.raises(RunError, match=r"2 of 2 trials failed, the last with: broken; .*max_failure_rate=1"):
-            run_search(study, tmp_path, [], ["a"], Limits(8, None, 2, 0.5), launch, str)
+    states, problem = go(tmp_path, Limits(8, None, 2, 0.5), broken)
+    assert states == ["FAIL", "FAIL"]
+    assert "2 of 2 trials failed, the last with: broken; " in str(problem)
+    assert "max_failure_rate=1" in str(problem)
+
+
+def test_a_search_without_any_value_is_no_success(tmp_path):
+    states, problem = go(tmp_path, Limits(2, None, 1, 1.0), broken)
+    assert states == ["FAIL", "FAIL"]
+    assert "none of 2 trials is complete, the last failed with: broken; correct it" in str(problem)
+    assert go(tmp_path, Limits(1, None, 1, 1.0), valued)[1] is None
 
 
 @pytest.mark.parametrize("values", [(float("nan"),), (float("inf"),), (1.0, 2.0), ()])
 def test_what_is_no_value_is_a_failed_trial(values, tmp_path):
-    with opened(tmp_path) as storage:
-        study = Study(storage, "s", ["minimize"], settings_of("sampler", "random"), SPACE)
-        run_search(study, tmp_path, [], ["a"], Limits(1, None, 1, 1.0), lambda jobs, first: [values], str)
-        assert [trial.state for trial in study.optuna.get_trials()] == [TrialState.FAIL]
+    assert go(tmp_path, Limits(1, None, 1, 1.0), lambda jobs, first: [values])[0] == ["FAIL"]
     (trial,) = read_studies(tmp_path)["s"].trials
     assert (trial.state, trial.values) == ("fail", ())
+
+
+def test_a_trial_whose_config_is_wrong_fails_alone(tmp_path):
+    """It is not launched, nor asked for again."""
+    tried, launched = [], []
+
+    def prepare(params):
+        tried.append(params)
+        if len(tried) == 1:
+            raise ConfigError("z", "2 is wrong", "give another")
+        return prepared(params)
+
+    def launch(jobs, first):
+        launched.extend(jobs)
+        return valued(jobs, first)
+
+    assert go(tmp_path, Limits(2, None, 2, 1.0), launch, prepare=prepare) == (["FAIL", "COMPLETE"], None)
+    assert launched == [prepared(tried[1]).overrides]
+    assert go(tmp_path, Limits(2, None, 2, 1.0), launch, prepare=prepare)[0] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_equal_trials_of_a_batch_are_launched_once(tmp_path):
+    launched = []
+
+    def launch(jobs, first):
+        launched.append(len(jobs))
+        return [(float(number),) for number, _ in enumerate(jobs, first + 3)]
+
+    same = Prepared(["z=2"], "z2", {})
+    assert go(tmp_path, Limits(3, None, 3, 1.0), launch, prepare=lambda params: same) == (["COMPLETE"] * 3, None)
+    assert launched == [1]
+    assert [trial.values for trial in read_studies(tmp_path)["s"].trials] == [(3.0,)] * 3
+
+
+def test_a_run_that_another_process_holds_is_no_failure(tmp_path):
+    held = HeldError("z2", "this run is held by process 1", "wait")
+    states, problem = go(tmp_path, Limits(2, None, 1, 1.0), lambda jobs, first: [held])
+    assert states == ["WAITING"]
+    assert str(problem) == "z2: this run is held by process 1; repeat the command when it has ended"
+    assert go(tmp_path, Limits(2, None, 1, 1.0), valued)[0] == ["COMPLETE"] * 2
+
+
+def test_a_launcher_that_stops_is_one_line_and_its_trials_come_first(tmp_path):
+    launched = []
+
+    def dies(jobs, first):
+        raise OSError("a worker was killed")
+
+    def launch(jobs, first):
+        launched.extend(jobs)
+        return valued(jobs, first)
+
+    with pytest.raises(RunError, match=r"hydra.launcher: the launcher stopped \(a worker was killed\); repeat"):
+        go(tmp_path, Limits(2, None, 2, 1.0), dies)
+    assert go(tmp_path, Limits(2, None, 2, 1.0), launch) == (["COMPLETE", "COMPLETE"], None)
+    assert len({tuple(job) for job in launched}) == 2
 
 
 # --- refusals -----------------------------------------------------------------------------------------------
@@ -157,41 +233,50 @@ def study_of(folder, space=SPACE, directions=("minimize",), sampler="random"):
 
 
 def test_two_processes_refuse_each_other(tmp_path):
-    with opened(tmp_path), pytest.raises(HeldError, match=r"study\.db"), opened(tmp_path):
+    with opened(tmp_path), pytest.raises(HeldError, match="this search is held by"), opened(tmp_path):
         pass
 
 
-def test_other_choices_or_directions_than_the_studys_are_refused(tmp_path):
-    search(tmp_path, total=2)
-    with pytest.raises(
-        ConfigError, match=r"^z: choice\(2,10\), but the study s was begun with choice\(2,10,32\); "
+def test_another_space_or_other_directions_than_the_studys_are_refused(tmp_path):
+    """Of most samplers, earlier trials of another space would count no more, without a word."""
+    search(tmp_path, "random", total=2)
+    begun = "but the study s was begun with"
+    for change, said in (
+        (
+            {"z": Choice((2, 10))},
+            f"z: choice(2,10), {begun} choice(2,10,32); give hydra.sweeper.study_name",
+        ),
+        ({"beta": Choice((1,))}, f"beta: choice(1), {begun} interval(0.5,4)"),
+        ({"beta": Interval(0.5, 3.0)}, f"beta: interval(0.5,3), {begun} interval(0.5,4)"),
+        ({"beta": Interval(0.5, 4.0, log=True)}, f"beta: tag(log,interval(0.5,4)), {begun} interval(0.5,4)"),
+        ({"k": Interval(1, 4, whole=True)}, f"k: int(interval(1,4)), {begun} no values"),
     ):
-        study_of(tmp_path, {**SPACE, "z": Choice((2, 10))})
-    with pytest.raises(ConfigError, match=r"^beta: choice\(1\), but the study s was begun with float interval"):
-        study_of(tmp_path, {**SPACE, "beta": Choice((1,))})
+        with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+            study_of(tmp_path, {**SPACE, **change})
+    with pytest.raises(ConfigError, match=r"^lr: no values, but the study s was begun with tag\(log,"):
+        study_of(tmp_path, {key: SPACE[key] for key in ("beta", "z")})
     with pytest.raises(ConfigError, match=r"^hydra.sweeper.direction: maximize, but .* begun with minimize"):
         study_of(tmp_path, directions=("maximize",))
-    study_of(tmp_path, {**SPACE, "beta": Interval(0.1, 8.0)})  # an interval may change
+    study_of(tmp_path)
 
 
 def test_runs_that_differ_in_what_is_not_varied_are_refused(tmp_path):
-    usual = {"beta.value": 1.0, "trainer.epochs": 2, "data.sha256": "abc", "lr": 0.1, "model.latent": 2}
-
-    def settings(change, space=SPACE):
-        study_of(tmp_path, space).check_settings(lambda params: {**usual, "lr": params["lr"], **change})
-
-    settings({})
-    settings({})
-    settings({}, {**SPACE, "lr": Interval(1e-5, 1.0, log=True)})  # other limits
-    settings({"beta.value": 3.0})
+    usual = {"beta.value": 1.0, "trainer.epochs": 2, "data.sha256": "abc", "lr": 0.1}
+    study = study_of(tmp_path)
+    assert study.begun() is None
+    study.begin({"beta": 1.0, "lr": 0.1, "z": 2}, usual)
+    study.begin({"beta": 3.0, "lr": 0.2, "z": 2}, {})  # the first one counts
+    study = study_of(tmp_path)
+    assert study.begun() == {"beta": 1.0, "lr": 0.1, "z": 2}
+    study.check_settings(usual)
+    study.check_settings({**usual, "lr": 0.3})
     for key, value, said in (
         ("trainer.epochs", 3, "3, but the study s was begun with 2, "),
         ("lrs", True, "true, but"),
+        ("data.sha256", "xyz", "'xyz', but the study s was begun with 'abc'"),
     ):
         with pytest.raises(ConfigError, match=rf"^{key}: {said}.*study_name=<name> to begin another"):
-            settings({key: value})
-    with pytest.raises(ConfigError, match=r"^data.sha256: 'xyz', but the study s was begun with 'abc'"):
-        settings({"data.sha256": "xyz"})
+            study.check_settings({**usual, key: value})
 
 
 @pytest.mark.parametrize(
@@ -223,9 +308,9 @@ def test_an_unknown_name_lists_those_there_are():
     assert settings_of("pruner", "none") == settings_of("pruner", None) == {}
 
 
-@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "random", "nsga2"])
-def test_every_sampler_that_is_offered_can_be_made(name):
-    made("sampler", settings_of("sampler", name))
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_that_is_offered_samples(name):
+    check_sampler(settings_of("sampler", name), SPACE, 1)
 
 
 @pytest.mark.parametrize("name", ["median", "percentile", "halving", "hyperband"])
@@ -233,10 +318,24 @@ def test_every_pruner_that_is_offered_can_be_made(name):
     made("pruner", settings_of("pruner", name))
 
 
-def test_cmaes_is_refused_for_two_objectives():
-    check_sampler(settings_of("sampler", "cmaes"), ["fid"])
-    with pytest.raises(ConfigError, match="cmaes optimises one objective; choose nsga2, tpe or gp"):
-        check_sampler(settings_of("sampler", "cmaes"), ["neg_elbo", "fid"])
+@pytest.mark.parametrize(
+    ("name", "change", "space", "objectives", "message"),
+    [
+        ("cmaes", {}, SPACE, 2, "^hydra.sweeper.sampler: cmaes needs one objective, and two or more keys"),
+        ("cmaes", {}, {"beta": SPACE["beta"], "z": SPACE["z"]}, 1, "^hydra.sweeper.sampler: cmaes needs"),
+        ("tpe", {"seed": "abc"}, SPACE, 1, "^hydra.sweeper.sampler.seed: 'abc' is no seed; give a whole number"),
+        ("tpe", {"seed": -1}, SPACE, 1, "seed: -1 is no seed"),
+        ("tpe", {"n_startup_trials": "abc"}, SPACE, 1, "^hydra.sweeper.sampler: .*not supported between"),
+    ],
+)
+def test_a_sampler_that_cannot_search_here_is_refused(name, change, space, objectives, message):
+    with pytest.raises(ConfigError, match=message):
+        check_sampler({**settings_of("sampler", name), **change}, space, objectives)
+
+
+def test_what_is_neither_a_name_nor_settings_is_refused():
+    with pytest.raises(ConfigError, match=r"^hydra.sweeper.sampler: 3 is no sampler; give hydra/sweeper/sampler"):
+        settings_of("sampler", 3)
 
 
 # --- databases that others wrote ----------------------------------------------------------------------------
@@ -253,17 +352,17 @@ def old(tmp_path):
 def test_a_study_of_optuna_2_is_read_and_the_original_kept(old):
     before = (old / "study.db").read_bytes()
     space = {
-        "beta": Interval(0.5, 4.0),
-        "latent_dim": Choice(("2", "10")),
-        "k": Interval(1, 5, whole=True),
+        "beta.value": Interval(0.5, 4.0),
+        "latent_dim.value": Choice((2, 10)),
+        "trainer.patience": Interval(1, 5, whole=True),
         "optimizer.lr": Interval(1e-4, 1e-2, log=True),
     }
     with opened(old) as storage:
         study = Study(storage, "neg_elbo", ["minimize"], settings_of("sampler", "tpe"), space)
         done = study.of_state("COMPLETE")
-        assert [trial.values[0] for trial in done] == [trial.params["beta"] ** 2 for trial in done]
+        assert [trial.values[0] for trial in done] == [trial.params["beta.value"] ** 2 for trial in done]
         (trial,) = study.ask(1)  # the one that was interrupted, with its values
-        assert (trial.number, trial.params["beta"]) == (3, 3.671963226377027)
+        assert (trial.number, trial.params["beta.value"]) == (3, 2.710763078387765)
     assert (old / "study-optuna2.db").read_bytes() == before
     with opened(old):  # and once only
         assert (old / "study-optuna2.db").read_bytes() == before
@@ -291,6 +390,20 @@ def test_a_damaged_study_is_named_and_left_as_it_is(content, tmp_path):
     with pytest.raises(RunError, match=r"study\.db: not a study's database .*; move it away"), opened(tmp_path):
         pass
     assert path.read_text() == content
+
+
+def test_a_folder_in_its_place_is_refused(tmp_path):
+    (tmp_path / "study.db").mkdir()
+    with pytest.raises(RunError, match=r"study\.db: a folder, where a search has its database"), opened(tmp_path):
+        pass
+
+
+def test_a_trial_whose_values_were_being_chosen_is_given_up(tmp_path):
+    study = study_of(tmp_path)
+    study.optuna.ask()  # no values
+    study.optuna.ask(fixed_distributions=study.space)
+    again = study_of(tmp_path)
+    assert [trial.state.name for trial in again.optuna.get_trials()] == ["FAIL", "WAITING"]
 
 
 def test_another_programs_database_is_no_study(tmp_path):

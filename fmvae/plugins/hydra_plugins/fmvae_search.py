@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from fmvae.cli import gate
+from fmvae.cli.main import explain
 from fmvae.common.trees import flat
 from fmvae.config.composing import resolve
 from fmvae.config.grids import GRIDS
@@ -26,7 +27,7 @@ from fmvae.evaluation.criteria import check_objectives
 
 if TYPE_CHECKING:  # imports torch, but Hydra imports its plugins even for shell completion
     from fmvae.experiments.search_target import Direction
-    from fmvae.sweeps.search import Limits, Outcome
+    from fmvae.sweeps.search import Limits, Outcome, Prepared
 
 SWEEPER = "hydra.sweeper"
 DIRECTION = Rule(str, choices=("minimize", "maximize"), optional=True, many=True)
@@ -56,7 +57,8 @@ class FmvaeSearch(Sweeper):
         space = space_of(settings.params, arguments, OverridesParser.create(config_loader=loader))
         self._check_options(space)
         from fmvae.sweeps.database import opened
-        from fmvae.sweeps.study import Study, check_installed, check_sampler, settings_of, study_name
+        from fmvae.sweeps.options import check_installed, check_sampler, settings_of
+        from fmvae.sweeps.study import Study, study_name
 
         check_installed()
         from hydra_plugins.fmvae_sweeper import reported
@@ -64,6 +66,7 @@ class FmvaeSearch(Sweeper):
         from fmvae.experiments.search_target import names_of
         from fmvae.report.sweep import write_report
         from fmvae.sweeps.pruning import check_pruner
+        from fmvae.sweeps.record import read_studies
         from fmvae.sweeps.search import conclude, run_search
 
         whole: Any = validate(
@@ -75,7 +78,7 @@ class FmvaeSearch(Sweeper):
         names, limits = names_of(whole), _limits(settings)
         better = _directions(settings, whole, names)
         sampler, pruner = settings_of("sampler", settings.sampler), settings_of("pruner", settings.pruner)
-        check_sampler(sampler, names)
+        check_sampler(sampler, space.varied, len(names))
         if pruner:
             check_pruner(pruner, config.hydra.launcher._target_, names)
         folder, name = (
@@ -89,11 +92,17 @@ class FmvaeSearch(Sweeper):
         def launch(jobs: Sequence[Sequence[str]], first: int) -> list[Outcome]:
             return [_outcome(ended) for ended in launcher.launch(jobs, initial_job_idx=first)]
 
+        def prepare(params: Mapping[str, Any]) -> Prepared:
+            return self._prepared([*(f"{key}={value}" for key, value in params.items()), *space.fixed])
+
         with opened(folder) as storage:
-            study = Study(storage, name, better, sampler, space.varied)
-            study.check_settings(lambda params: self._settings_of(space, params))
-            run_search(study, folder, space.fixed, names, limits, launch, self._name_of)
-            conclude(folder, whole, reported(write_report, config), better)
+            study = Study(storage, name, better, sampler, space.varied, pruner)
+            if (params := study.begun()) is not None:
+                study.check_settings(prepare(params).settings)
+            problem = run_search(study, folder, names, limits, launch, prepare)
+            conclude(folder, read_studies(folder).get(name), reported(write_report, config))
+        if problem:
+            raise problem
 
     def _check(self, config: DictConfig) -> None:
         """Refuse settings that a search can't have."""
@@ -117,24 +126,28 @@ class FmvaeSearch(Sweeper):
                     asked = [*space.fixed, f"{key}={value}"]
                     gate.check_job(self.config, loader.load_sweep_config(self.config, asked))
 
-    def _name_of(self, overrides: Sequence[str]) -> str:
-        """Return the name of the run of a job; empty if its config is wrong, which the job itself will say."""
-        with suppress(Exception):
-            return RunIdentity.of(self._composed(overrides)).name
-        return ""
+    def _prepared(self, overrides: Sequence[str]) -> Prepared:
+        """Compose the job of a trial.
 
-    def _settings_of(self, space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what names a run with these values of the varied keys, by dotted key."""
-        overrides = [*(f"{key}={value}" for key, value in params.items() if key in space.varied), *space.fixed]
-        return flat(semantic(self._composed(overrides)))
-
-    def _composed(self, overrides: Sequence[str]) -> dict[str, Any]:
+        Raises:
+            FmvaeError: its config is wrong.
+        """
         assert self.config is not None
         assert self.hydra_context is not None
-        composed: Any = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        from fmvae.experiments.search_target import measured
+        from fmvae.sweeps.search import Prepared
+
+        try:
+            composed: Any = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        except HydraException as error:
+            explained = explain(error, overrides)
+            assert explained
+            raise explained from None
         with open_dict(composed):
             own = composed.pop("hydra")
-        return resolve(composed, own.runtime)
+        config = resolve(composed, own.runtime)
+        settings = {**flat(semantic(config)), **measured(config)}
+        return Prepared(overrides, RunIdentity.of(config).name, settings)
 
 
 def _plain(value: Any) -> Any:
