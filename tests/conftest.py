@@ -1,5 +1,6 @@
 """Shared by all tests: one thread each, as several run at once, and a small dataset that is quick to learn."""
 
+import importlib.util
 import json
 import os
 import random
@@ -12,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and f
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -122,3 +123,20 @@ def shown_bars() -> Iterator[None]:
     yield
     if streams := sys.modules.get("fmvae.common.streams"):
         vars(streams)["_hidden"] = False
+
+
+LIBRARIES = {"flows": "zuko", "factors": "h5py", "optuna": "optuna", "mlflow": "mlflow", "wandb": "wandb"}
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """Skip a test that was told to install an extra whose library is missing."""
+    outcome: Any = yield
+    if outcome.excinfo and (extra := missing_extra(str(outcome.excinfo[1]))):
+        outcome.force_exception(pytest.skip.Exception(f"needs the extra {extra}"))
+
+
+def missing_extra(said: str) -> str | None:
+    """Return the extra that a message tells to install, if it is known and not installed."""
+    named = (extra for extra in LIBRARIES if f"pip install -e '.[{extra}]'" in said)
+    return next((extra for extra in named if importlib.util.find_spec(LIBRARIES[extra]) is None), None)
