@@ -15,7 +15,8 @@ from fmvae.report.tables import Row, folded, model_of, table, table_and_missing
 
 SWEEP = "generators"
 FINDING = PROJECT_ROOT / "docs" / "findings" / "generators.md"  # written by hand
-FREE, CONDITIONAL, LIKELIHOOD = "best_generator", "best_conditional", "best_likelihood"
+FREE, CONDITIONAL = "best_generator", "best_conditional"
+LIKELIHOODS = ("best_likelihood", "best_likelihood_flow")
 PICTURES = {
     "samples_gmm": "samples, decoder means of latents from the mixture",
     "neighbours_gmm": "samples, each above the training images that are nearest to it in pixels",
@@ -89,7 +90,7 @@ def read(folder: Path, kept: Path, seeds: Sequence[str]) -> Search:
     Args:
         seeds: overrides, of the runs of each experiment.
     """
-    names = (FREE, CONDITIONAL, LIKELIHOOD)
+    names = (FREE, CONDITIONAL, *LIKELIHOODS)
     best = {name: keeping.find(folder, kept, [f"experiment={name}"], name, seeds) for name in names}
     return Search(best, [_tried(folder, kept, job) for job in sweep_jobs(SWEEP)])
 
@@ -116,7 +117,7 @@ def section(search: Search, folder: Path, kept: Path) -> str:
     pictures = []
     for row in search.found:
         for i, one in enumerate(row.found):
-            shown = tuple(PICTURES) if i == 0 and row in best and row.title != LIKELIHOOD else ()
+            shown = tuple(PICTURES) if i == 0 and row in best and row.title not in LIKELIHOODS else ()
             pictures += [
                 (path, f"{row.title}: {PICTURES[Path(path).stem]}") for path in keeping.keep(one, kept, shown)
             ]

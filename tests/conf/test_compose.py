@@ -250,6 +250,7 @@ SEARCHED = {
     "best_generator": ("ResidualVAE", 64, 0.1, 30, "StandardPrior", (300, 0.9)),
     "best_conditional": ("ConditionalVAE residual", 64, 0.1, 20, "StandardPrior", ([10, 30], 0.7)),
     "best_likelihood": ("ResidualVAE", 32, 1.0, 40, "MixturePrior", ([1, 10, 100], 1.0)),
+    "best_likelihood_flow": ("ResidualVAE", 32, 1.0, 40, "FlowPrior", ([1, 10, 100], 1.0)),
 }
 
 
