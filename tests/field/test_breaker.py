@@ -207,7 +207,10 @@ def test_a_signal_while_python_ends_is_heeded_without_a_word(study, number):
 def test_of_several_processes_none_draws_a_bar(monkeypatch):
     def progress(launcher: str, mode: RunMode) -> bool:
         hydra_config = SimpleNamespace(
-            mode=mode, launcher=SimpleNamespace(_target_=launcher), job=SimpleNamespace(num=0)
+            mode=mode,
+            launcher=SimpleNamespace(_target_=launcher),
+            sweeper=SimpleNamespace(_target_="hydra_plugins.fmvae_sweeper.FmvaeSweeper"),
+            job=SimpleNamespace(num=0),
         )
         config = {"device": "cpu", "trainer": {"progress": True}}
         monkeypatch.setattr(HydraConfig, "get", lambda: hydra_config)
