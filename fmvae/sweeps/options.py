@@ -60,13 +60,12 @@ def settings_of(kind: str, value: Any) -> dict[str, Any]:
     return settings if kind == "sampler" or settings.get("_target_") else {}
 
 
-def made(kind: str, settings: Mapping[str, Any], **more: Any) -> Any:
+def made(kind: str, settings: Mapping[str, Any]) -> Any:
     """Make a sampler or a pruner of Optuna.
 
     Args:
         kind: ``sampler`` or ``pruner``.
         settings: the arguments of its constructor, and its class as ``_target_``.
-        more: arguments that replace those.
 
     Raises:
         ConfigError: there is no such class, or it does not take these arguments.
@@ -89,7 +88,7 @@ def made(kind: str, settings: Mapping[str, Any], **more: Any) -> Any:
             )
     try:
         with quiet():
-            return found(**own, **{name: value for name, value in more.items() if name in known})
+            return found(**own)
     except (TypeError, ValueError, ImportError) as error:
         way_out = "correct its settings, or choose another"
         raise ConfigError(key, f"{target}: {' '.join(str(error).split())}", way_out) from None

@@ -27,7 +27,7 @@ def check_pruner(settings: Mapping[str, Any], launcher: str, objectives: Sequenc
     """Refuse a pruner that could have no effect.
 
     Args:
-        settings: of the pruner, for :func:`fmvae.sweeps.study.made`.
+        settings: of the pruner, for :func:`fmvae.sweeps.options.made`.
         launcher: the class of Hydra's launcher.
 
     Raises:

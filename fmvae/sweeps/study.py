@@ -1,7 +1,7 @@
 """The study of a search: its trials, in Optuna's database.
 
-What a trial draws follows from the sampler's seed, the trial's number and the trials before it. So a search asks
-for the same runs, whether it was interrupted or not.
+What a trial draws follows from the sampler's seed, the trial's number and the trials before it. So a search that
+was interrupted while runs trained asks for the same runs as one that was not.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ class Study:
         storage: from :func:`fmvae.sweeps.database.opened`.
         name: of the study.
         directions: ``minimize`` or ``maximize``, for each objective.
-        sampler: settings for :func:`made`; with ``seed``, each trial has a sampler with a seed of its own.
+        sampler: settings for :func:`fmvae.sweeps.options.made`; with ``seed``, each trial has a sampler with a seed
+            of its own.
         space: by key.
-        pruner: settings for :func:`made`; Hyperband chooses by it which trials a sampler learns from.
+        pruner: settings for the same; Hyperband chooses by it which trials a sampler learns from.
 
     Raises:
         ConfigError: the study was begun with other directions, or another space.

@@ -5,6 +5,7 @@ import re
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -73,17 +74,15 @@ def search(
     with opened(folder) as storage:
         directions: list[Direction] = ["minimize"] * objectives
         study = Study(storage, "s", directions, given, SPACE)
-        if stop_between is not None:  # dies while it stores the results of jobs that ran at the same time
-            told, tell = itertools.count(), study.tell
+        told, tell = itertools.count(), study.tell
 
-            def dies(*arguments):
-                if next(told) == stop_between:
-                    raise Killed
-                tell(*arguments)
+        def dying(*arguments):  # while it stores the results of jobs that ran at the same time
+            if next(told) == stop_between:
+                raise Killed
+            tell(*arguments)
 
-            study.tell = dies  # type: ignore[method-assign]
         limits = Limits(total, None, at_a_time, 1.0)
-        with suppress(Killed):
+        with suppress(Killed), patch.object(study, "tell", dying):
             run_search(study, folder, ["a", "b"][:objectives], limits, launch, prepared)
         return [(t.number, t.params, t.values, t.state.name) for t in study.optuna.get_trials()]
 

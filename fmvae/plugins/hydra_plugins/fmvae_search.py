@@ -81,10 +81,8 @@ class FmvaeSearch(Sweeper):
         check_sampler(sampler, space.varied, len(names))
         if pruner:
             check_pruner(pruner, config.hydra.launcher._target_, names)
-        folder, name = (
-            Path(config.hydra.sweep.dir),
-            study_name(_accepted("study_name", NAME, settings.study_name), names),
-        )
+        folder = Path(config.hydra.sweep.dir)
+        name = study_name(_accepted("study_name", NAME, settings.study_name), names)
         launcher = Plugins.instance().instantiate_launcher(
             config=config, hydra_context=self.hydra_context, task_function=self.task_function
         )
@@ -181,10 +179,8 @@ def _limits(settings: Any) -> Limits:
             )
     else:
         trials = _accepted("n_trials", OF_A_COMMAND, asked)
-    at_a_time, failing = (
-        _accepted("n_jobs", AT_A_TIME, settings.n_jobs),
-        _accepted("max_failure_rate", SHARE, settings.max_failure_rate),
-    )
+    at_a_time = _accepted("n_jobs", AT_A_TIME, settings.n_jobs)
+    failing = _accepted("max_failure_rate", SHARE, settings.max_failure_rate)
     return Limits(total, trials, at_a_time, failing)
 
 
