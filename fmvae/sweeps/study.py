@@ -42,8 +42,8 @@ class Study:
         storage: from :func:`fmvae.sweeps.database.opened`.
         name: of the study.
         directions: ``minimize`` or ``maximize``, for each objective.
-        sampler: settings for :func:`fmvae.sweeps.options.made`; with ``seed``, each trial has a sampler with a seed
-            of its own.
+        sampler: settings for :func:`fmvae.sweeps.options.made`; with ``seed``, each trial has a sampler with its
+            own seed.
         space: by key.
         pruner: settings for the same; Hyperband chooses by it which trials a sampler learns from.
 
