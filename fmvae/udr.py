@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmvae.common.command import run_command, say
+from fmvae.common.text import short
 from fmvae.config.own_code import names_in, taken_out
 from fmvae.errors import FmvaeError, RunError
 from fmvae.runs.names import run_path
@@ -43,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 def compare_seeds(
     folder: Path, num_images: int, device: str = "auto", allow: list[str] | None = None
 ) -> Iterator[str]:
-    """Compute UDR for each setting with three seeds or more; yield a line for each, and one for what is left out.
+    """Compute UDR for each setting with three seeds or more; yield a line for each, for those left out, and last.
 
     ``udr.json`` in ``folder`` is written after each setting, and settings in it whose checkpoints are the same are
     not computed again. The report of the sweep reads it.
@@ -84,6 +86,8 @@ def compare_seeds(
         yield f"{names.of(setting)}: UDR {sum(scores) / len(scores):.3f} ({min(scores):.3f} to {max(scores):.3f})"
     if left := len(settings) - len(enough):
         yield f"{left} settings with fewer than {FEWEST} complete runs are left out"
+    report = shlex.join(["python", "-m", "fmvae.report", short(folder)])
+    yield f"written to {short(folder / FILE)}; {report} shows them"
 
 
 def _compare(setting: Setting, num_images: int, device: str, allow: list[str]) -> Mapping[str, Any]:

@@ -37,6 +37,7 @@ def test_scores_are_those_of_the_functions_and_are_kept(sweep, monkeypatch, caps
     said = capsys.readouterr().out
     assert "UDR " in said
     assert "1 settings with fewer than 3 complete runs are left out" in said
+    assert f"python -m fmvae.report {sweep} shows them" in said
     (entry,) = read_record(sweep / "udr.json")["settings"]
     (setting,) = [one for one in settings_of(collect([sweep])) if len(one.runs) == 3]
     runs = [load_run(run.directory.path, device="cpu") for run in setting.runs]
@@ -57,6 +58,10 @@ def test_scores_are_those_of_the_functions_and_are_kept(sweep, monkeypatch, caps
 
 
 def test_the_report_shows_them_while_the_runs_are_the_same(sweep, tmp_path):
+    (sweep / "udr.json").unlink(missing_ok=True)
+    before = write_report([sweep], tmp_path / "before").read_text()
+    assert "compare the latents of seeds (UDR, 1 setting)" in before
+    assert f"python -m fmvae.udr {sweep}" in before
     list(udr.compare_seeds(sweep, 150, "cpu"))
     settings = settings_of(collect([sweep]))
     ((setting, entry),) = matches(settings)
@@ -71,6 +76,7 @@ def test_the_report_shows_them_while_the_runs_are_the_same(sweep, tmp_path):
         max(sum(np.array(entry["similarity"])[range(3), order]) for order in ORDERS)
     )
     page = write_report([sweep], tmp_path / "report")
+    assert "fmvae.udr" not in page.read_text()
     assert {"udr.png", "latent_pairs.png"} <= {path.name for path in page.parent.iterdir()}
     # negative controls: runs that were not compared, and a damaged file
     assert matches([type(setting)(setting.runs[:2])]) == []

@@ -14,7 +14,7 @@ from fmvae.report.caveats import at_last_epoch, caveats, diverged
 from fmvae.report.collect import Run
 from fmvae.report.comparable import DIFFER
 from fmvae.report.comparison import markdown, text
-from fmvae.report.continuing import Command, Started, again, measure_again, more_epochs, more_seeds
+from fmvae.report.continuing import Command, Started, again, compare_seeds, measure_again, more_epochs, more_seeds
 from fmvae.report.levels import by_data
 from fmvae.report.naming import Names, count, few
 from fmvae.report.ranking import ERRORS, Ranking, front, rankings, standard_error
@@ -63,6 +63,7 @@ def conclude(
     started: Started,
     folder: str,
     unfinished: Unfinished = lambda able, others: {},
+    uncompared: Sequence[Setting] = (),
 ) -> Conclusion:
     """Return what the runs say.
 
@@ -71,6 +72,7 @@ def conclude(
         started: tells how a run was started, for the commands.
         folder: the folder of the runs, for the commands.
         unfinished: ``starts.unfinished``, the commands that finish several runs at once; by default none.
+        uncompared: settings of which other seeds' latents could be compared (UDR), and were not.
     """
     others = [run for run in runs if run.state not in ("complete", "classifier")]
     if not settings:
@@ -87,6 +89,9 @@ def conclude(
     commands = [*_finish(others, started, unfinished), *_continue(settings, ranked, names, started)]
     if any(_can_be_measured_alike(ranking) for ranking in ranked):
         commands.append(Command("measure all runs alike", measure_again(folder)))
+    if uncompared:
+        what = f"compare the latents of seeds (UDR, {count(len(uncompared), 'setting')})"
+        commands.append(Command(what, compare_seeds(folder)))
     note = NOTE if any("±" in one.rest for one in findings) else ""
     return Conclusion(findings, caveats(runs, settings, ranked, names), commands, note)
 

@@ -87,6 +87,11 @@ def measure_again(folder: str) -> str:
     return shlex.join(["python", "evaluate.py", f"run={folder}"])
 
 
+def compare_seeds(folder: str) -> str:
+    """Return the command that compares the latents of a folder's runs that differ in their seeds."""
+    return shlex.join(["python", "-m", "fmvae.udr", folder])
+
+
 def _seeds(setting: Setting) -> list[int]:
     return sorted({seed for run in setting.runs if type(seed := run.config.get("seed")) is int})
 

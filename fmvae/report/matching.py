@@ -39,6 +39,14 @@ def matches(settings: Sequence[Setting]) -> list[tuple[Setting, Mapping[str, Any
     return [(setting, entry) for setting, entry in found if entry is not None]
 
 
+def uncompared(settings: Sequence[Setting]) -> list[Setting]:
+    """Return the settings with enough seeds for UDR that were not compared with all their present runs."""
+    from fmvae.evaluation.disentanglement.udr import FEWEST
+
+    done = {id(setting) for setting, _ in matches(settings)}
+    return [setting for setting in settings if len(setting.runs) >= FEWEST and id(setting) not in done]
+
+
 def udr_chart(settings: Sequence[Setting], describe: Describe = silent) -> Figure | None:
     """Draw the UDR of each run in a row per setting, with the setting's mean; None if nothing was compared."""
     if not (found := matches(settings)):

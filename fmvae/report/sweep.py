@@ -17,7 +17,7 @@ from fmvae.report.comparison import columns_of, compare, markdown, run_table, te
 from fmvae.report.conclusion import conclude
 from fmvae.report.hover import MAX_MARKS, MAX_SVG, Mark, hidden_title, svg
 from fmvae.report.learning import learning_curves
-from fmvae.report.matching import pairing_chart, udr_chart
+from fmvae.report.matching import pairing_chart, udr_chart, uncompared
 from fmvae.report.naming import Names
 from fmvae.report.page import EXPLORER, Picture, address, render_page
 from fmvae.report.scores import correlation_chart, score_chart
@@ -119,7 +119,9 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
     settings = settings_of(runs)
     studies = {name: study for folder in folders for name, study in read_studies(folder).items()}
     comparison, title = compare(settings), " + ".join(dict.fromkeys(folder.resolve().name for folder in folders))
-    conclusion = conclude(runs, settings, started, short(folders[0]), unfinished)
+    conclusion = conclude(
+        runs, settings, started, short(folders[0]), unfinished, _uncompared(settings, folders[0])
+    )
     figures = {f"{name}.png": figure for name, figure in _figures(runs, settings, studies, target)}
     files = {name: figure.content for name, figure in figures.items()}
     files |= {f"{Path(name).stem}.pdf": figure.pdf for name, figure in figures.items() if figure.pdf}
@@ -135,6 +137,16 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
         if name not in files:
             (target / name).unlink(missing_ok=True)
     return target / "index.html"
+
+
+def _uncompared(settings: Sequence[Setting], folder: Path) -> list[Setting]:
+    """Return the settings that ``python -m fmvae.udr`` could compare, given the folder."""
+    inside = folder.resolve()
+    return [
+        setting
+        for setting in uncompared(settings)
+        if all(run.directory.path.resolve().parent == inside for run in setting.runs)
+    ]
 
 
 def _names() -> list[str]:
