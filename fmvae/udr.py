@@ -71,19 +71,20 @@ def compare_seeds(
         problem = f"no setting has {FEWEST} complete runs that differ only in their seeds (at most {most}; "
         problem += f"{states(found)})"
         raise RunError(folder, problem, "train more seeds, as seed=0,1,2")
-    known, names, done = compared(folder), Names(settings), []
-    for setting in enough:
+    names = Names(settings)
+    entries = {frozenset(entry["scores"]): entry for entry in compared(folder)}
+    asked = [frozenset(run.name for run in setting.runs) for setting in enough]
+    for setting, runs in zip(enough, asked, strict=True):
         checkpoints = {
             run.name: read_results(run.directory.results)["checkpoint"]["sha256"] for run in setting.runs
         }
         key = {"format": FORMAT, "num_images": num_images, "checkpoints": checkpoints}
-        found = next((entry for entry in known if entry.get("key") == key), None)
-        if found is None:
-            found = {"key": key, **_compare(setting, num_images, device, allow or [])}
-        done.append(found)
-        write_record(folder / FILE, {"settings": done})
-        scores = list(found["scores"].values())
+        if entries.get(runs, {}).get("key") != key:
+            entries[runs] = {"key": key, **_compare(setting, num_images, device, allow or [])}
+            write_record(folder / FILE, {"settings": list(entries.values())})
+        scores = list(entries[runs]["scores"].values())
         yield f"{names.of(setting)}: UDR {sum(scores) / len(scores):.3f} ({min(scores):.3f} to {max(scores):.3f})"
+    write_record(folder / FILE, {"settings": [entries[runs] for runs in asked]})  # without those of fewer seeds
     if left := len(settings) - len(enough):
         yield f"{left} settings with fewer than {FEWEST} complete runs are left out"
     report = shlex.join(["python", "-m", "fmvae.report", short(folder)])

@@ -1,5 +1,6 @@
 """``python -m fmvae.udr``: scores of runs that differ in their seeds, kept and drawn in the report."""
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,33 @@ def test_the_report_shows_them_while_the_runs_are_the_same(sweep, tmp_path):
     write_report([sweep], tmp_path / "report")
     assert not (page.parent / "udr.png").exists()
     (sweep / "udr.json").write_text(content)
+
+
+def test_an_interrupted_comparison_keeps_what_was_compared_before(sweep, tmp_path, monkeypatch):
+    folder = tmp_path / "s"
+    folder.symlink_to(sweep)
+    module = import_module("fmvae.evaluation.disentanglement.udr")
+    monkeypatch.setattr(module, "FEWEST", 1)  # so that there are two settings
+    compared_now = []
+
+    def compare(setting, num_images, device, allow):
+        if num_images == 100 and compared_now:
+            raise KeyboardInterrupt
+        compared_now.append(num_images)
+        return {"scores": {run.name: 0.5 for run in setting.runs}, "num_images": num_images}
+
+    monkeypatch.setattr(udr, "_compare", compare)
+    (sweep / "udr.json").unlink(missing_ok=True)
+    list(udr.compare_seeds(folder, 150))
+    assert compared_now == [150, 150]
+    compared_now.clear()
+    with pytest.raises(KeyboardInterrupt):
+        list(udr.compare_seeds(folder, 100))
+    assert [entry["num_images"] for entry in compared(sweep)] == [100, 150]
+    monkeypatch.setattr(module, "FEWEST", 2)
+    list(udr.compare_seeds(folder, 100))
+    assert [entry["num_images"] for entry in compared(sweep)] == [100]  # a setting that lost its seeds is gone
+    (sweep / "udr.json").unlink()
 
 
 ORDERS = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]

@@ -145,7 +145,7 @@ def _uncompared(settings: Sequence[Setting], folder: Path) -> list[Setting]:
     return [
         setting
         for setting in uncompared(settings)
-        if all(run.directory.path.resolve().parent == inside for run in setting.runs)
+        if all(run.directory.path.parent.resolve() == inside for run in setting.runs)
     ]
 
 
