@@ -16,7 +16,7 @@ from fmvae.cli.arguments import key_of
 from fmvae.common.text import typed_path
 from fmvae.config import composing as configs
 from fmvae.config.own_code import KEY, refusal
-from fmvae.config.project import groups
+from fmvae.config.project import groups, install
 from fmvae.config.schema import RULES
 from fmvae.config.shorthand import in_quotes
 from fmvae.config.stored import ASKED_ANEW
@@ -84,8 +84,8 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
         return _no_name_of_an_option(arguments)
     if found := re.search(r"plugin (?:class : ')?hydra_plugins\.hydra_(\w+?)_(launcher|sweeper)\.", text):
         name, kind = found.groups()
-        way_out = f"pip install -e '.[{EXTRAS.get(name, name)}]'"
-        return ConfigError(f"hydra/{kind}", f"the plugin hydra-{name}-{kind} is not installed", way_out)
+        problem = f"the plugin hydra-{name}-{kind} is not installed"
+        return ConfigError(f"hydra/{kind}", problem, install(EXTRAS.get(name, name)))
     if found := re.search(r"Missing mandatory value: (\S+)", text):
         return ConfigError(found.group(1), "no value given", f"add {found.group(1)}=...")
     if "does not support sweep type" in text:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fmvae.common.text import one_line
-from fmvae.config.project import CONF
+from fmvae.config.project import CONF, install
 from fmvae.config.space import Choice, Interval
 from fmvae.errors import ConfigError
 from fmvae.sweeps.database import quiet
@@ -26,7 +26,7 @@ def check_installed() -> None:
     Raises:
         ConfigError: says what to install.
     """
-    key, way_out = "hydra/sweeper=optuna", "pip install -e '.[optuna]'"
+    key, way_out = "hydra/sweeper=optuna", install("optuna")
     try:
         import optuna
     except ImportError:

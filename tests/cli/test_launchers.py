@@ -198,7 +198,9 @@ def test_a_missing_plugin_is_one_line_with_the_extra_to_install(override, plugin
     )
     done = call("-c", hide, "-m", "seed=0,1", override, f"output_root={tmp_path}")
     refused(
-        done, f"{override.split('=')[0]}: the plugin hydra-{plugin} is not installed; pip install -e '.[{extra}]'"
+        done,
+        f"{override.split('=')[0]}: the plugin hydra-{plugin} is not installed",
+        f"; install it: in the checkout, pip install -e '.[{extra}]'",
     )
     assert not list(tmp_path.iterdir())
 

@@ -324,8 +324,14 @@ def test_a_second_search_at_the_same_time_is_refused(untrained, tmp_path):
 @pytest.mark.parametrize(
     ("hidden", "said"),
     [
-        ("sys.modules['optuna'] = None", "Optuna is not installed; pip install -e '.[optuna]'"),
-        ("import optuna; optuna.__version__ = '2.10.1'", "Optuna 2.10.1 is too old; pip install -e '.[optuna]'"),
+        (
+            "sys.modules['optuna'] = None",
+            "Optuna is not installed; install it: in the checkout, pip install -e '.[optuna]'",
+        ),
+        (
+            "import optuna; optuna.__version__ = '2.10.1'",
+            "Optuna 2.10.1 is too old; install it: in the checkout, pip install -e '.[optuna]'",
+        ),
     ],
 )
 @pytest.mark.one_in(2)
