@@ -46,6 +46,10 @@ class RunError(FmvaeError):
     """A run directory is damaged, held by another process, or belongs to another config."""
 
 
+class UnmeasuredError(RunError):
+    """A complete run lacks the number that a search asks for, as it was measured for something else."""
+
+
 class LockError(RunError):
     """The file system does not support locks, so two processes could write the same files."""
 

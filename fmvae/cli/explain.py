@@ -80,6 +80,10 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
         return ConfigError(found.group(1), "this key exists already", "leave out the +")
     if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
         return ConfigError(found.group(1), "several values, but this is a single run", "add -m for a sweep")
+    if found := re.search(r"Sweeping over Hydra's configuration is not supported : '(.*?)=", text):
+        return ConfigError(
+            found.group(1), "several values", "give one, as all runs of a sweep share Hydra's settings"
+        )
     if "Config group override must be a string or a list" in text:
         return _no_name_of_an_option(arguments)
     if found := re.search(r"plugin (?:class : ')?hydra_plugins\.hydra_(\w+?)_(launcher|sweeper)\.", text):

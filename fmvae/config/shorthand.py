@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf|nan)"
 ITEM = rf"\s*(?:(?:start|stop|step)=)?{NUMBER}\s*"
-FUNCTION = rf"(?:range|choice|interval)\({ITEM}(?:,{ITEM})*\)"
+FUNCTION = rf"(?:range|choice|interval|shuffle|sort)\({ITEM}(?:,{ITEM})*\)"
+OUTER = r"(?:tag\(\s*\w+\s*,|(?:int|float|shuffle|sort)\()\s*"  # Hydra checks that as many are closed
 SHORTHAND = re.compile(
-    rf"(beta|latent_dim)=({NUMBER}(?:\s*,\s*{NUMBER})*|{FUNCTION}|(?:tag\(\s*log\s*,|int\()\s*{FUNCTION}\s*\))",
+    rf"(beta|latent_dim)=({NUMBER}(?:\s*,\s*{NUMBER})*|(?:{OUTER})*{FUNCTION}(?:\s*\))*)",
     re.IGNORECASE,
 )
 

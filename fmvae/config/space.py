@@ -10,6 +10,7 @@ from fmvae.config.hydra_internals import OverridesParser, Transformer
 from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
 
+OF_THE_SEARCH = ("output_root", "sweep_name")
 WRITTEN = "write interval(0.5,4), tag(log,interval(1e-4,1e-2)), int(interval(1,8)), range(1,9) or choice(2,10)"
 
 
@@ -52,18 +53,37 @@ def space_of(params: Mapping[str, Any] | None, arguments: Iterable[str], parser:
         ConfigError: nothing is varied, or an interval holds no numbers.
     """
     parser = parser or OverridesParser.create()
+    if not isinstance(params, Mapping | None):
+        raise ConfigError(
+            "hydra.sweeper.params", f"{params} gives no keys", "write {beta.value: 'interval(0.5,4)'}"
+        )
     texts = [f"{key}={'null' if value is None else value}" for key, value in (params or {}).items()]
     overrides = parser.parse_overrides(expand_shorthand([*texts, *arguments]))
     by_key = {override.get_key_element().lstrip("+"): override for override in overrides}
     varied, fixed = {}, []
     for override in by_key.values():
         if override.is_sweep_override():
+            _check(override)
             varied[override.get_key_element()] = _values(override)
         else:
             fixed.append(str(override.input_line))
     if not varied:
         raise ConfigError("hydra/sweeper", "the search varies no key", WRITTEN)
     return Space(varied, tuple(fixed))
+
+
+def _check(override: Any) -> None:
+    """Refuse to vary what all runs of a search share, and tags that mean nothing."""
+    key, tags = override.get_key_element().lstrip("+"), set(getattr(override.value(), "tags", ()))
+    if key == "objective":
+        raise ConfigError(key, "several values", "a search by several objectives: objective=[neg_elbo,fid]")
+    if key.partition(".")[0] == "hydra" or key in OF_THE_SEARCH:
+        raise ConfigError(key, "several values", "give one, as all runs of a search share it")
+    log = override.is_interval_sweep() or override.is_range_sweep()
+    if unknown := tags - ({"log"} if log else set()):
+        told = ", ".join(sorted(unknown))
+        problem = f"the tag {told} in {override.get_value_string()} has no meaning" + " here" * ("log" in unknown)
+        raise ConfigError(key, problem, "write tag(log,interval(1e-4,1e-2)) for a log scale")
 
 
 def _values(override: Any) -> Interval | Choice:
@@ -73,22 +93,29 @@ def _values(override: Any) -> Interval | Choice:
         log, whole = "log" in value.tags, isinstance(low, int) and isinstance(high, int)
         if not all(map(math.isfinite, (low, high))):
             raise ConfigError(key, f"{override.get_value_string()} has no end", "give finite numbers")
+        if not math.isfinite(high - low):
+            raise ConfigError(key, f"{override.get_value_string()} is too wide", "give ends below 1e308")
         if not low < high or (log and low <= 0):
             problem = f"{override.get_value_string()} " + ("is empty" if low >= high else "has no logarithm")
             raise ConfigError(key, problem, "give the lower end first" + ", above 0" * log)
         return Interval(low, high, log, whole)
     if override.is_range_sweep():
-        values = sorted(_counted(value))
-        if not values:
+        if not (number := _counted(value)):
             raise ConfigError(key, f"{override.get_value_string()} is empty", WRITTEN)
-        step = abs(value.step)
-        return Interval(values[0], values[-1], "log" in value.tags, all(type(v) is int for v in values), step)
+        low, high = sorted((value.start, value.start + (number - 1) * value.step))
+        log, step, whole = "log" in value.tags, abs(value.step), type(low) is type(high) is int
+        if log and (step != 1 or not whole or low <= 0):
+            problem = f"{override.get_value_string()} has steps that no logarithm has"
+            raise ConfigError(key, problem, "write whole numbers above 0 in steps of 1, or an interval")
+        return Interval(low, high, log, whole, step)
     if override.is_choice_sweep() and hasattr(value, "list"):  # in the order written, even if it is shuffled
         found = [_written(each, Transformer.encode(each)) for each in value.list]
         if len(set(map(str, found))) < len(found):
             raise ConfigError(key, f"{override.get_value_string()} has a value twice", "give each value once")
     else:  # glob(...)
         found = list(override.sweep_string_iterator())
+        if not found:
+            raise ConfigError(key, f"{override.get_value_string()} finds nothing", WRITTEN)
     return Choice(tuple(found))
 
 
@@ -104,10 +131,12 @@ def _written(given: Any, encoded: Any) -> Any:
     return given if same else in_quotes(given)
 
 
-def _counted(value: Any) -> list[float]:
-    """Return the values of a range, which does not include its end."""
-    number, found = value.start, []
-    while (number < value.stop) if value.step > 0 else (number > value.stop):
-        found.append(number)
-        number = value.start + len(found) * value.step
-    return found
+def _counted(value: Any) -> int:
+    """Return how many values a range has, which does not include its end."""
+    start, stop, step = value.start, value.stop, value.step
+    if step == 0 or not all(map(math.isfinite, (start, stop, step))):
+        return 0
+    number = max(int(-((start - stop) // step)), 0)  # rounded up; of floats, the last one may still miss the end
+    while number and (start + (number - 1) * step - stop) * step >= 0:
+        number -= 1
+    return number

@@ -1,10 +1,13 @@
 """The numbers that a search optimises; the config's key ``objective`` names one or several."""
 
+import shlex
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+from fmvae.common.text import short
 from fmvae.common.trees import flat
-from fmvae.errors import ObjectiveError, RunError
+from fmvae.errors import ObjectiveError, UnmeasuredError
 from fmvae.evaluation.column import group_of
 from fmvae.evaluation.criteria import check_objective_name, nearest, word_tag
 from fmvae.evaluation.registry import BUILT_IN, all_columns
@@ -79,7 +82,7 @@ def objective(config: Mapping[str, Any], results: Mapping[str, Any]) -> float | 
     """Return what Hydra's sweepers expect of a job: the objective's value, or the values of several.
 
     Raises:
-        RunError: see :func:`objectives`.
+        UnmeasuredError: see :func:`objectives`.
     """
     values = objectives(config, results)
     (first, *others) = values
@@ -90,25 +93,28 @@ def objectives(config: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[f
     """Return the objectives' values in a run's results; for a classifier, the test loss.
 
     Raises:
-        RunError: the run was completed earlier, with an evaluation that did not measure an objective, or with
-            other settings of its sampler.
+        UnmeasuredError: the run was completed earlier, with an evaluation that did not measure an objective, or
+            with other settings of its sampler.
     """
     if "objective" not in config:  # a classifier's
         return (results["test"]["loss"],)
-    return tuple(_value(name, config["evaluation"], results) for name in names_of(config))
+    run = Path(config.get("output_root") or "", config.get("sweep_name") or "", results["run"])
+    return tuple(_value(name, config["evaluation"], results, short(run)) for name in names_of(config))
 
 
-def _value(name: str, evaluation: Mapping[str, Any], results: Mapping[str, Any]) -> float:
+def _value(name: str, evaluation: Mapping[str, Any], results: Mapping[str, Any], run: str) -> float:
     tag = word_tag(name, evaluation)
-    value, way_out = flat_scalars(results).get(tag), "measure it with python evaluate.py run=<its directory>"
+    command = shlex.join(["python", "evaluate.py", f"run={run}"])
+    way_out = f"measure it: {command}, with the evaluation=... of this command"
+    value = flat_scalars(results).get(tag)
     if value is None:
-        raise RunError(results["run"], f"its results lack {name}", way_out)
+        raise UnmeasuredError(results["run"], f"complete, but its results lack {name}", way_out)
     if tag.startswith("samplers/"):  # these settings name no run, so a trial may find another one's numbers
         block = "/".join(tag.split("/")[:3])
         asked, stored = fit_settings(evaluation, tag.split("/")[1]), at(results, block)["settings"]["fit"]
         if asked != stored:
             problem = f"its {name} was measured with {stored}, and {asked} is asked for"
-            raise RunError(results["run"], problem, f"{way_out} and these settings")
+            raise UnmeasuredError(results["run"], problem, way_out)
     return value
 
 

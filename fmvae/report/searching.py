@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -11,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from fmvae.evaluation.columns import built_in_columns
 from fmvae.evaluation.criteria import word_tag
+from fmvae.report.naming import few
 from fmvae.report.style import COLOURS
-from fmvae.sweeps.record import Record, Trial
+from fmvae.sweeps.record import Record, Trial, chosen
 from fmvae.visualization.tiles import new_figure, set_title
 
 # is told of each point that a chart draws: its axes, its place, the study's name and the trial
@@ -32,6 +34,27 @@ def labelled(objective: str) -> str:
         return objective
     where = "" if tag.startswith("test/") else f" ({tag})"
     return f"{column.header}{where}" + (f", {column.unit}" if column.unit else "")
+
+
+def found_by(studies: Mapping[str, Record]) -> list[tuple[str, str]]:
+    """Return a sentence for each study, as lead and rest: its trials, and the best one or the Pareto front."""
+    said = []
+    for name, record in studies.items():
+        states = Counter(trial.state for trial in record.trials)
+        number = f"{states['complete']} of {len(record.trials)} trials are complete"
+        best = [trial for trial in _complete(record) if trial.number in record.front]
+        told = [
+            f"trial {trial.number} ("
+            + ", ".join(f"{one} {value:.4g}" for one, value in zip(record.objectives, trial.values, strict=True))
+            + f") with {chosen(trial)}"
+            for trial in sorted(best, key=lambda trial: trial.values)
+        ]
+        if len(record.objectives) > 1 and told:
+            what = f"the Pareto front has {len(told)} of them: {few(told, MOST)}"
+        else:
+            what = f"the best is {told[0]}" if told else "none is the best"
+        said.append((f"Search {name}:", f" {number}; {what}."))
+    return said
 
 
 def history_chart(studies: Mapping[str, Record], tell: Tell) -> Figure | None:
@@ -85,12 +108,16 @@ def _history(axes: Axes, record: Record, place: int, tell: Tell) -> None:
 def front_chart(studies: Mapping[str, Record], tell: Tell) -> Figure | None:
     """Draw the trials of searches by two objectives, and join those that no other surpasses in both."""
     found = [
-        record for record in studies.values() if len(record.objectives) == 2 and len(_complete(record)) >= FEWEST
+        (name, record)
+        for name, record in studies.items()
+        if len(record.objectives) == 2 and len(_complete(record)) >= FEWEST
     ][:MOST]
     if not found:
         return None
     figure = new_figure(7.5, 5 * len(found) + 0.6)
-    for axes, record in zip(figure.subplots(len(found), 1, squeeze=False).flat, found, strict=True):
+    for axes, (name, record) in zip(figure.subplots(len(found), 1, squeeze=False).flat, found, strict=True):
+        if len(studies) > 1:
+            axes.set_title(f"study {name}", fontsize="medium")
         complete = _complete(record)
         front = sorted((trial.values for trial in complete if trial.number in record.front), key=lambda v: v[0])
         others = [trial.values for trial in complete if trial.number not in record.front]

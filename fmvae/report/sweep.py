@@ -14,20 +14,20 @@ from fmvae.evaluation.columns import SAMPLERS
 from fmvae.report.charts import against_beta, mi_kl, rate_distortion, tc_recon
 from fmvae.report.collect import Run, collect
 from fmvae.report.comparison import columns_of, compare, markdown, run_table, text
-from fmvae.report.conclusion import conclude
+from fmvae.report.conclusion import Sentence, conclude
 from fmvae.report.hover import MAX_MARKS, MAX_SVG, Mark, hidden_title, svg
 from fmvae.report.learning import learning_curves
 from fmvae.report.matching import pairing_chart, udr_chart, uncompared
 from fmvae.report.naming import Names
 from fmvae.report.page import EXPLORER, Picture, address, render_page
 from fmvae.report.scores import correlation_chart, score_chart
-from fmvae.report.searching import Tell, front_chart, history_chart, importance_chart
+from fmvae.report.searching import Tell, found_by, front_chart, history_chart, importance_chart
 from fmvae.report.settings import Setting, particulars, settings_of, telling
 from fmvae.report.sheets import Cell, contact_sheet, layers
 from fmvae.report.starts import started, unfinished
 from fmvae.runs.files import write_bytes
 from fmvae.runs.recorder import render
-from fmvae.sweeps.record import Record, Trial, read_studies
+from fmvae.sweeps.record import Record, Trial, chosen, read_studies
 
 # headings, what to read off the charts, and what draws them
 CHARTS = {
@@ -122,6 +122,8 @@ def write_report(folders: Sequence[Path], to: Path | None = None) -> Path:
     conclusion = conclude(
         runs, settings, started, short(folders[0]), unfinished, _uncompared(settings, folders[0])
     )
+    searched = [Sentence(*said) for said in found_by(studies)]
+    conclusion = conclusion._replace(findings=[*searched, *conclusion.findings])
     figures = {f"{name}.png": figure for name, figure in _figures(runs, settings, studies, target)}
     files = {name: figure.content for name, figure in figures.items()}
     files |= {f"{Path(name).stem}.pdf": figure.pdf for name, figure in figures.items() if figure.pdf}
@@ -227,9 +229,8 @@ class _Points:
 
         def tell(axes: Axes, point: tuple[float, float], trial: Trial) -> None:
             values = [f"{value:.4g}" for value in trial.values]
-            params = [f"{key.removesuffix('.value')}={value}" for key, value in trial.params.items()]
             link = self._address(by_name[trial.run]) if trial.run in by_name else ""
-            lines = [f"trial {trial.number}: {', '.join(values)}", *params]
+            lines = [f"trial {trial.number}: {', '.join(values)}", *chosen(trial).split(", ")]
             self.marks.append(Mark(axes, *point, "\n".join(lines), link))
 
         return tell

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmvae.common.text import short
-from fmvae.errors import HeldError, RunError
+from fmvae.common.text import one_line, short
+from fmvae.errors import FmvaeError, HeldError, RunError
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import link, make_directory
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 DATABASE = "study.db"
+BEGIN_ANEW = "move it away, and repeat the command to begin a new study"
 BEFORE = "study-optuna2.db"  # a study of an earlier version, as it was
 log = logging.getLogger("fmvae")
 
@@ -31,9 +32,12 @@ def opened(folder: Path) -> Iterator[RDBStorage]:
 
     Raises:
         HeldError: another process holds the lock.
-        RunError: the file is not a database of Optuna, or one of a later version.
+        RunError: the file is not a database of Optuna, or one of a later version; or, from what is done inside, it
+            can't be read or written.
     """
     import optuna
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     make_directory(folder)
@@ -43,7 +47,11 @@ def opened(folder: Path) -> Iterator[RDBStorage]:
         except HeldError:
             holder = RunDirectory(folder / DATABASE).holder()
             raise HeldError(short(folder), f"this search is held by {holder}", "wait until it has ended") from None
-        yield database(folder)
+        storage = database(folder)
+        try:
+            yield storage
+        except (SQLAlchemyError, StorageInternalError) as error:
+            raise _explained(folder / DATABASE, error) from error
 
 
 def database(folder: Path) -> RDBStorage:
@@ -54,7 +62,7 @@ def database(folder: Path) -> RDBStorage:
 
     if (folder / DATABASE).is_dir():
         raise RunError(short(folder / DATABASE), "a folder, where a search has its database", "move it away")
-    path, begin_anew = folder / DATABASE, "move it away, and repeat the command to begin a new study"
+    path = folder / DATABASE
     try:
         with quiet():
             found = RDBStorage(_url(path), skip_compatibility_check=True)
@@ -62,11 +70,39 @@ def database(folder: Path) -> RDBStorage:
             if version == found.get_head_version():
                 return found
             if version not in found.get_all_versions():
-                raise RunError(short(path), f"of a later version of Optuna (its tables are {version})", begin_anew)
+                raise RunError(short(path), f"of a later version of Optuna (its tables are {version})", BEGIN_ANEW)
         return _converted(path)
     except (SQLAlchemyError, StorageInternalError, AssertionError) as error:
-        reason = str(error.__cause__ or error).splitlines() or ["its tables are not Optuna's"]
-        raise RunError(short(path), f"not a study's database ({reason[0]})", begin_anew) from None
+        raise _explained(path, error) from None
+
+
+@contextmanager
+def of_what_is_stored(storage: RDBStorage) -> Iterator[None]:
+    """Raise a RunError in place of errors of code that reads a study, whose tables hold what nobody wrote."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (FmvaeError, SQLAlchemyError, StorageInternalError):
+        raise
+    except Exception as error:
+        problem = f"damaged ({type(error).__name__}: {one_line(str(error))})"
+        raise RunError(short(Path(str(storage.engine.url.database))), problem, BEGIN_ANEW) from error
+
+
+def _explained(path: Path, error: BaseException) -> RunError:
+    """Return what SQLite says of a database. One that is locked, or has no space, is not to be moved away."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    reason, *_ = str(error).splitlines() or ["its tables are not Optuna's"]
+    if "locked" in reason:
+        problem, way_out = f"in use by another program ({reason})", "close that program, and repeat the command"
+    elif any(word in reason for word in ("full", "I/O", "readonly", "unable to open")):
+        problem, way_out = reason, "check its permissions and the free space, and repeat the command"
+    else:
+        problem, way_out = f"not a study's database ({reason})", BEGIN_ANEW
+    return RunError(short(path), problem, way_out)
 
 
 def _url(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import yaml
 
 from fmvae.common.text import one_line
 from fmvae.config.project import CONF, install
-from fmvae.config.space import Choice, Interval
+from fmvae.config.schema import shown
+from fmvae.config.space import WRITTEN, Choice, Interval
 from fmvae.errors import ConfigError
 from fmvae.sweeps.database import quiet
 
@@ -80,18 +82,37 @@ def made(kind: str, settings: Mapping[str, Any]) -> Any:
         problem = f"{target!r} is not the name of a {kind} of Optuna"
         raise ConfigError(f"{key}._target_", problem, f"give hydra/sweeper/{kind}=<option>")
     own = {name: value for name, value in settings.items() if name != "_target_"}
-    known = set(inspect.signature(found).parameters)
-    for name in own:
+    known = inspect.signature(found).parameters
+    for name, value in own.items():
         if name not in known:
             raise ConfigError(
                 f"{key}.{name}", f"{target} does not take it", f"it takes {', '.join(sorted(known))}"
             )
+        if said := _unfit(value, known[name]):
+            usual = known[name].default
+            way_out = "" if usual is inspect.Parameter.empty else f", or leave it out for the usual {shown(usual)}"
+            raise ConfigError(f"{key}.{name}", f"{shown(value)} is not {said}", f"give {said}{way_out}")
     try:
         with quiet():
             return found(**own)
     except (TypeError, ValueError, ImportError) as error:
         way_out = "correct its settings, or choose another"
         raise ConfigError(key, f"{target}: {' '.join(str(error).split())}", way_out) from None
+
+
+def _unfit(value: Any, parameter: inspect.Parameter) -> str:
+    """Return what a constructor takes for a parameter, if its annotation says so and the value is none such."""
+    annotation = parameter.annotation  # a text, or a class
+    kinds = {part.strip() for part in getattr(annotation, "__name__", str(annotation)).split("|")}
+    if value is None:
+        return "" if "None" in kinds or parameter.default is None else "a value"
+    if kinds - {"None"} == {"bool"}:
+        return "" if isinstance(value, bool) else "true or false"
+    if kinds - {"None"} == {"int"}:
+        return "" if type(value) is int and value >= 0 else "a whole number >= 0"
+    if kinds - {"None"} == {"float"}:
+        return "" if type(value) in (int, float) and math.isfinite(value) else "a finite number"
+    return ""
 
 
 def check_sampler(settings: Mapping[str, Any], space: Mapping[str, Interval | Choice], objectives: int) -> None:
@@ -116,7 +137,12 @@ def check_sampler(settings: Mapping[str, Any], space: Mapping[str, Interval | Ch
     if settings["_target_"].endswith("CmaEsSampler") and (objectives > 1 or len(numeric) < 2):
         problem = "cmaes needs one objective, and two or more keys that are intervals"
         raise ConfigError(key, problem, "choose tpe, gp or nsga2")
-    distributions = {name: distribution(values) for name, values in space.items()}
+    distributions = {}
+    for name, values in space.items():
+        try:
+            distributions[name] = distribution(values)
+        except ValueError as error:
+            raise ConfigError(name, one_line(str(error)), WRITTEN) from None
     try:  # what only sampling shows
         with quiet():
             study = optuna.create_study(

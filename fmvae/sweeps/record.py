@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import shutil
+from collections.abc import Collection, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fmvae.common.text import short
 from fmvae.errors import RunError
 from fmvae.runs.files import read_record, write_record
 
 RECORD = "search.json"
+log = logging.getLogger("fmvae")
 
 
 class Trial(NamedTuple):
@@ -48,6 +53,11 @@ class Record(NamedTuple):
     importances: tuple[Mapping[str, float], ...]
 
 
+def chosen(trial: Trial) -> str:
+    """Return what was chosen for a trial as one writes it on the command line."""
+    return ", ".join(f"{key.removesuffix('.value')}={value}" for key, value in trial.params.items())
+
+
 def write_study(folder: Path, name: str, record: Record) -> None:
     """Write a study into a folder's search.json, beside its other studies."""
     studies = {**_read(folder), name: {**record._asdict(), "trials": [trial._asdict() for trial in record.trials]}}
@@ -70,6 +80,30 @@ def read_studies(folder: Path) -> dict[str, Record]:
         except (LookupError, TypeError):
             continue
     return found
+
+
+def keep_lost(folder: Path, name: str, known: Collection[int]) -> None:
+    """Before a study is written, keep a copy of a record that it would replace, and say why.
+
+    Args:
+        known: the numbers of the trials in the database. If the record has others, the database was lost.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return
+    try:
+        read_record(path)
+    except (RunError, OSError) as error:
+        problem = error.problem if isinstance(error, RunError) else str(error.strerror)
+        what = f"{problem}; repeat the command of each other study in this folder, and it is in the record again"
+    else:
+        before = read_studies(folder).get(name)
+        if before is None or {trial.number for trial in before.trials} <= set(known):
+            return
+        what = f"it has {len(before.trials)} trials of the study {name}, which are not in study.db; begun anew"
+    kept = next(one for i in count(1) if not (one := path.with_name(f"search-{i}.json")).exists())
+    shutil.copy2(path, kept)
+    log.warning("%s: %s (kept as %s)", short(path), what, kept.name)
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from fmvae.common.command import say
 from fmvae.common.text import one_line, short
 from fmvae.config.stored import to_yaml
-from fmvae.errors import FmvaeError, HeldError, Pruned, RunError
+from fmvae.errors import FmvaeError, HeldError, Pruned, RunError, UnmeasuredError, of_the_machine
 from fmvae.runs.directory import find_runs
 from fmvae.runs.files import write_bytes
 from fmvae.sweeps.directory import SweepDirectory, progress
-from fmvae.sweeps.record import Record, Trial, read_studies, write_study
+from fmvae.sweeps.record import Record, Trial, chosen, read_studies, write_study
 from fmvae.sweeps.run import WriteReport, report
 from fmvae.sweeps.status import summary
 from fmvae.sweeps.study import JOB, RUN, Study
@@ -78,13 +78,15 @@ def run_search(
     left, launched, succeeded, failures = limits.left(study), 0, 0, []
     while left > 0:
         trials = study.ask(min(left, limits.at_a_time))
-        states = []
+        states, postponed = [], None
         for trial, outcome in _run(study, trials, launched, launch, prepare):
             states.append(_settle(study, trial, outcome, len(names)))
             failures += [outcome] if states[-1] == "FAIL" else []
-            if isinstance(outcome, HeldError):  # of a process that an interrupted search left behind
-                _write_record(study, folder, names)
-                return RunError(outcome.subject, outcome.problem, "repeat the command when it has ended")
+            if states[-1] == "WAITING":
+                postponed = postponed or _postponed(outcome)
+        if postponed:
+            _write_record(study, folder, names)
+            return postponed
         left, launched = left - len(trials), launched + len(trials)
         succeeded += len(trials) - states.count("FAIL")
         _write_record(study, folder, names)
@@ -97,6 +99,18 @@ def run_search(
         problem = f"none of {launched} trials is complete, the last failed with: {_said(failures)}"
         return RunError(short(folder), problem, "correct it, and repeat the command")
     return None
+
+
+def _postponed(outcome: Outcome) -> RunError:
+    """Return why a trial has no value yet, so that it is the first of the next command."""
+    if isinstance(outcome, HeldError):  # of a process that an interrupted search left behind
+        return RunError(outcome.subject, outcome.problem, "repeat the command when it has ended")
+    assert isinstance(outcome, Exception)
+    error = outcome if isinstance(outcome, FmvaeError) else of_the_machine(outcome)
+    assert error
+    return RunError(
+        error.subject, error.problem, f"{error.way_out}, and repeat the command to continue the search"
+    )
 
 
 def _said(failures: Sequence[Outcome]) -> str:
@@ -137,7 +151,7 @@ def _run(
 
 def _settle(study: Study, trial: Any, outcome: Outcome, number: int) -> str:
     """Tell the study what became of a trial; return its state."""
-    if isinstance(outcome, HeldError):
+    if isinstance(outcome, HeldError | UnmeasuredError | OSError):  # its values may be good, so it is not given up
         study.put_back(trial)
         return "WAITING"
     if isinstance(outcome, Pruned):
@@ -193,8 +207,11 @@ def _best(study: Study) -> list[Any]:
 def conclude(folder: Path, record: Record | None, write_report: WriteReport) -> None:
     """Write the report on the runs in a folder, and print the state of each run and the best of the search.
 
-    Of several objectives, the runs are printed that no other trial surpasses in all of them.
+    Of several objectives, the runs are printed that no other trial surpasses in all of them. Without any run,
+    nothing is written or printed.
     """
+    if not any(folder.glob("*/config.yaml")):
+        return
     report(SweepDirectory(folder), write_report)
     say(summary(SweepDirectory(folder), {}, [progress(run) for run in find_runs(folder)]))
     best = {trial.run: trial for trial in record.trials if trial.number in record.front} if record else {}
@@ -202,5 +219,6 @@ def conclude(folder: Path, record: Record | None, write_report: WriteReport) -> 
         assert record is not None
         several = len(record.objectives) > 1
         told = ", ".join(f"{name}: {v:.4f}" for name, v in zip(record.objectives, trial.values, strict=True))
-        say(f"  {'Pareto front' if several else 'best'} {told}, {short(folder / trial.run)}")
+        kind = "Pareto front" if several else "best"
+        say(f"  {kind} {told} with {chosen(trial)}, {short(folder / trial.run)}")
     say("" if best else "  no trial is complete\n")

@@ -16,7 +16,7 @@ from fmvae.config.schema import shown
 from fmvae.config.space import Choice, Interval
 from fmvae.errors import ConfigError
 from fmvae.experiments.search_target import Direction
-from fmvae.sweeps.database import quiet
+from fmvae.sweeps.database import of_what_is_stored, quiet
 from fmvae.sweeps.options import distribution, made
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Study:
 
     Raises:
         ConfigError: the study was begun with other directions, or another space.
+        RunError: the study is damaged.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Study:
 
         self.storage, self.sampler = storage, dict(sampler)
         self.space = {key: distribution(values) for key, values in space.items()}
-        with quiet():
+        with quiet(), of_what_is_stored(storage):
             self.optuna = optuna.create_study(
                 storage=storage,
                 study_name=name,
@@ -73,6 +74,7 @@ class Study:
                 sampler=made("sampler", self.sampler),
                 pruner=made("pruner", pruner) if pruner else None,
             )
+            self._check_stored()
         begun = [each.name.lower() for each in self.optuna.directions]
         if begun != list(directions):
             self._refuse("hydra.sweeper.direction", ", ".join(directions), ", ".join(begun))
@@ -82,6 +84,16 @@ class Study:
             else:
                 self.optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         self._check_space()
+
+    def _check_stored(self) -> None:
+        """Read all that a search will read, so that damage is found before anything is trained."""
+        for trial in self.of_state("COMPLETE"):
+            values, run = trial.values, trial.user_attrs.get(RUN, "")
+            if len(values) != len(self.optuna.directions) or not isinstance(run, str):
+                raise ValueError(f"trial {trial.number} has the values {values} and the run {run!r}")
+        if (known := self.optuna.user_attrs.get(BEGUN)) is not None:
+            known["params"].items()
+            known["settings"].items()
 
     def _check_space(self) -> None:
         """Refuse another space than that of earlier trials: of most samplers, they would count no more."""
@@ -131,6 +143,10 @@ class Study:
     def of_state(self, *names: str) -> list[optuna.trial.FrozenTrial]:
         """Return the trials in these of Optuna's states, such as ``COMPLETE``, by number."""
         return [trial for trial in self.optuna.get_trials(deepcopy=False) if trial.state.name in names]
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all trials."""
+        return [trial.number for trial in self.optuna.get_trials(deepcopy=False)]
 
     def ask(self, number: int) -> list[optuna.trial.Trial]:
         """Return trials to run next: those that were interrupted, or else at most ``number`` new ones."""

@@ -89,7 +89,7 @@ def test_a_search_says_which_of_its_trials_is_best(tmp_path, capsys):
     record = Record(("fid",), ("minimize",), "TPESampler", trials, (0,), ())
     search.conclude(tmp_path, record, write_report)
     said = capsys.readouterr().out
-    assert re.search(rf"best fid: 7\.0000, .*/{mine.name}\n", said), said
+    assert re.search(rf"best fid: 7\.0000 with beta=0, optimizer.lr=0.1, .*/{mine.name}\n", said), said
     assert "2 complete, 1 failed" in said
     assert "report/index.html" in said
     search.conclude(tmp_path, record._replace(front=()), write_report)
@@ -195,11 +195,17 @@ WRONG = {
     "hydra.sweeper.storage=sqlite:///x": "hydra.sweeper.storage: ",
     "hydra.sweeper.pruner=median objective=[neg_elbo,test/recon]": "hydra.sweeper.pruner: which run falls behind",
     "hydra.sweeper.pruner=median hydra/launcher=stacked": "hydra.sweeper.pruner: runs of StackedLauncher",
-    "hydra.sweeper.sampler.n_startup_trials=abc": "hydra.sweeper.sampler: ",
+    "hydra.sweeper.sampler.n_startup_trials=abc": "hydra.sweeper.sampler.n_startup_trials: 'abc' is not a whole",
+    "hydra.sweeper.n_trials.total=null": "hydra.sweeper.n_trials.total: null is not a whole number >= 1",
+    "hydra.sweeper.params=5": "hydra.sweeper.params: 5 gives no keys",
+    "hydra.sweeper.n_jobs=1,2": "hydra.sweeper.n_jobs: several values; give one",
+    "sweep_name=../x": "sweep_name: '../x' is not a name of letters",
+    "sweep_name=.": "sweep_name: ",
     "hydra.sweeper.sampler=3": "hydra.sweeper.sampler: 3 is no sampler",
     "hydra/sweeper/sampler=cmaes": "hydra.sweeper.sampler: cmaes needs one objective, and two or more keys",
     "beta=1": "hydra/sweeper: the search varies no key; write interval(0.5,4)",
     "beta=interval(4,1)": "beta.value: interval(4",
+    "model=glob(nosuch*)": "model: glob(nosuch*) finds nothing; write interval(0.5,4)",
 }
 
 
@@ -209,6 +215,37 @@ def test_a_wrong_setting_is_one_line_and_leaves_nothing(overrides, untrained, tm
     done = untrained.train("-m", *SEARCH, *QUICK, f"output_root={tmp_path}", *overrides.split())
     refused(done, WRONG[overrides])
     assert not list(tmp_path.iterdir())
+    assert not (tmp_path.parent / "x").exists()
+
+
+def test_a_search_in_which_no_trial_has_a_run_says_why(untrained, tmp_path):
+    space = ["latent_dim.value=interval(2.5,2.6)", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"]
+    done = untrained.train("-m", *space, *QUICK, f"output_root={tmp_path}")
+    assert done.status == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.search(
+        "none of 2 trials is complete, the last failed with: latent_dim.value: 2.5.* is not a whole", last
+    )
+
+
+@pytest.mark.slow
+def test_a_number_that_complete_runs_lack_is_measured_and_the_same_trial_goes_on(untrained, tmp_path):
+    """The runs of one search are those of another, by a number that the first did not measure."""
+    launched(untrained, tmp_path, *SEARCH, "hydra.sweeper.n_trials.total=1")
+    other = [*SEARCH, "objective=iwae", "evaluation.iwae.num_samples=2", "evaluation.iwae.num_images=8"]
+    other += ["hydra.sweeper.n_trials.total=2"]
+    done = untrained.train("-m", *other, *QUICK, f"output_root={tmp_path}")
+    assert done.status == 1
+    last = done.stderr.splitlines()[-1]
+    told = re.search(r"complete, but its results lack iwae; measure it: python evaluate.py (run=\S+), with", last)
+    assert told, last
+    (first,) = (trial for trial in read_studies(tmp_path / "swept")["iwae"].trials)
+    assert first.state == "waiting"
+    measured = call("evaluate.py", told.group(1), "evaluation.iwae.num_samples=2", "evaluation.iwae.num_images=8")
+    assert measured.status == 0, measured
+    launched(untrained, tmp_path, *other)
+    again, _ = read_studies(tmp_path / "swept")["iwae"].trials
+    assert again == first._replace(state="complete", values=again.values)
 
 
 # --- runs that are ended early ------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from fmvae.report.searching import front_chart, history_chart, importance_chart, labelled
+from fmvae.report.searching import found_by, front_chart, history_chart, importance_chart, labelled
 from fmvae.report.sweep import write_report
-from fmvae.sweeps.record import RECORD, Record, Trial, read_studies, write_study
+from fmvae.sweeps.record import RECORD, Record, Trial, keep_lost, read_studies, write_study
 from tests.report.fakes import write_run
 
 VALUES = [(5.0, 1.0), (4.0, 2.0), (6.0, 3.0), (3.0, 3.0), (3.5, 0.5)]
@@ -135,6 +135,41 @@ def test_a_damaged_record_has_no_studies_and_the_report_no_charts(damage, tmp_pa
     write_report([tmp_path])
     assert not list((tmp_path / "report").glob("search_*"))
     assert "trial by trial" not in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_a_record_that_would_be_lost_is_kept_and_said(tmp_path, caplog):
+    keep_lost(tmp_path, "a", [])
+    write_study(tmp_path, "a", TWO)
+    keep_lost(tmp_path, "a", range(7))  # all that it has is in the database
+    keep_lost(tmp_path, "b", [])
+    assert not caplog.messages
+    assert [path.name for path in tmp_path.iterdir()] == [RECORD]
+    before = (tmp_path / RECORD).read_bytes()
+    keep_lost(tmp_path, "a", range(6))  # negative control: one is not
+    assert (
+        "it has 7 trials of the study a, which are not in study.db; begun anew (kept as search-1.json"
+        in caplog.text
+    )
+    (tmp_path / RECORD).write_bytes(before[:100])
+    keep_lost(tmp_path, "b", [])
+    assert "repeat the command of each other study" in caplog.messages[-1]
+    assert [(tmp_path / f"search-{i}.json").read_bytes() for i in (1, 2)] == [before, before[:100]]
+
+
+def test_the_conclusion_says_what_was_found(tmp_path):
+    (front,) = found_by({"s": TWO})
+    assert front == (
+        "Search s:",
+        " 5 of 7 trials are complete; the Pareto front has 1 of them: "
+        "trial 5 (neg_elbo 3, accuracy 3) with beta=5, model=base.",
+    )
+    (best,) = found_by({"s": one()})
+    assert best[1].endswith("the best is trial 5 (neg_elbo 3) with beta=5, model=base.")
+    assert found_by({"s": TWO._replace(front=())})[0][1].endswith("complete; none is the best.")
+    write_run(tmp_path)
+    write_study(tmp_path, "s", one())
+    assert "the best is trial 5" in write_report([tmp_path]).read_text()
+    assert "**Search s:** 5 of 7 trials" in (tmp_path / "report" / "table.md").read_text()
 
 
 def test_a_changed_record_is_noticed_by_its_digest(tmp_path):

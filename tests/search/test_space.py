@@ -2,6 +2,7 @@
 
 import pytest
 
+from fmvae.config.hydra_internals import OverridesParser
 from fmvae.config.shorthand import expand_shorthand
 from fmvae.config.space import Choice, Interval, space_of
 from fmvae.errors import ConfigError
@@ -11,6 +12,10 @@ from fmvae.errors import ConfigError
     ("text", "key", "expected"),
     [
         ("beta=interval(0.5,4)", "beta.value", Interval(0.5, 4.0)),
+        ("latent_dim=int(tag(log,interval(2,32)))", "latent_dim.value", Interval(2, 32, log=True, whole=True)),
+        ("latent_dim=tag(log,int(interval(2,32)))", "latent_dim.value", Interval(2, 32, log=True, whole=True)),
+        ("beta=float(interval(1,3))", "beta.value", Interval(1.0, 3.0)),
+        ("beta=shuffle(1,2)", "beta.value", Choice((1, 2))),
         ("beta=tag(log,interval(0.5,4))", "beta.value", Interval(0.5, 4.0, log=True)),
         ("latent_dim=int(interval(2,32))", "latent_dim.value", Interval(2, 32, whole=True)),
         ("latent_dim=2,10", "latent_dim.value", Choice((2, 10))),
@@ -41,6 +46,32 @@ def test_a_range_has_the_values_that_it_has_in_a_sweep():
     assert [found.low + i * found.step for i in range(3)] == [0, 4, found.high]
 
 
+@pytest.mark.parametrize("text", ["0,3", "0,10,4", "7,0,-3", "0.5,2,0.5", "0.1,1,0.1", "0,1,1e-4", "5,5"])
+def test_ends_of_a_range_are_those_of_counting(text):
+    parser = OverridesParser.create()
+    value = parser.parse_override(f"seed=range({text})").value()
+    counted = list(value.range())
+    if not counted:
+        with pytest.raises(ConfigError, match="is empty"):
+            space_of(None, [f"seed=range({text})"])
+        return
+    found = space_of(None, [f"seed=range({text})"]).varied["seed"]
+    assert isinstance(found, Interval)
+    assert (found.low, found.high) == pytest.approx((min(counted), max(counted)), rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["0,1000000000000", "0,1,1e-12"])
+def test_a_long_range_takes_no_time(text):
+    found = space_of(None, [f"seed=range({text})"]).varied["seed"]
+    assert isinstance(found, Interval)
+    assert found.high in (10**12 - 1, pytest.approx(1))
+
+
+def test_what_is_no_mapping_gives_no_keys():
+    with pytest.raises(ConfigError, match=r"^hydra.sweeper.params: 5 gives no keys"):
+        space_of(5, [])  # type: ignore[arg-type]
+
+
 def test_the_rest_is_fixed_and_arguments_replace_params():
     space = space_of({"beta": "interval(1,2)", "seed": 3, "tracker": None}, ["beta=interval(3,4)", "~x", "seed=0"])
     assert space.varied == {"beta.value": Interval(3.0, 4.0)}
@@ -59,6 +90,14 @@ def test_the_rest_is_fixed_and_arguments_replace_params():
         ("beta.value=interval(1,inf)", "has no end; give finite numbers"),
         ("beta.value=interval(nan,1)", "has no end"),
         ("seed=1,2,1", "has a value twice; give each value once"),
+        ("beta.value=interval(-1e308,1e308)", "is too wide; give ends below 1e308"),
+        ("beta.value=tag(lgo,interval(1,2))", r"the tag lgo in tag\(lgo,.*\) has no meaning; write tag\(log"),
+        ("beta.value=tag(log,choice(1,2))", "the tag log in .* has no meaning here; write"),
+        ("seed=tag(log,range(0,5))", "has steps that no logarithm has; write whole numbers above 0"),
+        ("seed=tag(log,range(2,9,2))", "has steps that no logarithm has"),
+        ("objective=neg_elbo,kl", r"^objective: several values; a search by .*: objective=\[neg_elbo,fid\]$"),
+        ("output_root=choice(a,b)", "^output_root: several values; give one"),
+        ("+hydra.sweeper.params.x=interval(0,1)", "^hydra.sweeper.params.x: several values; give one"),
     ],
 )
 def test_what_holds_no_values_is_refused(text, message):

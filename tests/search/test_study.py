@@ -1,5 +1,6 @@
 """Studies alone, without training: what is asked for, what is kept, and what of earlier versions is read."""
 
+import errno
 import itertools
 import re
 import sqlite3
@@ -11,8 +12,10 @@ import pytest
 
 pytest.importorskip("optuna")
 
+from optuna.exceptions import StorageInternalError
+
 from fmvae.config.space import Choice, Interval
-from fmvae.errors import ConfigError, HeldError, RunError
+from fmvae.errors import ConfigError, HeldError, RunError, UnmeasuredError
 from fmvae.experiments.search_target import Direction
 from fmvae.sweeps.database import opened
 from fmvae.sweeps.options import check_sampler, made, settings_of
@@ -207,6 +210,47 @@ def test_a_run_that_another_process_holds_is_no_failure(tmp_path):
     assert go(tmp_path, Limits(2, None, 1, 1.0), valued)[0] == ["COMPLETE"] * 2
 
 
+UNMEASURED = UnmeasuredError("base-1", "complete, but its results lack fid", "measure it")
+FULL = OSError(errno.ENOSPC, "No space left on device", "last.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("postponing", "said"),
+    [
+        (
+            FULL,
+            "last.safetensors: No space left on device; check the path, .*, and repeat the command to continue",
+        ),
+        (ConnectionResetError("reset"), "connection: reset; check .*, and repeat the command to continue"),
+        (UNMEASURED, "base-1: complete, but its results lack fid; measure it, and repeat the command to continue"),
+    ],
+)
+def test_what_says_nothing_of_a_trials_values_does_not_use_it_up(postponing, said, tmp_path):
+    """A full disk ends the search; when there is space, it has the trials of one that was not interrupted."""
+    launches = itertools.count()
+
+    def launch(jobs, first):
+        return [postponing] * len(jobs) if next(launches) == 2 else valued(jobs, first)
+
+    states, problem = go(tmp_path / "a", Limits(6, None, 1, 1.0), launch, "tpe")
+    assert states == ["COMPLETE", "COMPLETE", "WAITING"]
+    assert re.match(said, str(problem)), problem
+    assert go(tmp_path / "a", Limits(6, None, 1, 1.0), launch, "tpe") == (["COMPLETE"] * 6, None)
+    go(tmp_path / "b", Limits(6, None, 1, 1.0), valued, "tpe")
+    assert read_studies(tmp_path / "a") == read_studies(tmp_path / "b")
+
+
+def test_negative_control_a_trial_that_failed_by_its_values_is_used_up(tmp_path):
+    launches = itertools.count()
+
+    def launch(jobs, first):
+        return [ValueError("diverged")] if next(launches) == 2 else valued(jobs, first)
+
+    go(tmp_path / "a", Limits(6, None, 1, 1.0), launch, "tpe")
+    go(tmp_path / "b", Limits(6, None, 1, 1.0), valued, "tpe")
+    assert read_studies(tmp_path / "a") != read_studies(tmp_path / "b")
+
+
 def test_a_launcher_that_stops_is_one_line_and_its_trials_come_first(tmp_path):
     launched = []
 
@@ -290,7 +334,11 @@ def test_runs_that_differ_in_what_is_not_varied_are_refused(tmp_path):
             {"_target_": "optuna.samplers.TPESampler", "sed": 1},
             "sampler.sed: .* does not take it; it takes .*seed",
         ),
-        ({"_target_": "optuna.samplers.NSGAIISampler", "population_size": -1}, "sampler: .*population_size"),
+        ({"_target_": "optuna.samplers.NSGAIISampler", "population_size": 1}, "sampler: .*population_size"),
+        (
+            {"_target_": "optuna.samplers.NSGAIISampler", "population_size": -1},
+            "sampler.population_size: -1 is not",
+        ),
         ({}, "sampler._target_: 'None' is not the name"),
     ],
 )
@@ -324,7 +372,18 @@ def test_every_pruner_that_is_offered_can_be_made(name):
         ("cmaes", {}, {"beta": SPACE["beta"], "z": SPACE["z"]}, 1, "^hydra.sweeper.sampler: cmaes needs"),
         ("tpe", {"seed": "abc"}, SPACE, 1, "^hydra.sweeper.sampler.seed: 'abc' is no seed; give a whole number"),
         ("tpe", {"seed": -1}, SPACE, 1, "seed: -1 is no seed"),
-        ("tpe", {"n_startup_trials": "abc"}, SPACE, 1, "^hydra.sweeper.sampler: .*not supported between"),
+        (
+            "tpe",
+            {"n_startup_trials": "abc"},
+            SPACE,
+            1,
+            "sampler.n_startup_trials: 'abc' is not a whole number >= 0; give .* usual 10$",
+        ),
+        ("tpe", {"n_startup_trials": None}, SPACE, 1, "sampler.n_startup_trials: null is not a value"),
+        ("tpe", {"n_startup_trials": -1}, SPACE, 1, "sampler.n_startup_trials: -1 is not a whole number >= 0"),
+        ("tpe", {"multivariate": 7}, SPACE, 1, "sampler.multivariate: 7 is not true or false"),
+        ("cmaes", {"sigma0": "x"}, SPACE, 1, "sampler.sigma0: 'x' is not a finite number"),
+        ("tpe", {}, {"seed": Interval(0, 10**400, whole=True)}, 1, "^(seed|hydra.sweeper.sampler): "),
     ],
 )
 def test_a_sampler_that_cannot_search_here_is_refused(name, change, space, objectives, message):
@@ -389,6 +448,61 @@ def test_a_damaged_study_is_named_and_left_as_it_is(content, tmp_path):
     with pytest.raises(RunError, match=r"study\.db: not a study's database .*; move it away"), opened(tmp_path):
         pass
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "delete from trial_values",
+        "update trial_params set distribution_json = '{}'",
+        "update study_user_attributes set value_json = '5'",
+        "update study_user_attributes set value_json = 'no json'",
+        "update trial_user_attributes set value_json = '7' where key = 'run'",
+        "drop table trial_values",
+        "delete from study_directions",
+    ],
+)
+def test_a_study_that_nobody_wrote_so_is_one_line_before_anything_is_trained(damage, tmp_path):
+    go(tmp_path, Limits(2, None, 1, 1.0), valued)
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute(damage)
+    database.close()
+    launched = []
+    with pytest.raises(RunError, match=r"study\.db: (damaged|not a study's database) \(.*\); move it away"):
+        go(tmp_path, Limits(3, None, 1, 1.0), lambda jobs, first: launched.extend(jobs))
+    assert not launched
+
+
+def test_a_database_that_fails_while_runs_train_is_one_line_with_its_name(tmp_path):
+    def launch(jobs, first):
+        with sqlite3.connect(tmp_path / "study.db") as database:
+            database.execute("drop table trial_values")
+        database.close()
+        return valued(jobs, first)
+
+    with pytest.raises(RunError, match=r"study\.db: not a study's database \(no such table"):
+        go(tmp_path, Limits(2, None, 1, 1.0), launch)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("database is locked", "in use by another program (database is locked); close that program, and repeat"),
+        ("database or disk is full", "database or disk is full; check its permissions and the free space, and"),
+        ("attempt to write a readonly database", "attempt to write a readonly database; check its permissions"),
+        ("disk I/O error", "disk I/O error; check its permissions and the free space"),
+        ("database disk image is malformed", "not a study's database (database disk image is malformed); move it"),
+    ],
+)
+def test_a_healthy_database_is_not_to_be_moved_away(reason, said, tmp_path):
+    def launch(jobs, first):
+        raise StorageInternalError("An exception is raised during the commit.") from sqlite3.OperationalError(
+            reason
+        )
+
+    with pytest.raises(RunError) as raised, opened(tmp_path):
+        launch([], 0)
+    assert f"study.db: {said}" in str(raised.value)
 
 
 def test_a_folder_in_its_place_is_refused(tmp_path):

@@ -171,9 +171,9 @@ def _num_images(context: Context, features: Any, asked: int | None) -> int:
             f"give {largest} or fewer, or 0 to leave FID out",
         )
     if 0 < asked <= dim:
-        raise ConfigError(
-            key,
-            f"{asked} images cannot give a covariance of {dim}-dimensional features ({features})",
-            f"use more than {dim}, at best {FID_IMAGES}, or 0 to leave FID out",
-        )
+        problem = f"{asked} images cannot give a covariance of {dim}-dimensional features ({features})"
+        way_out = f"use more than {dim}, at best {FID_IMAGES}"
+        if largest <= dim:
+            way_out = f"the {smaller} split holds {largest}: take data of more images (data.num_{smaller})"
+        raise ConfigError(key, problem, f"{way_out}, or 0 to leave FID out")
     return asked

@@ -20,7 +20,7 @@ from fmvae.config.hydra_internals import JobStatus, OverridesParser, Plugins
 from fmvae.config.identity import RunIdentity, semantic
 from fmvae.config.project import groups
 from fmvae.config.rule import Rule
-from fmvae.config.schema import validate
+from fmvae.config.schema import shown, validate
 from fmvae.config.space import Choice, Space, space_of
 from fmvae.errors import ConfigError
 from fmvae.evaluation.criteria import check_objectives
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # imports torch, but Hydra imports its plugins even for shell
 SWEEPER = "hydra.sweeper"
 DIRECTION = Rule(str, choices=("minimize", "maximize"), optional=True, many=True)
 NAME = Rule(str, optional=True, pattern=r"[^\0]{1,200}", called="a name")
-NUMBER = Rule(int, minimum=1, maximum=10**6, optional=True)
+NUMBER = Rule(int, minimum=1, maximum=10**6)
 OF_A_COMMAND = Rule(int, minimum=0, maximum=10**6)
 AT_A_TIME = Rule(int, minimum=1, maximum=4096)
 SHARE = Rule(float, minimum=0, maximum=1)
@@ -66,12 +66,11 @@ class FmvaeSearch(Sweeper):
         from fmvae.experiments.search_target import names_of
         from fmvae.report.sweep import write_report
         from fmvae.sweeps.pruning import check_pruner
-        from fmvae.sweeps.record import read_studies
+        from fmvae.sweeps.record import keep_lost, read_studies
         from fmvae.sweeps.search import conclude, run_search
 
         whole: Any = validate(
-            {key: OmegaConf.to_container(config[key], resolve=True) for key in ("evaluation",) if key in config}
-            | ({"objective": _plain(config.objective)} if "objective" in config else {})
+            {key: _plain(config[key]) for key in ("evaluation", "objective", "sweep_name") if key in config}
         )
         if "objective" in whole:
             check_objectives(whole["objective"], whole["evaluation"].get("measures", {}))
@@ -95,6 +94,7 @@ class FmvaeSearch(Sweeper):
 
         with opened(folder) as storage:
             study = Study(storage, name, better, sampler, space.varied, pruner)
+            keep_lost(folder, name, study.numbers())
             if (params := study.begun()) is not None:
                 study.check_settings(prepare(params).settings)
             problem = run_search(study, folder, names, limits, launch, prepare)
@@ -149,7 +149,7 @@ class FmvaeSearch(Sweeper):
 
 
 def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if isinstance(value, ListConfig | DictConfig) else value
+    return OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig | DictConfig) else value
 
 
 def _accepted(key: str, rule: Rule, value: Any) -> Any:
@@ -161,7 +161,7 @@ def _accepted(key: str, rule: Rule, value: Any) -> Any:
     try:
         return rule.accept(value)
     except (ValueError, OverflowError):
-        raise ConfigError(f"{SWEEPER}.{key}", f"{value!r} is not {rule}", rule.way_out(value)) from None
+        raise ConfigError(f"{SWEEPER}.{key}", f"{shown(value)} is not {rule}", rule.way_out(value)) from None
 
 
 def _limits(settings: Any) -> Limits:
@@ -173,10 +173,6 @@ def _limits(settings: Any) -> Limits:
             problem = f"{', '.join(map(str, asked)) or 'nothing'} given"
             raise ConfigError(f"{SWEEPER}.n_trials", problem, "give hydra.sweeper.n_trials.total=20, or a number")
         total = _accepted("n_trials.total", NUMBER, asked["total"])
-        if total is None:
-            raise ConfigError(
-                f"{SWEEPER}.n_trials.total", "null is no number of trials", "give a whole number >= 1"
-            )
     else:
         trials = _accepted("n_trials", OF_A_COMMAND, asked)
     at_a_time = _accepted("n_jobs", AT_A_TIME, settings.n_jobs)
