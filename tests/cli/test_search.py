@@ -84,7 +84,8 @@ def test_a_search_says_which_of_its_trials_is_best(tmp_path, capsys):
     mine, other = write_run(tmp_path, beta=0.5), write_run(tmp_path, beta=1.0)
     write_run(tmp_path, beta=9.0, state="failed")
     trials = tuple(
-        Trial(n, "complete", run.name, {}, (value,)) for n, run, value in ((0, mine, 7.0), (1, other, 8.0))
+        Trial(n, "complete", run.name, {"beta.value": n, "optimizer.lr": 0.1}, (value,))
+        for n, run, value in ((0, mine, 7.0), (1, other, 8.0))
     )
     record = Record(("fid",), ("minimize",), "TPESampler", trials, (0,), ())
     search.conclude(tmp_path, record, write_report)
