@@ -1,5 +1,6 @@
 """The errors that a user can act on. Each has a message of one line: the subject, the problem and the way out."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,9 @@ OF_MEMORY = (
     "Storage size calculation overflowed",
     "std::bad_alloc",
 )
+
+# a full or failing disk, one that is mounted for reading, too many open files
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 
 
 class FmvaeError(Exception):
@@ -47,7 +51,7 @@ class RunError(FmvaeError):
 
 
 class UnmeasuredError(RunError):
-    """A complete run lacks the number that a search asks for, as it was measured for something else."""
+    """A complete run lacks the number that a search asks for, or has it by other settings."""
 
 
 class LockError(RunError):
@@ -84,6 +88,11 @@ def of_the_machine(error: BaseException) -> FmvaeError | None:
     if isinstance(error, MemoryError) or of_torch:
         return FmvaeError("memory", str(error) or "exhausted", "lower data.batch_size, or train a smaller model")
     return None
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether an error tells of the machine's state alone: the same call may succeed at another time."""
+    return isinstance(error, ConnectionError) or (isinstance(error, OSError) and error.errno in PASSING)
 
 
 @contextmanager

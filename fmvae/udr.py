@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 def compare_seeds(
     folder: Path, num_images: int, device: str = "auto", allow: list[str] | None = None
 ) -> Iterator[str]:
-    """Compute UDR for each setting with three seeds or more; yield a line for each, for those left out, and last.
+    """Compute UDR for each setting with three seeds or more; yield a line for each, and one for the file.
 
     ``udr.json`` in ``folder`` is written after each setting, and settings in it whose checkpoints are the same are
     not computed again. The report of the sweep reads it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ from fmvae.config.hydra_internals import OverridesParser, Transformer
 from fmvae.config.shorthand import expand_shorthand, in_quotes
 from fmvae.errors import ConfigError
 
-OF_THE_SEARCH = ("output_root", "sweep_name")
+LARGEST = 1e15  # steps of 1 are exact up to here
+OF_THE_SEARCH = ("output_root", "sweep_name", "dry_run")
 WRITTEN = "write interval(0.5,4), tag(log,interval(1e-4,1e-2)), int(interval(1,8)), range(1,9) or choice(2,10)"
 
 
@@ -50,7 +52,8 @@ def space_of(params: Mapping[str, Any] | None, arguments: Iterable[str], parser:
         parser: of overrides; None makes one that can't read ``glob(...)``.
 
     Raises:
-        ConfigError: nothing is varied, or an interval holds no numbers.
+        ConfigError: nothing is varied, or a key that all runs share; an interval holds no numbers; a tag has no
+            meaning; ``params`` is no mapping.
     """
     parser = parser or OverridesParser.create()
     if not isinstance(params, Mapping | None):
@@ -76,8 +79,8 @@ def _check(override: Any) -> None:
     """Refuse to vary what all runs of a search share, and tags that mean nothing."""
     key, tags = override.get_key_element().lstrip("+"), set(getattr(override.value(), "tags", ()))
     if key == "objective":
-        raise ConfigError(key, "several values", "a search by several objectives: objective=[neg_elbo,fid]")
-    if key.partition(".")[0] == "hydra" or key in OF_THE_SEARCH:
+        raise ConfigError(key, "several values", "for several objectives, write objective=[neg_elbo,fid]")
+    if re.split("[./]", key)[0] == "hydra" or key in OF_THE_SEARCH:
         raise ConfigError(key, "several values", "give one, as all runs of a search share it")
     log = override.is_interval_sweep() or override.is_range_sweep()
     if unknown := tags - ({"log"} if log else set()):
@@ -100,13 +103,15 @@ def _values(override: Any) -> Interval | Choice:
             raise ConfigError(key, problem, "give the lower end first" + ", above 0" * log)
         return Interval(low, high, log, whole)
     if override.is_range_sweep():
+        if not all(abs(end) < LARGEST for end in (value.start, value.stop)) or 0 < abs(value.step) < 1 / LARGEST:
+            raise ConfigError(key, f"{override.get_value_string()} is too wide", "give ends below 1e15")
         if not (number := _counted(value)):
             raise ConfigError(key, f"{override.get_value_string()} is empty", WRITTEN)
         low, high = sorted((value.start, value.start + (number - 1) * value.step))
         log, step, whole = "log" in value.tags, abs(value.step), type(low) is type(high) is int
         if log and (step != 1 or not whole or low <= 0):
-            problem = f"{override.get_value_string()} has steps that no logarithm has"
-            raise ConfigError(key, problem, "write whole numbers above 0 in steps of 1, or an interval")
+            way_out = "on a log scale, a range has whole numbers above 0 in steps of 1; or write an interval"
+            raise ConfigError(key, f"{override.get_value_string()} has other steps", way_out)
         return Interval(low, high, log, whole, step)
     if override.is_choice_sweep() and hasattr(value, "list"):  # in the order written, even if it is shuffled
         found = [_written(each, Transformer.encode(each)) for each in value.list]
@@ -134,7 +139,7 @@ def _written(given: Any, encoded: Any) -> Any:
 def _counted(value: Any) -> int:
     """Return how many values a range has, which does not include its end."""
     start, stop, step = value.start, value.stop, value.step
-    if step == 0 or not all(map(math.isfinite, (start, stop, step))):
+    if step == 0:
         return 0
     number = max(int(-((start - stop) // step)), 0)  # rounded up; of floats, the last one may still miss the end
     while number and (start + (number - 1) * step - stop) * step >= 0:

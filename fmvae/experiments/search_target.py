@@ -98,14 +98,14 @@ def objectives(config: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[f
     """
     if "objective" not in config:  # a classifier's
         return (results["test"]["loss"],)
-    run = Path(config.get("output_root") or "", config.get("sweep_name") or "", results["run"])
-    return tuple(_value(name, config["evaluation"], results, short(run)) for name in names_of(config))
+    folder = short(Path(config.get("output_root") or "", config.get("sweep_name") or results["run"]))
+    return tuple(_value(name, config["evaluation"], results, folder) for name in names_of(config))
 
 
-def _value(name: str, evaluation: Mapping[str, Any], results: Mapping[str, Any], run: str) -> float:
+def _value(name: str, evaluation: Mapping[str, Any], results: Mapping[str, Any], folder: str) -> float:
     tag = word_tag(name, evaluation)
-    command = shlex.join(["python", "evaluate.py", f"run={run}"])
-    way_out = f"measure it: {command}, with the evaluation=... of this command"
+    command = shlex.join(["python", "evaluate.py", f"run={folder}"])
+    way_out = f"measure the runs: {command}, with the evaluation settings of this command"
     value = flat_scalars(results).get(tag)
     if value is None:
         raise UnmeasuredError(results["run"], f"complete, but its results lack {name}", way_out)

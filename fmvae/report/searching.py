@@ -21,6 +21,7 @@ from fmvae.visualization.tiles import new_figure, set_title
 Tell = Callable[[Axes, tuple[float, float], Trial], None]
 USUAL = {"fid": {"features": []}, "iwae": {"num_samples": 64}}  # an evaluation for the tags of words
 FEWEST = 2  # trials in a chart
+NAMED = 6  # trials of a front that are named
 MOST = 6  # studies of a folder that are drawn
 
 
@@ -46,13 +47,13 @@ def found_by(studies: Mapping[str, Record]) -> list[tuple[str, str]]:
         told = [
             f"trial {trial.number} ("
             + ", ".join(f"{one} {value:.4g}" for one, value in zip(record.objectives, trial.values, strict=True))
-            + f") with {chosen(trial)}"
+            + f") with {', '.join(chosen(trial))}"
             for trial in sorted(best, key=lambda trial: trial.values)
         ]
         if len(record.objectives) > 1 and told:
-            what = f"the Pareto front has {len(told)} of them: {few(told, MOST)}"
+            what = f"the Pareto front has {len(told)} of them: {few(told, NAMED)}"
         else:
-            what = f"the best is {told[0]}" if told else "none is the best"
+            what = f"the best is {told[0]}" if told else "none has a value"
         said.append((f"Search {name}:", f" {number}; {what}."))
     return said
 

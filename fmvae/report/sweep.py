@@ -230,7 +230,7 @@ class _Points:
         def tell(axes: Axes, point: tuple[float, float], trial: Trial) -> None:
             values = [f"{value:.4g}" for value in trial.values]
             link = self._address(by_name[trial.run]) if trial.run in by_name else ""
-            lines = [f"trial {trial.number}: {', '.join(values)}", *chosen(trial).split(", ")]
+            lines = [f"trial {trial.number}: {', '.join(values)}", *chosen(trial)]
             self.marks.append(Mark(axes, *point, "\n".join(lines), link))
 
         return tell

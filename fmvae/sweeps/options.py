@@ -89,9 +89,7 @@ def made(kind: str, settings: Mapping[str, Any]) -> Any:
                 f"{key}.{name}", f"{target} does not take it", f"it takes {', '.join(sorted(known))}"
             )
         if said := _unfit(value, known[name]):
-            usual = known[name].default
-            way_out = "" if usual is inspect.Parameter.empty else f", or leave it out for the usual {shown(usual)}"
-            raise ConfigError(f"{key}.{name}", f"{shown(value)} is not {said}", f"give {said}{way_out}")
+            raise ConfigError(f"{key}.{name}", f"{shown(value)} is not {said}", "correct it, or leave the key out")
     try:
         with quiet():
             return found(**own)
@@ -102,6 +100,8 @@ def made(kind: str, settings: Mapping[str, Any]) -> Any:
 
 def _unfit(value: Any, parameter: inspect.Parameter) -> str:
     """Return what a constructor takes for a parameter, if its annotation says so and the value is none such."""
+    if value == parameter.default and type(value) is type(parameter.default):
+        return ""
     annotation = parameter.annotation  # a text, or a class
     kinds = {part.strip() for part in getattr(annotation, "__name__", str(annotation)).split("|")}
     if value is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import shutil
 from collections.abc import Collection, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fmvae.common.text import short
+from fmvae.config.shorthand import shortened
 from fmvae.errors import RunError
 from fmvae.runs.files import read_record, write_record
 
@@ -53,9 +55,9 @@ class Record(NamedTuple):
     importances: tuple[Mapping[str, float], ...]
 
 
-def chosen(trial: Trial) -> str:
-    """Return what was chosen for a trial as one writes it on the command line."""
-    return ", ".join(f"{key.removesuffix('.value')}={value}" for key, value in trial.params.items())
+def chosen(trial: Trial) -> list[str]:
+    """Return what was chosen for a trial as arguments of a command line."""
+    return [shortened(f"{key}={value}") for key, value in trial.params.items()]
 
 
 def write_study(folder: Path, name: str, record: Record) -> None:
@@ -98,10 +100,14 @@ def keep_lost(folder: Path, name: str, known: Collection[int]) -> None:
         what = f"{problem}; repeat the command of each other study in this folder, and it is in the record again"
     else:
         before = read_studies(folder).get(name)
-        if before is None or {trial.number for trial in before.trials} <= set(known):
+        lost = {trial.number for trial in before.trials} - set(known) if before else set()
+        if not lost:
             return
-        what = f"it has {len(before.trials)} trials of the study {name}, which are not in study.db; begun anew"
-    kept = next(one for i in count(1) if not (one := path.with_name(f"search-{i}.json")).exists())
+        what = f"it has {len(lost)} trials of the study {name} that study.db does not have, and will lose them"
+    copies = (path.with_name(f"search-{i}.json") for i in count(1))
+    kept = next(one for one in copies if not one.exists() or filecmp.cmp(one, path, shallow=False))
+    if kept.exists():
+        return
     shutil.copy2(path, kept)
     log.warning("%s: %s (kept as %s)", short(path), what, kept.name)
 

@@ -8,13 +8,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fmvae.common.command import say
 from fmvae.common.text import one_line, short
 from fmvae.config.stored import to_yaml
-from fmvae.errors import FmvaeError, HeldError, Pruned, RunError, UnmeasuredError, of_the_machine
+from fmvae.errors import (
+    ConfigError,
+    FmvaeError,
+    HeldError,
+    Pruned,
+    RunError,
+    UnmeasuredError,
+    may_pass,
+    of_the_machine,
+)
 from fmvae.runs.directory import find_runs
 from fmvae.runs.files import write_bytes
 from fmvae.sweeps.directory import SweepDirectory, progress
@@ -85,7 +95,8 @@ def run_search(
             if states[-1] == "WAITING":
                 postponed = postponed or _postponed(outcome)
         if postponed:
-            _write_record(study, folder, names)
+            with suppress(OSError):  # of a full disk, which is said already; the study has it all
+                _write_record(study, folder, names)
             return postponed
         left, launched = left - len(trials), launched + len(trials)
         succeeded += len(trials) - states.count("FAIL")
@@ -151,7 +162,7 @@ def _run(
 
 def _settle(study: Study, trial: Any, outcome: Outcome, number: int) -> str:
     """Tell the study what became of a trial; return its state."""
-    if isinstance(outcome, HeldError | UnmeasuredError | OSError):  # its values may be good, so it is not given up
+    if isinstance(outcome, HeldError | UnmeasuredError) or (isinstance(outcome, OSError) and may_pass(outcome)):
         study.put_back(trial)
         return "WAITING"
     if isinstance(outcome, Pruned):
@@ -207,18 +218,19 @@ def _best(study: Study) -> list[Any]:
 def conclude(folder: Path, record: Record | None, write_report: WriteReport) -> None:
     """Write the report on the runs in a folder, and print the state of each run and the best of the search.
 
-    Of several objectives, the runs are printed that no other trial surpasses in all of them. Without any run,
-    nothing is written or printed.
+    Of several objectives, those are printed that no other trial surpasses in all of them.
     """
-    if not any(folder.glob("*/config.yaml")):
-        return
-    report(SweepDirectory(folder), write_report)
-    say(summary(SweepDirectory(folder), {}, [progress(run) for run in find_runs(folder)]))
+    try:
+        runs = find_runs(folder)
+    except ConfigError:  # no trial has begun one
+        runs = []
+    if runs:
+        report(SweepDirectory(folder), write_report)
+        say(summary(SweepDirectory(folder), {}, [progress(run) for run in runs]))
     best = {trial.run: trial for trial in record.trials if trial.number in record.front} if record else {}
     for trial in sorted(best.values(), key=lambda trial: trial.values):
         assert record is not None
-        several = len(record.objectives) > 1
+        kind = "Pareto front" if len(record.objectives) > 1 else "best"
         told = ", ".join(f"{name}: {v:.4f}" for name, v in zip(record.objectives, trial.values, strict=True))
-        kind = "Pareto front" if several else "best"
-        say(f"  {kind} {told} with {chosen(trial)}, {short(folder / trial.run)}")
+        say(f"  {kind} {told} with {', '.join(chosen(trial))}, {short(folder / trial.run)}")
     say("" if best else "  no trial is complete\n")

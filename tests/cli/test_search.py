@@ -238,7 +238,9 @@ def test_a_number_that_complete_runs_lack_is_measured_and_the_same_trial_goes_on
     done = untrained.train("-m", *other, *QUICK, f"output_root={tmp_path}")
     assert done.status == 1
     last = done.stderr.splitlines()[-1]
-    told = re.search(r"complete, but its results lack iwae; measure it: python evaluate.py (run=\S+), with", last)
+    told = re.search(
+        r"complete, but its results lack iwae; measure the runs: python evaluate.py (run=\S+), with", last
+    )
     assert told, last
     (first,) = (trial for trial in read_studies(tmp_path / "swept")["iwae"].trials)
     assert first.state == "waiting"

@@ -94,9 +94,9 @@ class FmvaeSearch(Sweeper):
 
         with opened(folder) as storage:
             study = Study(storage, name, better, sampler, space.varied, pruner)
-            keep_lost(folder, name, study.numbers())
             if (params := study.begun()) is not None:
                 study.check_settings(prepare(params).settings)
+            keep_lost(folder, name, study.numbers())
             problem = run_search(study, folder, names, limits, launch, prepare)
             conclude(folder, read_studies(folder).get(name), reported(write_report, config))
         if problem:
