@@ -1,5 +1,7 @@
 """What a search varies, from the command line."""
 
+from typing import Any
+
 import pytest
 
 from fmvae.config.hydra_internals import OverridesParser
@@ -49,7 +51,7 @@ def test_a_range_has_the_values_that_it_has_in_a_sweep():
 @pytest.mark.parametrize("text", ["0,3", "0,10,4", "7,0,-3", "0.5,2,0.5", "0.1,1,0.1", "0,1,1e-4", "5,5"])
 def test_ends_of_a_range_are_those_of_counting(text):
     parser = OverridesParser.create()
-    value = parser.parse_override(f"seed=range({text})").value()
+    value: Any = parser.parse_override(f"seed=range({text})").value()
     counted = list(value.range())
     if not counted:
         with pytest.raises(ConfigError, match="is empty"):
