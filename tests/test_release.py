@@ -386,7 +386,7 @@ def test_what_is_missing_is_installed_by_a_command_that_works_there(without_chec
     ]
     uses = {path: path.read_text(encoding="utf-8") for path in (ROOT / "fmvae").rglob("*.py")}
     named = [extra for text in uses.values() for extra in re.findall(r'\binstall\("(\w+)"\)', text)]
-    assert sorted(named) == ["export", "factors", "flows", "flows", "mlflow", "wandb"]
+    assert sorted(named) == ["export", "factors", "flows", "flows", "mlflow", "optuna", "wandb"]
     assert set(named) <= set(extras)
     assert project.install("flows") == f"install it: pip install 'fmvae[flows]=={fmvae.__version__}'"
     monkeypatch.setattr(project, "CHECKOUT", ROOT)

@@ -1,9 +1,11 @@
 """Each promise is tried in ``make test``, and the table in CONTRIBUTING.md says how often."""
 
+import importlib.util
+
 import pytest
 
-from tests.conftest import COUNTS
-from tests.tiers import BEGIN, END, PAGE, RELIABILITY, ROOT, Counts, collected, problems, promised, rows
+from tests.conftest import COUNTS, LIBRARIES
+from tests.tiers import BEGIN, END, PAGE, RELIABILITY, ROOT, Counts, collected, needed, problems, promised, rows
 
 TEXT = PAGE.read_text(encoding="utf-8")
 SOME: Counts = {"tests/a/test_b.py::test_c": (1, 3), "tests/a/test_b.py::test_d": (0, 2)}
@@ -12,6 +14,8 @@ SOME: Counts = {"tests/a/test_b.py::test_c": (1, 3), "tests/a/test_b.py::test_d"
 @pytest.fixture
 def counts(pytestconfig) -> Counts:
     """Of the whole suite; of a process that was told to run a part of it, they are collected anew."""
+    if missing := [name for name in needed() if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"without {', '.join(missing)}, not all tests are collected")
     whole = [str(ROOT / arg) for arg in pytestconfig.args] == [str(ROOT / "tests")]
     return pytestconfig.stash[COUNTS] if whole else collected()
 
@@ -24,6 +28,11 @@ def test_each_promise_has_a_quick_test_and_the_numbers_are_right(counts):
     assert len(rows(TEXT)) > 20
     assert sum(every for _, every in counts.values()) > 4000
     assert not list(problems(TEXT, counts))
+
+
+def test_libraries_that_files_of_tests_need_are_found():
+    assert "optuna" in needed()
+    assert set(needed()) <= {*LIBRARIES.values(), "onnx", "onnxruntime", "material"}
 
 
 def test_every_promise_of_the_page_is_in_the_table():

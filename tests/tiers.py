@@ -87,6 +87,14 @@ def counted(row: Row, counts: Counts) -> Row:
     return row._replace(quick=sum(quick for quick, _ in found), every=sum(every for _, every in found))
 
 
+def needed() -> list[str]:
+    """The libraries without which files of tests are skipped before their tests are collected."""
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    return sorted(
+        {name for text in texts for name in re.findall(r'^(?:\w+ = )?pytest\.importorskip\("(\w+)', text, re.M)}
+    )
+
+
 def problems(text: str, counts: Counts) -> Iterator[str]:
     """What is wrong with the table in ``text``, given the tests that there are."""
     for row in rows(text):

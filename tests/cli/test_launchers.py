@@ -279,7 +279,7 @@ def test_a_classifiers_objective_is_its_loss():
 
 @pytest.mark.parametrize("name", ["iwae", "fid", "accuracy"])
 def test_results_without_the_objective_are_an_error(name):
-    with pytest.raises(RunError, match=f"some-run: its results lack {name}; .*evaluate.py"):
+    with pytest.raises(RunError, match=f"some-run: complete, but its results lack {name}; .*evaluate.py"):
         objective(composed([f"objective={name}"]), {"run": "some-run", "test": RESULTS["test"]})
 
 

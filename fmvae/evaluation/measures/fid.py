@@ -174,6 +174,7 @@ def _num_images(context: Context, features: Any, asked: int | None) -> int:
         problem = f"{asked} images cannot give a covariance of {dim}-dimensional features ({features})"
         way_out = f"use more than {dim}, at best {FID_IMAGES}"
         if largest <= dim:
-            way_out = f"the {smaller} split holds {largest}: take data of more images (data.num_{smaller})"
+            needed = f"more than {dim} are needed, and the {smaller} split holds {largest}"
+            way_out = f"{needed}: take more (data.num_{smaller})"
         raise ConfigError(key, problem, f"{way_out}, or 0 to leave FID out")
     return asked
