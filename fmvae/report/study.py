@@ -23,6 +23,7 @@ from fmvae.runs.files import write_bytes, write_record
 from fmvae.runs.recorder import render
 
 WIDTH = 620  # of a chart on the page, in pixels
+WIDEST = 6  # columns of a table, beside the three that name a row
 LEVELS = {"untrained encoder": "untrained", "shuffled factors": "chance"}  # rows of a table, and their blocks
 SCORES = "disentanglement"
 Columns = Mapping[str, tuple[str, int, str | None]]
@@ -165,17 +166,21 @@ class Topic:
         )
 
     def _table(self, rows: Mapping[tuple[str, str], Row], levels: Sequence[Row]) -> str:
-        """Return a model's table; empty if none of its runs is there."""
+        """Return a model's tables, each of a few columns; empty if none of its runs is there."""
         body = [
-            [row._replace(title=loss).link, strength, str(len(row.found)), *self._cells(row)]
+            ([row._replace(title=loss).link, strength, str(len(row.found))], row)
             for (loss, strength), row in rows.items()
             if row.found
         ]
-        beside = [[row.title.partition(", ")[2], "", str(len(row.found)), *self._cells(row)] for row in levels]
-        return table(["loss", "strength", "seeds", *self.columns], body + beside) if body else ""
-
-    def _cells(self, row: Row) -> list[str]:
-        return [_cell(row, number) for number in self.columns.values()]
+        beside = [([row.title.partition(", ")[2], "", str(len(row.found))], row) for row in levels]
+        if not body:
+            return ""
+        names, tables = list(self.columns), []
+        for first in range(0, len(names), WIDEST):
+            shown = names[first : first + WIDEST]
+            cells = [[*heads, *(_cell(row, self.columns[name]) for name in shown)] for heads, row in body + beside]
+            tables.append(table(["loss", "strength", "seeds", *shown], cells))
+        return "\n\n".join(tables)
 
     def texts(self) -> dict[str, Callable[[Row], str]]:
         """Return the numbers that findings may name, as functions of a row."""
