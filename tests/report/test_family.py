@@ -9,11 +9,11 @@ import pytest
 from fmvae.config.composing import sweep_jobs
 from fmvae.config.project import PROJECT_ROOT
 from fmvae.errors import FmvaeError
-from fmvae.report import generators, reference, study
+from fmvae.report import study
 from fmvae.report.reference import write_page
 from fmvae.report.topics import FAMILY
 from fmvae.runs.files import read_record, write_record
-from tests.report.test_reference import DRAWN, FINDING, JOBS, origin, quick, write_run  # noqa: F401  (a fixture)
+from tests.report.test_reference import DRAWN, FINDINGS, JOBS, origin, quick, set_findings, write_run  # noqa: F401  (a fixture)
 
 HEADING = "What each objective presses on"
 
@@ -191,7 +191,7 @@ No number here.
 
 
 def test_words_are_filled_from_the_runs_and_never_written(part):
-    (part / "finding.md").write_text(WORDS, encoding="utf-8")
+    FAMILY.finding.write_text(WORDS, encoding="utf-8")
     page = page_of(part)
     elbo = f"2.420 ± {np.std([2.4, 2.44], ddof=1):.3f}"
     assert f"has a TC of 2.500 ± 0.050,\nthe ELBO one of {elbo}.\n\nNo number here." in page
@@ -199,14 +199,14 @@ def test_words_are_filled_from_the_runs_and_never_written(part):
     assert "At last" not in page  # its run is not there
     write(part / "runs", jobs("model=conv", "seed=0", "beta.value=1")[0], 230.0)
     assert "At last 0.230 ± 0.005.\n\nNo number here." in page_of(part)
-    assert (part / "finding.md").read_text(encoding="utf-8") == WORDS
+    assert FAMILY.finding.read_text(encoding="utf-8") == WORDS
 
 
 @pytest.mark.parametrize("field", ["{beta, factor, gamma 21: TC}", "{beta, elbo, β 4: tc}", "{base: TC}"])
 def test_a_field_of_no_row_or_column_is_refused(part, field):
-    (part / "finding.md").write_text(f"It is {field}.", encoding="utf-8")
+    FAMILY.finding.write_text(f"It is {field}.", encoding="utf-8")
     with pytest.raises(
-        FmvaeError, match=r"finding\.md: .* is no row and column .*beta, factor, gamma 20;.*TC"
+        FmvaeError, match=r"family\.md: .* is no row and column .*beta, factor, gamma 20;.*TC"
     ) as error:
         page_of(part)
     assert field in str(error.value)
@@ -214,17 +214,15 @@ def test_a_field_of_no_row_or_column_is_refused(part, field):
 
 @pytest.mark.slow
 def test_the_words_of_the_page_have_fields_of_the_sweep(part, monkeypatch):
-    monkeypatch.setattr(FAMILY, "finding", FINDING)
+    set_findings(monkeypatch, FINDINGS)
     monkeypatch.setattr(study, "sweep_jobs", sweep_jobs)
-    assert FINDING.is_file()
+    assert FAMILY.finding.is_file()
     FAMILY.told(FAMILY.read(part / "runs", part / "docs" / "results"))
 
 
 @pytest.mark.slow
 def test_the_page_is_what_its_command_writes_from_its_copies(tmp_path, monkeypatch):
-    monkeypatch.setattr(FAMILY, "finding", FINDING)
-    monkeypatch.setattr(reference, "FINDING", FINDING.with_name("results.md"))
-    monkeypatch.setattr(generators, "FINDING", FINDING.with_name("generators.md"))
+    set_findings(monkeypatch, FINDINGS)
     monkeypatch.setattr(study, "sweep_jobs", sweep_jobs)
     monkeypatch.setattr(FAMILY, "drawn", DRAWN)
     shutil.copytree(PROJECT_ROOT / "docs" / "results", tmp_path / "docs" / "results")

@@ -20,14 +20,17 @@ from fmvae.report import generators, keeping, reference, study
 from fmvae.report.__main__ import main
 from fmvae.report.reference import PUBLISHED, find, write_page
 from fmvae.report.reference_tables import CLASSIFIER
-from fmvae.report.topics import DISENTANGLEMENT, FAMILY
+from fmvae.report.topics import FAMILY, TOPICS
 from fmvae.runs.directory import RunDirectory
 from fmvae.runs.files import read_record, write_record
 
 # of sweep=family: two objectives of the one model, and one of the other
 JOBS = [job for job in sweep_jobs("family") if {"loss=elbo", "loss=factor_vae"} & set(job)]
 JOBS = [job for job in JOBS if {"model=beta", "loss=elbo"} & set(job)]
-DRAWN, FINDING = FAMILY.drawn, FAMILY.finding
+DRAWN = FAMILY.drawn
+# who shows words written by hand, as what, and the file that holds them
+SHOWN = [(topic, "finding") for topic in TOPICS] + [(module, "FINDING") for module in (generators, reference)]
+FINDINGS = [getattr(*shown) for shown in SHOWN]
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +38,14 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(keeping, "compose", composed)
     monkeypatch.setattr(study, "sweep_jobs", lambda name: JOBS if name == "family" else [])
     monkeypatch.setattr(FAMILY, "drawn", ())
-    monkeypatch.setattr(FAMILY, "finding", tmp_path / "finding.md")
-    monkeypatch.setattr(DISENTANGLEMENT, "finding", tmp_path / "other_finding.md")
-    monkeypatch.setattr(generators, "FINDING", tmp_path / "generators.md")
-    monkeypatch.setattr(reference, "FINDING", tmp_path / "findings.md")
+    set_findings(monkeypatch, [tmp_path / "findings" / file.name for file in FINDINGS])
+    (tmp_path / "findings").mkdir()
+
+
+def set_findings(monkeypatch, files: Sequence[Path]) -> None:
+    """Take the words of the page from other files, in the order of FINDINGS."""
+    for shown, file in zip(SHOWN, files, strict=True):
+        monkeypatch.setattr(*shown, file)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from fmvae.errors import FmvaeError
+from fmvae.report import reference
 from fmvae.report.reference import write_page
 from fmvae.report.reference_tables import gallery, grid_table, judged
 from fmvae.report.tables import Found, Row
@@ -16,12 +17,12 @@ from tests.report.test_reference import judged_block, page, quick, write_run  # 
 def test_the_findings_come_first_with_numbers_of_the_runs_and_of_the_papers(tmp_path):
     write_run(tmp_path / "outputs", ["experiment=baseline"], 261.0)
     words = "Ours is {baseline: objective}, theirs {baseline: objective theirs}.\n\nNot yet: {conv_z10: −ELBO}.\n"
-    (tmp_path / "findings.md").write_text(words, encoding="utf-8")
+    reference.FINDING.write_text(words, encoding="utf-8")
     text = write_page(tmp_path / "outputs", tmp_path / "docs", "the command").read_text()
     assert "## Findings\n\nOurs is 261.00, theirs 261.66.\n\n## Contents\n" in text
     assert "Not yet" not in text
-    (tmp_path / "findings.md").write_text("It is {baseline: beauty}.", encoding="utf-8")
-    with pytest.raises(FmvaeError, match=r"findings\.md: \{baseline: beauty\} is no row and column"):
+    reference.FINDING.write_text("It is {baseline: beauty}.", encoding="utf-8")
+    with pytest.raises(FmvaeError, match=r"results\.md: \{baseline: beauty\} is no row and column"):
         write_page(tmp_path / "outputs", tmp_path / "docs", "the command")
 
 
