@@ -8,7 +8,7 @@ this. 9 of 10 are fitted, and the others give the held-out log-likelihood. The c
 
 - fit: 100 components as ``evaluation.gmm`` fits them, 200 components, and 100 with a tolerance of 1e-3;
 - density: log p(z) of 2,000 draws under 500 components in 40 dimensions, in small blocks, which stay in a CPU's
-  cache, and in large ones;
+  cache, and in large ones; and in float64, by products of matrices and by differences;
 - epoch: training of ``model=residual`` and ``model=conv`` at their default sizes.
 """
 
@@ -61,12 +61,12 @@ def fit(side: str, images: int, dim: int) -> Work:
     return work
 
 
-def density(block: int) -> Work:
-    densities.CACHED_BLOCK = block
+def density(dtype: torch.dtype, block: int, as_product: bool = False) -> Work:
+    densities.CACHED_BLOCK, densities.ROUNDING = block, densities.ROUNDING if as_product else -1.0
     draw = torch.Generator().manual_seed(0)
     mu, logvar = torch.randn(2, 500, 40, generator=draw)
     mixture = Mixture(mu, logvar, torch.full((500,), 1 / 500).log())
-    z = torch.randn(2000, 40, generator=draw)
+    z = torch.randn(2000, 40, generator=draw).to(dtype)
 
     def work() -> None:
         with torch.no_grad():
@@ -95,8 +95,11 @@ def main() -> None:
     name, batch, images = EPOCH
     models = {model: partial(Side, ours, model, batch, images) for model in ("conv", "residual")}
     compare(cases, f"an epoch of {images:,}, {name}", models, given.rounds)
-    of_blocks = {side: partial(Side, density, block) for side, block in blocks.items()}
+    of_blocks = {side: partial(Side, density, torch.float32, block) for side, block in blocks.items()}
     compare(cases, "log p of 2,000 draws, 500 components, 40 dimensions", of_blocks, given.rounds)
+    double = partial(Side, density, torch.float64, densities.CACHED_BLOCK)
+    of_forms = {"by products": partial(double, True), "by differences": double}
+    compare(cases, "the same in float64", of_forms, given.rounds)
     size = (given.images, given.latent_dim)
     case = f"fit to {size[0]:,} x {size[1]}"
     compare(cases, case, {side: partial(Side, fit, side, *size) for side in FITS}, given.rounds)

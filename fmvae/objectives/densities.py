@@ -16,6 +16,7 @@ LOG_2PI = math.log(2 * math.pi)
 BLOCK = 4_000_000  # numbers of a block: of 32 MB in float64
 CACHED_BLOCK = 400_000  # numbers of a block that stays in a CPU's cache between operations: three times as fast
 DRAWS, DRAWN = 2048, 32_768  # for statistics without a closed form: at least so many draws, and so many numbers
+ROUNDING = 1e-9  # nats that a product of matrices may lose to cancellation
 HALVINGS = 60  # of an interval that holds a quantile, to float64's rounding
 
 
@@ -146,15 +147,27 @@ class Mixture(Density):
         mu, logvar, log_weights = (part.to(z.dtype) for part in (self.mu, self.logvar, self.log_weights))
         inverse_std = (-0.5 * logvar).exp()
         log_peaks = log_weights - 0.5 * (logvar + LOG_2PI).sum(1)
+        as_product = z.dtype == torch.float64 and not torch.is_grad_enabled() and self._is_wide(z)
 
         def of_rows(rows: Tensor) -> Tensor:
-            # differences, not a product of matrices, which would cancel where a component is narrow
-            distances = ((rows[:, None] - mu) * inverse_std).square().sum(2)  # (N, K)
+            if as_product:  # eight times as fast
+                precision, scaled = inverse_std.square(), mu * inverse_std
+                distances = rows.square() @ precision.T - 2 * rows @ (scaled * inverse_std).T  # (N, K)
+                distances += scaled.square().sum(1)
+            else:  # multiplied out, the squares would cancel where a component is narrow
+                distances = ((rows[:, None] - mu) * inverse_std).square().sum(2)
             return (log_peaks - 0.5 * distances).logsumexp(1)
 
         # not in training: a gradient is summed block by block, and other blocks would round it differently
         small = z.device.type == "cpu" and not torch.is_grad_enabled()
         return in_blocks(of_rows, z, mu.numel(), CACHED_BLOCK if small else BLOCK)
+
+    def _is_wide(self, z: Tensor) -> bool:
+        """Return whether the squares of (z - mu) / sigma can be multiplied out in float64, for all of z."""
+        if not z.numel():
+            return False
+        largest = z.square().amax() + self.mu.double().square().amax()
+        return (largest * (-self.logvar.double()).exp().sum(1).amax() * 2**-52 <= ROUNDING).item()
 
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         components = self.log_weights.exp().multinomial(num, replacement=True, generator=generator)

@@ -56,6 +56,23 @@ def test_narrow_components_keep_their_digits_in_float32():
     torch.testing.assert_close(narrow.log_prob(z.double()), double.log_prob(z.double()))
 
 
+def test_a_product_of_matrices_is_used_only_where_it_keeps_its_digits(monkeypatch):
+    """In float64 without gradients, where the bound of 5,000 draws spends its time."""
+    used, is_wide = [], Mixture._is_wide
+    monkeypatch.setattr(Mixture, "_is_wide", lambda *args: used.append(is_wide(*args)) or used[-1])
+    for latent_dim, logvar in ((40, -5.0), (2, -8.0), (2, -30.0)):
+        mu = random_mixture(latent_dim, num_components=50).mu
+        mixture = Mixture(mu, torch.full_like(mu, logvar), torch.zeros(50).double())
+        z = mu + math.exp(logvar / 2) * points(*mu.shape)
+        expected = mixture.log_prob(z)
+        with torch.no_grad():
+            torch.testing.assert_close(mixture.log_prob(z), expected, rtol=0, atol=1e-9)
+    assert used == [True, True, False]
+    monkeypatch.setattr(Mixture, "_is_wide", lambda *args: True)
+    with torch.no_grad():
+        assert (mixture.log_prob(z) - expected).abs().max() > 1e-4
+
+
 def test_blocks_do_not_matter(monkeypatch):
     mixture, z = random_mixture(3), points(7, 11, 3)
     whole, seen = mixture.log_prob(z), []
@@ -65,12 +82,13 @@ def test_blocks_do_not_matter(monkeypatch):
     assert seen == [16]  # 77 rows, 5 at a time
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("dtype", "wide"), [(torch.float32, True), (torch.float64, False)])
 @pytest.mark.parametrize("rows", [1, 2, 5, 77])
-def test_without_gradients_small_blocks_have_the_same_bits(rows, dtype, monkeypatch):
+def test_without_gradients_small_blocks_have_the_same_bits(rows, dtype, wide, monkeypatch):
     """Measures and validation use them; numbers in results that were stored before must be found again."""
     mixture, z = random_mixture(40, num_components=50), points(7, 11, 40).to(dtype)
     whole, seen = mixture.log_prob(z), []
+    monkeypatch.setattr(Mixture, "_is_wide", lambda *args: wide)
     monkeypatch.setattr(densities, "CACHED_BLOCK", rows * mixture.mu.numel())
     monkeypatch.setattr(torch, "cat", lambda parts, cat=torch.cat: seen.append(len(parts)) or cat(parts))
     with torch.no_grad():
