@@ -15,7 +15,7 @@ from fmvae.common.digests import digest
 from fmvae.errors import RunError
 from fmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 
-FORMAT = 1  # increase it when a code change affects the numbers
+FORMAT = 2  # increase it when a code change affects the numbers
 SECONDS = 60.0  # between two writes, at least
 log = logging.getLogger("fmvae")
 

@@ -145,7 +145,7 @@ class Topic:
             if figure := draw(there if self.ruled else study.settings):
                 write_bytes(path, render(figure))
                 parts.append(f'<img src="{kept.name}/{path.name}" width="{WIDTH}" alt="{heading}">')
-                parts.append(f"*{heading}.*" + f" {note}" * bool(note))
+                parts.append(f"*{heading}{'' if heading.endswith('?') else '.'}*" + f" {note}" * bool(note))
             else:
                 path.unlink(missing_ok=True)
         parts += [
