@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
+# a disk in memory, if it has so many free bytes: on another, quick tests mostly wait until it has synced
+MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
 COUNTS = pytest.StashKey[Counts]()
 CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
@@ -39,11 +42,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Heed Ctrl-C also where a shell's background has it ignored: tests and their children send it.
 
     Caches go into a folder of this session, for child processes too: none of the user's files is read or written.
+    Folders of tests are in memory if there is room, unless ``--basetemp`` or PYTEST_DEBUG_TEMPROOT name another.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):  # xdist's workers have it from the process that started them
-        folder = config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="fmvae-tests-")
+        if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+        root = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+        folder = config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="fmvae-tests-", dir=root)
         os.environ["XDG_CACHE_HOME"] = folder.name
 
 
