@@ -267,6 +267,7 @@ def beta_axis(axes: Axes, betas: Sequence[float], name: str = "β") -> None:
             ticks.append((place, beta))
     axes.set_xticks([beta for _, beta in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda beta, _: f"{beta:g}"))
+    # the digits of a value that a search drew would overlap the next value's
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda beta, _: f"{float(f'{beta:.3g}'):g}"))
     axes.set_xlabel(f"{name}{scale}")
     axes.grid(alpha=0.25)

@@ -1,13 +1,17 @@
 """The figures hold the means at their places, on axes that suit the betas."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from fmvae.report import charts
 from fmvae.report.charts import NEAR, against_beta, beta_axis, mi_kl, rate_distortion, tc_recon
 from fmvae.report.collect import collect
 from fmvae.report.settings import settings_of
@@ -116,6 +120,22 @@ def test_ticks_that_would_touch_are_left_out():
     ticks = axes.get_xticks().tolist()
     assert 3 < len(ticks) < 14
     assert set(ticks) <= set(betas)
+
+
+def test_labels_of_drawn_values_do_not_overlap(monkeypatch):
+    def overlap() -> bool:
+        figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+        beta_axis(axes := figure.subplots(), betas)
+        axes.plot(betas, betas)
+        FigureCanvasAgg(figure).draw()
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert len(boxes) > 3
+        return any(one.x1 > other.x0 for one, other in pairwise(boxes))
+
+    betas = sorted(np.exp(np.random.default_rng(0).uniform(np.log(0.1), np.log(10), 40)).tolist())
+    assert not overlap()
+    monkeypatch.setattr(charts, "MAX_TICKS", 20)
+    assert overlap()
 
 
 def test_a_choice_is_even_and_keeps_the_ends():
