@@ -159,7 +159,7 @@ def write_page(folder: Path, docs: Path, command: str) -> Path:
         PICTURES_OF_ALL: gallery(pictures, WIDTH) if pictures else "",
     }
     sections = {title: sections[title] for title in ORDER if sections[title]}
-    every = {row.title: row for row in (*rows, *traversals, *conditionals)} | search.titled
+    every = {row.title: row for row in (*rows, *likelihoods, *traversals, *conditionals)} | search.titled
     texts = generators.COLUMNS | columns(published)
     for topic, study in studies:
         every, texts = study.titled | every, topic.texts() | texts

@@ -240,6 +240,8 @@ def columns(published: Mapping[str, Any]) -> dict[str, Callable[[Row], str]]:
         "recon": lambda row: row.cell("test/recon"),
         "KL": lambda row: row.cell("test/kl"),
         "IWAE 64": lambda row: row.cell("iwae/iwae_64"),
+        "IWAE 5000": lambda row: row.cell("iwae/iwae_5000"),
+        "IWAE 5000 theirs": theirs("iwae"),
         "FID": lambda row: row.cell(f"{RESNET}/generation", 3, error=f"{RESNET}/generation_se"),
         "FID theirs": theirs("fid"),
         "FID of reconstructions": lambda row: row.cell(f"{RESNET}/reconstruction", 3),

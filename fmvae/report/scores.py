@@ -93,9 +93,10 @@ def correlation_chart(settings: Sequence[Setting], describe: Describe = silent) 
     if not found:
         return None
     side = max(len(numbers) for *_, numbers in found)
-    figure = new_figure((0.42 * side + 2.0) * len(found) + 0.6, 0.42 * side + 2.4)
+    # one below the other: side by side, their texts would be too small on a page
+    figure = new_figure(0.42 * side + 3.6, (0.42 * side + 2.0) * len(found) + 0.4)
     shown = None
-    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
     for axes, (name, num, numbers) in zip(panels, found, strict=True):
         matrix = spearman(np.array(list(numbers.values())))
         shown = axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu")

@@ -14,7 +14,7 @@ from fmvae.common.digests import canonical_json
 from fmvae.config.identity import NAMED
 from fmvae.report.collect import SEEDS, Run, short
 
-BETA, Z = "beta.value", "latent_dim.value"
+BETA, Z, DATA = "beta.value", "latent_dim.value", "data._target_"
 # keys that have a column or an axis of their own
 OWN = ("model._name_", "model._target_", Z, BETA, "beta._target_", *SEEDS)
 
@@ -104,7 +104,9 @@ def source(key: str) -> str | None:
 
 
 def kind(run: Run, group: str) -> str:
-    """Return the word for a run's model, loss, prior or schedule; empty for other groups."""
+    """Return the word for a run's model, loss, prior, schedule or data; empty for other groups."""
+    if group == "data":
+        return str(run.config.get(DATA, ""))
     return run.schedule if group == "beta" else run.word(group) if group in NAMED else ""
 
 
@@ -145,8 +147,8 @@ def _kind_of(run: Run, key: str) -> tuple[str, str]:
 def telling(runs: Sequence[Run]) -> Telling:
     """Return the keys in which runs differ.
 
-    A key of the model, loss, prior or schedule counts only if runs with the same model (loss, ...) differ in it.
-    That ``base`` has a ``hidden_dim`` and ``conv`` has none is already clear from the model's name.
+    A key of the model, loss, prior, schedule or data counts only if runs with the same model (loss, ...) differ in
+    it. That ``base`` has a ``hidden_dim`` and ``conv`` has none is already clear from the model's name.
     """
     keys: defaultdict[str, set[str]] = defaultdict(set)  # by group
     for key in set().union(*(run.config for run in runs)):
@@ -161,6 +163,8 @@ def telling(runs: Sequence[Run]) -> Telling:
         for key in differing([run.config for run in own], keys[group])
         if key not in OWN and not source(key) and not is_word(key)
     }
+    data = {word for group, word in kinds if group == "data"}
+    within |= {("data", word, DATA) for word in data if len(data) > 1}
     named = [f"{group}._name_" for group in NAMED if group != "model"]
     words = [key for key in named if len({shown(key, run) for run in runs}) > 1]
     return Telling([*words, *sorted({key for _, _, key in within})], frozenset(within))

@@ -80,6 +80,7 @@ def test_runs_of_other_data_are_not_ranked_together(tmp_path):
     said = [str(one) for one in conclude(every, settings, lambda run: None, "f").findings]
     assert any(one.startswith("Sprites: ") and "is best by" in one and "MIG (0.501" in one for one in said)
     assert any(one.startswith("Shapes3D: ") and "is best by" in one and "MIG (0.901" in one for one in said)
+    assert not any("data Sprites" in one for one in said)  # it is said before the sentence
 
 
 def test_the_chart_has_means_bars_and_levels(tmp_path):

@@ -158,6 +158,20 @@ def test_a_number_is_told_of_the_loss_whose_runs_differ_in_it(tmp_path):
     assert [particulars(run, telling(runs)) for run in runs][-2:] == ["tc, gamma 1", "tc, gamma 2"]
 
 
+def test_data_are_told_by_their_class_and_their_keys_among_runs_of_it(tmp_path):
+    write_run(tmp_path, "data=fashion_factors")
+    write_run(tmp_path, "data=sprites")
+    runs = collect([tmp_path])
+    assert [particulars(run, telling(runs)) for run in runs] == ["data FashionFactors", "data Sprites"]
+    write_run(tmp_path, "data=sprites", "data.val_size=100")
+    runs = collect([tmp_path])
+    assert sorted(particulars(run, telling(runs)) for run in runs) == [
+        "data FashionFactors",
+        "data Sprites, val_size 100",
+        "data Sprites, val_size 5000",
+    ]
+
+
 def test_a_prior_is_told_by_its_word(tmp_path):
     write_run(tmp_path)
     write_run(tmp_path, prior=VAMP)
