@@ -147,20 +147,24 @@ class Mixture(Density):
         mu, logvar, log_weights = (part.to(z.dtype) for part in (self.mu, self.logvar, self.log_weights))
         inverse_std = (-0.5 * logvar).exp()
         log_peaks = log_weights - 0.5 * (logvar + LOG_2PI).sum(1)
-        as_product = z.dtype == torch.float64 and not torch.is_grad_enabled() and self._is_wide(z)
+        # not in training: a gradient is summed block by block, and other blocks would round it differently
+        block = CACHED_BLOCK if z.device.type == "cpu" and not torch.is_grad_enabled() else BLOCK
 
         def of_rows(rows: Tensor) -> Tensor:
-            if as_product:  # eight times as fast
-                precision, scaled = inverse_std.square(), mu * inverse_std
-                distances = rows.square() @ precision.T - 2 * rows @ (scaled * inverse_std).T  # (N, K)
-                distances += scaled.square().sum(1)
-            else:  # multiplied out, the squares would cancel where a component is narrow
-                distances = ((rows[:, None] - mu) * inverse_std).square().sum(2)
+            # differences, not a product of matrices, which would cancel where a component is narrow
+            distances = ((rows[:, None] - mu) * inverse_std).square().sum(2)  # (N, K)
             return (log_peaks - 0.5 * distances).logsumexp(1)
 
-        # not in training: a gradient is summed block by block, and other blocks would round it differently
-        small = z.device.type == "cpu" and not torch.is_grad_enabled()
-        return in_blocks(of_rows, z, mu.numel(), CACHED_BLOCK if small else BLOCK)
+        if z.dtype != torch.float64 or torch.is_grad_enabled() or not self._is_wide(z):
+            return in_blocks(of_rows, z, mu.numel(), block)
+        precision = inverse_std.square()
+        squares, products = -0.5 * precision.T, (mu * precision).T  # (latent_dim, K)
+        constants = log_peaks - 0.5 * (mu.square() * precision).sum(1)
+
+        def multiplied_out(rows: Tensor) -> Tensor:
+            return (rows.square() @ squares + rows @ products + constants).logsumexp(1)
+
+        return in_blocks(multiplied_out, z, len(mu), block)
 
     def _is_wide(self, z: Tensor) -> bool:
         """Return whether the squares of (z - mu) / sigma can be multiplied out in float64, for all of z."""

@@ -82,10 +82,10 @@ def conclude(
     ranked = [ranking for of_data in found.values() for ranking in of_data]
     findings = []
     for data, group in groups.items():
-        short = Names(group)  # the data are named before each sentence
-        own = _single(group[0], short) if len(group) == 1 else _best(found[data], short)
-        own += [Sentence(*said) for said in not_above(group, short)]
-        own += _front(group, short) if len(group) > 1 else []
+        within = Names(group)  # the data are named before each sentence
+        own = _single(group[0], within) if len(group) == 1 else _best(found[data], within)
+        own += [Sentence(*said) for said in not_above(group, within)]
+        own += _front(group, within) if len(group) > 1 else []
         findings += [_of_data(data, one) for one in own] if len(groups) > 1 else own
     commands = [*_finish(others, started, unfinished), *_continue(settings, ranked, names, started)]
     if any(_can_be_measured_alike(ranking) for ranking in ranked):
