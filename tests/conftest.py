@@ -33,7 +33,7 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 # a disk in memory, if it has so many free bytes: on another, quick tests mostly wait until it has synced
-MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
+MEMORY, ROOM = Path("/dev/shm"), 8 * 2**30
 COUNTS = pytest.StashKey[Counts]()
 CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
