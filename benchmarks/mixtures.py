@@ -62,7 +62,9 @@ def fit(side: str, images: int, dim: int) -> Work:
 
 
 def density(dtype: torch.dtype, block: int, as_product: bool = False) -> Work:
-    densities.CACHED_BLOCK, densities.ROUNDING = block, densities.ROUNDING if as_product else -1.0
+    densities.CACHED_BLOCK = block
+    if not as_product:
+        densities.ROUNDING = -1.0  # no estimate is below it
     draw = torch.Generator().manual_seed(0)
     mu, logvar = torch.randn(2, 500, 40, generator=draw)
     mixture = Mixture(mu, logvar, torch.full((500,), 1 / 500).log())

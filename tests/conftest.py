@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-# a disk in memory, if it has so many free bytes: on another, quick tests mostly wait until it has synced
+# a disk in memory, if it has so many free bytes: on another, tests wait until it has synced
 MEMORY, ROOM = Path("/dev/shm"), 8 * 2**30
 COUNTS = pytest.StashKey[Counts]()
 CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()

@@ -16,7 +16,7 @@ LOG_2PI = math.log(2 * math.pi)
 BLOCK = 4_000_000  # numbers of a block: of 32 MB in float64
 CACHED_BLOCK = 400_000  # numbers of a block that stays in a CPU's cache between operations: three times as fast
 DRAWS, DRAWN = 2048, 32_768  # for statistics without a closed form: at least so many draws, and so many numbers
-ROUNDING = 1e-9  # nats that a product of matrices may lose to cancellation
+ROUNDING = 1e-9  # nats that a product of matrices may lose to cancellation, as estimated
 HALVINGS = 60  # of an interval that holds a quantile, to float64's rounding
 
 
@@ -167,7 +167,10 @@ class Mixture(Density):
         return in_blocks(multiplied_out, z, len(mu), block)
 
     def _is_wide(self, z: Tensor) -> bool:
-        """Return whether the squares of (z - mu) / sigma can be multiplied out in float64, for all of z."""
+        """Return whether the squares of (z - mu) / sigma can be multiplied out in float64, for all of z.
+
+        The error is estimated as float64's rounding of the largest terms that cancel.
+        """
         if not z.numel():
             return False
         largest = z.square().amax() + self.mu.double().square().amax()
