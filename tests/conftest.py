@@ -116,6 +116,15 @@ def tab(chromium) -> Iterator[Tab]:
         yield own
 
 
+@pytest.fixture
+def monkeypatch(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
+    """pytest's own, but always undone before the test's folder is removed: that takes the real functions of os."""
+    if "tmp_path" in request.fixturenames:
+        request.getfixturevalue("tmp_path")  # made before, so removed after
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
 @pytest.fixture(autouse=True)
 def denormal_numbers() -> Iterator[None]:
     """Training in this process flushes them to zero for good, and hypothesis can't work without them."""
