@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from fmvae.common.digests import digest
 from fmvae.config.identity import NON_SEMANTIC, settings_of
 from fmvae.config.project import CONF, is_visible_file, load
 from fmvae.config.schema import RULES
@@ -31,6 +32,7 @@ SHORT = {
     "optimizer.lr": "lr",
 }
 REPEATED = ("model.latent_dim", "loss.latent_dim", "prior.latent_dim")  # they follow latent_dim.value
+HASHES = "data.sha256"  # by names of files, which no option knows: one column, whatever the files are
 CLASS = "_target_"
 
 
@@ -62,10 +64,15 @@ def hparams(config: Mapping[str, Any], batch_size: int) -> dict[str, Shown]:
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Shown]:
-    """Return the leaves of a config by key, as TensorBoard takes them: truth values, numbers and texts."""
+    """Return the leaves of a config by key, as TensorBoard takes them: truth values, numbers and texts.
+
+    The hashes of several files are one text, the SHA-256 of the hashes.
+    """
 
     def leaves(node: Any, path: str) -> Iterator[tuple[str, Shown]]:
-        if isinstance(node, Mapping) and node:
+        if path == HASHES and isinstance(node, Mapping):
+            yield path, digest(node)
+        elif isinstance(node, Mapping) and node:
             for key, value in node.items():
                 yield from leaves(value, f"{path}.{key}".lstrip("."))
         elif path not in REPEATED:
