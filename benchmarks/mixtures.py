@@ -82,6 +82,7 @@ def compare(cases: dict[str, Any], case: str, sides: dict[str, partial[Side]], r
     first, *others = times
     ratios = {f"{name} / {first}": ratio(times, name, first) for name in others}
     cases[case] = {"times": times, "ratios": ratios}
+    record("mixtures", {"cases": cases})  # now, as the fits that come last take long
     print_times(case, times)
     print("  ".join(f"{name}: {value:.2f}" for name, value in ratios.items()))
 
