@@ -147,6 +147,20 @@ def test_the_map_decodes_under_the_pointer_and_by_keys(tab: Tab, tmp_path):
     np.testing.assert_allclose(state(page), [before[0], before[1] + 0.05], atol=1e-6)
 
 
+def test_the_numbers_on_the_map_are_where_their_values_are_decoded(tab: Tab, tmp_path):
+    page = tab.open(written(tmp_path, subject(stirred(BaseVAE(2, 20, (1, 8, 8))))))
+    page.locator(".hint").scroll_into_view_if_needed()  # below the plane
+    bounds = page.evaluate("() => explorer.map.bounds")
+    for axis, side in enumerate(("bottom", "left")):
+        ticks = page.locator(f".tick.{side}:visible").all()
+        assert len(ticks) >= 3
+        for tick in ticks:
+            place, value = tick.bounding_box(), float(tick.inner_text().replace("−", "-"))
+            assert place
+            page.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+            assert state(page)[axis] == pytest.approx(value, abs=(bounds[axis][1] - bounds[axis][0]) / 200)
+
+
 def test_several_runs_move_together(tab: Tab, tmp_path):
     wide, narrow = stirred(BaseVAE(4, 20, (1, 8, 8))), stirred(BaseVAE(2, 20, (1, 8, 8)))
     prior = MixturePrior(4, 3)

@@ -11,7 +11,8 @@ class LatentMap {
     this.dots = element("canvas", { width: 720, height: 720 });
     this.cross = element("canvas", { width: 720, height: 720 });
     this.cross.style.background = "transparent";
-    this.plane = element("div", { className: "plane", tabIndex: 0 }, this.dots, this.cross);
+    const numbers = [0, 1].flatMap((axis) => this.ticks(axis).map((value) => this.number(axis, value)));
+    this.plane = element("div", { className: "plane", tabIndex: 0 }, this.dots, this.cross, ...numbers);
     this.plane.setAttribute("role", "application");
     this.plane.setAttribute("aria-label", "Map of the latent plane. Arrow keys move the point that is decoded.");
     place.append(this.plane, this.legend(), element("p", { className: "hint", textContent: HINT }));
@@ -31,6 +32,26 @@ class LatentMap {
     }
     const margin = 0.03 * (high - low);
     return [low - margin, high + margin];
+  }
+
+  // Round values of an axis, four to nine of them.
+  ticks(axis) {
+    const [low, high] = this.bounds[axis];
+    const power = 10 ** Math.floor(Math.log10((high - low) / 4));
+    const step = power * [5, 2, 1].find((factor) => factor * power <= (high - low) / 4);
+    const digits = Math.max(0, -Math.floor(Math.log10(step)));
+    const first = Math.ceil(low / step);
+    const count = Math.floor(high / step) - first + 1;
+    return Array.from({ length: count }, (_, i) => ((first + i) * step).toFixed(digits).replace(/^-(0(\.0*)?)$/, "$1"));
+  }
+
+  // The text of a tick at the edge of the plane; none in the corner, where those of both axes would meet.
+  number(axis, value) {
+    const text = element("span", { className: axis ? "tick left" : "tick bottom", textContent: value.replace("-", "−") });
+    const share = (value - this.bounds[axis][0]) / (this.bounds[axis][1] - this.bounds[axis][0]);
+    text.style[axis ? "bottom" : "left"] = `${100 * share}%`;
+    text.hidden = share < 0.06 || share > 0.96;
+    return text;
   }
 
   legend() {
