@@ -14,7 +14,7 @@ from torch.special import ndtr, ndtri
 
 LOG_2PI = math.log(2 * math.pi)
 BLOCK = 4_000_000  # numbers of a block: of 32 MB in float64
-CACHED_BLOCK = 400_000  # numbers of a block that stays in a CPU's cache between operations: three times as fast
+CACHED_BLOCK = 400_000  # numbers of a block that stays in a CPU's cache between operations (benchmarks.mixtures)
 DRAWS, DRAWN = 2048, 32_768  # for statistics without a closed form: at least so many draws, and so many numbers
 ROUNDING = 1e-9  # nats that a product of matrices may lose to cancellation, as estimated
 HALVINGS = 60  # of an interval that holds a quantile, to float64's rounding
@@ -164,17 +164,19 @@ class Mixture(Density):
         def multiplied_out(rows: Tensor) -> Tensor:
             return (rows.square() @ squares + rows @ products + constants).logsumexp(1)
 
-        return in_blocks(multiplied_out, z, len(mu), block)
+        return in_blocks(multiplied_out, z, max(mu.shape), block)
 
     def _is_wide(self, z: Tensor) -> bool:
         """Return whether the squares of (z - mu) / sigma can be multiplied out in float64, for all of z.
 
-        The error is estimated as float64's rounding of the largest terms that cancel.
+        The error is estimated as float64's rounding of the largest terms that cancel; with many dimensions, their
+        roundings add up.
         """
         if not z.numel():
             return False
-        largest = z.square().amax() + self.mu.double().square().amax()
-        return (largest * (-self.logvar.double()).exp().sum(1).amax() * 2**-52 <= ROUNDING).item()
+        largest = sum(torch.stack(part.double().aminmax()).abs().amax().square() for part in (z, self.mu))
+        added_up = max(1.0, self.latent_dim / 64)
+        return (largest * (-self.logvar.double()).exp().sum(1).amax() * added_up * 2**-52 <= ROUNDING).item()
 
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         components = self.log_weights.exp().multinomial(num, replacement=True, generator=generator)

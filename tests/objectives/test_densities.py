@@ -73,6 +73,78 @@ def test_a_product_of_matrices_is_used_only_where_it_keeps_its_digits(monkeypatc
         assert (mixture.log_prob(z) - expected).abs().max() > 1e-4
 
 
+NARROW = -16.0  # log variance of one of 50 components; the others have 0
+
+
+@pytest.mark.parametrize(
+    ("far_mu", "far_z", "narrowest", "wide"),
+    [
+        (1.0, 1.0, 0.0, True),
+        (1e3, 1.0, 0.0, True),  # just below the limit: 2e6 * 2^-52
+        (1.0, 1e3, 0.0, True),
+        (1e4, 1.0, 0.0, False),
+        (1.0, 1e4, 0.0, False),
+        (1.0, 1.0, -12.0, True),
+        (1.0, 1.0, NARROW, False),  # the mean over components is below the limit, and the loss in between
+        (1.0, math.nan, 0.0, False),
+        (1.0, math.inf, 0.0, False),
+    ],
+)
+def test_the_loss_of_digits_is_estimated_for_the_worst_component_and_the_farthest_points(
+    far_mu, far_z, narrowest, wide
+):
+    draw = torch.Generator().manual_seed(0)
+    mu, z = (2 * torch.rand((50, 2), generator=draw, dtype=torch.float64) - 1 for _ in range(2))
+    mu[0], z[0] = far_mu, far_z
+    logvar = torch.zeros_like(mu)
+    logvar[1] = narrowest
+    mixture = Mixture(mu, logvar, torch.full((50,), -math.log(50), dtype=torch.float64))
+    assert mixture._is_wide(z) is wide
+    if wide:
+        with torch.no_grad():
+            error = (mixture.log_prob(z) - of_torch(mixture).log_prob(z)).abs()
+        assert (error / of_torch(mixture).log_prob(z).abs().clamp(min=1.0)).max() < 1e-9
+
+
+@pytest.mark.parametrize("latent_dim", [16, 256, 4096])
+def test_many_dimensions_lose_no_more(latent_dim, monkeypatch):
+    """Equal terms round alike, so their errors add up; the means are as far as the estimate allows."""
+    draw = torch.Generator().manual_seed(2)
+
+    def at(far: float, share: float, std: float) -> tuple[Mixture, Tensor]:
+        mu = torch.full((1, latent_dim), far * (0.5 + 0.5 * share), dtype=torch.float64)
+        mixture = Mixture(mu * std, torch.full_like(mu, 2 * math.log(std)), torch.zeros(1).double())
+        return mixture, mixture.mu * (1 - 1e-3 * share)
+
+    def largest_error() -> float:
+        errors = []
+        for share, scale in torch.rand((20, 2), generator=draw, dtype=torch.float64).tolist():
+            tried = (at(far, share, scale + 0.1) for far in torch.logspace(4, -2, 300).tolist())
+            mixture, z = next((mixture, z) for mixture, z in tried if mixture._is_wide(z))
+            expected = mixture.log_prob(z)
+            with torch.no_grad():
+                errors.append((mixture.log_prob(z) - expected).abs().max().item())
+        return max(errors)
+
+    assert largest_error() < 1e-9
+    monkeypatch.setattr(densities, "ROUNDING", 1e-9 * max(1.0, latent_dim / 64))  # as if they did not
+    assert (largest_error() > 1e-9) == (latent_dim > 64)
+
+
+def test_without_rows_and_with_few_components_memory_is_bounded(monkeypatch):
+    mixture, z = random_mixture(40, num_components=1), points(77, 40)
+    monkeypatch.setattr(Mixture, "_is_wide", lambda *args: True)
+    monkeypatch.setattr(densities, "CACHED_BLOCK", 5 * 40)
+    seen = []
+    monkeypatch.setattr(torch, "cat", lambda parts, cat=torch.cat: seen.append(len(parts)) or cat(parts))
+    with torch.no_grad():
+        mixture.log_prob(z)
+    assert seen == [16]  # 5 rows of 40 numbers, though there is one component
+    monkeypatch.undo()
+    with torch.no_grad():
+        assert mixture.log_prob(z[:0]).shape == (0,)
+
+
 def test_blocks_do_not_matter(monkeypatch):
     mixture, z = random_mixture(3), points(7, 11, 3)
     whole, seen = mixture.log_prob(z), []
