@@ -34,21 +34,42 @@ def is_above(setting: Setting, column: Column, floor: Statistic) -> bool:
     return statistic.mean - floor.mean > ERRORS * noise
 
 
-def not_above(settings: Sequence[Setting], names: Names) -> list[tuple[str, str]]:
-    """Return sentences, as lead and rest, that say which scores are above each level, for settings of one data."""
-    said = []
+def by_model(settings: Sequence[Setting]) -> list[list[Setting]]:
+    """Return settings of one data by model and z: those of a group share levels."""
     models: dict[tuple[str, int | None], list[Setting]] = {}
     for setting in settings:
         models.setdefault((setting.first.model, setting.first.latent_dim), []).append(setting)
+    return list(models.values())
+
+
+def tells(column: Column, settings: Sequence[Setting]) -> bool:
+    """Return whether a number says which of the settings, of one data, is best.
+
+    A score that no setting has above its level with shuffled factors does not.
+    """
+    verdicts = [
+        is_above(setting, column, floor)
+        for same in by_model(settings)
+        if (floor := level(same, column, "chance"))
+        for setting in same
+        if setting.statistic(column.tag)
+    ]
+    return any(verdicts) or not verdicts
+
+
+def not_above(settings: Sequence[Setting], names: Names) -> list[tuple[str, str]]:
+    """Return sentences, as lead and rest, that say which scores are above each level, for settings of one data."""
+    said = []
+    models = by_model(settings)
     for which, name in LEVELS.items():
         above, below = [], []
         for column in scores_of(settings):
             failed, compared, floors = [], 0, []
-            for same in models.values():
+            for same in models:
                 having = [setting for setting in same if setting.statistic(column.tag)]
                 if (floor := level(having, column, which)) is None:
                     continue
-                floors.append(told(column, floor))
+                floors.append(told(column, floor, of_mean=True))
                 compared += len(having)
                 failed += [setting for setting in having if not is_above(setting, column, floor)]
             if not compared:

@@ -22,6 +22,7 @@ from fmvae.report.style import Style, Texts, caption, drawn_curves, legend
 
 WIDTH = 7.5  # of a chart of one panel without its legend, in inches
 MAX_TICKS = 12
+LONG_TICK = 5  # characters of a tick's text
 NEAR = 0.7  # share of ln N from which an MI is near it
 
 
@@ -246,6 +247,15 @@ def _left_out(curves: Sequence[Curve]) -> str:
     return f"Left out, as it is not β but another number that varies: {'; '.join(told)}." if told else ""
 
 
+def tick_text(value: float) -> str:
+    """Return a value as a tick's text: exact if that is short or whole, as a study's values are.
+
+    Of one that a search drew it has three digits: more would overlap the next one's.
+    """
+    exact = f"{value:g}"
+    return exact if len(exact) <= LONG_TICK or value == int(value) else f"{float(f'{value:.3g}'):g}"
+
+
 def beta_axis(axes: Axes, betas: Sequence[float], name: str = "β") -> None:
     """Label the x axis with the betas of the sweep, or the values of another strength with this name.
 
@@ -267,7 +277,6 @@ def beta_axis(axes: Axes, betas: Sequence[float], name: str = "β") -> None:
             ticks.append((place, beta))
     axes.set_xticks([beta for _, beta in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
-    # the digits of a value that a search drew would overlap the next value's
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda beta, _: f"{float(f'{beta:.3g}'):g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda beta, _: tick_text(beta)))
     axes.set_xlabel(f"{name}{scale}")
     axes.grid(alpha=0.25)

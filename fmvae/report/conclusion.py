@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from fmvae.report.above import not_above
+from fmvae.report.above import not_above, tells
 from fmvae.report.caveats import at_last_epoch, caveats, diverged
 from fmvae.report.collect import Run
 from fmvae.report.comparable import DIFFER
@@ -78,7 +78,7 @@ def conclude(
     if not settings:
         return Conclusion([_nothing(runs)], caveats(runs, [], [], Names([])), _finish(others, started, unfinished))
     names, groups = Names(settings), by_data(settings)
-    found = {data: rankings(group) for data, group in groups.items()}
+    found = {data: [one for one in rankings(group) if tells(one.column, group)] for data, group in groups.items()}
     ranked = [ranking for of_data in found.values() for ranking in of_data]
     findings = []
     for data, group in groups.items():
@@ -93,8 +93,20 @@ def conclude(
     if uncompared:
         what = f"compare the latents of seeds (UDR, {count(len(uncompared), 'setting')})"
         commands.append(Command(what, compare_seeds(folder)))
-    note = NOTE if any("±" in one.rest for one in findings) else ""
+    note = _note(settings) if any("±" in one.rest for one in findings) else ""
     return Conclusion(findings, caveats(runs, settings, ranked, names), commands, note)
+
+
+def _note(settings: Sequence[Setting]) -> str:
+    """Return what ± and a tie are, and how often settings without a difference do not tie."""
+    from scipy.stats import t  # not when the command line is read
+
+    seeds = [len(setting.runs) for setting in settings if len(setting.runs) > 1]
+    if len(seeds) < 2:
+        return NOTE
+    fewest = min(seeds)
+    share = 2 * float(t.sf(ERRORS, 2 * fewest - 2))
+    return f"{NOTE} Two equal settings of {fewest} seeds each differ by more in {100 * share:.0f} % of all cases."
 
 
 def _of_data(data: str, said: Sentence) -> Sentence:

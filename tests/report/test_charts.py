@@ -122,6 +122,14 @@ def test_ticks_that_would_touch_are_left_out():
     assert set(ticks) <= set(betas)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "0.5"), (2.125, "2.125"), (1568, "1568"), (131072, "131072"), (0.693147, "0.693"), (12.3456, "12.3")],
+)
+def test_only_long_fractions_are_rounded_at_an_axis(value, text):
+    assert charts.tick_text(value) == text
+
+
 def test_labels_of_drawn_values_do_not_overlap(monkeypatch):
     def overlap() -> bool:
         figure = Figure(figsize=(4.8, 3.6), layout="constrained")

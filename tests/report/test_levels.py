@@ -46,22 +46,24 @@ def test_a_score_is_above_a_level_by_two_standard_errors_of_the_difference(tmp_p
     assert chance
     assert (untrained.mean, untrained.n) == (pytest.approx(0.03), 3)  # six runs, but three encoders
     assert untrained.sd == pytest.approx(np.std(UNTRAINED, ddof=1))
-    assert (chance.mean, chance.sd, chance.n) == (0.001, None, 1)
+    assert (chance.mean, chance.sd, chance.n) == (0.001, 0.0, 3)
     assert [is_above(good, mig, untrained), is_above(bad, mig, untrained)] == [True, False]
     assert is_above(bad, mig, chance)
     (of_chance, of_untrained) = not_above(settings, Names(settings))
     assert of_chance[0] == "Above shuffled factors:"
     assert "in every setting" in of_chance[1]
-    assert "MIG (0.030 ± 0.010) in all but 1 of 2 settings (β = 4)" in of_untrained[1]
+    error = np.std(UNTRAINED, ddof=1) / 3**0.5  # of the mean, as everywhere in the conclusion
+    assert f"MIG (0.030 ± {error:.3f}) in all but 1 of 2 settings (β = 4)" in of_untrained[1]
 
 
 def test_the_caption_and_the_conclusion_say_the_levels(tmp_path):
     settings = runs(tmp_path)
-    assert "MIG: of 150 images; shuffled factors 0.001, an untrained encoder 0.030 ± 0.010." in caption(settings)
+    levels = "shuffled factors 0.001 ± 0.000, an untrained encoder 0.030 ± 0.010."
+    assert f"MIG: of 150 images; {levels}" in caption(settings)
     every = [run for setting in settings for run in setting.runs]
     said = " ".join(map(str, conclude(every, settings, lambda run: None, "f").findings))
     assert "β = 1 is best by" in said
-    assert "Above an untrained encoder: MIG (0.030 ± 0.010) in all but 1 of 2 settings (β = 4)" in said
+    assert "Above an untrained encoder: MIG (0.030 ± 0.006) in all but 1 of 2 settings (β = 4)" in said
     plain = tmp_path / "plain"  # control: without scores there is nothing of this
     write_run(plain, z=3)
     write_run(plain, z=3, beta=4.0)
@@ -81,6 +83,60 @@ def test_runs_of_other_data_are_not_ranked_together(tmp_path):
     assert any(one.startswith("Sprites: ") and "is best by" in one and "MIG (0.501" in one for one in said)
     assert any(one.startswith("Shapes3D: ") and "is best by" in one and "MIG (0.901" in one for one in said)
     assert not any("data Sprites" in one for one in said)  # it is said before the sentence
+
+
+def test_data_of_one_class_are_told_apart_by_their_arguments(tmp_path):
+    runs(tmp_path, "data=sprites")
+    settings = runs(tmp_path, "data=sprites", "data.num_test=500", good=0.9)
+    every = [run for setting in settings for run in setting.runs]
+    said = [str(one) for one in conclude(every, settings, lambda run: None, "f").findings]
+    (other,) = {one.first.config["data.num_test"] for one in settings} - {500}
+    assert {name: len(group) for name, group in by_data(settings).items()} == {
+        f"Sprites, num_test {other}": 2,
+        "Sprites, num_test 500": 2,
+    }
+    assert any(one.startswith("Sprites, num_test 500: β = 1 is best by") and "MIG (0.901" in one for one in said)
+    assert not any("β = 1, num_test" in one or "num_test 500, β" in one for one in said)  # once is enough
+
+
+def test_hashes_in_names_of_data_are_cut(tmp_path):
+    for digit in "ab":
+        runs(tmp_path, "data=dsprites", f"data.sha256={64 * digit}")
+    names = list(by_data(settings_of(collect([tmp_path]))))
+    assert sorted(name.rpartition(" ")[2] for name in names) == ["aaaaaaaa…", "bbbbbbbb…"]
+
+
+def test_a_score_that_no_setting_has_above_chance_is_not_ranked(tmp_path):
+    def said(chance: float) -> str:
+        folder = tmp_path / str(chance)
+        for seed in range(3):
+            for beta, score in ((1.0, 0.5), (4.0, 0.2)):
+                made = block(score + 0.001 * seed, seed)
+                made["chance"]["modularity"] = chance + 0.001 * seed
+                write_run(folder, beta=beta, seed=seed, z=3, blocks={"disentanglement": made})
+        settings = settings_of(collect([folder]))
+        every = [run for setting in settings for run in setting.runs]
+        return "\n".join(map(str, conclude(every, settings, lambda run: None, "f").findings))
+
+    lost = said(0.9).splitlines()
+    assert [line for line in lost if "modularity" in line.lower()] == [
+        line for line in lost if line.startswith("Above")
+    ]
+    assert "modularity (0.901 ± 0.001) in no setting" in "\n".join(lost)
+    best = next(line for line in said(0.3).splitlines() if "is best by" in line)  # above it, one setting is enough
+    assert "odularity (0.501" in best
+
+
+def test_the_note_says_how_often_equal_settings_do_not_tie(tmp_path):
+    settings = runs(tmp_path)
+    every = [run for setting in settings for run in setting.runs]
+    note = conclude(every, settings, lambda run: None, "f").note
+    # by brute force: two settings of three seeds of the same law
+    drawn = np.random.default_rng(0).normal(size=(2, 200_000, 3))
+    errors = np.hypot(*(drawn.std(2, ddof=1) / 3**0.5))
+    share = (abs(np.subtract(*drawn.mean(2))) > 2 * errors).mean()
+    told = float(note.partition("differ by more in ")[2].partition(" %")[0])
+    assert told == pytest.approx(100 * share, abs=1.0)
 
 
 def test_the_chart_has_means_bars_and_levels(tmp_path):
