@@ -9,7 +9,7 @@ from fmvae.evaluation.columns import Column
 from fmvae.report.comparison import columns_of
 from fmvae.report.levels import LEVELS, level, told
 from fmvae.report.naming import Names, few
-from fmvae.report.ranking import ERRORS, standard_error
+from fmvae.report.ranking import Error, error_of, margin
 from fmvae.report.settings import Setting, Statistic
 
 BLOCK = "disentanglement"
@@ -21,17 +21,16 @@ def scores_of(settings: Sequence[Setting]) -> list[Column]:
 
 
 def is_above(setting: Setting, column: Column, floor: Statistic) -> bool:
-    """Return whether a setting's mean is above a level by more than ``ERRORS`` standard errors of the difference.
+    """Return whether a setting's mean is above a level by more than the ``margin`` of their difference.
 
     An unknown standard error counts as that of the other side, and as 0 if neither is known.
     """
     statistic = setting.statistic(column.tag)
     assert statistic is not None
-    own = standard_error(setting, column.tag)
-    of_level = None if floor.sd is None else floor.sd / math.sqrt(floor.n)
+    own = error_of(setting, column.tag)
+    of_level = None if floor.sd is None else Error(floor.sd / math.sqrt(floor.n), floor.n - 1)
     errors = [error for error in (own, of_level) if error is not None]
-    noise = math.hypot(*(errors * 2)[:2]) if errors else 0.0
-    return statistic.mean - floor.mean > ERRORS * noise
+    return statistic.mean - floor.mean > margin((errors * 2)[:2])
 
 
 def by_model(settings: Sequence[Setting]) -> list[list[Setting]]:

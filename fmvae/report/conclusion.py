@@ -17,14 +17,16 @@ from fmvae.report.comparison import markdown, text
 from fmvae.report.continuing import Command, Started, again, compare_seeds, measure_again, more_epochs, more_seeds
 from fmvae.report.levels import by_data
 from fmvae.report.naming import Names, count, few
-from fmvae.report.ranking import ERRORS, Ranking, front, rankings, standard_error
+from fmvae.report.ranking import SHARE, Ranking, front, rankings, standard_error
 from fmvae.report.settings import Setting
 
 Unfinished = Callable[[Sequence[Run], Sequence[Run]], Mapping[str, Sequence[Run]]]
 MAX_COMMANDS = 3  # of one kind
 NOTE = (
-    f"± is the standard error of a mean over seeds or, of one seed, of the measure. Settings tie if their means "
-    f"differ by at most {ERRORS} standard errors of the difference, or of one mean if only its error is known."
+    "± is the standard error of a mean over seeds or, of one seed, of the measure. Settings tie if the means of "
+    f"equal ones would differ as much in {1 - SHARE:.0%} of all cases (Welch's t test), which with two seeds each "
+    "takes more than four standard errors of the difference. The best of many is chosen, so its lead is a little "
+    "too large."
 )
 ON_FRONT = 6  # settings of the front that are named
 
@@ -93,20 +95,8 @@ def conclude(
     if uncompared:
         what = f"compare the latents of seeds (UDR, {count(len(uncompared), 'setting')})"
         commands.append(Command(what, compare_seeds(folder)))
-    note = _note(settings) if any("±" in one.rest for one in findings) else ""
+    note = NOTE if any("±" in one.rest for one in findings) else ""
     return Conclusion(findings, caveats(runs, settings, ranked, names), commands, note)
-
-
-def _note(settings: Sequence[Setting]) -> str:
-    """Return what ± and a tie are, and how often settings without a difference do not tie."""
-    from scipy.stats import t  # not when the command line is read
-
-    seeds = [len(setting.runs) for setting in settings if len(setting.runs) > 1]
-    if len(seeds) < 2:
-        return NOTE
-    fewest = min(seeds)
-    share = 2 * float(t.sf(ERRORS, 2 * fewest - 2))
-    return f"{NOTE} Two equal settings of {fewest} seeds each differ by more in {100 * share:.0f} % of all cases."
 
 
 def _of_data(data: str, said: Sentence) -> Sentence:

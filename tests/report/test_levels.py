@@ -38,7 +38,7 @@ def runs(folder, *overrides, good=0.5, bad=0.031):
     return settings_of(collect([folder]))
 
 
-def test_a_score_is_above_a_level_by_two_standard_errors_of_the_difference(tmp_path):
+def test_a_score_is_above_a_level_by_more_than_the_noise_of_the_difference(tmp_path):
     good, bad = settings = runs(tmp_path)
     mig = scores_of(settings)[0]
     untrained, chance = (level(settings, mig, name) for name in ("untrained", "chance"))
@@ -125,18 +125,6 @@ def test_a_score_that_no_setting_has_above_chance_is_not_ranked(tmp_path):
     assert "modularity (0.901 ± 0.001) in no setting" in "\n".join(lost)
     best = next(line for line in said(0.3).splitlines() if "is best by" in line)  # above it, one setting is enough
     assert "odularity (0.501" in best
-
-
-def test_the_note_says_how_often_equal_settings_do_not_tie(tmp_path):
-    settings = runs(tmp_path)
-    every = [run for setting in settings for run in setting.runs]
-    note = conclude(every, settings, lambda run: None, "f").note
-    # by brute force: two settings of three seeds of the same law
-    drawn = np.random.default_rng(0).normal(size=(2, 200_000, 3))
-    errors = np.hypot(*(drawn.std(2, ddof=1) / 3**0.5))
-    share = (abs(np.subtract(*drawn.mean(2))) > 2 * errors).mean()
-    told = float(note.partition("differ by more in ")[2].partition(" %")[0])
-    assert told == pytest.approx(100 * share, abs=1.0)
 
 
 def test_the_chart_has_means_bars_and_levels(tmp_path):
