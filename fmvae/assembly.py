@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fmvae import rng
 from fmvae.config.building import build
+from fmvae.config.combinations import no_labels
 from fmvae.config.commands import classifier_command
 from fmvae.data import ImageData
 from fmvae.data.split import to_float
@@ -131,8 +132,7 @@ def assemble(config: Mapping[str, Any], device: torch.device) -> Parts:
     _check_sizes(model.latent_prior, "prior", model)
     model.latent_prior.start_from(data.train.images, config["seed"])
     if model.conditional and not data.labelled:
-        problem = f"{type(model).__name__} takes labels, but {type(data).__name__} has none"
-        raise ConfigError("model", problem, "choose a model that takes none, as model=base, or data with labels")
+        raise no_labels(type(model), type(data))
     if model.conditional and (found := getattr(model, "num_classes", data.num_classes)) != data.num_classes:
         problem = f"{found} classes, but the data have {data.num_classes}"
         raise ConfigError("model.num_classes", problem, "leave it out; it follows data.num_classes")

@@ -24,6 +24,10 @@ def check_combination(config: Mapping[str, Any]) -> None:
             problem = "a classifier is trained on one draw of black and white images"
             raise ConfigError("data.binarize", problem, "give data.binarize=static")
         return
+    if config["data"].get("num_classes") == 0:
+        model = find_class(config["model"]["_target_"], "model")
+        if getattr(model, "conditional", False):
+            raise no_labels(model, find_class(config["data"]["_target_"], "data"))
     loss, beta, likelihood = (find_class(config[k]["_target_"], k) for k in ("loss", "beta", "likelihood"))
     if config["prior"]["_target_"] != STANDARD:
         _check_prior(config, getattr(loss, "any_prior", True), loss.__name__)
@@ -34,6 +38,12 @@ def check_combination(config: Mapping[str, Any]) -> None:
     if binarize and not issubclass(likelihood, find_class("fmvae.objectives.Bernoulli")):
         problem = f"{binarize!r} makes every pixel 0 or 1, and {likelihood.__name__} is for grey values"
         raise ConfigError("data.binarize", problem, "choose likelihood=bernoulli, or data.binarize=null")
+
+
+def no_labels(model: type, data: type) -> ConfigError:
+    """Return the error for a model that takes labels on data that have none."""
+    problem = f"{model.__name__} takes labels, but {data.__name__} has none"
+    return ConfigError("model", problem, "choose a model that takes none, as model=base, or data with labels")
 
 
 def _check_prior(config: Mapping[str, Any], any_prior: bool, loss: str) -> None:
