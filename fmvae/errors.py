@@ -86,7 +86,9 @@ def of_the_machine(error: BaseException) -> FmvaeError | None:
     # torch's errors, recognized by name and message: this module must not import torch
     of_torch = type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in OF_MEMORY)
     if isinstance(error, MemoryError) or of_torch:
-        return FmvaeError("memory", str(error) or "exhausted", "lower data.batch_size, or train a smaller model")
+        problem = str(error).rpartition("DefaultCPUAllocator: ")[2]  # before it, a line of torch's code
+        way_out = "lower data.batch_size, or train a smaller model, as by latent_dim or model.hidden_dim"
+        return FmvaeError("memory", problem or "exhausted", way_out)
     return None
 
 

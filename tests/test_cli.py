@@ -191,6 +191,12 @@ def composing(*overrides: str, name: str = "train") -> FmvaeError:
         (["+seed=3"], "seed", "already", "leave out the +"),
         (["~nope"], "nope", "no such key", "--help"),
         (["seed=0,1"], "seed=0,1", "several values", "add -m"),
+        (
+            ["evaluation.samplers=prior,gmm"],
+            "evaluation.samplers=prior,gmm",
+            "several values",
+            "or give them as one list: 'evaluation.samplers=[prior,gmm]'",
+        ),
         (["seed=range(2)"], "seed=range(2)", "several values", "add -m"),
         (["seed="], "seed", "'' is not a whole number >= 0", "leave the key out"),
         (["beta=["], "beta=[", "not readable", "quote"),

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from fmvae.errors import ConfigError, DataError, FmvaeError, NumericsError, RunError, is_of_a_run, of_a_run
+from fmvae.errors import (
+    ConfigError,
+    DataError,
+    FmvaeError,
+    NumericsError,
+    RunError,
+    is_of_a_run,
+    of_a_run,
+    of_the_machine,
+)
 
 KINDS = [FmvaeError, ConfigError, DataError, RunError, NumericsError]
 
@@ -84,3 +93,15 @@ def test_a_ring_of_causes_has_an_end():
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
     assert not is_of_a_run(first)
+
+
+def test_too_little_memory_is_told_without_lines_of_torchs_code():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**16)
+    error = of_the_machine(caught.value)
+    assert error
+    assert error.problem.startswith("can't allocate memory: you tried to allocate 4")
+    assert ".cpp" in str(caught.value)  # the control: torch says it
+    assert ".cpp" not in str(error)
+    assert of_the_machine(RuntimeError("another")) is None

@@ -79,7 +79,14 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> FmvaeError |
     if found := re.search(r"An item is already at '([^']+)'", text):
         return ConfigError(found.group(1), "this key exists already", "leave out the +")
     if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
-        return ConfigError(found.group(1), "several values, but this is a single run", "add -m for a sweep")
+        key, _, values = found.group(1).partition("=")
+        rule = RULES.get(key)
+        as_list = (
+            f", or give them as one list: '{key}=[{values}]'" if rule and (rule.many or rule.type is list) else ""
+        )
+        return ConfigError(
+            found.group(1), "several values, but this is a single run", f"add -m for a sweep{as_list}"
+        )
     if found := re.search(r"Sweeping over Hydra's configuration is not supported : '(.*?)=", text):
         return ConfigError(
             found.group(1), "several values", "give one, as all runs of a sweep share Hydra's settings"

@@ -18,7 +18,7 @@ from fmvae.config.shorthand import shortened
 from fmvae.config.stored import NotAVAE, read_config
 from fmvae.errors import ConfigError, FmvaeError, RunError
 from fmvae.evaluation.columns import Column
-from fmvae.runs.directory import RunDirectory, find_runs
+from fmvae.runs.directory import RunDirectory, find_runs, not_a_folder
 from fmvae.runs.results import blocks, columns_in, flat_scalars, read_results
 from fmvae.sweeps.directory import SweepDirectory
 
@@ -155,7 +155,7 @@ def _directories(folder: Path) -> list[RunDirectory]:
     try:
         return find_runs(folder)
     except ConfigError:
-        problem = "no runs in it (no config.yaml)" if folder.is_dir() else "no such directory"
+        problem = "no runs in it (no config.yaml)" if folder.is_dir() else not_a_folder(folder)
         raise FmvaeError(folder, problem, "name a folder of runs, as outputs/<sweep>") from None
 
 

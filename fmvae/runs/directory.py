@@ -209,6 +209,11 @@ def identify(run: RunDirectory, config: Mapping[str, Any]) -> RunIdentity:
     return identity
 
 
+def not_a_folder(path: Path) -> str:
+    """Return why there are no runs at a path that is no folder."""
+    return "a file, not a directory" if path.exists() else "no such directory"
+
+
 def find_runs(path: Path) -> list[RunDirectory]:
     """Return the run at ``path``, or the runs in the folder ``path``, sorted. ConfigError if there are none."""
     path = path.resolve()  # the name and the lock are those of the directory that a link leads to
@@ -219,7 +224,7 @@ def find_runs(path: Path) -> list[RunDirectory]:
         directories = {directory for directory in directories if ".old-" not in directory.name}
     found = [run for run in map(RunDirectory, sorted(directories)) if run.has_id]
     if not found:
-        what = "no run (no config.yaml in it)" if path.is_dir() else "no such directory"
+        what = "no run (no config.yaml in it)" if path.is_dir() else not_a_folder(path)
         if directories:
             what = "no run (it has a config.yaml, but a run's directory is named by its config)"
         raise ConfigError("run", f"{str(path)!r}: {what}", "name a directory under outputs/, or a folder of runs")

@@ -469,7 +469,7 @@ TO_TRAIN = {
     "a closed folder of data": (closed_data, ["{data}: ", "Permission denied", "data.root="]),
 }
 TO_EVALUATE = {
-    "the run is a file": (a_file_for_the_run, ["run: ", "{run}", "no such directory"]),
+    "the run is a file": (a_file_for_the_run, ["run: ", "{run}", "a file, not a directory"]),
     "the lock is a directory": (a_directory_for_the_lock, ["{run.name}.lock: ", "Is a directory"]),
     "best is a directory": (directory("checkpoints/best.safetensors"), ["best.safetensors: ", "Is a directory"]),
     "config is a directory": (directory("config.yaml"), ["run: ", "{run}", "config.yaml"]),
