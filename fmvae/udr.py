@@ -47,6 +47,8 @@ def compare_seeds(
 ) -> Iterator[str]:
     """Compute UDR for each setting with three seeds or more; yield a line for each, and one for the file.
 
+    A line holds the mean over runs, beside it the level of rotated latents with as many informative dimensions.
+
     ``udr.json`` in ``folder`` is written after each setting, and settings in it whose checkpoints are the same are
     not computed again. The report of the sweep reads it.
 
@@ -55,7 +57,7 @@ def compare_seeds(
     """
     from fmvae.evaluation.disentanglement.udr import FEWEST
     from fmvae.report.collect import collect, states
-    from fmvae.report.matching import FILE, compared
+    from fmvae.report.matching import FILE, compared, dimensions, levels
     from fmvae.report.naming import Names
     from fmvae.report.settings import settings_of
     from fmvae.runs.files import write_record
@@ -82,8 +84,12 @@ def compare_seeds(
         if entries.get(runs, {}).get("key") != key:
             entries[runs] = {"key": key, **_compare(setting, num_images, device, allow or [])}
             write_record(folder / FILE, {"settings": list(entries.values())})
-        scores = list(entries[runs]["scores"].values())
-        yield f"{names.of(setting)}: UDR {sum(scores) / len(scores):.3f} ({min(scores):.3f} to {max(scores):.3f})"
+        entry = entries[runs]
+        scores, beside, found = list(entry["scores"].values()), levels(entry), dimensions(entry)
+        said = f"UDR {sum(scores) / len(scores):.3f}"
+        said += f" (lowest and highest run: {min(scores):.3f} and {max(scores):.3f})"
+        said += f"; rotated latents {sum(beside) / len(beside):.3f}"
+        yield f"{names.of(setting)}: {said}, {found} informative dimension{'' if found == '1' else 's'}"
     write_record(folder / FILE, {"settings": [entries[runs] for runs in asked]})  # without those of fewer seeds
     if left := len(settings) - len(enough):
         yield f"{left} settings with fewer than {FEWEST} complete runs are left out"

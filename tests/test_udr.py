@@ -13,7 +13,7 @@ from fmvae.evaluation import disentanglement
 from fmvae.experiments import train
 from fmvae.measurement.load import load_run
 from fmvae.report.collect import collect
-from fmvae.report.matching import compared, matches, pairing_chart, udr_chart
+from fmvae.report.matching import compared, informative, matches, pairing_chart, udr_chart
 from fmvae.report.settings import settings_of
 from fmvae.report.sweep import write_report
 from fmvae.runs.files import read_record
@@ -36,7 +36,6 @@ def sweep(tmp_path_factory) -> Path:
 def test_scores_are_those_of_the_functions_and_are_kept(sweep, monkeypatch, capsys):
     assert udr.main([str(sweep), "--num-images", "150", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert "UDR " in said
     assert "1 settings with fewer than 3 complete runs are left out" in said
     assert f"python -m fmvae.report {sweep} shows them" in said
     (entry,) = read_record(sweep / "udr.json")["settings"]
@@ -49,6 +48,11 @@ def test_scores_are_those_of_the_functions_and_are_kept(sweep, monkeypatch, caps
     assert [(one > 0.01).tolist() for one in kl] == entry["informative"]
     expected = disentanglement.udr([mu for mu, _ in posteriors], [one > 0.01 for one in kl])
     assert np.allclose(list(entry["scores"].values()), expected.scores, atol=1e-4)
+    level = disentanglement.rotated_level([int((one > 0.01).sum()) for one in kl]).mean()
+    counts = sorted({int((one > 0.01).sum()) for one in kl})
+    told = " to ".join(dict.fromkeys(map(str, (counts[0], counts[-1]))))
+    assert f"UDR {expected.scores.mean():.3f} (lowest and highest run: {expected.scores.min():.3f}" in said
+    assert f"; rotated latents {level:.3f}, {told} informative dimension" in said
     assert np.allclose(entry["similarity"], expected.similarity[0, 1], atol=1e-4)
     before = (sweep / "udr.json").read_bytes()
     monkeypatch.setattr(udr, "_compare", None)  # calling it would raise
@@ -71,6 +75,9 @@ def test_the_report_shows_them_while_the_runs_are_the_same(sweep, tmp_path):
     assert pairs
     drawn = chart.axes[0].lines[0].get_xdata()
     assert sorted(np.ravel(drawn)) == pytest.approx(sorted(entry["scores"].values()))
+    (level,) = {*np.ravel(chart.axes[0].lines[2].get_xdata())}
+    assert level == pytest.approx(np.mean(disentanglement.rotated_level(informative(entry))))
+    assert "dotted: the mean of latents rotated" in chart.get_supxlabel().replace("\n", " ")
     image = np.array(pairs.axes[0].images[0].get_array())
     assert sorted(image.ravel()) == pytest.approx(sorted(np.ravel(entry["similarity"])))
     assert image.diagonal().sum() == pytest.approx(
@@ -95,13 +102,15 @@ def test_an_interrupted_comparison_keeps_what_was_compared_before(sweep, tmp_pat
     folder.symlink_to(sweep)
     module = import_module("fmvae.evaluation.disentanglement.udr")
     monkeypatch.setattr(module, "FEWEST", 1)  # so that there are two settings
+    monkeypatch.setattr(module, "rotated_level", lambda counts: np.ones(len(counts)))  # has none for one run
     compared_now = []
 
     def compare(setting, num_images, device, allow):
         if num_images == 100 and compared_now:
             raise KeyboardInterrupt
         compared_now.append(num_images)
-        return {"scores": {run.name: 0.5 for run in setting.runs}, "num_images": num_images}
+        scores = {run.name: 0.5 for run in setting.runs}
+        return {"scores": scores, "informative": [[True]] * len(scores), "num_images": num_images}
 
     monkeypatch.setattr(udr, "_compare", compare)
     (sweep / "udr.json").unlink(missing_ok=True)

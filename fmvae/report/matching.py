@@ -12,6 +12,7 @@ from fmvae.errors import FmvaeError
 from fmvae.report.charts import Describe, silent
 from fmvae.report.naming import Names
 from fmvae.report.settings import Setting
+from fmvae.report.style import caption
 from fmvae.runs.files import read_record
 from fmvae.visualization.tiles import new_figure, set_title
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 FILE = "udr.json"
 MOST = 12  # settings whose matrices are drawn
+MARKS = (
+    "A point for each seed, a line at their mean; dotted: the mean of latents rotated at random, with as many "
+    "informative dimensions (dim.) as the runs have."
+)
 SPREAD = 0.25  # of a setting's points, in rows
 
 
@@ -47,26 +52,57 @@ def uncompared(settings: Sequence[Setting]) -> list[Setting]:
     return [setting for setting in settings if len(setting.runs) >= FEWEST and id(setting) not in done]
 
 
+def informative(entry: Mapping[str, Any]) -> list[int]:
+    """Return the numbers of informative dimensions of an entry's runs, in the order of its scores."""
+    return [sum(one) for one in entry["informative"]]
+
+
+def levels(entry: Mapping[str, Any]) -> list[float]:
+    """Return for each run of an entry the UDR of rotated latents with as many informative dimensions.
+
+    It follows from what is in the file, so it is computed where it is shown; see
+    :func:`fmvae.evaluation.disentanglement.rotated_level`.
+    """
+    from fmvae.evaluation.disentanglement.udr import rotated_level
+
+    return rotated_level(informative(entry)).tolist()
+
+
+def dimensions(entry: Mapping[str, Any]) -> str:
+    """Return the numbers of informative dimensions of an entry's runs as text, such as ``4`` or ``3 to 5``."""
+    found = informative(entry)
+    least, most = min(found), max(found)
+    return str(least) if least == most else f"{least} to {most}"
+
+
 def udr_chart(settings: Sequence[Setting], describe: Describe = silent) -> Figure | None:
-    """Draw the UDR of each run in a row per setting, with the setting's mean; None if nothing was compared."""
+    """Draw the UDR of each run in a row per setting, with the setting's mean and its level for rotated latents.
+
+    Return None if nothing was compared.
+    """
     if not (found := matches(settings)):
         return None
     names = Names(settings)
-    figure = new_figure(8, 0.32 * len(found) + 1.6)
+    figure = new_figure(8, 0.32 * len(found) + 2.0)
     axes = figure.subplots()
     for row, (_, entry) in enumerate(found):
         scores = list(entry["scores"].values())
         shifts = np.linspace(-SPREAD, SPREAD, len(scores))
         axes.plot(scores, row + shifts, "o", color="tab:blue", markersize=4, alpha=0.7)
         axes.plot(np.mean(scores), row, "|", color="black", markersize=14, markeredgewidth=2)
-    axes.set_yticks(range(len(found)), [names.of(setting) for setting, _ in found])
+        level = np.mean(levels(entry))
+        axes.plot([level, level], [row - 0.4, row + 0.4], ":", color="0.4", linewidth=1.6)
+    axes.set_yticks(
+        range(len(found)), [f"{names.of(setting)}; {dimensions(entry)} dim." for setting, entry in found]
+    )
     axes.set(
-        xlabel="UDR (Spearman); a point for each seed, a line at the mean",
+        xlabel="UDR (Spearman)",
         xlim=(0, 1),
         ylim=(len(found) - 0.5, -0.5),
     )
     axes.grid(axis="x", alpha=0.3)
     images = " or ".join(f"{num:,}" for num in sorted({entry["num_images"] for _, entry in found}))
+    caption(figure, MARKS)
     set_title(figure, f"How well latents match between seeds, on {images} test images")
     return figure
 

@@ -12,7 +12,7 @@ from fmvae.report.above import BLOCK, scores_of
 from fmvae.report.charts import Describe, beta_axis, draw_levels, levels_key, silent
 from fmvae.report.collect import Run
 from fmvae.report.levels import by_data
-from fmvae.report.matching import matches
+from fmvae.report.matching import levels, matches
 from fmvae.report.settings import BETA, Curve, Setting, Statistic, curves_of, label
 from fmvae.report.style import Style, caption, legend
 from fmvae.visualization.tiles import new_figure, set_title
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UDR = "UDR"
+ROTATED = "In the row UDR, dotted: latents rotated at random, with as many informative dimensions as the runs have"
 FEWEST = 6  # runs of one data set and model whose ranks are correlated
 # numbers beside the scores, by the name in the chart
 OTHERS = {"recon": "test/recon", NEG_ELBO: "test/neg_elbo", "KL": "test/kl", "TC": "decomposition/tc"}
@@ -30,7 +31,8 @@ def score_chart(settings: Sequence[Setting], describe: Describe = silent) -> Fig
     """Draw each score against the strength of each objective: a row for each score, and for UDR if it is known.
 
     A column of panels has the runs of one model and data that share a strength, such as β or gamma. Bars are
-    standard deviations over seeds. Return None if no setting has a score.
+    standard deviations over seeds. UDR has a level of its own at each point, as it depends on how many dimensions
+    are informative. Return None if no setting has a score.
     """
     columns = scores_of(settings)
     groups = _groups(settings)
@@ -41,7 +43,9 @@ def score_chart(settings: Sequence[Setting], describe: Describe = silent) -> Fig
     ]
     if not columns or not panels:
         return None
-    similar = {id(setting): Statistic.of(entry["scores"].values()) for setting, entry in matches(settings)}
+    compared = matches(settings)
+    similar = {id(setting): Statistic.of(entry["scores"].values()) for setting, entry in compared}
+    rotated = {id(setting): float(np.mean(levels(entry))) for setting, entry in compared}
     rows: list[Column | None] = [*columns, *([None] if similar else [])]
     every = [curve for *_, own in panels for curve in own]
     style = Style(every)
@@ -63,6 +67,10 @@ def score_chart(settings: Sequence[Setting], describe: Describe = silent) -> Fig
                 ]
                 if points:
                     style.draw(axes, curve, points)
+                    if not column:
+                        beside = [rotated[id(one)] for *_, one in points]
+                        colour = style.colour[style.hue(curve)]
+                        axes.plot([x for x, *_ in points], beside, ":", marker="_", color=colour, linewidth=1)
                 for value, found, one in points:
                     if column:
                         describe(axes, (value, found.mean), one, (column.tag,))
@@ -73,7 +81,12 @@ def score_chart(settings: Sequence[Setting], describe: Describe = silent) -> Fig
         axes.set_ylabel(column.header if column else UDR)
     legend(figure, style.handles(every))
     key = levels_key(settings, columns)
-    caption(figure, "Points are means over seeds, bars their standard deviations.", f"Levels: {key}." * bool(key))
+    caption(
+        figure,
+        "Points are means over seeds, bars their standard deviations.",
+        f"Levels: {key}." * bool(key),
+        f"{ROTATED}." * bool(similar),
+    )
     set_title(figure, "Scores of disentanglement by strength")
     return figure
 

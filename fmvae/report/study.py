@@ -14,7 +14,7 @@ from fmvae.config.identity import RunIdentity, whole
 from fmvae.report import findings, keeping
 from fmvae.report.collect import complete_run
 from fmvae.report.conclusion import conclude
-from fmvae.report.matching import FILE, compared, matches
+from fmvae.report.matching import FILE, compared, informative, levels, matches
 from fmvae.report.settings import BETA, Curve, Setting, curves_of, label, settings_of
 from fmvae.report.sweep import CHARTS
 from fmvae.report.tables import Found, Row, folded, table
@@ -106,9 +106,7 @@ class Topic:
         settings = settings_of(runs)
         similar = _similarities(settings)
         found = {
-            name: one._replace(results={**one.results, "udr": {"score": similar[name]}})
-            if name in similar
-            else one
+            name: one._replace(results={**one.results, "udr": similar[name]}) if name in similar else one
             for name, one in found.items()
         }
         curves = curves_of(settings)
@@ -176,10 +174,12 @@ class Topic:
         if not body:
             return ""
         names, tables = list(self.columns), []
-        for first in range(0, len(names), WIDEST):
-            shown = names[first : first + WIDEST]
-            cells = [[*heads, *(_cell(row, self.columns[name]) for name in shown)] for heads, row in body + beside]
-            tables.append(table(["loss", "strength", "seeds", *shown], cells))
+        size = -(-len(names) // -(-len(names) // WIDEST))  # as many in each table
+        for first in range(0, len(names), size):
+            shown = names[first : first + size]
+            cells = [(heads, [_cell(row, self.columns[name]) for name in shown]) for heads, row in body + beside]
+            kept = [[*heads, *own] for i, (heads, own) in enumerate(cells) if i < len(body) or any(own)]
+            tables.append(table(["loss", "strength", "seeds", *shown], kept))
         return "\n\n".join(tables)
 
     def texts(self) -> dict[str, Callable[[Row], str]]:
@@ -211,9 +211,15 @@ def _of_level(runs: Sequence[Found], block: str) -> Iterator[Found]:
             yield one._replace(results={SCORES: scores})
 
 
-def _similarities(settings: Sequence[Setting]) -> dict[str, float]:
-    """Return the UDR of each run that has one, by the name of the run."""
-    return {name: score for _, entry in matches(settings) for name, score in entry["scores"].items()}
+def _similarities(settings: Sequence[Setting]) -> dict[str, dict[str, float]]:
+    """Return for each run that has a UDR, by its name, the score, its level and what the level depends on."""
+    return {
+        name: {"score": score, "informative": count, "rotated": level}
+        for _, entry in matches(settings)
+        for (name, score), count, level in zip(
+            entry["scores"].items(), informative(entry), levels(entry), strict=True
+        )
+    }
 
 
 def _keep_similarities(study: Study, kept: Path) -> None:

@@ -63,7 +63,9 @@ CHARTS = {
     "udr": (
         "UDR: latents of other seeds",
         "Do other seeds find the same latents? UDR is near 1 if the informative dimensions of two runs match one "
-        "to one, in any order and with any sign. A run's score is the median over the other seeds.",
+        "to one, in any order and with any sign. A run's score is the median over the other seeds. "
+        "UDR is higher with fewer informative dimensions, whatever the latents are like. So compare it with the "
+        "dotted line: independent latents that each run rotates at random, with as many dimensions.",
         udr_chart,
     ),
     "latent_pairs": ("The latents of two seeds, paired", "", pairing_chart),

@@ -40,9 +40,10 @@ DISENTANGLEMENT = Topic(
 {epochs} epochs. `beta` was trained on `data=sprites` and `conv` on `data=fashion_factors`, so numbers of the two
 do not compare. For `elbo` and `tc` the strength is β; for the others it is the named weight, and β = 1. The scores
 are [explained with the measures](measures.md#disentanglement). Two levels stand below those of each model, as no
-score is to be compared with 0: those of its encoder before training, and those with shuffled factors. recon and
-−ELBO are those of the test set, in nats per image; MI and TC are estimated with {draws} draws. ± is the standard
-deviation over seeds.
+score is to be compared with 0: those of its encoder before training, and those with shuffled factors. UDR has a
+level of its own in each row, `UDR, rotated`: latents rotated at random, with as many informative dimensions. recon
+and −ELBO are those of the test set, in nats per image; MI and TC are estimated with {draws} draws. ± is the
+standard deviation over seeds.
 
 {parts}""",
     finding=FINDINGS / "disentanglement.md",
@@ -55,7 +56,9 @@ deviation over seeds.
         "modularity": ("disentanglement/modularity", 3, None),
         "FactorVAE score": ("disentanglement/factor_vae", 3, None),
         "beta-VAE score": ("disentanglement/beta_vae", 3, None),
+        "informative": ("udr/informative", 1, None),
         "UDR": ("udr/score", 3, None),
+        "UDR, rotated": ("udr/rotated", 3, None),
         "recon": ("test/recon", 2, None),
         NEG_ELBO: ("test/neg_elbo", 2, None),
         **MI_TC,

@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 
 from fmvae.evaluation.columns import BLOCKS
+from fmvae.evaluation.disentanglement import rotated_level
 from fmvae.report.above import is_above, not_above, scores_of
 from fmvae.report.collect import collect
 from fmvae.report.comparison import caption
 from fmvae.report.conclusion import conclude
 from fmvae.report.levels import by_data, level
 from fmvae.report.naming import Names
-from fmvae.report.scores import correlation_chart, score_chart, spearman
+from fmvae.report.scores import ROTATED, correlation_chart, score_chart, spearman
 from fmvae.report.settings import settings_of
+from fmvae.report.study import _similarities
+from fmvae.report.topics import DISENTANGLEMENT
+from fmvae.runs.files import write_record
 from tests.report.fakes import write_run
 
 NAMES = [column.tag for column in BLOCKS["disentanglement"] if column.direction]
@@ -139,6 +143,53 @@ def test_the_chart_has_means_bars_and_levels(tmp_path):
     assert any(np.allclose(line, [0.501, 0.032]) for line in drawn if len(line) == 2)
     text = " ".join(t.get_text() for t in figure.texts) + figure.get_supxlabel()
     assert "untrained" in text
+
+
+def similar(settings, folder, counts):
+    """Made-up UDR of each setting, with the informative dimensions of its three runs."""
+    entries = [
+        {
+            "scores": {run.name: 0.7 for run in setting.runs},
+            "informative": [[place < count for place in range(6)] for count in found],
+            "num_images": 100,
+        }
+        for setting, found in zip(settings, counts, strict=True)
+    ]
+    write_record(folder / "udr.json", {"settings": entries})
+    return entries
+
+
+def test_udr_has_a_level_at_each_point_that_follows_from_the_informative_dimensions(tmp_path):
+    settings = runs(tmp_path)
+    plain = score_chart(settings)
+    similar(settings, tmp_path, [(2, 2, 2), (4, 5, 3)])
+    figure = score_chart(settings)
+    assert plain is not None
+    assert figure is not None
+    axes = next(axes for axes in figure.axes if axes.get_ylabel() == "UDR")
+    (dotted,) = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert np.ravel(dotted.get_xdata()).tolist() == [1, 4]
+    expected = [rotated_level(counts).mean() for counts in ((2, 2, 2), (3, 4, 5))]
+    assert np.ravel(dotted.get_ydata()).tolist() == pytest.approx(expected)
+    assert expected[0] > expected[1] + 0.2
+    assert ROTATED in figure.get_supxlabel().replace("\n", " ")
+    # control: without UDR there is neither row nor sentence
+    assert len(plain.axes) == len(figure.axes) - 1
+    assert "rotated" not in plain.get_supxlabel()
+
+
+def test_the_page_has_the_level_and_the_dimensions_beside_the_score(tmp_path):
+    settings = runs(tmp_path)
+    similar(settings, tmp_path, [(2, 2, 2), (4, 5, 3)])
+    found = _similarities(settings)
+    for setting, counts in zip(settings, [(2, 2, 2), (4, 5, 3)], strict=True):
+        told = [found[run.name] for run in setting.runs]
+        assert [one["informative"] for one in told] == list(counts)
+        assert [one["rotated"] for one in told] == rotated_level(counts).tolist()
+        assert {one["score"] for one in told} == {0.7}
+    shown = [path for path, *_ in DISENTANGLEMENT.columns.values() if path.startswith("udr/")]
+    assert {path.partition("/")[2] for path in shown} == set(next(iter(found.values())))
+    assert _similarities(runs(tmp_path / "others")) == {}  # control
 
 
 def by_ranks(a: np.ndarray, b: np.ndarray) -> float:

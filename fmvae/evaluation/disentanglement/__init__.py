@@ -7,7 +7,7 @@ from fmvae.evaluation.disentanglement.fitted import DCI, dci, explicitness, sap
 from fmvae.evaluation.disentanglement.informed import infoc, infom, mig, modularity
 from fmvae.evaluation.disentanglement.points import mutual_information
 from fmvae.evaluation.disentanglement.rendered import beta_vae_score, factor_vae_score
-from fmvae.evaluation.disentanglement.udr import UDR, matched, udr
+from fmvae.evaluation.disentanglement.udr import UDR, matched, rotated_level, udr
 
 __all__ = [
     "DCI",
@@ -22,6 +22,7 @@ __all__ = [
     "mig",
     "modularity",
     "mutual_information",
+    "rotated_level",
     "sap",
     "udr",
 ]

@@ -1,10 +1,14 @@
 """UDR: copies match, other models do not, and it equals SciPy's correlations."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.stats import ortho_group
 
 from fmvae.errors import DataError
-from fmvae.evaluation.disentanglement import matched, udr
+from fmvae.evaluation.disentanglement import matched, rotated_level, udr
 from tests.evaluation.disentanglement import seconds
 from tests.evaluation.disentanglement.codes import noise, rotated
 
@@ -69,6 +73,50 @@ def test_latents_are_paired_one_to_one():
     assert matched(found.similarity[0, 1]) == [5, 4, 3, 2, 1, 0]
     assert matched(found.similarity[0, 2]) == [1, 2, 0, 5, 4, 3]
     assert matched(np.array([[0.9, 0.8], [0.9, 0.1], [0.2, 0.3]])) == [1, 0, -1]
+
+
+def test_the_level_of_two_dimensions_is_the_mean_over_angles():
+    def score(angle: float) -> float:
+        near, far = 6 / np.pi * np.arcsin(np.sort(np.abs([np.cos(angle), np.sin(angle)]))[::-1] / 2)
+        return near**2 / (near + far)
+
+    mean = quad(score, 0, np.pi / 4)[0] / (np.pi / 4)
+    assert rotated_level([2, 2, 2]) == pytest.approx(mean, abs=0.006)  # of two pairs the median is the mean
+    assert rotated_level([1, 1, 1]).tolist() == [1, 1, 1]
+    assert rotated_level([0, 2, 2])[0] == 0
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (1, 2, 3), (5, 3, 4, 3)])
+def test_the_level_is_the_score_of_latents_that_are_rotated(sizes):
+    drawn = np.random.default_rng(5)
+
+    def scores(*, turned: bool) -> np.ndarray:
+        shared = drawn.normal(size=(300, max(sizes)))
+        codes = [shared[:, :size] @ _turn(size, drawn) if turned else shared[:, :size] for size in sizes]
+        return udr(codes, [np.ones(size, bool) for size in sizes]).scores
+
+    found = np.array([scores(turned=True) for _ in range(40)])
+    errors = found.std(0, ddof=1) / len(found) ** 0.5
+    level = rotated_level(sizes)
+    assert (np.abs(found.mean(0) - level) < 4 * errors + 0.01).all(), (found.mean(0), errors, level)
+    # negative control: the same latents without a rotation, of which each model holds all or a part
+    straight = scores(turned=False)
+    assert straight.max() > level.max() + 0.1
+    # negative control: other numbers of dimensions have another level
+    assert (np.abs(found.mean(0) - rotated_level([size + 1 for size in sizes])) > 0.03).all()
+
+
+def _turn(size: int, drawn: np.random.Generator) -> np.ndarray:
+    return ortho_group.rvs(size, random_state=drawn) if size > 1 else np.ones((1, 1))
+
+
+def test_levels_are_lower_for_more_dimensions_and_depend_on_no_order():
+    alike = [rotated_level([size] * 3) for size in range(1, 9)]
+    assert all(len(set(level)) == 1 for level in alike)
+    assert all(more[0] < fewer[0] for fewer, more in pairwise(alike))
+    assert rotated_level([3, 5, 3, 4]).tolist() == rotated_level([3, 3, 4, 5])[[0, 3, 1, 2]].tolist()
+    with pytest.raises(DataError, match="2 models"):
+        rotated_level([2, 2])
 
 
 @pytest.mark.parametrize(
