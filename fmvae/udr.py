@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fmvae.report.settings import Setting
 
 NUM_IMAGES = 5000
+FEWEST_IMAGES = 100  # whose ranks correlate by 0.08 where nothing does
 MIN_KL = 0.01  # nats per image: dimensions with less are not informative (Duan et al. 2020)
 FORMAT = 1  # increase it when the numbers of equal runs change
 
@@ -50,21 +51,24 @@ def compare_seeds(
     A line holds the mean over runs, beside it the level of rotated latents with as many informative dimensions.
 
     ``udr.json`` in ``folder`` is written after each setting, and settings in it whose checkpoints are the same are
-    not computed again. The report of the sweep reads it.
+    not computed again. The report of the sweep reads it. A setting with a run that cannot be used is left out, and
+    what was known of it stays in the file.
 
     Raises:
-        FmvaeError: ``num_images`` is too small, there are no runs, or no setting has three seeds.
+        FmvaeError: ``num_images`` is too small, there are no runs, or no setting has three seeds. At the end: some
+            settings could not be compared.
     """
     from fmvae.evaluation.disentanglement.udr import FEWEST
     from fmvae.report.collect import collect, states
     from fmvae.report.matching import FILE, compared, dimensions, levels
-    from fmvae.report.naming import Names
+    from fmvae.report.naming import Names, count
     from fmvae.report.settings import settings_of
     from fmvae.runs.files import write_record
     from fmvae.runs.results import read_results
 
-    if num_images < 2:
-        raise FmvaeError("--num-images", f"{num_images}", "give 2 or more; ranks of 5000 are reliable")
+    if num_images < FEWEST_IMAGES:
+        way_out = f"give {FEWEST_IMAGES} or more; ranks of 5000 are reliable"
+        raise FmvaeError("--num-images", f"{num_images}", way_out)
     found = collect([folder])
     settings = settings_of(found)
     enough = [setting for setting in settings if len(setting.runs) >= FEWEST]
@@ -76,13 +80,19 @@ def compare_seeds(
     names = Names(settings)
     entries = {frozenset(entry["scores"]): entry for entry in compared(folder)}
     asked = [frozenset(run.name for run in setting.runs) for setting in enough]
+    failed = []
     for setting, runs in zip(enough, asked, strict=True):
         checkpoints = {
             run.name: read_results(run.directory.results)["checkpoint"]["sha256"] for run in setting.runs
         }
         key = {"format": FORMAT, "num_images": num_images, "checkpoints": checkpoints}
         if entries.get(runs, {}).get("key") != key:
-            entries[runs] = {"key": key, **_compare(setting, num_images, device, allow or [])}
+            try:
+                entries[runs] = {"key": key, **_compare(setting, num_images, device, allow or [])}
+            except FmvaeError as error:
+                failed.append(setting)
+                yield f"{names.of(setting)}: not compared: {error}"
+                continue
             write_record(folder / FILE, {"settings": list(entries.values())})
         entry = entries[runs]
         scores, beside, found = list(entry["scores"].values()), levels(entry), dimensions(entry)
@@ -90,11 +100,24 @@ def compare_seeds(
         said += f" (lowest and highest run: {min(scores):.3f} and {max(scores):.3f})"
         said += f"; rotated latents {sum(beside) / len(beside):.3f}"
         yield f"{names.of(setting)}: {said}, {found} informative dimension{'' if found == '1' else 's'}"
-    write_record(folder / FILE, {"settings": [entries[runs] for runs in asked]})  # without those of fewer seeds
+    # without those that have more seeds by now, and those of runs that are gone
+    kept = [
+        entry
+        for runs, entry in entries.items()
+        if len(runs) >= FEWEST
+        and not any(runs < others for others in asked)
+        and all((folder / name).is_dir() for name in runs)
+    ]
+    if not kept:
+        raise RunError(folder, "no setting could be compared", "see the lines above")
+    write_record(folder / FILE, {"settings": kept})
     if left := len(settings) - len(enough):
-        yield f"{left} settings with fewer than {FEWEST} complete runs are left out"
+        yield f"{count(left, 'setting')} with fewer than {FEWEST} complete runs are left out"
     report = shlex.join(["python", "-m", "fmvae.report", short(folder)])
     yield f"written to {short(folder / FILE)}; {report} shows them"
+    if failed:
+        problem = f"{count(len(failed), 'setting')} could not be compared ({names.some(failed)})"
+        raise RunError(folder, problem, "mend their runs, as the lines above say, and repeat the command")
 
 
 def _compare(setting: Setting, num_images: int, device: str, allow: list[str]) -> Mapping[str, Any]:
@@ -118,6 +141,9 @@ def _compare(setting: Setting, num_images: int, device: str, allow: list[str]) -
             )
             images = test.take(order)
         found = encode_split(loaded.parts.model, images)
+        if not torch.isfinite(found.mu).all():
+            problem = "its encoder's latents are not finite"
+            raise RunError(run.directory.path, problem, "train it anew with restart=true, or move it away")
         codes.append(found.mu.cpu())
         standard = loaded.parts.model.prior_density().is_standard
         # no other prior has a KL for each dimension alone

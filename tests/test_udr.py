@@ -1,5 +1,7 @@
 """``python -m fmvae.udr``: scores of runs that differ in their seeds, kept and drawn in the report."""
 
+import json
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -9,11 +11,12 @@ import torch
 
 from fmvae import rng, udr
 from fmvae.config import compose
+from fmvae.errors import RunError
 from fmvae.evaluation import disentanglement
 from fmvae.experiments import train
 from fmvae.measurement.load import load_run
 from fmvae.report.collect import collect
-from fmvae.report.matching import compared, informative, matches, pairing_chart, udr_chart
+from fmvae.report.matching import compared, informative, matches, pairing_chart, udr_chart, uncompared
 from fmvae.report.settings import settings_of
 from fmvae.report.sweep import write_report
 from fmvae.runs.files import read_record
@@ -36,7 +39,7 @@ def sweep(tmp_path_factory) -> Path:
 def test_scores_are_those_of_the_functions_and_are_kept(sweep, monkeypatch, capsys):
     assert udr.main([str(sweep), "--num-images", "150", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert "1 settings with fewer than 3 complete runs are left out" in said
+    assert "1 setting with fewer than 3 complete runs are left out" in said
     assert f"python -m fmvae.report {sweep} shows them" in said
     (entry,) = read_record(sweep / "udr.json")["settings"]
     (setting,) = [one for one in settings_of(collect([sweep])) if len(one.runs) == 3]
@@ -95,6 +98,87 @@ def test_the_report_shows_them_while_the_runs_are_the_same(sweep, tmp_path):
     write_report([sweep], tmp_path / "report")
     assert not (page.parent / "udr.png").exists()
     (sweep / "udr.json").write_text(content)
+
+
+def test_runs_that_were_trained_anew_are_not_shown_with_their_old_scores(sweep, tmp_path):
+    folder = tmp_path / "s"
+    shutil.copytree(sweep, folder)
+    list(udr.compare_seeds(folder, 150, "cpu"))
+    assert len(matches(settings_of(collect([folder])))) == 1
+    written = json.loads((folder / "udr.json").read_bytes())
+    checkpoints = written["settings"][0]["key"]["checkpoints"]
+    checkpoints[max(checkpoints)] = "0" * 64  # as after restart=true of the run
+    (folder / "udr.json").write_text(json.dumps(written))
+    settings = settings_of(collect([folder]))
+    assert matches(settings) == []
+    assert len(uncompared(settings)) == 1
+    assert "compare the latents of seeds (UDR, 1 setting)" in write_report([folder], tmp_path / "r").read_text()
+
+
+@pytest.fixture
+def in_ones(monkeypatch):
+    """One run is a setting to compare, and its scores are made up: the sweep has two settings."""
+    module = import_module("fmvae.evaluation.disentanglement.udr")
+    monkeypatch.setattr(module, "FEWEST", 1)
+    monkeypatch.setattr(module, "rotated_level", lambda counts: np.ones(len(counts)))
+
+    def compare(setting, num_images, device, allow):
+        scores = {run.name: 0.5 for run in setting.runs}
+        return {"scores": scores, "informative": [[True]] * len(scores), "num_images": num_images}
+
+    monkeypatch.setattr(udr, "_compare", compare)
+    return compare
+
+
+def test_a_run_that_cannot_be_used_stops_no_other_setting(sweep, tmp_path, capsys, monkeypatch, in_ones):
+    folder = tmp_path / "s"
+    shutil.copytree(sweep, folder, ignore=shutil.ignore_patterns("udr.json"))
+    assert udr.main([str(folder), "--num-images", "150"]) == 0
+    assert capsys.readouterr().err == ""
+
+    def compare(setting, *others):
+        if setting.first.beta == 1:
+            raise RunError(setting.first.directory.path, "damaged", "restart it")
+        return in_ones(setting, *others)
+
+    monkeypatch.setattr(udr, "_compare", compare)
+    assert udr.main([str(folder), "--num-images", "120"]) == 1
+    told = capsys.readouterr()
+    (run,) = folder.glob("base-b1-*-s0-*")
+    assert f"β = 1: not compared: {run}: damaged; restart it" in told.out
+    assert "1 setting could not be compared (β = 1); mend" in told.err
+    # what was known of it is kept, and the other one is measured
+    assert {len(entry["scores"]): entry["num_images"] for entry in compared(folder)} == {3: 150, 1: 120}
+
+
+def test_a_run_whose_latents_are_not_finite_is_named(sweep, monkeypatch):
+    models = import_module("fmvae.models")
+    encode = models.encode_split
+    (setting,) = [one for one in settings_of(collect([sweep])) if len(one.runs) == 3]
+    assert udr._compare(setting, 100, "cpu", [])["num_images"] == 100
+
+    def broken(model, images):
+        found = encode(model, images)
+        return found._replace(mu=found.mu * float("nan"))
+
+    monkeypatch.setattr(models, "encode_split", broken)
+    with pytest.raises(RunError, match=f"{setting.first.name}: its encoder's latents are not finite; train it"):
+        udr._compare(setting, 100, "cpu", [])
+
+
+def test_scores_of_a_setting_with_an_unreadable_run_are_kept_and_those_of_a_lost_run_are_not(
+    sweep, tmp_path, in_ones
+):
+    folder = tmp_path / "s"
+    shutil.copytree(sweep, folder, ignore=shutil.ignore_patterns("udr.json"))
+    list(udr.compare_seeds(folder, 150))
+    (results,) = folder.glob("base-b1-*-s1-*/results.json")
+    results.write_bytes(results.read_bytes()[:300])
+    list(udr.compare_seeds(folder, 150))
+    assert sorted(len(entry["scores"]) for entry in compared(folder)) == [1, 2, 3]
+    shutil.rmtree(results.parent)
+    list(udr.compare_seeds(folder, 150))
+    assert sorted(len(entry["scores"]) for entry in compared(folder)) == [1, 2]
 
 
 def test_an_interrupted_comparison_keeps_what_was_compared_before(sweep, tmp_path, monkeypatch):

@@ -43,6 +43,7 @@ class Run:
         measured: with what each block was measured (settings, images, data), as JSON by block. Numbers of blocks
             with different texts do not compare.
         best_epoch: the epoch of the checkpoint that was measured; None if it is not known.
+        checkpoint: the SHA-256 of that checkpoint; empty if it is not known.
     """
 
     directory: RunDirectory
@@ -55,6 +56,7 @@ class Run:
     columns: tuple[Column, ...] = ()
     measured: Mapping[str, str] = field(default_factory=dict)
     best_epoch: int | None = None
+    checkpoint: str = ""
 
     @property
     def complete(self) -> bool:
@@ -193,7 +195,8 @@ def complete_run(directory: RunDirectory, name: str, config: Mapping[str, Any], 
     numbers, sizes, columns = flat_scalars(results), dict(_sizes(results)), tuple(columns_in(results))
     measured, epoch = dict(_measured(config, results)), _node(results, "checkpoint", "epoch")
     best = epoch if type(epoch) is int else None
-    return Run(directory, name, "complete", "", config, numbers, sizes, columns, measured, best)
+    sha256 = str(_node(results, "checkpoint", "sha256") or "")
+    return Run(directory, name, "complete", "", config, numbers, sizes, columns, measured, best, sha256)
 
 
 def _measured(config: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -37,11 +37,19 @@ def compared(folder: Path) -> list[dict[str, Any]]:
 
 
 def matches(settings: Sequence[Setting]) -> list[tuple[Setting, Mapping[str, Any]]]:
-    """Return the settings that were compared, with all their present runs, each with its entry of ``udr.json``."""
+    """Return the settings that were compared, with all their present runs, each with its entry of ``udr.json``.
+
+    An entry of other checkpoints, as of runs that were trained anew since, is none.
+    """
     folders = dict.fromkeys(run.directory.path.parent for setting in settings for run in setting.runs)
     entries = {frozenset(entry["scores"]): entry for folder in folders for entry in compared(folder)}
     found = ((setting, entries.get(frozenset(run.name for run in setting.runs))) for setting in settings)
-    return [(setting, entry) for setting, entry in found if entry is not None]
+    return [(setting, entry) for setting, entry in found if entry is not None and _is_of(entry, setting)]
+
+
+def _is_of(entry: Mapping[str, Any], setting: Setting) -> bool:
+    then = entry.get("key", {}).get("checkpoints", {})
+    return all(run.checkpoint == then.get(run.name, run.checkpoint) for run in setting.runs)
 
 
 def uncompared(settings: Sequence[Setting]) -> list[Setting]:
