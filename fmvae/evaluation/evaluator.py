@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 import torch
 
 from fmvae.common.phases import phase
+from fmvae.common.streams import HAD_A_BAR
 from fmvae.data import ImageData
 from fmvae.errors import FmvaeError, RunError, of_the_machine
 from fmvae.evaluation.columns import Column, numbers
@@ -114,6 +115,8 @@ class Evaluator:
                         continue
                     assert all_of_them
                     all_of_them.now(name)
+                    if self.measures[name].takes_minutes:
+                        log.info("  measuring %s", name, extra={HAD_A_BAR: True})
                     with phase(f"measured {name}", bar=False):
                         block = self.compute(name)
                     all_of_them.advance()

@@ -228,11 +228,13 @@ class Measure(ABC):
         name: the name of its block; for your own measure, the name in the config.
         needs: requirements on model and data; if one is not met, the measure is left out, with a line in the log.
         columns: the numbers by which to compare runs, with tags as in the block that ``compute`` returns.
+        takes_minutes: whether a line in the log says that it begins, as others end before anyone asks.
     """
 
     name: str
     needs: tuple[Need, ...] = ()
     columns: tuple[Column, ...] = ()
+    takes_minutes: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:

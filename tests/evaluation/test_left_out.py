@@ -1,7 +1,7 @@
-"""What the log says of measures: its hints work, and numbers from before are called kept."""
+"""What the log says of measures: its hints work, numbers from before are called kept, and long ones begin."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from fmvae.errors import ConfigError
 from fmvae.evaluation import Evaluator
 from fmvae.evaluation import measure as given
 from fmvae.evaluation.notes import LeftOut
+from fmvae.evaluation.registry import BUILT_IN
 from fmvae.models import BaseVAE, ConditionalVAE
 from fmvae.objectives import ELBO, Bernoulli, Constant
 
@@ -142,3 +143,26 @@ def test_a_note_divides_what_is_kept_from_what_is_not_there():
     assert other == "FID of samples from a is left out: why"
     assert kept.startswith("FID of samples from b is not measured again")
     assert len([*note.lines(["a/pixels", "b/pixels"])]) == 1
+
+
+def test_a_measure_that_may_take_minutes_has_a_line_when_it_begins(caplog):
+    made = evaluator(images(12, 3), "evaluation.iwae.num_samples=2", "evaluation.latent=true")
+    seen = {}
+
+    def looking(name: str, compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda context: seen.update({name: caplog.text}) or compute(context)
+
+    for name, measure in made.measures.items():
+        vars(measure)["compute"] = looking(name, measure.compute)
+    with caplog.at_level("INFO", "fmvae"):
+        blocks = dict(made.measure())
+    assert list(seen) == ["test", "iwae", "latent"]
+    assert "  measuring iwae" in seen["iwae"]
+    assert "measured iwae" not in seen["iwae"]
+    assert caplog.text.count("  measuring ") == 1  # the controls: a short one has none, nor has a kept one
+    caplog.clear()
+    with caplog.at_level("INFO", "fmvae"):
+        list(made.measure(blocks))
+    assert "measuring" not in caplog.text
+    long = {name for name, kind in BUILT_IN.items() if kind.takes_minutes}
+    assert long == {"iwae", "fid", "disentanglement", "accuracy", "samplers"}

@@ -28,6 +28,7 @@ class Accuracy(Planned):
 
     name = "accuracy"
     needs = ("labels", "conditional model")
+    takes_minutes = True
     off: ClassVar = {"accuracy": {"num_per_class": 0}}
     way_in = "take a conditional model, and give evaluation.accuracy.num_per_class"
 

@@ -58,6 +58,7 @@ class Disentanglement(BuiltIn):
 
     name = "disentanglement"
     needs = ("factors",)
+    takes_minutes = True
     off: ClassVar = {"disentanglement": {"num_train": 0}}
     way_in = "take data with factors, and leave evaluation.disentanglement.num_train null"
 

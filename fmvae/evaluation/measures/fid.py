@@ -33,6 +33,7 @@ class Distances(Planned):
         judges: whether the features are of a classifier of these data, whose predictions count.
     """
 
+    takes_minutes = True
     off: ClassVar = {"fid": {"num_images": 0}}
     way_in = "give evaluation.fid.num_images (evaluation=full does, if the data are not too few)"
 

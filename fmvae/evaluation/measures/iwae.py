@@ -16,6 +16,7 @@ class ImportanceWeighted(Planned):
     """The bound with ``num_samples`` draws per image, on the first ``num_images`` test images."""
 
     name = "iwae"
+    takes_minutes = True
     off: ClassVar = {"iwae": {"num_samples": 0}}
     way_in = "give evaluation.iwae.num_samples"
 

@@ -36,6 +36,7 @@ class Sampled(BuiltIn):
         what: the last part of the block's name: a set of features, ``accuracy`` or ``bound``.
     """
 
+    takes_minutes = True
     off: ClassVar = {"samplers": []}
     way_in = "name the sampler in evaluation.samplers, as [prior,gmm], and turn on what it is measured by"
 
