@@ -91,3 +91,18 @@ def test_what_people_read_has_minus_signs_before_elbo():
     assert not found
     assert HYPHEN.search("the -ELBO")  # control
     assert not HYPHEN.search("beta-ELBO, −ELBO")
+
+
+def unnamed_sweeps(text: str, word: str) -> list[str]:
+    """Shipped sweeps that a text does not name; ``word`` is a pattern in which ``{}`` stands for the name."""
+    names = [path.stem for path in (ROOT / "sweeps" / "sweep").glob("*.yaml")]
+    return [name for name in names if not re.search(word.format(name), text)]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("docs/sweeps.md", r"^\| `sweep={}` \|"), ("conf/train.yaml", r"[\s=]{}(,|\s)")]
+)
+def test_every_sweep_that_is_shipped_is_listed_where_the_others_are(name, word):
+    word, text = f"(?m){word}", (ROOT / name).read_text(encoding="utf-8")
+    assert unnamed_sweeps(text, word) == []
+    assert unnamed_sweeps(text.replace("generators", ""), word) == ["generators"]  # the control

@@ -57,6 +57,29 @@ def evaluate(run: Path, *overrides: str) -> dict[str, Any]:
     return results
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_distances_that_an_earlier_call_measured_are_called_kept_and_not_left_out(run, caplog, force):
+    """They were asked for by a number of images, which the next call does not give."""
+    said = "FID (pixels) is left out: "
+    with caplog.at_level("INFO", "fmvae"):
+        evaluate(run, "figures.only=[]")
+    assert said in caplog.text  # the control: there are none yet
+    results = read_record(run / "results.json")
+    names = ("generation", "generation_se", "reconstruction", "floor", "precision", "recall")
+    block = {**dict.fromkeys(names, 1.0), "num_images": 90, "settings": {"num_images": 90}}
+    origins = results["provenance"]["evaluation"]
+    results |= {"fid": {"pixels": block}}
+    results["provenance"]["evaluation"] = {**origins, "fid/pixels": origins["test"]}
+    write_record(run / "results.json", results)
+    caplog.clear()
+    with caplog.at_level("INFO", "fmvae"):
+        again = evaluate(run, "figures.only=[]", f"force={str(force).lower()}")
+    assert again["fid"]["pixels"] == block
+    assert "FID (pixels) is not measured again, and its numbers from an earlier call are kept: " in caplog.text
+    assert said not in caplog.text
+    assert "pixels, 90 " in caplog.text
+
+
 def scalar_events(run: Path) -> dict[str, list[float]]:
     """What TensorBoard reads of the directory, by tag, in all its event files."""
     accumulator = EventAccumulator(str(run))

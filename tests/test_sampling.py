@@ -393,7 +393,10 @@ def test_the_summary_has_a_row_for_each_sampler_and_its_bound_and_accuracy(run):
     density = f"gmm, {found['num_components']}" + (
         f", T = {found['temperature']:g}" if "temperature" in found else ""
     )
-    assert f"  IWAE 2 of another model, with ({density}) as its prior: {bound:.2f} nats per image" in lines
+    assert (
+        f"  IWAE 2 of another model, with ({density}) as its prior: {bound:.2f} nats per image  (20 images)"
+        in lines
+    )
     results["samplers"]["gmm"]["bound"]["fitted"]["temperature"] = 0.8
     assert "with (gmm, 3, T = 0.8) as its prior" in describe(find_runs(run)[0], results)
     shares = [results["samplers"][name]["accuracy"]["generated"]["overall"] for name in ("prior", "gmm")]

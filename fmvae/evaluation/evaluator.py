@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -12,10 +12,12 @@ from typing import Any, TypeGuard
 import torch
 
 from fmvae.common.phases import phase
+from fmvae.common.streams import HAD_A_BAR
 from fmvae.data import ImageData
 from fmvae.errors import FmvaeError, RunError, of_the_machine
 from fmvae.evaluation.columns import Column, numbers
 from fmvae.evaluation.measure import Context, Measure
+from fmvae.evaluation.notes import LeftOut
 from fmvae.evaluation.registry import OWN, Own, built_in, own_measures
 from fmvae.evaluation.samplers import check_samplers
 from fmvae.models import VAE
@@ -68,7 +70,8 @@ class Evaluator:
         for own in own_measures(settings):
             name = own.measure.name
             if missing := [need for need in own.measure.needs if need not in self.context.offers]:
-                self.context.notes.append(f"{name} is left out: it needs {', '.join(missing)}")
+                reason = f"it needs {', '.join(missing)}"
+                self.context.notes.append(LeftOut(name, {name: [name]}, reason))
                 continue
             self.measures[name], self.own[name] = own.measure, own
 
@@ -83,16 +86,25 @@ class Evaluator:
         """Return the columns of all planned measures, with full tags."""
         return [column.within(name) for name, measure in self.measures.items() for column in measure.columns]
 
-    def measure(self, stored: Mapping[str, Any] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    def measure(
+        self, stored: Mapping[str, Any] | None = None, others: Collection[str] | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield each measure of the plan as ``(name, block)``.
 
         A block contains its values and ``settings``. A block in ``stored`` with the same settings is not computed
         again if it has a number for each of the measure's columns, which an earlier version may not have measured;
         the caller must ensure that it belongs to the same model and data.
+
+        Args:
+            stored: blocks by name, of an earlier call.
+            others: names of the blocks that the caller keeps if they are not measured now; by default those in
+                ``stored``. The log says so of measures that are left out.
         """
-        for note in self.context.notes:
-            log.info("%s", note)
         stored = stored or {}
+        there = stored if others is None else others
+        for note in self.context.notes:
+            for line in note.lines(there) if isinstance(note, LeftOut) else [note]:
+                log.info("%s", line)
         kept = {name: stored[name] for name in self.measures if self._is_whole(stored.get(name), name)}
         names = [name for name in self.measures if name not in kept]
         try:
@@ -103,6 +115,8 @@ class Evaluator:
                         continue
                     assert all_of_them
                     all_of_them.now(name)
+                    if self.measures[name].takes_minutes:
+                        log.info("  measuring %s", name, extra={HAD_A_BAR: True})
                     with phase(f"measured {name}", bar=False):
                         block = self.compute(name)
                     all_of_them.advance()

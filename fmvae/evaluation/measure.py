@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from fmvae.data import ImageData, Split
 from fmvae.data.fashion_mnist import CONTENT as FASHION_MNIST
 from fmvae.errors import ConfigError, RunError
 from fmvae.evaluation.cache import real_features
-from fmvae.evaluation.columns import BLOCKS, Column
+from fmvae.evaluation.columns import Column
 from fmvae.evaluation.features import (
     Draws,
     Features,
@@ -27,6 +27,7 @@ from fmvae.evaluation.features import (
     generated_images,
     reconstructed_images,
 )
+from fmvae.evaluation.notes import Note
 from fmvae.evaluation.partial import Partials
 from fmvae.evaluation.precision import in_asked_precision
 from fmvae.evaluation.samplers import Sampler, SamplerStore
@@ -57,7 +58,7 @@ class Context:
 
     def __init__(self, model: VAE, objective: Objective, data: ImageData, *, seed: int, cache: Path | None):
         self.model, self.objective, self.data, self.seed, self.cache = model, objective, data, seed, cache
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self.samplers = SamplerStore(None, model, data, seed=seed)
         self.untrained: Callable[[], VAE] | None = None
         self.trains_classifier = f"{TRAINS_CLASSIFIER} data=<as here>"
@@ -227,11 +228,13 @@ class Measure(ABC):
         name: the name of its block; for your own measure, the name in the config.
         needs: requirements on model and data; if one is not met, the measure is left out, with a line in the log.
         columns: the numbers by which to compare runs, with tags as in the block that ``compute`` returns.
+        takes_minutes: whether a line in the log says that it begins, as others end before anyone asks.
     """
 
     name: str
     needs: tuple[Need, ...] = ()
     columns: tuple[Column, ...] = ()
+    takes_minutes: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -244,57 +247,3 @@ class Measure(ABC):
     @abstractmethod
     def compute(self, context: Context) -> dict[str, Any]:
         """Return the numbers as JSON values, perhaps in nested mappings; ``num_images`` counts the images used."""
-
-
-class BuiltIn(Measure):
-    """A measure that comes with fmvae, built from the config group ``evaluation``.
-
-    Attributes:
-        off: the settings in ``evaluation`` that turn it off.
-        way_in: how to turn it on, for error messages.
-    """
-
-    off: ClassVar[Mapping[str, Any]] = {}
-    way_in: ClassVar[str] = ""
-
-    @property
-    def columns(self) -> tuple[Column, ...]:  # type: ignore[override]
-        return BLOCKS[self.name]
-
-    @classmethod
-    @abstractmethod
-    def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
-        """Yield the measures that ``evaluation`` requests, after checks; note those left out in ``context.notes``.
-
-        Raises:
-            ConfigError: a request does not fit the model or the data.
-        """
-
-    @classmethod
-    def again(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the settings in ``evaluation`` that request only the stored block ``name`` of this kind."""
-        return {}
-
-    @classmethod
-    def classifier_of(cls, name: str) -> Literal["extractor", "accuracy"] | None:
-        """Return the part of ``evaluation`` that names the classifier of a block; None if it uses none."""
-        return None
-
-
-class Planned(BuiltIn):
-    """A built-in measure whose plan others can ask for, to repeat it, as samplers do with other latents."""
-
-    @classmethod
-    def asked(cls, context: Context, evaluation: Mapping[str, Any]) -> Iterator[BuiltIn]:
-        planned, notes = cls.planned(context, evaluation)
-        context.notes += notes
-        yield from planned
-
-    @classmethod
-    @abstractmethod
-    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[Sequence[Self], list[str]]:
-        """Return the measures that ``evaluation`` requests, and a note for each that is left out.
-
-        Raises:
-            ConfigError: a request does not fit the model or the data.
-        """

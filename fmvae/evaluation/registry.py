@@ -9,7 +9,7 @@ from typing import Any, get_args
 from fmvae.config.building import build
 from fmvae.errors import ConfigError
 from fmvae.evaluation.columns import NAME, RESERVED, Column, built_in_columns, kinds
-from fmvae.evaluation.measure import BuiltIn, Context, Measure, Need
+from fmvae.evaluation.measure import Context, Measure, Need
 from fmvae.evaluation.measures.accuracy import Accuracy
 from fmvae.evaluation.measures.decomposition import Decomposition
 from fmvae.evaluation.measures.disentanglement import Disentanglement
@@ -18,6 +18,7 @@ from fmvae.evaluation.measures.fid import Distances
 from fmvae.evaluation.measures.iwae import ImportanceWeighted
 from fmvae.evaluation.measures.latent import Latents
 from fmvae.evaluation.measures.samplers import Sampled
+from fmvae.evaluation.planned import BuiltIn
 
 # by the top-level name in results.json, in the order in which they are measured and written
 BUILT_IN: dict[str, type[BuiltIn]] = {

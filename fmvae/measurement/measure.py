@@ -81,7 +81,7 @@ def measure(
     parts.evaluator.context.partials = partials = Partials(run.partial, key, anew=force)
     parts.evaluator.context.samplers = sampler_store(run, which, parts, config, checkpoint.sha256, anew=force)
     new = False
-    for name, block in parts.evaluator.measure(known):
+    for name, block in parts.evaluator.measure(known, results.measures.keys()):
         if block != known.get(name):
             results.measures[name], results.origins[name], new = block, here, True
             write()  # write after each measure: they take minutes, and a kill must not lose them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -16,27 +16,32 @@ from fmvae.weights import weights_name
 
 
 def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
-    """Format a run's results as a small table for the terminal, with the paths of its files."""
-    test, checkpoint = results["test"], results["checkpoint"]
+    """Format a run's results as a small table for the terminal, with the paths of its files.
+
+    Behind a number of other images than the heading above it says is how many.
+    """
+    test, checkpoint, num = results["test"], results["checkpoint"], results["test"]["num_images"]
     # other parts of the objective
     parts = [column for column in columns_of("test", test) if not _listed(column)]
     rows = [
-        ("objective", test["objective"], test.get("objective_at_mean")),
-        ("recon", test["recon"], test["recon_at_mean"]),
-        ("KL", test["kl"], None),
-        (NEG_ELBO, test["neg_elbo"], None),
+        ("objective", test["objective"], test.get("objective_at_mean"), ""),
+        ("recon", test["recon"], test["recon_at_mean"], ""),
+        ("KL", test["kl"], None, ""),
+        (NEG_ELBO, test["neg_elbo"], None, ""),
     ]
     if iwae := results.get("iwae"):
-        rows += [(name.upper().replace("_", " "), iwae[name], None) for name in iwae if name.startswith("iwae_")]
+        others = _unless(num, iwae)
+        bounds = [name for name in iwae if name.startswith("iwae_")]
+        rows += [(name.upper().replace("_", " "), iwae[name], None, others) for name in bounds]
     lines = [
         "",
         f"{run.path.name}: {checkpoint['which']} checkpoint, epoch {checkpoint['epoch']}",
         "",
-        f"  test, {test['num_images']:,} images    z sampled   z at the mean   (nats per image)",
+        f"  test, {num:,} images    z sampled   z at the mean   (nats per image)",
     ]
-    for name, sampled, mean in rows:
+    for name, sampled, mean, others in rows:
         at_mean = f"{mean:>16.2f}" if mean is not None else ""
-        lines.append(f"  {name:<22}{sampled:>12.2f}{at_mean}".rstrip())
+        lines.append(f"  {name:<22}{sampled:>12.2f}{at_mean}{others}".rstrip())
     for column in parts:
         value = f" {test[column.tag.partition('/')[2]]:.{column.digits}f}"
         lines.append(f"  {column.header}{value:>{max(34 - len(column.header), 0)}}")
@@ -45,7 +50,7 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
         *_decomposition(results.get("decomposition")),
         *_disentanglement(results.get("disentanglement")),
         *_accuracy(results.get("accuracy")),
-        *_samplers(results.get("samplers", {})),
+        *_samplers(results.get("samplers", {}), num),
         *_others(results),
     ]
     which = checkpoint["which"]
@@ -58,6 +63,17 @@ def describe(run: RunDirectory, results: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _unless(num: int | None, block: Mapping[str, Any]) -> str:
+    """Return how many images a block's numbers are of, if these are not ``num``, and known."""
+    own = block.get("num_images")
+    return f"  ({own:,} images)" if own is not None and own != num else ""
+
+
+def _most(blocks: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the largest number of images of any block; None if no block says it."""
+    return max((block["num_images"] for block in blocks if "num_images" in block), default=None)
 
 
 def _fid(blocks: Mapping[str, Any]) -> list[str]:
@@ -105,12 +121,13 @@ def _disentanglement(block: Mapping[str, Any] | None) -> list[str]:
     levels = {"shuffled factors": "chance", "untrained encoder": "untrained"}
     there = {said: block[name] for said, name in levels.items() if name in block}
     head = "".join(f"{said:>20}" for said in there)
-    lines = ["", f"  {'disentanglement':<22}{'score':>12}{head}"]
+    title = "disentanglement" + (f", {block['num_images']:,} images" if "num_images" in block else "")
+    lines = ["", f"  {title}{'score':>{38 - len(title)}}{head}"]
     for column in BLOCKS["disentanglement"]:
         if column.direction and column.tag.rpartition("/")[2] in block:
             name = column.tag.rpartition("/")[2]
             beside = "".join(f"{part[name]:>20.3f}" if name in part else " " * 20 for part in there.values())
-            lines.append(f"  {column.header:<22}{block[name]:>12.3f}{beside}".rstrip())
+            lines.append(f"  {column.header:<26}{block[name]:>12.3f}{beside}".rstrip())
     return lines
 
 
@@ -129,36 +146,38 @@ def _accuracy(block: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _samplers(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _samplers(blocks: Mapping[str, Mapping[str, Any]], num_test: int) -> list[str]:
     """Format the samplers: a row for each set of features, and a line for bounds and for accuracies."""
     blocks = {name: blocks[name] for name in SAMPLERS if name in blocks}
     features = [name for name in FEATURES if any(name in parts for parts in blocks.values())]
+    most = _most(parts[name] for parts in blocks.values() for name in features if name in parts)
     lines = []
     if features:
+        title = "samples drawn from" + (f", {most:,} images" if most else "")
         head = f"{'FID':<8}{'precision':>11}{'recall':>8}{'coverage':>10}{'nearest train/test':>20}"
-        lines = ["", f"  {'samples drawn from':<33}{head}"]
+        lines = ["", f"  {title:<36}{head}"]
     for name in features:
         for sampler, parts in blocks.items():
             if not (block := parts.get(name)):
                 continue
             title = f"{name}: {sampler_name(sampler, block)}"
-            distance = f"{number(block, 'generation')} ± {number(block, 'generation_se')}".rjust(41 - len(title))
+            distance = f"{number(block, 'generation')} ± {number(block, 'generation_se')}".rjust(44 - len(title))
             names = ("precision", "recall", "coverage", "nearest_ratio")
             precision, recall, coverage, ratio = (number(block, of) for of in names)
-            lines.append(f"  {title}{distance}{precision:>11}{recall:>8}{coverage:>10}{ratio:>20}")
+            shown = f"{title}{distance}{precision:>11}{recall:>8}{coverage:>10}{ratio:>20}"
+            lines.append(f"  {shown}{_unless(most, block)}")
     for sampler, parts in blocks.items():
         for bound, value in parts.get("bound", {}).items():
             if bound.startswith("iwae_"):
                 density = sampler_name(sampler, parts["bound"])
                 title = f"{bound.upper().replace('_', ' ')} of another model, with ({density}) as its prior"
-                lines.append(f"  {title}: {value:.2f} nats per image")
-    shares = {
-        sampler: parts["accuracy"]["generated"]["overall"]
-        for sampler, parts in blocks.items()
-        if "accuracy" in parts
-    }
-    if shares:
-        told = ", ".join(f"{sampler} {100 * share:.2f} %" for sampler, share in shares.items())
+                others = _unless(num_test, parts["bound"])
+                lines.append(f"  {title}: {value:.2f} nats per image{others}")
+    judged = {name: parts["accuracy"]["generated"] for name, parts in blocks.items() if "accuracy" in parts}
+    if judged:
+        num = _most(judged.values())
+        shares = (f"{name} {100 * made['overall']:.2f} %{_unless(num, made)}" for name, made in judged.items())
+        told = ", ".join(shares)
         lines.append(f"  images of the requested class, by sampler: {told}")
     return lines if not lines or features else ["", *lines]
 
@@ -181,6 +200,7 @@ def _others(results: Mapping[str, Any]) -> list[str]:
         f"  {column.tag.partition('/')[0] + ': ' + column.header:<22}"
         f"{numbers[column.tag]:>12.{column.digits}{'%' if column.share else 'f'}}"
         f" {column.unit * (not column.share)}".rstrip()
+        + _unless(results["test"]["num_images"], results[column.tag.partition("/")[0]])
         for column in columns
         if not column.tag.startswith("test/")
     ]

@@ -48,7 +48,8 @@ def neighbours(
     """Draw generated images, and below each the three training images with the smallest distance in pixels.
 
     Below each column is the distance of the nearest one. The title has the median over the columns, and the
-    same for as many test images, which are no copies: a model that copies is nearer than these.
+    same for as many test images (or all, if there are fewer), which are no copies: a model that copies is nearer
+    than these. It says of how many images both are.
 
     Args:
         train, test: three or more training images, and at least one test image.
@@ -67,9 +68,12 @@ def neighbours(
     real, _ = nearest_images(to_float(test.images[:num_columns]), train.images, 1)
     rows = [means, *(to_float(train.images[index]) for index in found.T)]
     figure = new_figure(num_columns * 0.9 + 2.2, len(rows) * 0.95 + 0.9)
-    medians = f"median distance {distances[:, 0].median():.2f}, of test images {real.median():.2f}"
+    # results.json has numbers of these names, of more images and among other training images
+    sets = f"{num_columns:,} images shown, against all {len(train):,} training images"
+    medians = f"median distance {distances[:, 0].median():.2f}, of {len(real):,} test images {real.median():.2f}"
     set_title(
-        figure, f"Nearest training images of samples from {drawn_from(source)}, in pixels: {view.name}\n{medians}"
+        figure,
+        f"Nearest training images of samples from {drawn_from(source)}, in pixels: {view.name}\n{sets}: {medians}",
     )
     axes = figure.subplots()
     show_tiles(axes, tile(torch.cat([row.to(means) for row in rows]), num_columns))

@@ -19,7 +19,8 @@ from fmvae.config.identity import RunIdentity
 from fmvae.errors import ConfigError, ObjectiveError, RunError
 from fmvae.evaluation import Column, Evaluator, columns, registry
 from fmvae.evaluation.column import group_of
-from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.measure import Context
+from fmvae.evaluation.planned import BuiltIn
 from fmvae.experiments import objective, train
 from fmvae.experiments.search_target import check_objective, directions
 from fmvae.experiments.vae import VAEExperiment
@@ -208,7 +209,7 @@ def test_its_numbers_are_in_the_summary_of_the_run(run):
     block = read_record(run.results)["entropy"]
     said = describe(run, read_record(run.results)).split("\n")
     (line,) = (line for line in said if "entropy: entropy" in line)
-    assert line.split() == ["entropy:", "entropy", f"{block['entropy']:.6f}", "bits"]
+    assert line.split() == ["entropy:", "entropy", f"{block['entropy']:.6f}", "bits", "(50", "images)"]
 
 
 def test_readers_of_files_need_no_class(run, sweep, monkeypatch):

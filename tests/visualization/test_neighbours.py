@@ -75,6 +75,16 @@ def test_the_rows_are_the_samples_and_their_neighbours(conditional, data):
     assert "from a density of this test" in drawn["neighbours_gmm"].get_suptitle()
 
 
+@pytest.mark.parametrize(("num_train", "num_test", "columns"), [(700, 90, 10), (700, 90, 7), (650, 4, 10)])
+def test_the_title_says_of_how_many_images_its_numbers_are(num_train, num_test, columns, data):
+    view = visualizer(seeded(BaseVAE, 3, hidden_dim=8))
+    train, test = of(data.train.images[:num_train], "train"), of(data.test.images[:num_test], "test")
+    title = " ".join(neighbours(view, train, test, SOURCES["gmm"](), columns).get_suptitle().split())
+    assert f"{columns} images shown, against all {num_train} training images: median distance " in title
+    real, _ = nearest_images(to_float(test.images[: min(columns, num_test)]), train.images, 1)
+    assert title.endswith(f", of {min(columns, num_test)} test images {real.median():.2f}")
+
+
 def test_it_is_left_out_or_refused_where_there_are_too_few_images(data):
     view = visualizer(seeded(BaseVAE, 3, hidden_dim=8))
     few = of(data.train.images[:2], "train")

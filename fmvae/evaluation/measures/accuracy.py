@@ -12,7 +12,9 @@ from fmvae.errors import ConfigError
 from fmvae.evaluation.accuracy import accuracy_block
 from fmvae.evaluation.features import Features, FeatureSet
 from fmvae.evaluation.frechet import MIN_RELIABLE
-from fmvae.evaluation.measure import Context, Planned
+from fmvae.evaluation.measure import Context
+from fmvae.evaluation.notes import LeftOut, Note
+from fmvae.evaluation.planned import Planned
 from fmvae.evaluation.precision import precision_check
 from fmvae.evaluation.samplers import Sampler
 from fmvae.evaluation.suitability import unlike_garments
@@ -26,6 +28,7 @@ class Accuracy(Planned):
 
     name = "accuracy"
     needs = ("labels", "conditional model")
+    takes_minutes = True
     off: ClassVar = {"accuracy": {"num_per_class": 0}}
     way_in = "take a conditional model, and give evaluation.accuracy.num_per_class"
 
@@ -33,8 +36,8 @@ class Accuracy(Planned):
         self.judge, self.num_per_class = judge, num_per_class
 
     @classmethod
-    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[Sequence[Self], list[str]]:
-        notes: list[str] = []
+    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[Sequence[Self], list[Note]]:
+        notes: list[Note] = []
         asked, weights = evaluation["accuracy"]["num_per_class"], evaluation["accuracy"]["weights"]
         if asked and not context.model.conditional:
             raise ConfigError(
@@ -47,16 +50,12 @@ class Accuracy(Planned):
             num = PER_CLASS
             if not context.fits_shipped(evaluation, "accuracy"):
                 num = 0
-                notes.append(
-                    f"the accuracy of generated images is left out: {weights!r} is "
-                    f"{unlike_garments(context.data)}; {context.way_to_classifier('accuracy')}"
-                )
+                way = context.way_to_classifier("accuracy")
+                notes.append(_left_out(f"{weights!r} is {unlike_garments(context.data)}; {way}"))
             elif len(context.data.test) < MIN_RELIABLE:
                 num = 0
-                notes.append(
-                    "the accuracy of generated images is left out by default with so few test images; "
-                    f"evaluation.accuracy.num_per_class={PER_CLASS} turns it on"
-                )
+                hint = f"evaluation.accuracy.num_per_class={PER_CLASS} turns it on"
+                notes.append(_left_out(f"by default it is not measured with so few test images; {hint}"))
         # weights other than the shipped ones are read even if unused, so that errors in them come early
         if num or weights not in SHIPPED:
             num_images = (num or PER_CLASS) * (context.data.num_classes or 1)
@@ -92,3 +91,7 @@ class Accuracy(Planned):
         asked = classes.repeat_interleave(self.num_per_class)
         what = "generated images of each class" + (f" ({sampler.name})" if sampler else "")
         return asked, context.generated_features(self.judge, asked, what, part=1, sampler=sampler)
+
+
+def _left_out(reason: str) -> LeftOut:
+    return LeftOut("the accuracy of generated images", {Accuracy.name: [Accuracy.name]}, reason)

@@ -9,7 +9,8 @@ import torch
 
 from fmvae.errors import ConfigError
 from fmvae.evaluation.decomposition import decompose_kl
-from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.measure import Context
+from fmvae.evaluation.planned import BuiltIn
 
 STREAM = 1  # the part of the posterior draws' stream
 

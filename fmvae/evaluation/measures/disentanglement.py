@@ -27,7 +27,9 @@ from fmvae.evaluation.disentanglement import (
     mutual_information,
     sap,
 )
-from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.measure import Context
+from fmvae.evaluation.notes import LeftOut
+from fmvae.evaluation.planned import BuiltIn
 from fmvae.models import VAE, encode_split
 
 NUM_TRAIN, NUM_TEST = 10_000, 5_000  # by default, as in Locatello et al. 2019
@@ -56,6 +58,7 @@ class Disentanglement(BuiltIn):
 
     name = "disentanglement"
     needs = ("factors",)
+    takes_minutes = True
     off: ClassVar = {"disentanglement": {"num_train": 0}}
     way_in = "take data with factors, and leave evaluation.disentanglement.num_train null"
 
@@ -79,7 +82,7 @@ class Disentanglement(BuiltIn):
             return
         if reason := _unfit(context):
             if "factors" in context.offers or settings["num_train"]:  # else nobody asked for it
-                context.notes.append(f"disentanglement is left out: {reason}")
+                context.notes.append(LeftOut(cls.name, {cls.name: [cls.name]}, reason))
             return
         usual = {"train": (NUM_TRAIN, context.data.train), "test": (NUM_TEST, context.data.test)}
         sizes = {

@@ -7,7 +7,8 @@ from typing import Any
 
 from fmvae.evaluation.columns import BLOCKS, Column
 from fmvae.evaluation.likelihood import measure_elbo
-from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.measure import Context
+from fmvae.evaluation.planned import BuiltIn
 
 
 class Elbo(BuiltIn):

@@ -13,7 +13,9 @@ from fmvae.evaluation.columns import BLOCKS, FEATURES, Column
 from fmvae.evaluation.distances import RealImages
 from fmvae.evaluation.features import Features, FeatureSet, Pixels
 from fmvae.evaluation.frechet import MIN_RELIABLE
-from fmvae.evaluation.measure import Context, Planned
+from fmvae.evaluation.measure import Context
+from fmvae.evaluation.notes import LeftOut, Note
+from fmvae.evaluation.planned import Planned
 from fmvae.evaluation.precision import precision_check
 from fmvae.evaluation.samplers import Sampler
 from fmvae.evaluation.suitability import unlike_garments
@@ -31,6 +33,7 @@ class Distances(Planned):
         judges: whether the features are of a classifier of these data, whose predictions count.
     """
 
+    takes_minutes = True
     off: ClassVar = {"fid": {"num_images": 0}}
     way_in = "give evaluation.fid.num_images (evaluation=full does, if the data are not too few)"
 
@@ -47,28 +50,12 @@ class Distances(Planned):
         self.name = f"fid/{features.name}"
 
     @classmethod
-    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[Sequence[Self], list[str]]:
-        notes: list[str] = []
+    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[Sequence[Self], list[Note]]:
+        notes: list[Note] = []
         asked, neighbours = evaluation["fid"]["num_images"], evaluation["fid"]["num_neighbours"]
         nums = {str(name): _num_images(context, name, asked) for name in evaluation["fid"]["features"]}
         if asked is None:
-            for_garments = (
-                nums.keys() & {"resnet18"} if not context.fits_shipped(evaluation, "extractor") else set()
-            )
-            nums |= dict.fromkeys(for_garments, 0)
-            if for_garments:
-                weights = evaluation["extractor"]["weights"]
-                better = "for better ones, " if context.data.labelled else ""
-                instead = f"distances are in pixels; {better}" if nums.get("pixels") else ""
-                notes.append(
-                    f"FID (resnet18) is left out: {weights!r} is {unlike_garments(context.data)}; "
-                    f"{instead}{context.way_to_classifier('extractor')}"
-                )
-            if left_out := ", ".join(name for name, num in nums.items() if not num and name not in for_garments):
-                notes.append(
-                    f"FID ({left_out}) is left out: there are too few images to compare models by it; "
-                    f"evaluation.fid.num_images={available(context)[0]} turns it on"
-                )
+            nums, notes = _by_default(context, evaluation, nums)
         fewest = min(filter(None, nums.values()), default=math.inf)
         if neighbours >= fewest:
             problem = f"{neighbours} neighbours among {fewest} images"
@@ -146,6 +133,53 @@ class Distances(Planned):
         return context.generated_features(self.features, labels, what, sampler=sampler)
 
 
+def _by_default(
+    context: Context, evaluation: Mapping[str, Any], nums: Mapping[str, int]
+) -> tuple[dict[str, int], list[Note]]:
+    """Return the numbers of images that are measured by default, and a note for what is left out, and why.
+
+    What a note says turns a distance on does so: it names neither features that need more images than there are,
+    nor a classifier that does not fit.
+
+    Args:
+        nums: by features, as by their number of images alone.
+    """
+    notes: list[Note] = []
+    there, smaller = available(context)
+    needed = {name: max(_dim(context, name), evaluation["fid"]["num_neighbours"]) for name in nums}
+    enough = [name for name in nums if there > needed[name]]
+    fits = [name for name in enough if name != "resnet18" or context.fits_shipped(evaluation, "extractor")]
+
+    def told(names: Sequence[str], reason: str) -> None:
+        notes.append(LeftOut("FID ({})", {name: [f"fid/{name}"] for name in names}, reason))
+
+    def asking(names: Sequence[str]) -> str:
+        only = f" 'evaluation.fid.features=[{','.join(names)}]'" if len(names) < len(nums) else ""
+        return f"evaluation.fid.num_images={there}{only}"
+
+    if misfit := [name for name in enough if name not in fits]:
+        better = "for better ones, " if context.data.labelled else ""
+        instead = f"distances are in pixels; {better}" if nums.get("pixels") else ""
+        way = context.way_to_classifier("extractor")
+        way += "" if nums["resnet18"] else f" with {asking(enough)}"
+        told(misfit, f"{evaluation['extractor']['weights']!r} is {unlike_garments(context.data)}; {instead}{way}")
+    if left_out := [name for name in fits if not nums[name]]:
+        usual = min(FID_IMAGES, there)
+        told(left_out, f"{usual:,} images are too few to compare models by it; {asking(fits)} turns it on")
+    for name in (name for name in nums if name not in enough):
+        told([name], f"it needs more than {needed[name]:,} images, and the {smaller} split holds {there:,}")
+    return {name: 0 if name in misfit else num for name, num in nums.items()}, notes
+
+
+def _dim(context: Context, features: Any) -> int:
+    """Return the dimension of a set of features that a config names."""
+    dims = {"resnet18": FashionResNet18.num_features, "pixels": math.prod(context.model.image_shape)}
+    if not isinstance(features, str) or features not in dims:
+        problem = f"no features {features!r}"
+        raise ConfigError("evaluation.fid.features", problem, f"choose from {', '.join(FEATURES)}")
+    return dims[features]
+
+
 def available(context: Context) -> tuple[int, str]:
     """Return how many images there are on each side of a distance, and the split that has no more."""
     # the floor needs as many training images as test images
@@ -155,11 +189,7 @@ def available(context: Context) -> tuple[int, str]:
 def _num_images(context: Context, features: Any, asked: int | None) -> int:
     """Return the number of images for a distance in these features; 0 leaves it out."""
     key = "evaluation.fid.num_images"
-    dims = {"resnet18": FashionResNet18.num_features, "pixels": math.prod(context.model.image_shape)}
-    dim = dims.get(features) if isinstance(features, str) else None
-    if dim is None:
-        problem = f"no features {features!r}"
-        raise ConfigError("evaluation.fid.features", problem, f"choose from {', '.join(FEATURES)}")
+    dim = _dim(context, features)
     largest, smaller = available(context)
     if asked is None:
         usual = min(FID_IMAGES, largest)
@@ -172,7 +202,7 @@ def _num_images(context: Context, features: Any, asked: int | None) -> int:
         )
     if 0 < asked <= dim:
         problem = f"{asked} images cannot give a covariance of {dim}-dimensional features ({features})"
-        way_out = f"use more than {dim}, at best {FID_IMAGES}"
+        way_out = f"use more than {dim}, at best {min(FID_IMAGES, largest)}"
         if largest <= dim:
             needed = f"more than {dim} are needed, and the {smaller} split holds {largest}"
             way_out = f"{needed}: take more (data.num_{smaller})"

@@ -7,13 +7,16 @@ from typing import Any, ClassVar, Self
 
 from fmvae.evaluation.columns import BLOCKS, Column
 from fmvae.evaluation.likelihood import importance_weighted_bound
-from fmvae.evaluation.measure import Context, Planned
+from fmvae.evaluation.measure import Context
+from fmvae.evaluation.notes import Note
+from fmvae.evaluation.planned import Planned
 
 
 class ImportanceWeighted(Planned):
     """The bound with ``num_samples`` draws per image, on the first ``num_images`` test images."""
 
     name = "iwae"
+    takes_minutes = True
     off: ClassVar = {"iwae": {"num_samples": 0}}
     way_in = "give evaluation.iwae.num_samples"
 
@@ -21,7 +24,7 @@ class ImportanceWeighted(Planned):
         self.num_samples, self.num_images = num_samples, num_images
 
     @classmethod
-    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[Sequence[Self], list[str]]:
+    def planned(cls, context: Context, evaluation: Mapping[str, Any]) -> tuple[Sequence[Self], list[Note]]:
         return [cls(**evaluation["iwae"])] if evaluation["iwae"]["num_samples"] else [], []
 
     @classmethod

@@ -9,7 +9,8 @@ import torch
 
 from fmvae.evaluation.columns import BLOCKS, Column
 from fmvae.evaluation.latent import OF_STANDARD_PRIOR, latent_measures
-from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.measure import Context
+from fmvae.evaluation.planned import BuiltIn
 
 PROBE_IMAGES = 10_000  # training images that the linear probe is fit on
 PROBE = "linear_probe_accuracy"

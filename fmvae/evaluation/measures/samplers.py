@@ -10,13 +10,15 @@ from fmvae.common.digests import digest
 from fmvae.common.phases import phase
 from fmvae.errors import ConfigError
 from fmvae.evaluation.accuracy import accuracies, confusion
-from fmvae.evaluation.columns import DENSITIES
+from fmvae.evaluation.columns import DENSITIES, FEATURES
 from fmvae.evaluation.likelihood import importance_weighted_bound
-from fmvae.evaluation.measure import BuiltIn, Context
+from fmvae.evaluation.measure import Context
 from fmvae.evaluation.measures import fid
 from fmvae.evaluation.measures.accuracy import Accuracy
 from fmvae.evaluation.measures.iwae import ImportanceWeighted
 from fmvae.evaluation.neighbours import copying_measures, real_copying_measures
+from fmvae.evaluation.notes import LeftOut
+from fmvae.evaluation.planned import BuiltIn
 from fmvae.evaluation.precision import precision_check
 from fmvae.evaluation.samplers import Sampler, fit_settings
 from fmvae.evaluation.samplers.store import FORMAT
@@ -34,6 +36,7 @@ class Sampled(BuiltIn):
         what: the last part of the block's name: a set of features, ``accuracy`` or ``bound``.
     """
 
+    takes_minutes = True
     off: ClassVar = {"samplers": []}
     way_in = "name the sampler in evaluation.samplers, as [prior,gmm], and turn on what it is measured by"
 
@@ -54,9 +57,9 @@ class Sampled(BuiltIn):
             way_out = "give fewer, or null for as many as test images"
             raise ConfigError("evaluation.fid.num_train", f"{num_train} of {there} training images", way_out)
         asked = list(dict.fromkeys(evaluation["samplers"]))
-        others = ", ".join(name for name in asked if name != "prior")
-        if others and left_out and not distances:
-            context.notes.append(f"samples from {others} have no FID either")
+        blocks = {name: [f"samplers/{name}/{of}" for of in FEATURES] for name in asked if name != "prior"}
+        if blocks and left_out and not distances:
+            context.notes.append(LeftOut("FID of samples from {}", blocks, "so is that of the prior's"))
         for name in asked:
             fit = fit_settings(evaluation, name)
             yield from (SampledDistances(name, fit, one, num_train) for one in distances)

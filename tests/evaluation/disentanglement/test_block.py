@@ -149,9 +149,9 @@ def test_it_repeats_with_any_number_of_threads_and_from_its_settings(block):
 def notes(*overrides: str, **others: Any) -> list[str]:
     made = evaluator(*overrides, **others)
     assert ("disentanglement" in made.plan()) is not any(
-        note.startswith("disentanglement is left out") for note in made.context.notes
+        str(note).startswith("disentanglement is left out") for note in made.context.notes
     )
-    return made.context.notes
+    return [str(note) for note in made.context.notes]
 
 
 def test_what_it_cannot_measure_is_left_out_in_one_line(small_data):
@@ -186,7 +186,7 @@ def test_without_rendering_two_scores_are_left_out(monkeypatch):
     assert evaluator("num_groups=0").context.notes == []
     labelled = ConditionalVAE(2, hidden_dim=8, image_shape=(1, SIDE, SIDE))
     said = evaluator(model=labelled).context.notes
-    assert any(note.endswith("rendered images have no labels, which this model needs") for note in said)
+    assert any(str(note).endswith("rendered images have no labels, which this model needs") for note in said)
 
 
 @pytest.mark.parametrize(
