@@ -127,7 +127,7 @@ def _draw(
     with appearing(look):
         for name, figure in result_figures(visualizer, data, history, settings, posteriors, fits, measures):
             album.figure(name, figure, look.formats, look.dpi)
-        for name, figure in measure_figures(visualizer, measures, settings):
+        for name, figure in measure_figures(visualizer, measures, settings, data.train.factors):
             album.figure(name, figure, look.formats, look.dpi)
     for name, content in result_animations(visualizer, data, settings, posteriors, fits):
         album.file(name, content)

@@ -15,23 +15,29 @@ from fmvae.weights import weights_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 OF_MEASURES = ("confusion_matrix", "class_accuracy")  # those of accuracies
 log = logging.getLogger("fmvae")
 
 
 def measure_figures(
-    visualizer: VAEVisualizer, measures: Mapping[str, Any], settings: Mapping[str, Any]
+    visualizer: VAEVisualizer,
+    measures: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    factors: Tensor | None = None,
 ) -> Iterator[tuple[str, Figure]]:
-    """Yield names and figures of measured numbers: ``confusion_matrix`` and ``class_accuracy``.
+    """Yield names and figures of measured numbers: of factors, ``confusion_matrix`` and ``class_accuracy``.
 
     Args:
-        measures: by name. Both figures need ``accuracy``, with ``settings``, and ``generated`` and ``real``, each
-            with ``confusion`` (C, C) and ``num_images``.
+        measures: by name. The last two figures need ``accuracy``, with ``settings``, and ``generated`` and
+            ``real``, each with ``confusion`` (C, C) and ``num_images``.
         settings: the config's ``figures``; if ``only`` is given, it must name a figure.
+        factors: of the training images, (N, K), for the shares of their entropies; None if they have none.
     """
     if block := measures.get("disentanglement"):
-        yield from wanted_factor_figures(block, visualizer.name, settings["only"])
+        known = None if factors is None else factors.cpu().numpy()
+        yield from wanted_factor_figures(block, visualizer.name, settings["only"], known)
     if "accuracy" not in measures:
         for name in set(settings["only"] or []) & set(OF_MEASURES):
             log.warning(

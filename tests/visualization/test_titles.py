@@ -85,6 +85,10 @@ def test_no_figure_of_measures_is_cut_off():
     block = {"generated": side, "real": side, "settings": {"extractor_sha256": "f" * 64}}
     settings = compose(["figures=default"])["figures"]
     figures = dict(measure_figures(shows, {"accuracy": block}, settings))
+    few = {"mutual_information": np.eye(2), "importance": np.eye(2), "factors": ["garment", "brightness"]}
+    of_factors = torch.tensor([[0, 1], [1, 0]])
+    figures |= dict(measure_figures(shows, {"disentanglement": few}, settings, of_factors))
+    assert "factor_information" in figures
     figures["few classes"] = confusion_matrix(np.eye(3), "abc", f"Predictions: {LONG}")
     figures["few bars"] = class_accuracy([1, 1, 1], [1, 1, 1], "abc", f"Accuracy: {LONG}")
     vamp = seeded(BaseVAE, 2, hidden_dim=8)
