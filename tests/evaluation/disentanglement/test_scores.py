@@ -82,6 +82,26 @@ def test_noise_scores_chance(chance):
     assert mig(blurred(given), given) > 0.2 > 0.01 > mig(blurred(given), shuffled)
 
 
+def test_chance_of_modularity_and_infom_follows_the_numbers_of_values():
+    """By the bias of counted mutual information, as docs/measures.md has it."""
+
+    def expected(sizes) -> tuple[float, float]:
+        bias = np.array(sizes) - 1.0
+        rest = (bias**2).sum() - bias.max() ** 2
+        shares, even = bias / np.log(sizes), 1 / len(sizes)
+        return 1 - rest / bias.max() ** 2 / (len(sizes) - 1), (shares.max() / shares.sum() - even) / (1 - even)
+
+    num, z = 10_000, noise(10_000, 10)
+    for sizes, near in (((3, 6, 20, 16, 16), (0.67, 0.11)), ((100, 4, 4, 4, 5, 3), (0.999, 0.60))):
+        given = factors(num, sizes=sizes)
+        found = mutual_information(z, given).mean(0)
+        assert found == pytest.approx((np.array(sizes) - 1) * 19 / (2 * num), rel=0.25)  # fewer bins are filled
+        # negative control: the bias is not information, of which there is none on more points
+        assert mutual_information(noise(4 * num), factors(4 * num, sizes=sizes)).mean() < 0.4 * found.mean()
+        assert (modularity(z, given), infom(z, given)) == pytest.approx(expected(sizes), abs=0.06)
+        assert expected(sizes) == pytest.approx(near, abs=0.005)
+
+
 def test_dci_of_noise_is_at_chance_on_other_points():
     found = dci(noise(1500), factors(1500), (noise(500, seed=5), factors(500, seed=6)))
     assert found.disentanglement < 0.1
