@@ -40,18 +40,20 @@ class Cell(NamedTuple):
 
 
 def layers(sheet: bytes, cells: Sequence[Cell]) -> tuple[bytes, list[Cell]]:
-    """Take a sheet (PNG, grey) apart, so that a page can show it on its own paper, be that light or dark.
+    """Take a sheet (PNG, grey or RGB) apart, so that a page can show it on its own paper, be that light or dark.
 
     Returns:
         The sheet without its pictures, black on transparent as PNG, and the cells with their pictures.
     """
-    whole = Image.open(io.BytesIO(sheet)).convert("L")
-    labels, found = whole.copy(), []
+    whole = Image.open(io.BytesIO(sheet))
+    # tiles are small, so colours must not run into the next one
+    options = {} if whole.mode == "L" else {"subsampling": 0}
+    labels, found = whole.convert("L"), []
     for cell in cells:
         left, upper = round(cell.left * whole.width), round(cell.top * whole.height)
         box = (left, upper, left + round(cell.width * whole.width), upper + round(cell.height * whole.height))
         file = io.BytesIO()
-        whole.crop(box).save(file, format="jpeg", quality=QUALITY)
+        whole.crop(box).save(file, format="jpeg", quality=QUALITY, **options)
         found.append(cell._replace(jpeg=file.getvalue()))
         labels.paste(255, (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1))  # of which a border may be drawn
     file = io.BytesIO()
@@ -109,8 +111,9 @@ def contact_sheet(
         assert pictures is not None
         if cell := grid[i][j]:
             pictures.append(Cell(cell[0], f"{shown_rows[i]}, {heads[j]}", *box))
-    file = io.BytesIO()  # the pictures are grey, so save a third of the size
-    Image.open(io.BytesIO(render(figure))).convert("L").save(file, format="png")
+    coloured = any(cell is not None and cell.ndim == 3 for row in shown for cell in row)
+    file = io.BytesIO()  # without colours, a third of the size
+    Image.open(io.BytesIO(render(figure))).convert("RGB" if coloured else "L").save(file, format="png")
     return file.getvalue()
 
 
@@ -132,17 +135,23 @@ def _first(paths: Sequence[Path]) -> tuple[Path, np.ndarray] | None:
 
 
 def _read(path: Path) -> np.ndarray | None:
-    """Return a figure's images without title and labels: (H, WIDTH) in [0, 1]. None if it can't be read."""
+    """Return a figure's images without title and labels, in [0, 1]: grey (H, WIDTH), or RGB (H, WIDTH, 3).
+
+    None if it can't be read.
+    """
     try:
         with Image.open(path) as image:
             paper = Image.new("RGBA", image.size, "white")
-            grey = Image.alpha_composite(paper, image.convert("RGBA")).convert("L")
+            colours = Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
     except (OSError, SyntaxError, ValueError):  # PIL's errors for a damaged file
         return None
-    left, upper, right, lower = _tiles(np.asarray(grey) < PAPER)
-    grey = grey.crop((left, upper, right, lower))
-    height = max(round(grey.height * WIDTH / grey.width), 1)
-    return np.asarray(grey.resize((WIDTH, height), Image.Resampling.LANCZOS), np.float32) / 255
+    grey = colours.convert("L")
+    box = _tiles(np.asarray(grey) < PAPER)
+    tiles = colours.crop(box)
+    if not np.ptp(np.asarray(tiles), axis=2).any():  # every pixel is as red as green and blue
+        tiles = grey.crop(box)
+    height = max(round(tiles.height * WIDTH / tiles.width), 1)
+    return np.asarray(tiles.resize((WIDTH, height), Image.Resampling.LANCZOS), np.float32) / 255
 
 
 def _tiles(ink: np.ndarray) -> tuple[int, int, int, int]:
@@ -165,19 +174,22 @@ def _tiles(ink: np.ndarray) -> tuple[int, int, int, int]:
 def _sheet(
     grid: Sequence[Sequence[np.ndarray | None]], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> tuple[Figure, dict[tuple[int, int], tuple[float, float, float, float]]]:
-    """Draw a grid of pictures (H, WIDTH), without scaling them, with names of rows and columns.
+    """Draw a grid of pictures, (H, WIDTH) or (H, WIDTH, 3), without scaling them, with names of rows and columns.
 
     Return the figure, and by row and column the box of each cell: left, top, width and height, as shares of it.
     """
     heights = [max((len(cell) for cell in row if cell is not None), default=WIDTH // 4) for row in grid]
     tops = np.cumsum([0, *(height + SPACE for height in heights)])
-    tiles = np.full((tops[-1] - SPACE, len(columns) * (WIDTH + SPACE) - SPACE), np.nan, np.float32)
+    height, width = tops[-1] - SPACE, len(columns) * (WIDTH + SPACE) - SPACE
+    # of a sheet with pictures in colour, the grey ones are drawn in three channels, too
+    channels = (3,) if any(cell is not None and cell.ndim == 3 for row in grid for cell in row) else ()
+    tiles = np.full((height, width, *channels), np.nan, np.float32)
     for top, row in zip(tops, grid, strict=False):
         for j, cell in enumerate(row):
             if cell is not None:
-                tiles[top : top + len(cell), j * (WIDTH + SPACE) :][:, :WIDTH] = cell
+                place = tiles[top : top + len(cell), j * (WIDTH + SPACE) :][:, :WIDTH]
+                place[...] = cell[..., None] if channels and cell.ndim == 2 else cell
     margin = 30 + 8 * max(len(line) for row in rows for line in row.split("\n"))
-    height, width = tiles.shape
     total = (max(margin + width + SPACE, 10 * len(title)), height + 70 + SPACE)
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI))
     axes = figure.add_axes((margin / total[0], SPACE / total[1], width / total[0], height / total[1]))

@@ -98,16 +98,16 @@ def edit_status(run: Path, **changes: Any) -> None:
     (run / "status.json").write_text(json.dumps(status))
 
 
-def write_figure(run: Path, name: str, grey: float) -> None:
-    """A titled figure of 2 x 3 tiles of one grey on black, like those of the package."""
+def write_figure(run: Path, name: str, shade: float | tuple[float, float, float]) -> None:
+    """A titled figure of 2 x 3 tiles of one grey, or of one colour (RGB), on black, like those of the package."""
     (run / "figures").mkdir(exist_ok=True)
-    (run / "figures" / f"{name}.png").write_bytes(_figure(grey))
+    (run / "figures" / f"{name}.png").write_bytes(_figure(shade))
 
 
 @cache
-def _figure(grey: float) -> bytes:
-    tiles = np.zeros((60, 90), np.float32)
-    tiles[5:25, 5:25] = grey
+def _figure(shade: float | tuple[float, float, float]) -> bytes:
+    tiles = np.zeros((60, 90, 3) if isinstance(shade, tuple) else (60, 90), np.float32)
+    tiles[5:25, 5:25] = shade
     tiles[:, 29::30] = np.nan
     figure = Figure(figsize=(5, 4), layout="constrained")
     show_tiles(figure.subplots(), tiles)

@@ -1,13 +1,15 @@
 """A contact sheet shows the runs' own pictures, each in its place."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fmvae.report.collect import collect
 from fmvae.report.settings import settings_of
-from fmvae.report.sheets import MAX_CELLS, MIN_DARK, SPACE, WIDTH, _read, _tiles, contact_sheet
+from fmvae.report.sheets import MAX_CELLS, MIN_DARK, SPACE, WIDTH, Cell, _read, _tiles, contact_sheet, layers
 from tests.report.fakes import FACTOR, write_figure, write_run
 
 
@@ -73,6 +75,40 @@ def test_the_first_seed_whose_picture_can_be_read_is_shown(tmp_path):
     changed = sheet(tmp_path)
     assert changed is not None
     assert not np.array_equal(alone, changed)
+
+
+ORANGE = (1.0, 0.6, 0.2)
+
+
+def sheet_of(folder) -> tuple[Image.Image, Image.Image, Sequence[Image.Image]]:
+    """The sheet of two shades, the same without its pictures, and the pictures."""
+    cells: list[Cell] = []
+    content = contact_sheet(settings_of(collect([folder])), "samples", "Samples", cells)
+    assert content is not None
+    labels, cells = layers(content, cells)
+    whole, rest, *pictures = [Image.open(io.BytesIO(one)) for one in (content, labels, *(c.jpeg for c in cells))]
+    return whole, rest, pictures
+
+
+@pytest.mark.parametrize("shade", [ORANGE, (0.6, 0.6, 0.6)])
+def test_a_sheet_keeps_the_colours_of_pictures(shade, tmp_path):
+    """Control: RGB figures that have no colours are a grey sheet, the same as from grey figures."""
+    coloured = shade == ORANGE
+    write_figure(write_run(tmp_path / "rgb"), "samples", shade)
+    write_figure(write_run(tmp_path / "rgb", beta=2.0), "samples", 0.4)
+    whole, rest, (first, second) = sheet_of(tmp_path / "rgb")
+    place = (WIDTH // 6, round(WIDTH * 15 / 90))
+    assert (whole.mode, first.mode, rest.mode) == (*(["RGB"] * 2 if coloured else ["L"] * 2), "LA")
+    told = first.convert("RGB").getpixel(place), second.convert("RGB").getpixel(place)
+    for found, expected in zip(told, (shade, (0.4, 0.4, 0.4)), strict=True):
+        np.testing.assert_allclose(np.array(found) / 255, expected, atol=0.02)
+    left = whole.width - 2 * (WIDTH + SPACE)  # of the first cell
+    np.testing.assert_array_less(np.ptp(np.asarray(whole.convert("RGB"), int)[:, :left], axis=2), 1)  # black text
+    assert bool(np.ptp(np.asarray(whole.convert("RGB"), int), axis=2).any()) == coloured
+    if not coloured:
+        write_figure(write_run(tmp_path / "grey"), "samples", shade[0])
+        write_figure(write_run(tmp_path / "grey", beta=2.0), "samples", 0.4)
+        assert sheet_of(tmp_path / "grey")[0] == whole
 
 
 def test_no_pictures_no_sheet(tmp_path):
