@@ -19,8 +19,10 @@ from fmvae.report.comparison import columns_of, floors_of
 from fmvae.report.levels import by_data, level
 from fmvae.report.settings import BETA, Curve, Setting, curves_of, label
 from fmvae.report.style import Style, Texts, caption, drawn_curves, legend
+from fmvae.visualization.tiles import set_panel_title
 
 WIDTH = 7.5  # of a chart of one panel without its legend, in inches
+PANEL = 4.8  # of a panel beside others
 MAX_TICKS = 12
 LONG_TICK = 5  # characters of a tick's text
 NEAR = 0.7  # share of ln N from which an MI is near it
@@ -86,7 +88,7 @@ def draw_pair(pair: Pair, settings: Sequence[Setting], describe: Describe = sile
     else:
         told = f"at all points {_said(strengths)} = {next(iter(values))[1]:g}"
     axes.set(xlabel=pair.xlabel, ylabel=pair.ylabel)
-    axes.set_title(f"{pair.title}; {told}{note}")
+    set_panel_title(axes, f"{pair.title}; {told}{note}", WIDTH - 1)
     axes.grid(alpha=0.25)
     legend(figure, [*style.handles(drawn), *limits])
     caption(figure, _unlike([setting for _, points in lines for _, _, setting in points]))
@@ -185,7 +187,7 @@ def against_beta(settings: Sequence[Setting], describe: Describe = silent) -> Fi
     style, num_columns = Style(every), min(len(columns), 2)
     num_rows = math.ceil(len(columns) / num_columns)
     # a single panel is as wide as those of the other charts, so that texts keep their size in a column of a paper
-    size = (max(0.4 + 4.8 * num_columns, WIDTH) + style.width(curves), 0.4 + 3.6 * num_rows)
+    size = (max(0.4 + PANEL * num_columns, WIDTH) + style.width(curves), 0.4 + 3.6 * num_rows)
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axes, column in zip(panels, columns, strict=False):
@@ -203,7 +205,8 @@ def against_beta(settings: Sequence[Setting], describe: Describe = silent) -> Fi
         draw_levels(axes, settings, column)
         floors = floors_of(settings, column)
         title = f"{column.header}, {column.split}{note}" + f"; floor {floors}" * bool(floors)
-        axes.set(title=title, ylabel=column.unit)
+        set_panel_title(axes, title, (PANEL if num_columns > 1 else WIDTH) - 1)
+        axes.set_ylabel(column.unit)
     for axes in panels[len(columns) :]:
         axes.set_axis_off()
     legend(figure, style.handles(curves))

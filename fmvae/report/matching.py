@@ -14,13 +14,14 @@ from fmvae.report.naming import Names
 from fmvae.report.settings import Setting
 from fmvae.report.style import caption
 from fmvae.runs.files import read_record
-from fmvae.visualization.tiles import new_figure, set_title
+from fmvae.visualization.tiles import new_figure, set_panel_title, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE = "udr.json"
 MOST = 12  # settings whose matrices are drawn
+PANEL = 3.4  # inches, of a matrix
 MARKS = (
     "A point for each seed, a line at their mean; dotted: the mean of latents rotated at random, with as many "
     "informative dimensions (dim.) as the runs have."
@@ -127,7 +128,7 @@ def pairing_chart(settings: Sequence[Setting], describe: Describe = silent) -> F
         return None
     names, wide = Names(settings), min(len(found), 4)
     tall = -(-len(found) // wide)
-    figure = new_figure(3.4 * wide + 0.8, 3.5 * tall + 0.6)
+    figure = new_figure(PANEL * wide + 0.8, 3.5 * tall + 0.6)
     panels = figure.subplots(tall, wide, squeeze=False).flatten()
     shown = None
     for axes, (setting, entry) in zip(panels, found, strict=False):
@@ -143,7 +144,7 @@ def pairing_chart(settings: Sequence[Setting], describe: Describe = silent) -> F
             range(len(columns)), [_named(column, kept[1]) for column in columns], fontsize=7, rotation=90
         )
         axes.set(ylabel=f"seed {entry['seeds'][0]}", xlabel=f"seed {entry['seeds'][1]}")
-        axes.set_title(names.of(setting), fontsize=9)
+        set_panel_title(axes, names.of(setting), PANEL - 0.5, fontsize=9)
     for axes in panels[len(found) :]:
         axes.set_axis_off()
     assert shown is not None

@@ -14,10 +14,11 @@ from PIL import Image, ImageChops
 from fmvae.report.settings import BETA, Curve, Setting, curves_of, label
 from fmvae.report.style import spread
 from fmvae.runs.recorder import render
-from fmvae.visualization.tiles import show_tiles
+from fmvae.visualization.tiles import break_lines, show_tiles
 
 MAX_CELLS, MAX_COLUMNS = 60, 8
 WIDTH, SPACE = 300, 12  # pixels of a cell, and between cells
+TITLE_WIDTH = 640  # pixels up to which a sheet of few pictures is widened for its title
 DPI = 110  # of every figure (render)
 MIN_DARK = 8  # pixels; a line of text has fewer rows that are mostly dark, a tile more
 QUALITY = 80  # of pictures as JPEG
@@ -190,14 +191,18 @@ def _sheet(
                 place = tiles[top : top + len(cell), j * (WIDTH + SPACE) :][:, :WIDTH]
                 place[...] = cell[..., None] if channels and cell.ndim == 2 else cell
     margin = 30 + 8 * max(len(line) for row in rows for line in row.split("\n"))
-    total = (max(margin + width + SPACE, 10 * len(title)), height + 70 + SPACE)
-    figure = Figure(figsize=(total[0] / DPI, total[1] / DPI))
+    across = max(margin + width + SPACE, min(10 * len(title), TITLE_WIDTH))
+    figure = Figure(figsize=(across / DPI, (height + 70 + SPACE) / DPI))
+    heading = figure.text(SPACE / across, 1, "", va="top", fontsize=12)
+    break_lines(heading, title, (across - 2 * SPACE) / DPI, colon=False)
+    total = (across, round(figure.get_figheight() * DPI))
+    figure.set_figheight(total[1] / DPI)
+    heading.set_y(1 - SPACE / total[1])
     axes = figure.add_axes((margin / total[0], SPACE / total[1], width / total[0], height / total[1]))
     show_tiles(axes, tiles)
     axes.set_xticks(np.arange(len(columns)) * (WIDTH + SPACE) + WIDTH / 2, columns, fontsize=11)
     axes.set_yticks(tops[:-1] + np.array(heights) / 2, rows, fontsize=10)
     axes.xaxis.tick_top()
-    figure.text(SPACE / total[0], 1 - SPACE / total[1], title, va="top", fontsize=12)
     upper = total[1] - SPACE - height
     boxes = {
         (i, j): (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -124,19 +123,6 @@ def text_size(usual: float) -> float:
     """Return a size of text, given the one for text of 10 points."""
     chosen = _current.get().font_size
     return usual * chosen / POINTS if chosen else usual
-
-
-def in_lines(note: str, usual: float = 9) -> str:
-    """Return a note below a panel in lines that fit into the width that the user has chosen.
-
-    Args:
-        usual: its size of text.
-    """
-    chosen = _current.get().width
-    if chosen is None:
-        return note
-    room = int(0.75 * chosen * 72 / (0.55 * text_size(usual)))  # characters: labels of rows take up to a quarter
-    return "\n".join("\n".join(textwrap.wrap(line, max(room, 16))) for line in note.split("\n"))
 
 
 def drawn(what: str, drawings: Mapping[str, Callable[[], T]]) -> Iterator[tuple[str, T]]:

@@ -10,16 +10,27 @@ import torch
 from torch import Tensor
 
 from fmvae.common.class_names import drawable
-from fmvae.visualization.appearance import in_lines, text_size
+from fmvae.visualization.appearance import own_width, text_size
 from fmvae.visualization.model_view import ModelView, Source
 from fmvae.visualization.samples import drawn_from, samples
-from fmvae.visualization.tiles import GAP, name_columns, new_figure, set_title, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import (
+    GAP,
+    legend_below,
+    name_columns,
+    new_figure,
+    set_note,
+    set_title,
+    show_tiles,
+    tile,
+    tile_centres,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GENERATED_COLOUR, REAL_COLOUR = "#4477aa", "#bbbbbb"
 FRAME_COLOUR = "#ee7733"
+NARROW = 5.5  # inches: entries of the legend of a narrower figure have two lines
 
 
 def class_samples(view: ModelView, num_per_class: int = 20, source: Source | None = None) -> Figure:
@@ -70,8 +81,7 @@ def style_transfer(view: ModelView, images: Tensor, labels: Tensor) -> Figure:
         axes.add_patch(
             Rectangle(corner, width + 1, height + 1, fill=False, color=FRAME_COLOUR, linewidth=1.5, clip_on=False)
         )
-    note = "class given to the decoder (framed: the image's own class, its reconstruction)"
-    axes.set_xlabel(in_lines(note), fontsize=text_size(9))
+    set_note(figure, "class given to the decoder (framed: the image's own class, its reconstruction)")
     set_title(figure, f"One style, every class: {view.name}")
     return figure
 
@@ -135,7 +145,7 @@ def class_accuracy(
     """
     sides = {"generated images": np.asarray(generated, float), "real test images": np.asarray(real, float)}
     width = max(1.0 * len(class_names) + 1.5, 9)  # the legend needs 9
-    figure = new_figure(width, 4.4)
+    figure = new_figure(width, 4.4, least=3.6)
     axes = figure.subplots()
     for offset, (name, values), colour in zip(
         (-0.2, 0.2), sides.items(), (GENERATED_COLOUR, REAL_COLOUR), strict=True
@@ -144,17 +154,18 @@ def class_accuracy(
         if values.shape != (len(class_names),) or not len(known) or known.min() < 0 or known.max() > 1:
             raise ValueError(f"{name}: give {len(class_names)} accuracies in [0, 1], got {values.tolist()}")
         label = f"{name}: {known.mean():.2%} on average over classes"
+        label = label.replace(": ", ":\n") if own_width(width) < NARROW else label
         bars = axes.bar(np.arange(len(values)) + offset, values, 0.4, color=colour, label=label)
         texts = ["" if np.isnan(value) else f"{100 * value:.1f}" for value in values]
         axes.bar_label(bars, texts, fontsize=text_size(8), padding=1)
-    room = (width - 1.5) / len(class_names)
+    room = (own_width(width) - 1.5) / len(class_names)
     turned = name_columns(axes, range(len(class_names)), drawable(class_names), room, 10)
     axes.set_yticks(np.linspace(0, 1, 6), [f"{value:.0%}" for value in np.linspace(0, 1, 6)])
     set_title(figure, title)
     axes.set(ylabel="accuracy", ylim=(0, 1.08))
     axes.spines[["top", "right"]].set_visible(False)
-    if turned:
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    if turned or own_width(width) < width:
+        legend_below(figure, *axes.get_legend_handles_labels(), most=2)
     else:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
     return figure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmvae.visualization.appearance import own_width
-from fmvae.visualization.tiles import new_figure, set_title
+from fmvae.visualization.tiles import legend_below, new_figure, set_panel_title, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +27,7 @@ PARTS = {
     "mmd": "Maximum mean discrepancy",
     "discriminator": "Loss of the discriminator",
 }
+FEWEST = 10  # epochs of a panel that may be cut: of fewer, most of the curve would be outside
 FIRST = 0.1  # share of the epochs that does not decide what range of values a panel shows
 RULED = 3.0  # a panel is cut if all its values span this many times the range that it would show then
 MIDDLE, FENCES = 0.9, 2.0  # values count within so many ranges of the middle 90 % from these
@@ -100,7 +101,7 @@ def _explain(figure: Figure, panel: Axes) -> None:
     if own_width(13) == 13:
         panel.legend()
     else:
-        figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+        legend_below(figure, *panel.get_legend_handles_labels(), most=3)
 
 
 def _other_parts(history: Sequence[Mapping]) -> list[str]:
@@ -122,8 +123,10 @@ def classifier_curves(history: Sequence[Mapping]) -> Figure:
     """
     if not history:
         raise ValueError("history has 0 epochs: train for at least one")
-    figure = new_figure(13, 4.4)
-    panels = figure.subplots(1, 3, sharex=True)
+    narrow = own_width(13) < NARROW
+    height = 7.4 if narrow else 4.4
+    figure = new_figure(13, height, least=height if narrow else 2.4)
+    panels = figure.subplots(*((3, 1) if narrow else (1, 3)), sharex=True)
     for axes, (quantity, unit) in zip(
         panels, {"loss": "nats per image", "accuracy": "share"}.items(), strict=False
     ):
@@ -132,9 +135,12 @@ def classifier_curves(history: Sequence[Mapping]) -> Figure:
             if epochs:
                 axes.plot(epochs, values, marker=".", color=colour, label=SPLITS[split])
         axes.set(title=quantity.capitalize(), ylabel=unit, xlabel="epoch")
+        axes.tick_params(labelbottom=True)
         _show_what_matters(axes, history, quantity)
     panels[2].plot(*_curve(history, "lr"), marker=".", color="black")
-    panels[2].set(title="Learning rate at the epoch's end", xlabel="epoch")
+    panels[2].set_xlabel("epoch")
+    room = own_width(13) / (1 if narrow else 3) - 1
+    set_panel_title(panels[2], "Learning rate at the epoch's end", room)
     _count_epochs(panels[0])  # the axis is shared
     set_title(figure, "Training curves of the classifier")
     _explain(figure, panels[0])
@@ -142,12 +148,12 @@ def classifier_curves(history: Sequence[Mapping]) -> Figure:
 
 
 def shown_range(epochs: Sequence[int], values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the range of values that a panel should show; None if it can show all.
+    """Return the range of values that a panel should show; None if it can show all, as with few epochs.
 
     The first epochs, and values far from all others, do not count: they would leave the rest a flat line.
     """
     finite = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if math.isfinite(value)]
-    if not finite:
+    if not finite or len(set(epochs)) < FEWEST:
         return None
     least = 1 + FIRST * (max(epochs) - 1)
     later = np.array([value for epoch, value in finite if epoch > least] or [value for _, value in finite])
@@ -170,7 +176,15 @@ def _show_what_matters(axes: Axes, history: Sequence[Mapping], quantity: str) ->
     if limits is None:
         return
     axes.set_ylim(*limits)
-    low, high = limits
+    axes.set_xlabel(epoch_label(points, *limits))
+
+
+def epoch_label(points: Sequence[tuple[float, float]], low: float, high: float) -> str:
+    """Return the label of the axis of epochs, with the epochs whose values are outside a range.
+
+    Args:
+        points: epochs and values.
+    """
     told = ["epoch"]
     for where, end, outside in (
         ("above", max, [point for point in points if high < point[1] < math.inf]),
@@ -178,9 +192,9 @@ def _show_what_matters(axes: Axes, history: Sequence[Mapping], quantity: str) ->
     ):
         if outside:
             which = sorted({epoch for epoch, _ in outside})
-            names = f"epoch {which[0]}" if len(which) == 1 else f"{len(which)} epochs"
+            names = f"epoch {which[0]:g}" if len(which) == 1 else f"{len(which)} epochs"
             told.append(f"{where}: {names}, to {end(value for _, value in outside):.4g}")
-    axes.set_xlabel("\n".join(told))
+    return "\n".join(told)
 
 
 def _count_epochs(axes: Axes) -> None:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from fmvae.data.split import Split
-from fmvae.visualization.appearance import in_lines, text_size
 from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.tiles import new_figure, set_title, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import new_figure, set_note, set_title, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +79,7 @@ def interpolations(
     axes.xaxis.tick_top()
     for between in ((centres[0] + centres[1]) / 2, (centres[-2] + centres[-1]) / 2):  # data | model | data
         axes.axvline(between, color="#ee7733", linewidth=2)
-    axes.set_xlabel(in_lines("position between the two posterior means (0 left, 1 right)"), fontsize=text_size(9))
+    set_note(figure, "position between the two posterior means (0 left, 1 right)")
     different = bool((left_labels != right_labels).any())
     note = "; decoded as the left image's class" if view.conditional and different else ""
     set_title(figure, f"Interpolations between posterior means{note}\n{view.name}")

@@ -14,7 +14,7 @@ from fmvae.objectives import Density, kl_divergence
 from fmvae.visualization.appearance import own_width, text_size
 from fmvae.visualization.density import contour_handles, draw_contours, on_plane
 from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.tiles import POINTS, new_figure, set_title
+from fmvae.visualization.tiles import POINTS, legend_below, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,7 +146,7 @@ def latent_scatter(
         title += "\nthe prior is not N(0, 1), and is not drawn"
     set_title(figure, title)
     if own_width(9.6) < NARROW:
-        figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+        legend_below(figure, handles, names, 2)
     else:
         axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
@@ -251,11 +251,5 @@ def kl_per_dimension(view: ModelView, posteriors: Posteriors, split_name: str = 
     there = [kind for kind, any_such in zip(kinds, (active.any(), not active.all()), strict=True) if any_such]
     from matplotlib.patches import Patch
 
-    figure.legend(
-        [Patch(color=kinds[kind]) for kind in there],
-        there,
-        loc="outside lower center",
-        ncols=1 if own_width(width) < NARROW else 2,
-        frameon=False,
-    )
+    legend_below(figure, [Patch(color=kinds[kind]) for kind in there], there, 2)
     return figure

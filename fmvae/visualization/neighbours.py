@@ -10,7 +10,7 @@ from torch import Tensor
 from fmvae.data.split import Split, to_float
 from fmvae.visualization.model_view import ModelView, Source
 from fmvae.visualization.samples import drawn_from
-from fmvae.visualization.tiles import new_figure, set_title, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import new_figure, set_note, set_title, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,5 +80,5 @@ def neighbours(
     _, _, height, width = means.shape
     axes.set_yticks(tile_centres(len(rows), height), ROWS)
     axes.set_xticks(tile_centres(num_columns, width), [f"{value:.2f}" for value in distances[:, 0]])
-    axes.set_xlabel("distance to the nearest training image")
+    set_note(figure, "distance to the nearest training image", 10)
     return figure

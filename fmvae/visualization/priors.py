@@ -9,11 +9,19 @@ import numpy as np
 
 from fmvae.models import VampPrior
 from fmvae.models.posterior import Posteriors
-from fmvae.visualization.appearance import text_size
+from fmvae.visualization.appearance import own_width, text_size
 from fmvae.visualization.density import Plane, contour_handles, draw_contours, on_plane
-from fmvae.visualization.latent import chosen_points, class_colours, class_handles
+from fmvae.visualization.latent import NARROW, chosen_points, class_colours, class_handles
 from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.tiles import looking_at, new_figure, set_title, show_tiles, tile
+from fmvae.visualization.tiles import (
+    legend_below,
+    looking_at,
+    new_figure,
+    set_panel_title,
+    set_title,
+    show_tiles,
+    tile,
+)
 
 if TYPE_CHECKING:
     from matplotlib.colors import LogNorm
@@ -53,6 +61,8 @@ def prior_density(
 ) -> Figure:
     """Draw the density of a prior of two latents on the left, and posterior means by class on the right.
 
+    In a narrow figure, the second panel is below the first.
+
     Both panels have the same axes and the same contours, which hold 50, 80 and 95 % of the prior's mass.
     The scale of p(z) is logarithmic.
 
@@ -72,25 +82,32 @@ def prior_density(
     plane = on_plane(view.prior(), points)
     breadth, height = np.ptp(plane.z0), np.ptp(plane.z1)
     panel = min(MAX_PANEL, max(MIN_PANEL, PANEL * breadth / height))  # wide; both scales are the same
+    width = own_width(2 * panel + 4.8)
+    narrow = width < NARROW
     figure = new_figure(2 * panel + 4.8, min(PANEL, panel * height / breadth) + 1.2)
+    if narrow:
+        figure.set_figheight(2 * min(PANEL, (width - 1) * height / breadth) + 2.4)
     figure.set_layout_engine("compressed")  # panels keep their proportions, and what belongs to them stays near
     set_title(figure, f"Prior and posterior means of {len(points):,} {split_name} images: {view.name}")
-    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    left, right = figure.subplots(*((2, 1) if narrow else (1, 2)), sharex=True, sharey=True)
     shades = left.pcolormesh(plane.z0, plane.z1, plane.p, cmap="Blues", norm=_scale(plane), rasterized=True)
     figure.colorbar(shades, ax=left, location="left", label="p(z), on a logarithmic scale", extend="min")
     right.scatter(
         *points.T, s=5 if len(points) > 3000 else 16, c=class_colours(view)[labels], alpha=0.6, linewidths=0
     )
-    left.set_title("density of the prior", fontsize=text_size(10))
-    right.set_title("posterior means, and the same contours", fontsize=text_size(10))
+    room = (width - 1) if narrow else panel
+    set_panel_title(left, "density of the prior", room, fontsize=text_size(10))
+    set_panel_title(right, "posterior means, and the same contours", room, fontsize=text_size(10))
     for axes in (left, right):
         draw_contours(axes, plane)
         axes.set(xlabel="z0", ylabel="z1", aspect="equal")
-        axes.tick_params(labelleft=True)
+        axes.tick_params(labelleft=True, labelbottom=True)
     (dots, classes), (lines, shares) = class_handles(view), contour_handles()
-    right.legend(
-        [*dots, *lines], [*classes, *shares], loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False
-    )
+    entries = [*dots, *lines], [*classes, *shares]
+    if narrow:
+        legend_below(figure, *entries, most=2)
+    else:
+        right.legend(*entries, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
 
 

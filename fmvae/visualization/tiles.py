@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 GAP = 1  # pixels between tiles
 TITLE_MARGIN = 0.15  # inches to the left and to the right of a title, at least
 LINE, POINTS = 1.2, 72  # height of a line, of its font's size; points of an inch
+# where lines are broken: after commas and semicolons, at spaces, and in words, but not between \\ and $
+SEPARATORS = (r"(?<=[,;] )", r"(?<= )", r"(?<!\\)(?=.)")
 LETTER = 0.6  # width of a letter, of its font's size
 
 
@@ -49,39 +51,78 @@ def set_title(figure: Figure, text: str, **options: Any) -> None:
     """Set the title of a figure, in as many lines as its width needs.
 
     Args:
-        text: a line that is too wide is broken after the colon, then at commas and semicolons, and only then at
-            any space.
+        text: a line that is too wide is broken as by :func:`break_lines`.
         options: of :meth:`matplotlib.figure.Figure.suptitle`.
     """
-    # matplotlib's wrap=True alone would break anywhere, as after "β ="; it remains for what has no comma
-    title = figure.suptitle("", wrap=True, **options)
-    break_lines(title, text, figure.get_size_inches()[0] - 2 * TITLE_MARGIN)
+    break_lines(figure.suptitle("", **options), text, _room(figure))
 
 
-def break_lines(title: Text, text: str, inches: float) -> None:
-    """Let a title show a text in lines of at most this width, as far as colons, commas and semicolons allow.
+def set_note(figure: Figure, text: str, usual: float = 9) -> None:
+    """Write what one must know to read a figure below its panels, in as many lines as its width needs.
+
+    It is not the label of an axis, as matplotlib's layout reserves no width for those: in a narrow figure they are
+    cut off.
+
+    Args:
+        usual: its size of text, as for :func:`text_size`.
+    """
+    note = figure.supxlabel("", fontsize=text_size(usual))
+    break_lines(note, text, _room(figure), colon=False, separators=SEPARATORS[1:])
+
+
+def set_panel_title(axes: Axes, text: str, inches: float, **options: Any) -> None:
+    """Set the title of a panel, in lines of at most this width, which are broken at semicolons first.
+
+    Args:
+        options: of :meth:`matplotlib.axes.Axes.set_title`.
+    """
+    separators = ("(?<=; )", *SEPARATORS)
+    break_lines(axes.set_title("", **options), text, inches, colon=False, separators=separators)
+
+
+def _room(figure: Figure) -> float:
+    return figure.get_size_inches()[0] - 2 * TITLE_MARGIN
+
+
+def break_lines(
+    title: Text, text: str, inches: float, *, colon: bool = True, separators: Sequence[str] = SEPARATORS
+) -> None:
+    """Let a title show a text in lines of at most this width.
 
     The figure grows by the lines added, so that its panels keep their size.
+
+    Args:
+        colon: if the first line is too wide, break it at its first colon, which is left out, before anywhere else.
+        separators: where to break, as regular expressions, each only where the ones before are not enough.
     """
     figure = title.get_figure(root=True)
     assert figure is not None
 
     def fits(line: str) -> bool:
-        title.set(text=line, wrap=False)
+        title.set_text(line.rstrip())
         return title.get_window_extent().width <= inches * figure.dpi
 
-    wrap, lines = title.get_wrap(), []
-    for line in text.split("\n"):
-        for part in [line] if fits(line) else line.split(": ", 1):
-            lines.append("")
-            for piece in re.split(r"(?<=[,;] )", part):
-                if lines[-1] and not fits((lines[-1] + piece).rstrip()):
-                    lines.append("")
-                lines[-1] += piece
+    lines = []
+    for i, line in enumerate(text.split("\n")):
+        for part in line.split(": ", 1) if colon and i == 0 and not fits(line) else [line]:
+            lines += _broken(part, fits, separators)
     added = len(lines) - len(text.split("\n"))
     if added:
         figure.set_figheight(figure.get_figheight() + added * LINE * float(title.get_fontsize()) / POINTS)
-    title.set(text="\n".join(line.rstrip() for line in lines), wrap=wrap)
+    title.set_text("\n".join(line.rstrip() for line in lines))
+
+
+def _broken(text: str, fits: Callable[[str], bool], separators: Sequence[str]) -> list[str]:
+    """Return a text in lines that fit, as long as there are separators."""
+    if fits(text) or not separators:
+        return [text]
+    lines: list[str] = []
+    for piece in filter(None, re.split(separators[0], text)):
+        if lines and fits(lines[-1] + piece):
+            lines[-1] += piece
+        else:
+            lines += _broken(piece, fits, separators[1:])
+    return lines
 
 
 @contextmanager
@@ -89,6 +130,15 @@ def looking_at(model: VAE) -> Iterator[None]:
     """Switch to evaluation mode without gradients inside; afterwards, restore the mode of each layer."""
     with in_evaluation_mode(model), inference_mode():
         yield
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str], most: int) -> None:
+    """Draw a legend below the panels, in at most so many columns, and fewer if the figure is narrow."""
+    for columns in range(most, 0, -1):
+        legend = figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def tile(images: Tensor, num_columns: int, gap: int = GAP) -> np.ndarray:

@@ -13,10 +13,9 @@ from fmvae.errors import ConfigError
 from fmvae.models.posterior import Posteriors
 from fmvae.objectives import Density
 from fmvae.visualization.animation import enlarged, frame, gif
-from fmvae.visualization.appearance import in_lines, text_size
 from fmvae.visualization.latent import Ranking, ranking
 from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.tiles import GAP, new_figure, set_title, show_tiles, tile, tile_centres
+from fmvae.visualization.tiles import GAP, new_figure, set_note, set_title, show_tiles, tile, tile_centres
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,7 +174,7 @@ def latent_traversal(
         note += f"\n{FOLLOWED}"
     if from_image:
         _mark_own_values(axes, traversal, height, breadth)
-    axes.set_xlabel(in_lines(note), fontsize=text_size(9))
+    set_note(figure, note)
     set_title(figure, _title(view, traversal, dimensions is None, label, from_image))
     return figure
 

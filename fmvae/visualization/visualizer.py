@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fmvae.data.split import Split, to_float
 from fmvae.objectives import Density
+from fmvae.visualization.appearance import own_width
 from fmvae.visualization.density import SHARES, within_largest
 from fmvae.visualization.latent import latent_scatter
 from fmvae.visualization.model_view import ModelView, Source
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUM_COLUMNS = 10  # reconstructions per row
-MANIFOLD_TITLE = 7.2  # inches, of the figure's 8; the title is centred on the panel
+MANIFOLD_MARGIN = 1.2  # inches that a title leaves free, which is centred on the panel
 VEIL = 0.75  # opacity of the white over pale tiles
 CROWDED = 0.03  # of an axis: ticks that are closer to the one before are left out
 
@@ -110,7 +111,7 @@ class VAEVisualizer(ModelView):
         z1, z0 = torch.meshgrid(quantiles[:, 1].flip(0), quantiles[:, 0], indexing="ij")
         z = torch.stack([z0, z1], dim=-1).flatten(0, 1).to(self.weight)  # (side * side, 2), in reading order
         means = self.decode_means(z, labels)
-        figure = new_figure(8, 8.3)
+        figure = new_figure(8, 8.3, least=3.8)
         axes = figure.subplots()
         show_tiles(axes, tile(means, side, gap=0))
         of_class = f" of {name}" if (name := self.of_class(label)) else ""
@@ -120,8 +121,9 @@ class VAEVisualizer(ModelView):
             shares += " in each dimension alone"
             title += f"\npale: outside the contour that holds {SHARES[0]:.0%} of the prior"
             _veil(axes, within_largest(prior, z).reshape(side, side), axes.images[0].get_extent())
-        axes.set(xlabel=f"z0 ({shares})", ylabel="z1")
-        break_lines(axes.set_title(""), title, MANIFOLD_TITLE)
+        break_lines(axes.xaxis.label, f"z0 ({shares})", own_width(8) - MANIFOLD_MARGIN, colon=False)
+        axes.set_ylabel("z1")
+        break_lines(axes.set_title(""), title, own_width(8) - MANIFOLD_MARGIN)
         (below0, names0), (below1, names1) = (_ticks(prior, quantiles, dimension) for dimension in (0, 1))
         axes.set_xticks(below0 * width - 0.5, names0)
         axes.set_yticks((1 - below1) * height - 0.5, names1)

@@ -9,7 +9,18 @@ from PIL import Image
 
 from fmvae.report.collect import collect
 from fmvae.report.settings import settings_of
-from fmvae.report.sheets import MAX_CELLS, MIN_DARK, SPACE, WIDTH, Cell, _read, _tiles, contact_sheet, layers
+from fmvae.report.sheets import (
+    MAX_CELLS,
+    MIN_DARK,
+    SPACE,
+    TITLE_WIDTH,
+    WIDTH,
+    Cell,
+    _read,
+    _tiles,
+    contact_sheet,
+    layers,
+)
 from tests.report.fakes import FACTOR, write_figure, write_run
 
 
@@ -151,3 +162,16 @@ def test_strengths_that_are_not_beta_have_columns_of_their_own(tmp_path):
     assert [bool((abs(mixed - grey) < 0.01).sum() > 100) for grey in (*greys, 0.65)] == [True] * 4
     assert mixed.shape[0] > pixels.shape[0]  # a row more
     assert (mixed.shape[1] - pixels.shape[1]) < WIDTH  # and no column more
+
+
+def test_a_title_that_is_wider_than_the_pictures_takes_more_lines(tmp_path):
+    """Control: a title that fits changes neither width nor height."""
+    write_figure(write_run(tmp_path), "samples", 0.5)
+    sheets = [sheet(tmp_path, title) for title in ("Samples", "Draws", "Samples of a title; " * 8)]
+    short, other, long = (one for one in sheets if one is not None)
+    assert short.shape == other.shape
+    assert TITLE_WIDTH >= long.shape[1] > short.shape[1]
+    assert long.shape[0] > short.shape[0] + 40
+    ink = long[: long.shape[0] - short.shape[0] + 40] < 0.9  # the title's lines
+    assert not ink[:, -SPACE // 2 :].any()
+    assert ink[:, : long.shape[1] // 2].any()

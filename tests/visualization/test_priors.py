@@ -155,17 +155,18 @@ def test_traversals_are_in_standard_deviations_around_the_prior_mean():
             np.testing.assert_allclose(tile_at(shown(figure), row, column), mean, atol=1e-6)
     (axes,) = figure.axes
     assert tick_labels(axes.xaxis) == ["-2σ", "-1σ", "0σ", "1σ", "2σ"]
-    assert "0 and σ: the prior's mean and standard deviation" in axes.get_xlabel()
-    assert "at the prior mean" in axes.get_xlabel()
+    assert "0 and σ: the prior's mean and standard deviation" in figure.get_supxlabel()
+    assert "at the prior mean" in figure.get_supxlabel()
     bound = information_bound(posteriors)
     assert tick_labels(axes.yaxis) == [f"z{d}  MI ≤ {bound[d]:.2f}" for d in order]
     image = random_split().images[0] / 255
-    own = latent_traversal(shows, posteriors, image, 0, span=50.0).axes[1]  # so wide that both lie within
+    figure = latent_traversal(shows, posteriors, image, 0, span=50.0)  # so wide that both lie within
+    own = figure.axes[1]
     ((x, _),) = (line.get_data() for line in own.lines)
     standardized = (shows.encode_means(image[None], torch.tensor([0]))[0].numpy() - MEAN) / STD
     expected = np.interp(standardized[order], np.linspace(-50, 50, 9), own.get_xticks())
     np.testing.assert_allclose(np.asarray(x), expected, atol=1e-3)
-    assert "absolute" not in own.get_xlabel()
+    assert "absolute" not in figure.get_supxlabel()
 
 
 def test_the_animation_starts_at_the_prior_mean():

@@ -79,7 +79,7 @@ def test_from_an_image_the_others_stay_at_its_posterior_mean_and_the_label_is_ke
     if model.conditional:
         other = means_of(model, mu, torch.tensor([3]))[0]
         assert np.abs(tile_at(left, 1, 0) - other).max() > 1e-3
-    assert "absolute" in figure.axes[1].get_xlabel()
+    assert "absolute" in figure.get_supxlabel()
     assert "Bag" in figure.get_suptitle()
     # the mark of an image's own value: where that value is on the axis
     ((x, _),) = (line.get_data() for line in figure.axes[1].lines)
