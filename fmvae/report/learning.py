@@ -19,6 +19,7 @@ from fmvae.report.hover import Mark
 from fmvae.report.looks import WIDTHS, Look, Looks
 from fmvae.report.settings import Curve, Setting, curves_of
 from fmvae.report.style import Style, caption, spread
+from fmvae.visualization.curves import FEWEST, epoch_label
 
 MAX_RUNS = 120  # curves that are drawn
 MAX_POINTS = 400  # epochs of a curve that are drawn
@@ -72,9 +73,9 @@ def learning_curves(
     """Draw validation's −ELBO and KL by epoch, a curve for each of at most ``MAX_RUNS`` runs.
 
     Curves of different settings look different (:class:`Looks`), and seeds of one setting alike; runs that are
-    not complete are grey and dashed. The y axis shows the epochs after the first ones, or one bad epoch would
-    flatten all curves. ``marks`` gets a mark at the end and at the best epoch of each curve. Return None if no run
-    has an epoch.
+    not complete are grey and dashed. If a run has ``FEWEST`` epochs, the y axis shows the epochs after the first
+    ones, or one bad epoch would flatten all curves; the x axis names those outside. ``marks`` gets a mark at the
+    end and at the best epoch of each curve. Return None if no run has an epoch.
     """
     usable = [run for run in runs if run.state not in ("classifier", "damaged", "new")]
     chosen = spread(usable, MAX_RUNS)
@@ -91,8 +92,8 @@ def learning_curves(
         for run, history in found:
             _draw(axes, run, history, tag, of_run.get(id(run), NOT_COMPLETE))
             marks += _marks(axes, run, history, tag, describe(run))
-        _limit(axes, [history for _, history in found], tag)
         axes.set(title=title, xlabel="epoch", ylabel=NATS)
+        _limit(axes, [history for _, history in found], tag)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
     looks.explain(figure)
@@ -140,7 +141,12 @@ def _marks(axes: Axes, run: Run, history: History, tag: str, told: tuple[str, st
 
 
 def _limit(axes: Axes, histories: Sequence[History], tag: str) -> None:
-    """Limit the y axis to the values after the first epochs, without the largest of them if they stand out."""
+    """Limit the y axis to the values after the first epochs, without the largest of them if they stand out.
+
+    What lies outside is named below the x axis. If all runs have few epochs, none is left out.
+    """
+    if max(len(history.epochs) for history in histories) < FEWEST:
+        return
     late = []
     for history in histories:
         first = history.epochs[0] + max(EARLY * (history.epochs[-1] - history.epochs[0]), 0.5)
@@ -154,3 +160,7 @@ def _limit(axes: Axes, histories: Sequence[History], tag: str) -> None:
     room = 0.05 * (high - low) or 0.05 * max(abs(high), 1e-6)
     if math.isfinite(low) and math.isfinite(high):
         axes.set_ylim(low - room, high + room)
+        points = [
+            point for one in histories for point in zip(one.epochs.tolist(), one.values[tag].tolist(), strict=True)
+        ]
+        axes.set_xlabel(epoch_label(points, low - room, high + room))

@@ -49,6 +49,24 @@ def test_every_run_has_its_curve_and_the_best_epoch_its_dot(tmp_path):
     assert "not complete" in figure.get_supxlabel()
 
 
+@pytest.mark.parametrize("num_epochs", [2, 9, 10])
+def test_few_epochs_are_all_shown_and_an_axis_names_what_is_outside(tmp_path, num_epochs):
+    """Control: of ten epochs, the first is left out; a shorter run beside a long one changes nothing of that."""
+    write_history(write_run(tmp_path), [382.0, *np.linspace(260, 250, num_epochs - 1)])
+    write_history(write_run(tmp_path, seed=1), [380.0, 258.0])
+    figure, _ = drawn(tmp_path)
+    assert figure is not None
+    axes = figure.axes[0]
+    if num_epochs < 10:
+        assert axes.get_ylim()[0] < min(258, 260 if num_epochs == 2 else 250)
+        assert axes.get_ylim()[1] > 382
+        assert axes.get_xlabel() == "epoch"
+    else:
+        assert axes.get_ylim()[1] < 300
+        assert axes.get_xlabel() == "epoch\nabove: epoch 1, to 382"
+    assert figure.axes[1].get_xlabel() == "epoch"  # the KL is constant
+
+
 @pytest.mark.parametrize("first", [400.0, 1e9])
 def test_the_first_epoch_does_not_rule_the_range(tmp_path, first):
     values = [first, 260.0, 255.0, *np.linspace(250, 245, 17).tolist()]

@@ -132,7 +132,25 @@ def test_negative_control_a_panel_without_such_epochs_shows_all_and_says_nothing
 
 @pytest.mark.parametrize(
     "values",
-    [[], [1.0], [float("nan")] * 3, [5.0] * 9, [100.0, 1.0], [float("inf"), 1.0, 1.1, 1.2], [3.0, 2.0, 1.5, 1.2]],
+    [
+        [],
+        [1.0],
+        [float("nan")] * 3,
+        [5.0] * 12,
+        [float("inf"), *[1.0, 1.1, 1.2] * 4],
+        [1.3, 1.2, 1.1] * 4,
+        [100.0, 1.0],
+    ],
 )
 def test_few_constant_or_missing_values_are_shown_as_they_are(values):
     assert shown_range(range(1, len(values) + 1), values) is None
+
+
+@pytest.mark.parametrize("num_epochs", [2, 9, 10])
+def test_few_epochs_are_all_shown_though_the_first_stands_out(num_epochs):
+    """Control: ten epochs are enough to leave the first one out."""
+    axes = panel(training_curves(learning()[:num_epochs]), "Reconstruction")
+    low, high = axes.get_ylim()
+    shown = [low <= y <= high for line in axes.lines[:2] for y in np.asarray(line.get_ydata())]
+    assert all(shown) == (num_epochs < 10)
+    assert ("above" in axes.get_xlabel()) == (num_epochs == 10)
