@@ -317,7 +317,7 @@ def test_every_command_works_from_a_wheel_without_a_checkout(tmp_path):
         "fmvae.explore": ["last"],
         "fmvae.export": ["last"],
         "fmvae.report": ["outputs"],
-        "fmvae.udr": ["outputs", "--num-images=20", "--device=cpu"],
+        "fmvae.udr": ["outputs", "--num-images=100", "--device=cpu"],
         "fmvae.verify": ["outputs", "--device=cpu"],
     }
     assert set(tried) == commands()

@@ -53,7 +53,10 @@ def test_killed_at_random_moments(case, kills, bench, chance):
 def test_killed_at_a_call_on_the_disk(share, bench, undisturbed, chance):
     _, calls = undisturbed
     at = chance.randint(int((share - 0.1) * len(calls)) + 1, int((share + 0.1) * len(calls)))
-    outcome = bench.fail("base", at, "kill")
+    # a run may make a few calls fewer: events are also flushed by the clock
+    outcome = next(
+        filter(None, (bench.fail("base", earlier, "kill") for earlier in range(at, max(at - 10, 0), -1)))
+    )
     assert outcome.status == -signal.SIGKILL
     assert outcome.good, (at, outcome)
 
