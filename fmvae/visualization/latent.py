@@ -14,7 +14,7 @@ from fmvae.objectives import Density, kl_divergence
 from fmvae.visualization.appearance import own_width, text_size
 from fmvae.visualization.density import contour_handles, draw_contours, on_plane
 from fmvae.visualization.model_view import ModelView
-from fmvae.visualization.tiles import POINTS, legend_below, new_figure, set_title
+from fmvae.visualization.tiles import POINTS, legend_below, legend_beside, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +25,7 @@ PRIOR_RADIUS = math.sqrt(-2 * math.log(1 - PRIOR_SHARE))  # 2-D standard normal:
 PRIOR_INTERVAL = 1.959964  # a 1-D standard normal has the same share of its mass within +- this value
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, sec. 5.3
 MOST_ROWS = 4  # of bars, in the figure of the KL by dimension
+MOST_NAMED = 78  # classes in a legend
 NARROW = 6.0  # inches: in a narrower figure, legends lie below
 ACTIVE_COLOUR, INACTIVE_COLOUR = "#4477aa", "#bbbbbb"
 
@@ -148,7 +149,7 @@ def latent_scatter(
     if own_width(9.6) < NARROW:
         legend_below(figure, handles, names, 2)
     else:
-        axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        legend_beside(figure, axes, handles, names)
     return figure
 
 
@@ -185,11 +186,16 @@ def class_colours(view: ModelView) -> np.ndarray:
 
 
 def class_handles(view: ModelView) -> tuple[list[Any], list[str]]:
-    """Return a legend's handles and names of posterior means by class."""
+    """Return a legend's handles and names of posterior means by class; of many classes, how many are not named."""
     from matplotlib.lines import Line2D
 
-    handles: list[Any] = [Line2D([], [], color=each, marker="o", linestyle="") for each in class_colours(view)]
-    return handles, list(view.names if view.class_names else ["posterior means"])
+    names = list(view.names if view.class_names else ["posterior means"])
+    handles: list[Any] = [
+        Line2D([], [], color=each, marker="o", linestyle="") for each in class_colours(view)[:MOST_NAMED]
+    ]
+    if left_out := max(len(names) - MOST_NAMED, 0):
+        return [*handles, Line2D([], [], linestyle="")], [*names[:MOST_NAMED], f"and {left_out:,} more"]
+    return handles, names
 
 
 def _frame_plane(axes: Axes, names, origin) -> None:

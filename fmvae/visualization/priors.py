@@ -15,6 +15,7 @@ from fmvae.visualization.latent import NARROW, chosen_points, class_colours, cla
 from fmvae.visualization.model_view import ModelView
 from fmvae.visualization.tiles import (
     legend_below,
+    legend_beside,
     looking_at,
     new_figure,
     set_panel_title,
@@ -107,7 +108,7 @@ def prior_density(
     if narrow:
         legend_below(figure, *entries, most=2)
     else:
-        right.legend(*entries, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        legend_beside(figure, right, *entries)
     return figure
 
 

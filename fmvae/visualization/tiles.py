@@ -27,6 +27,8 @@ TITLE_MARGIN = 0.15  # inches to the left and to the right of a title, at least
 LINE, POINTS = 1.2, 72  # height of a line, of its font's size; points of an inch
 # where lines are broken: after commas and semicolons, at spaces, and in words, but not between \\ and $
 SEPARATORS = (r"(?<=[,;] )", r"(?<= )", r"(?<!\\)(?=.)")
+ENTRY = 0.22  # inches, of a row of a legend
+MOST_TRIES = 5  # of widening a figure for its legend
 LETTER = 0.6  # width of a letter, of its font's size
 
 
@@ -130,6 +132,27 @@ def looking_at(model: VAE) -> Iterator[None]:
     """Switch to evaluation mode without gradients inside; afterwards, restore the mode of each layer."""
     with in_evaluation_mode(model), inference_mode():
         yield
+
+
+def legend_beside(figure: Figure, axes: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Draw a legend to the right of the last panel, in as many columns as its entries need.
+
+    The figure grows by further columns.
+    """
+    rows = max(int((figure.get_figheight() - 1.2) / ENTRY), 1)
+    columns = math.ceil(len(names) / rows)
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
+    legend = axes.legend(handles, names, ncols=columns, **place)
+    if columns > 1:
+        width = legend.get_window_extent().width / figure.dpi
+        figure.set_figwidth(figure.get_figwidth() + width * (columns - 1) / columns)
+        axes.set_anchor("W")  # the layout reserves no room for what a panel of fixed proportions leaves free
+        for _ in range(MOST_TRIES):
+            figure.draw_without_rendering()
+            beyond = figure.get_tightbbox().x1 - figure.get_figwidth()
+            if beyond <= 0:
+                break
+            figure.set_figwidth(figure.get_figwidth() + beyond + TITLE_MARGIN)
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str], most: int) -> None:

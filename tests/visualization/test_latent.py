@@ -8,11 +8,13 @@ from matplotlib.colors import to_hex
 
 from fmvae.data import CLASS_NAMES
 from fmvae.data.split import Split, to_float
-from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE
+from fmvae.models import BaseVAE, BetaVAE, ConditionalVAE, VampPrior
 from fmvae.models.posterior import Posteriors
-from fmvae.visualization import kl_per_dimension, latent_scatter
+from fmvae.objectives import Bernoulli
+from fmvae.visualization import VAEVisualizer, kl_per_dimension, latent_scatter
 from fmvae.visualization.latent import ACTIVE_COLOUR, INACTIVE_COLOUR, PRIOR_INTERVAL, principal_components
 from tests.visualization.helpers import nearest, points_of, random_split, seeded, tick_labels, visualizer
+from tests.visualization.test_titles import cut_off
 
 
 @pytest.fixture
@@ -186,3 +188,32 @@ def test_bars_are_the_mean_kl_sorted_and_active_units_are_marked():
     assert "3 of 4 units active" in figure.get_suptitle()
     assert f"{expected.sum():.2f} nats" in figure.get_suptitle()
     assert axes.get_ylabel() == "KL (nats per image)"
+
+
+@pytest.mark.parametrize(("num_classes", "prior"), [(62, "standard"), (62, "vamp"), (1000, "standard")])
+def test_the_names_of_many_classes_leave_room_for_the_panel(num_classes, prior, monkeypatch):
+    model = seeded(BaseVAE, 2, hidden_dim=8)
+    if prior == "vamp":
+        model.latent_prior = VampPrior((1, 28, 28), 3)
+    names = [f"class {i}" for i in range(num_classes)]
+    shows = VAEVisualizer(model, Bernoulli(), class_names=names, name="base, z = 2")
+    split = random_split(200)
+
+    def drawn() -> tuple[float, float, list[str]]:
+        """Inches beyond an edge, the panel's smaller side, and the legend."""
+        figure = shows.latent_scatter(split)
+        beyond, axes = cut_off(figure), figure.axes[0]
+        side = min(axes.get_window_extent().width, axes.get_window_extent().height) / figure.dpi
+        legend = axes.get_legend()
+        assert legend
+        return beyond, side, [text.get_text() for text in legend.get_texts()]
+
+    beyond, side, told = drawn()
+    assert beyond == 0
+    assert side > 4
+    assert told[:2] == names[:2]
+    assert any("95" in text for text in told[-4:])  # what is drawn besides is named, too
+    assert ("and 922 more" in told) == (num_classes == 1000)
+    monkeypatch.setattr("fmvae.visualization.tiles.ENTRY", 0.001)  # the control: one column
+    beyond, side, _ = drawn()
+    assert beyond > 0
