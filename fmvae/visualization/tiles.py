@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 GAP = 1  # pixels between tiles
 TITLE_MARGIN = 0.15  # inches to the left and to the right of a title, at least
 LINE, POINTS = 1.2, 72  # height of a line, of its font's size; points of an inch
-# where lines are broken: after commas and semicolons, at spaces, and in words, but not between \\ and $
+# where lines are broken: after commas and semicolons, at spaces, and in words, but not between a backslash and $
 SEPARATORS = (r"(?<=[,;] )", r"(?<= )", r"(?<!\\)(?=.)")
 ENTRY = 0.22  # inches, of a row of a legend
 MOST_TRIES = 5  # of widening a figure for its legend
